@@ -1,0 +1,307 @@
+"""The ConMamba encoder: Conformer with a bidirectional Mamba block where attention was.
+
+Source: Jiang et al., "Speech Slytherin: Examining the Performance and Efficiency of Mamba for Speech
+Separation, Recognition, and Synthesis" (arXiv 2407.09732, section 2.3) and its published code, whose
+parameter names are kept. The convolution module is SpeechBrain's, with padding masked before its
+depthwise convolution.
+"""
+
+import torch
+from speechbrain.lobes.models.transformer.Conformer import ConvolutionModule
+from speechbrain.nnet.activations import Swish
+from speechbrain.nnet.attention import PositionalwiseFeedForward
+from speechbrain.nnet.normalization import LayerNorm
+from torch import nn
+from torch.nn import functional as F
+
+from modules.fidelity import check_fidelity
+from modules.ssm import BiMamba, Mamba, causal_conv1d
+from modules.ssm.lengths import valid_frames
+
+
+class MaskedConvolutionModule(ConvolutionModule):
+    """Conformer's convolution module, blind to padding.
+
+    SpeechBrain's masks its output only, so that the depthwise convolution carries what the bias and the
+    normalisation make of padding into the last valid frames. Arguments are SpeechBrain's (dilation 1).
+
+    Example
+    -------
+    >>> import torch
+    >>> module = MaskedConvolutionModule(16, kernel_size=7)
+    >>> padding = torch.arange(10).view(1, 10, 1) >= torch.tensor([10, 6]).view(2, 1, 1)
+    >>> module(torch.randn(2, 10, 16), padding).shape
+    torch.Size([2, 10, 16])
+    """
+
+    def forward(self, x, mask=None, dynchunktrain_config=None, state=None, return_state=False):
+        """Run the module.
+
+        Arguments
+        ---------
+        x : torch.Tensor
+            (batch, time, channels).
+        mask : torch.Tensor, optional
+            (batch, time, 1), true on padding.
+        dynchunktrain_config : speechbrain.utils.dynamic_chunk_training.DynChunkTrainConfig, optional
+            Hide everything right of each chunk (not with ``causal``).
+        state : torch.Tensor, optional
+            (batch, channels, kernel_size), the last inputs of the depthwise convolution; ``causal`` only.
+        return_state : bool
+            Also return that state after the last valid frame.
+
+        Returns
+        -------
+        torch.Tensor or (torch.Tensor, torch.Tensor)
+            (batch, time, channels), zero on padding.
+
+        Raises
+        ------
+        ValueError
+            If a state is asked of a module that is not causal, or chunks of one that is.
+        """
+        if (state is not None or return_state) and not self.causal:
+            raise ValueError("only a causal convolution module carries a state: build it with causal=True")
+        out = self.bottleneck(self.layer_norm(x).transpose(1, 2))  # (batch, channels, time)
+        if mask is not None:
+            out = out.masked_fill(mask.transpose(1, 2), 0.0)
+        new_state = None
+        if dynchunktrain_config is not None:
+            out = self._chunked(out, dynchunktrain_config.chunk_size)
+        elif self.causal:
+            out, new_state = causal_conv1d(
+                out.transpose(1, 2),
+                self.conv.weight,
+                self.conv.bias,
+                lengths=None if mask is None else (~mask).sum((1, 2)),
+                initial_state=state,
+                return_last_state=True,
+            )
+        else:
+            out = self.conv(out).transpose(1, 2)
+        out = self.after_conv(out)
+        if mask is not None:
+            out = out.masked_fill(mask, 0.0)
+        return (out, new_state) if return_state else out
+
+    def _chunked(self, x, chunk):
+        """The depthwise convolution with zeros in place of frames right of each chunk, (batch, time, channels).
+
+        Source: Li et al., "Dynamic Chunk Convolution for Unified Streaming and Non-Streaming Conformer ASR" (arXiv
+        2304.09325, section 3).
+        """
+        if self.causal:
+            raise ValueError("a causal convolution module sees no future: it takes no chunks")
+        batch, channels, time = x.shape
+        pieces = F.pad(x, (self.padding, -time % chunk)).unfold(2, chunk + self.padding, chunk)
+        pieces = F.pad(pieces, (0, self.padding)).transpose(1, 2).flatten(0, 1)
+        out = F.conv1d(pieces, self.conv.weight, self.conv.bias, groups=channels)
+        return out.transpose(1, 2).reshape(batch, -1, channels)[:, :time]
+
+
+class ConmambaEncoderLayer(nn.Module):
+    """Half a feed-forward, Mamba, convolution, half a feed-forward, each on a residual.
+
+    Arguments
+    ---------
+    d_model, d_ffn : int
+        Channels, and inner channels of the feed-forward modules.
+    kernel_size : int
+        Width of the depthwise convolution in frames.
+    activation : type
+        Activation of feed-forward and convolution modules.
+    bias : bool
+        Biases in the convolution module.
+    dropout : float
+    causal : bool
+        Unidirectional Mamba and a left-padded convolution: a frame's output ignores all later frames.
+    mamba_config : dict, optional
+        Options of :class:`modules.ssm.Mamba`, and ``bidirectional`` (default true; ``causal`` overrides it).
+        ``bidirectional: False`` alone leaves the convolution symmetric.
+
+    Example
+    -------
+    >>> import torch
+    >>> layer = ConmambaEncoderLayer(d_model=16, d_ffn=32, kernel_size=7)
+    >>> layer(torch.randn(2, 10, 16), torch.tensor([10, 6])).shape
+    torch.Size([2, 10, 16])
+    """
+
+    def __init__(
+        self,
+        d_model,
+        d_ffn,
+        kernel_size=31,
+        activation=Swish,
+        bias=True,
+        dropout=0.0,
+        causal=False,
+        mamba_config=None,
+    ):
+        super().__init__()
+        options = dict(mamba_config or {})
+        bidirectional = options.pop("bidirectional", True) and not causal
+        self.mamba = (BiMamba if bidirectional else Mamba)(d_model, **options)
+        self.convolution_module = MaskedConvolutionModule(
+            d_model, kernel_size, bias, activation, dropout, causal=causal
+        )
+        self.ffn_module1 = self._feed_forward(d_model, d_ffn, dropout, activation)
+        self.ffn_module2 = self._feed_forward(d_model, d_ffn, dropout, activation)
+        self.norm1 = LayerNorm(d_model)
+        self.norm2 = LayerNorm(d_model)
+        self.drop = nn.Dropout(dropout)
+
+    @staticmethod
+    def _feed_forward(d_model, d_ffn, dropout, activation):
+        return nn.Sequential(
+            nn.LayerNorm(d_model),
+            PositionalwiseFeedForward(d_ffn=d_ffn, input_size=d_model, dropout=dropout, activation=activation),
+            nn.Dropout(dropout),
+        )
+
+    def forward(self, x, lengths=None, dynchunktrain_config=None, state=None, return_state=False):
+        """Run the layer.
+
+        Arguments
+        ---------
+        x : torch.Tensor
+            (batch, time, d_model).
+        lengths : torch.Tensor, optional
+            (batch,) integer frame counts.
+        dynchunktrain_config : optional
+            Chunks for the convolution module.
+        state : (MambaState, torch.Tensor), optional
+            What the previous chunk returned, of a causal layer.
+        return_state : bool
+            Also return the state after the last valid frame, of a causal layer.
+
+        Returns
+        -------
+        torch.Tensor or (torch.Tensor, tuple)
+            (batch, time, d_model); frames past the lengths hold nothing of use and disturb nothing.
+        """
+        mamba_state, conv_state = (None, None) if state is None else state
+        valid = valid_frames(lengths, x.shape[1], x.device)
+        padding = None if valid is None else ~valid.unsqueeze(-1)
+        x = x + 0.5 * self.ffn_module1(x)
+        mixed, mamba_state = self.mamba(self.norm1(x), lengths, state=mamba_state, return_state=True)
+        x = x + self.drop(mixed)
+        convolved = self.convolution_module(x, padding, dynchunktrain_config, conv_state, return_state)
+        if return_state:
+            convolved, conv_state = convolved
+        x = x + convolved
+        x = self.norm2(x + 0.5 * self.ffn_module2(x))
+        return (x, (mamba_state, conv_state)) if return_state else x
+
+
+class ConmambaEncoder(nn.Module):
+    """A stack of ConMamba layers and a last normalisation.
+
+    Arguments
+    ---------
+    num_layers, d_model, d_ffn, kernel_size, activation, bias, dropout, causal, mamba_config
+        Of the layers, see :class:`ConmambaEncoderLayer`.
+    fidelity : str
+        ``corrected`` keeps padding out; ``upstream`` lets it in, as the published encoder does.
+
+    Raises
+    ------
+    ValueError
+        If ``fidelity`` is neither.
+
+    Example
+    -------
+    >>> import torch
+    >>> encoder = ConmambaEncoder(num_layers=2, d_model=16, d_ffn=32, kernel_size=7)
+    >>> out, _ = encoder(torch.randn(2, 10, 16), lengths=torch.tensor([10, 6]))
+    >>> out.shape
+    torch.Size([2, 10, 16])
+    """
+
+    def __init__(
+        self,
+        num_layers,
+        d_model,
+        d_ffn,
+        kernel_size=31,
+        activation=Swish,
+        bias=True,
+        dropout=0.0,
+        causal=False,
+        mamba_config=None,
+        fidelity="corrected",
+    ):
+        super().__init__()
+        self.fidelity = check_fidelity(fidelity)
+        self.layers = nn.ModuleList(
+            ConmambaEncoderLayer(d_model, d_ffn, kernel_size, activation, bias, dropout, causal, mamba_config)
+            for _ in range(num_layers)
+        )
+        self.norm = LayerNorm(d_model, eps=1e-6)
+
+    def forward(
+        self,
+        src,
+        src_mask=None,
+        src_key_padding_mask=None,
+        pos_embs=None,
+        dynchunktrain_config=None,
+        *,
+        lengths=None,
+        hidden_after=None,
+    ):
+        """Encode whole utterances.
+
+        Arguments
+        ---------
+        src : torch.Tensor
+            (batch, time, d_model).
+        src_mask, pos_embs
+            Taken because SpeechBrain's transformer passes them; Mamba has no use for them.
+        src_key_padding_mask : torch.Tensor, optional
+            (batch, time), true on padding: another way to give the lengths.
+        dynchunktrain_config : optional
+            Chunks for the convolution modules.
+        lengths : torch.Tensor, optional
+            (batch,) integer frame counts.
+        hidden_after : int, optional
+            Also return the normalised output of this layer, counted from 1.
+
+        Returns
+        -------
+        (torch.Tensor, torch.Tensor or None)
+            (batch, time, d_model) twice; the second is that of ``hidden_after``.
+        """
+        if self.fidelity == "upstream":
+            lengths = None
+        elif lengths is None and src_key_padding_mask is not None:
+            lengths = (~src_key_padding_mask).sum(1)
+        hidden = None
+        for index, layer in enumerate(self.layers, start=1):
+            src = layer(src, lengths, dynchunktrain_config)
+            if index == hidden_after:
+                hidden = self.norm(src)
+        return self.norm(src), hidden
+
+    def forward_chunk(self, src, state=None, lengths=None):
+        """Encode the next chunk of each utterance with a causal encoder.
+
+        Arguments
+        ---------
+        src : torch.Tensor
+            (batch, time, d_model).
+        state : list, optional
+            What the previous chunk returned; ``None`` at an utterance's start.
+        lengths : torch.Tensor, optional
+            (batch,) integer frame counts within this chunk.
+
+        Returns
+        -------
+        (torch.Tensor, list)
+            (batch, time, d_model), equal to the frames that the whole utterance would give, and the state.
+        """
+        new_state = []
+        for index, layer in enumerate(self.layers):
+            src, layer_state = layer(src, lengths, state=None if state is None else state[index], return_state=True)
+            new_state.append(layer_state)
+        return self.norm(src), new_state

@@ -1,0 +1,220 @@
+"""Encoder-only recognisers trained with connectionist temporal classification (CTC).
+
+A recogniser is one network, so that one DistributedDataParallel wraps it: convolutional subsampling, an
+encoder (ConMamba, or Conformer as the baseline) and a linear output layer. Counts of frames go in
+and come out beside the tensors.
+"""
+
+import torch
+from speechbrain.lobes.models.transformer.Transformer import PositionalEncoding
+from speechbrain.lobes.models.transformer.TransformerASR import TransformerASR
+from speechbrain.nnet.activations import Swish
+from speechbrain.nnet.attention import RelPosEncXL
+from speechbrain.nnet.containers import ModuleList
+from speechbrain.nnet.linear import Linear
+from torch import nn
+
+from modules.conmamba import ConmambaEncoder, MaskedConvolutionModule
+from modules.fidelity import check_fidelity, initialise_transformer_
+from modules.lengths import relative_lengths
+
+
+class ConmambaCTCEncoder(nn.Module):
+    """The published recogniser's transformer without its decoder: an input projection and ConMamba layers.
+
+    Arguments
+    ---------
+    input_size : int
+        Features a frame after subsampling.
+    d_model, d_ffn, num_encoder_layers, kernel_size, dropout, activation, bias, causal, mamba_config
+        Of the encoder, see :class:`modules.conmamba.ConmambaEncoder`.
+    max_length : int
+        Rows of the positional table that published checkpoints carry (and nobody reads).
+    fidelity : str
+        ``corrected`` or ``upstream``.
+
+    Example
+    -------
+    >>> import torch
+    >>> encoder = ConmambaCTCEncoder(input_size=40, d_model=16, d_ffn=32, num_encoder_layers=2)
+    >>> encoder.encode(torch.randn(2, 10, 40), torch.tensor([10, 6]))[0].shape
+    torch.Size([2, 10, 16])
+    """
+
+    def __init__(
+        self,
+        input_size,
+        d_model=512,
+        d_ffn=2048,
+        num_encoder_layers=6,
+        kernel_size=31,
+        dropout=0.1,
+        activation=Swish,
+        bias=True,
+        causal=False,
+        mamba_config=None,
+        max_length=2500,
+        fidelity="corrected",
+    ):
+        super().__init__()
+        self.fidelity = check_fidelity(fidelity)
+        # no parameters: they stand in the state dict of every published checkpoint
+        self.positional_encoding = RelPosEncXL(d_model)
+        self.positional_encoding_decoder = PositionalEncoding(d_model, max_length)
+        self.encoder = ConmambaEncoder(
+            num_encoder_layers, d_model, d_ffn, kernel_size, activation, bias, dropout, causal, mamba_config, fidelity
+        )
+        self.custom_src_module = ModuleList(
+            Linear(input_size=input_size, n_neurons=d_model, bias=True, combine_dims=False),
+            nn.Dropout(dropout),
+        )
+        initialise_transformer_(self, fidelity)
+
+    def encode(self, src, frames=None, wav_lens=None, hidden_after=None):
+        """Encode (batch, time, input_size) to (batch, time, d_model), and the output of layer ``hidden_after``."""
+        return self.encoder(self.custom_src_module(src), lengths=frames, hidden_after=hidden_after)
+
+
+class ConformerCTCEncoder(TransformerASR):
+    """The Conformer baseline: SpeechBrain's, with its convolution modules blind to padding when ``corrected``.
+
+    Arguments
+    ---------
+    input_size, d_model, nhead, d_ffn, num_encoder_layers, kernel_size, dropout, activation, bias, attention_type, max_length
+        Of :class:`speechbrain.lobes.models.transformer.TransformerASR.TransformerASR`.
+    fidelity : str
+        ``corrected`` or ``upstream``.
+
+    Example
+    -------
+    >>> import torch
+    >>> encoder = ConformerCTCEncoder(input_size=40, d_model=16, nhead=2, d_ffn=32, num_encoder_layers=2)
+    >>> encoder.encode(torch.randn(2, 10, 40), torch.tensor([10, 6]))[0].shape
+    torch.Size([2, 10, 16])
+    """
+
+    def __init__(
+        self,
+        input_size,
+        d_model=512,
+        nhead=8,
+        d_ffn=2048,
+        num_encoder_layers=6,
+        kernel_size=31,
+        dropout=0.1,
+        activation=Swish,
+        bias=True,
+        attention_type="RelPosMHAXL",
+        max_length=2500,
+        fidelity="corrected",
+    ):
+        super().__init__(
+            tgt_vocab=0,
+            input_size=input_size,
+            d_model=d_model,
+            nhead=nhead,
+            num_encoder_layers=num_encoder_layers,
+            num_decoder_layers=0,
+            d_ffn=d_ffn,
+            dropout=dropout,
+            conformer_activation=activation,
+            encoder_module="conformer",
+            attention_type=attention_type,
+            normalize_before=True,
+            kernel_size=kernel_size,
+            bias=bias,
+            max_length=max_length,
+            causal=False,
+            output_hidden_states=True,
+        )
+        self.fidelity = check_fidelity(fidelity)
+        if fidelity == "corrected":
+            for layer in self.encoder.layers:
+                layer.convolution_module = MaskedConvolutionModule(d_model, kernel_size, bias, activation, dropout)
+            initialise_transformer_(self, fidelity)
+
+    def encode(self, src, frames=None, wav_lens=None, hidden_after=None):
+        """Encode (batch, time, input_size) to (batch, time, d_model), and the output of layer ``hidden_after``.
+
+        ``upstream`` takes the relative lengths ``wav_lens`` and rounds them, as the published recipe does.
+        """
+        if self.fidelity == "corrected" and frames is not None:
+            wav_lens = relative_lengths(frames, src.shape[1])
+        out, hidden_states = super().encode(src, wav_lens)
+        hidden = None if hidden_after is None else self.encoder.norm(hidden_states[hidden_after])
+        return out, hidden
+
+
+class CTCRecognizer(nn.Module):
+    """From normalised features to log-probabilities of units, with frame counts.
+
+    The sub-modules keep the names of the published recipes' modules.
+
+    Arguments
+    ---------
+    CNN : modules.frontend.ConvolutionSubsampling
+    Transformer : ConmambaCTCEncoder or ConformerCTCEncoder
+    ctc_lin : torch.nn.Module
+        From ``d_model`` to the number of units, blank included.
+    intermediate_layer : int
+        In training, also give the log-probabilities read off this layer, counted from 1 (Lee and Watanabe,
+        "Intermediate Loss Regularization for CTC-based Speech Recognition", arXiv 2102.03216, section 3);
+        0 for none.
+
+    Raises
+    ------
+    ValueError
+        If the encoder has no such intermediate layer.
+    """
+
+    def __init__(self, CNN, Transformer, ctc_lin, intermediate_layer=0):
+        super().__init__()
+        self.CNN, self.Transformer, self.ctc_lin = CNN, Transformer, ctc_lin
+        layers = len(Transformer.encoder.layers)
+        if not 0 <= intermediate_layer < layers:
+            raise ValueError(
+                f"intermediate_layer must be 0 (none) or under the number of encoder layers, {layers}; "
+                f"got {intermediate_layer}"
+            )
+        self.intermediate_layer = intermediate_layer
+
+    @property
+    def fidelity(self):
+        """``corrected`` or ``upstream``, the encoder's."""
+        return self.Transformer.fidelity
+
+    def forward(self, features, frames, wav_lens=None):
+        """Log-probabilities for every frame.
+
+        Arguments
+        ---------
+        features : torch.Tensor
+            (batch, time, n_mels).
+        frames : torch.Tensor
+            (batch,) frame counts.
+        wav_lens : torch.Tensor, optional
+            (batch,) relative lengths; only ``upstream`` reads them.
+
+        Returns
+        -------
+        (torch.Tensor, torch.Tensor, torch.Tensor or None)
+            (batch, subsampled time, units); the counts of subsampled frames; the intermediate layer's
+            log-probabilities, in training only.
+        """
+        if self.fidelity == "upstream":
+            x, _ = self.CNN(features)
+            relative = relative_lengths(frames, features.shape[1]) if wav_lens is None else wav_lens
+            out_frames = (relative * x.shape[1]).round().long()
+            encoded, hidden = self.Transformer.encode(x, None, relative, self._hidden_after)
+        else:
+            x, out_frames = self.CNN(features, frames)
+            encoded, hidden = self.Transformer.encode(x, out_frames, None, self._hidden_after)
+        intermediate = None if hidden is None else self._log_probs(hidden)
+        return self._log_probs(encoded), out_frames, intermediate
+
+    @property
+    def _hidden_after(self):
+        return self.intermediate_layer if self.training and self.intermediate_layer else None
+
+    def _log_probs(self, encoded):
+        return torch.log_softmax(self.ctc_lin(encoded).float(), dim=-1)

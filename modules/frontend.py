@@ -1,0 +1,136 @@
+"""From waveforms to the frames that an encoder takes, with every utterance ending at its own end.
+
+Both parts are SpeechBrain's, with one addition each: they count frames from samples, and the
+convolutions reflect each utterance at its own last frame where SpeechBrain's reflect the batch at its
+longest.
+"""
+
+import torch
+from speechbrain.lobes.features import Fbank
+from speechbrain.lobes.models.convolution import ConvolutionFrontEnd
+
+from modules.lengths import fbank_frames, sample_counts, strided_frames
+from modules.ssm.lengths import keep_valid, valid_frames
+
+
+class FilterbankFeatures(torch.nn.Module):
+    """Log mel filterbanks of a padded batch, and the number of frames of each utterance.
+
+    Arguments
+    ---------
+    sample_rate : int
+    hop_length : float
+        Milliseconds between frames.
+    **fbank_options
+        Those of :class:`speechbrain.lobes.features.Fbank` (``n_fft``, ``n_mels``, ``win_length`` in ms, ...).
+
+    Example
+    -------
+    >>> import torch
+    >>> features, frames = FilterbankFeatures(n_mels=80)(torch.randn(2, 16000), torch.tensor([1.0, 0.5]))
+    >>> features.shape, frames.tolist()
+    (torch.Size([2, 101, 80]), [101, 51])
+    """
+
+    def __init__(self, sample_rate=16000, hop_length=10, **fbank_options):
+        super().__init__()
+        self.fbank = Fbank(sample_rate=sample_rate, hop_length=hop_length, **fbank_options)
+        self.hop = round(sample_rate / 1000.0 * hop_length)
+
+    def forward(self, wavs, wav_lens):
+        """Compute features.
+
+        Arguments
+        ---------
+        wavs : torch.Tensor
+            (batch, samples); what stands behind an utterance's end does not matter.
+        wav_lens : torch.Tensor
+            (batch,) relative lengths.
+
+        Returns
+        -------
+        (torch.Tensor, torch.Tensor)
+            (batch, frames, n_mels), and the frame counts (batch,).
+        """
+        samples = sample_counts(wav_lens.to(wavs.device), wavs.shape[1])
+        wavs = keep_valid(wavs, valid_frames(samples, wavs.shape[1], wavs.device))
+        return self.fbank(wavs), fbank_frames(samples, self.hop)
+
+
+class ConvolutionSubsampling(ConvolutionFrontEnd):
+    """SpeechBrain's convolutional front-end, whose padding is each utterance's own.
+
+    Takes the arguments of :class:`speechbrain.lobes.models.convolution.ConvolutionFrontEnd` for blocks of one
+    layer with kernel 3 and no residual, as all recipes have them.
+
+    Raises
+    ------
+    ValueError
+        For blocks of another shape.
+
+    Example
+    -------
+    >>> import torch
+    >>> cnn = ConvolutionSubsampling(
+    ...     (8, 10, 80), num_blocks=2, num_layers_per_block=1, out_channels=(64, 32),
+    ...     kernel_sizes=(3, 3), strides=(2, 2), residuals=(False, False),
+    ... )
+    >>> out, frames = cnn(torch.randn(2, 101, 80), torch.tensor([101, 51]))
+    >>> out.shape, frames.tolist()
+    (torch.Size([2, 26, 640]), [26, 13])
+    """
+
+    def __init__(
+        self, input_shape, num_blocks=2, num_layers_per_block=1, kernel_sizes=(3, 3), strides=(2, 2), **options
+    ):
+        residuals = options.get("residuals", ())
+        if num_layers_per_block != 1 or set(kernel_sizes) != {3} or any(residuals):
+            raise ValueError(
+                "ConvolutionSubsampling takes blocks of one layer, kernel 3, no residual; got "
+                f"num_layers_per_block={num_layers_per_block}, kernel_sizes={kernel_sizes}, residuals={residuals}"
+            )
+        super().__init__(
+            input_shape,
+            num_blocks=num_blocks,
+            num_layers_per_block=1,
+            kernel_sizes=kernel_sizes,
+            strides=strides,
+            **options,
+        )
+        self.strides = tuple(strides)[:num_blocks]
+
+    def forward(self, x, frames=None):
+        """Subsample.
+
+        Arguments
+        ---------
+        x : torch.Tensor
+            (batch, frames, features).
+        frames : torch.Tensor, optional
+            (batch,) frame counts; ``None`` pads at the end of the batch, as SpeechBrain does.
+
+        Returns
+        -------
+        (torch.Tensor, torch.Tensor or None)
+            (batch, frames, features * channels), and the new frame counts.
+        """
+        time = x.shape[1]
+        for block, stride in zip(self.children(), self.strides, strict=True):
+            if time < 2:
+                # one frame has nothing to reflect: it stands for its neighbour
+                x = torch.cat([x, x], 1)
+            x = block(x if frames is None else _reflect_end(x, frames))
+            time = -(-time // stride)
+            x = x[:, :time]  # (batch, time, features, channels)
+            frames = None if frames is None else strided_frames(frames, stride)
+        return x.flatten(2), frames
+
+
+def _reflect_end(x, frames):
+    """``x`` (batch, time, ...) with the frame behind each utterance's end reflected from within it."""
+    place = torch.arange(x.shape[1], device=x.device)
+    frames = frames.unsqueeze(1)
+    # 0 1 2 3 | 2: one frame is enough for kernel 3; what lies further on is never read
+    source = torch.where(place < frames, place, (frames - 2).clamp(min=0).expand(-1, x.shape[1]))
+    index = source.reshape(*source.shape, *[1] * (x.dim() - 2)).expand_as(x)
+    return x.gather(1, index)

@@ -1,0 +1,35 @@
+"""The state-space core: selective scan, causal convolution, Mamba blocks and what training them needs.
+
+The public names are listed in ``__all__``; everything is time-major, ``(batch, time, channel)``, and
+lengths are integer frame counts. The maths is that of Gu and Dao, "Mamba: Linear-Time Sequence
+Modeling with Selective State Spaces" (arXiv 2312.00752), section 3.
+"""
+
+from modules.ssm.blocks import BiMamba, Mamba, MambaState
+from modules.ssm.conv import causal_conv1d
+from modules.ssm.initialisation import scale_output_projections
+from modules.ssm.parameter_groups import parameter_groups
+from modules.ssm.scan import (
+    available_backends,
+    selective_scan,
+    selective_scan_fn,
+    selective_scan_ref,
+    use_backend,
+)
+from modules.ssm.stack import MambaStack, RMSNorm
+
+__all__ = [
+    "BiMamba",
+    "Mamba",
+    "MambaStack",
+    "MambaState",
+    "RMSNorm",
+    "available_backends",
+    "causal_conv1d",
+    "parameter_groups",
+    "scale_output_projections",
+    "selective_scan",
+    "selective_scan_fn",
+    "selective_scan_ref",
+    "use_backend",
+]

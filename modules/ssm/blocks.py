@@ -1,0 +1,267 @@
+"""The Mamba block, in one direction and in both, with lengths and carried state.
+
+:class:`Mamba` is the block of "Mamba: Linear-Time Sequence Modeling with Selective State Spaces" (arXiv
+2312.00752, section 3.4). :class:`BiMamba` is the "v2" block of "Vision Mamba" (arXiv 2401.09417, section 3.3)
+as the published speech models use it: shared projections, a second branch that runs backwards, and
+the mean of the two. Parameter names are the published ones.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from modules.ssm.conv import causal_conv1d
+from modules.ssm.initialisation import init_state_matrix_, init_step_
+from modules.ssm.lengths import keep_valid, valid_frames
+from modules.ssm.norm import RMSNorm
+from modules.ssm.scan import selective_scan
+
+
+class MambaState(NamedTuple):
+    """What a block carries from one chunk of frames to the next.
+
+    ``conv`` (batch, inner channels, d_conv) holds the last inputs of the convolution, newest last; ``ssm``
+    (batch, inner channels, d_state) is the state of the scan, float32.
+    """
+
+    conv: torch.Tensor
+    ssm: torch.Tensor
+
+
+class Mamba(nn.Module):
+    """Mamba block: projection, short causal convolution, selective scan, gate, projection.
+
+    Arguments
+    ---------
+    d_model : int
+        Channels in and out.
+    d_state : int
+        States a channel.
+    d_conv : int
+        Width of the causal convolution in frames.
+    expand : int
+        Inner channels are ``expand * d_model``.
+    dt_rank : int or str
+        Rank of the step's projection; ``auto`` is ``ceil(d_model / 16)``.
+    dt_min, dt_max, dt_init, dt_scale, dt_init_floor
+        Initial step, see :func:`modules.ssm.initialisation.init_step_`.
+    conv_bias, bias : bool
+        Biases of the convolution, and of the outer projections.
+    dt_bc_norm : bool
+        Normalise the step, B and C with RMSNorm before they are used: the remedy of Jamba (arXiv 2403.19887,
+        section 6.4) for large models that diverge in bf16. Adds the parameters ``dt_norm``, ``b_norm``, ``c_norm``.
+
+    Example
+    -------
+    >>> import torch
+    >>> from modules.ssm import Mamba
+    >>> block = Mamba(d_model=16).eval()
+    >>> x = torch.randn(2, 10, 16)
+    >>> y, state = block(x[:, :6], return_state=True)
+    >>> whole = torch.cat([y, block(x[:, 6:], state=state)], dim=1)
+    >>> torch.allclose(whole, block(x), atol=1e-5)
+    True
+    """
+
+    # suffixes of the parameter names, one a direction
+    _suffixes = ("",)
+
+    def __init__(
+        self,
+        d_model,
+        d_state=16,
+        d_conv=4,
+        expand=2,
+        dt_rank="auto",
+        dt_min=0.001,
+        dt_max=0.1,
+        dt_init="random",
+        dt_scale=1.0,
+        dt_init_floor=1e-4,
+        conv_bias=True,
+        bias=False,
+        dt_bc_norm=False,
+    ):
+        super().__init__()
+        self.d_model, self.d_state, self.d_conv = d_model, d_state, d_conv
+        self.d_inner = int(expand * d_model)
+        self.dt_rank = math.ceil(d_model / 16) if dt_rank == "auto" else dt_rank
+        self._step_options = dict(
+            dt_min=dt_min, dt_max=dt_max, dt_init=dt_init, dt_scale=dt_scale, dt_init_floor=dt_init_floor
+        )
+        self.in_proj = nn.Linear(d_model, 2 * self.d_inner, bias=bias)
+        for suffix in self._suffixes:
+            self._add_direction(suffix, conv_bias)
+        self.out_proj = nn.Linear(self.d_inner, d_model, bias=bias)
+        self.dt_norm = RMSNorm(self.dt_rank) if dt_bc_norm else None
+        self.b_norm = RMSNorm(d_state) if dt_bc_norm else None
+        self.c_norm = RMSNorm(d_state) if dt_bc_norm else None
+        self.reset_ssm_parameters()
+
+    def _add_direction(self, suffix, conv_bias):
+        inner = self.d_inner
+        conv = nn.Conv1d(inner, inner, self.d_conv, groups=inner, padding=self.d_conv - 1, bias=conv_bias)
+        self.add_module(f"conv1d{suffix}", conv)
+        self.add_module(f"x_proj{suffix}", nn.Linear(inner, self.dt_rank + 2 * self.d_state, bias=False))
+        self.add_module(f"dt_proj{suffix}", nn.Linear(self.dt_rank, inner, bias=True))
+        self.register_parameter(_a_log(suffix), nn.Parameter(torch.empty(inner, self.d_state)))
+        self.register_parameter(f"D{suffix}", nn.Parameter(torch.empty(inner)))
+
+    def reset_ssm_parameters(self):
+        """Set A, D and the step to their initial values again, whatever ran over them since."""
+        for suffix in self._suffixes:
+            A_log, D = getattr(self, _a_log(suffix)), getattr(self, f"D{suffix}")
+            dt_proj = getattr(self, f"dt_proj{suffix}")
+            init_state_matrix_(A_log)
+            nn.init.ones_(D)
+            init_step_(dt_proj, self.dt_rank, **self._step_options)
+            A_log._no_weight_decay = D._no_weight_decay = dt_proj.bias._no_weight_decay = True
+
+    def initial_state(self, batch, device=None, dtype=None):
+        """The state before the first frame: zeros for ``batch`` utterances."""
+        weight = self.in_proj.weight
+        device = weight.device if device is None else device
+        return MambaState(
+            torch.zeros(batch, self.d_inner, self.d_conv, device=device, dtype=dtype or weight.dtype),
+            torch.zeros(batch, self.d_inner, self.d_state, device=device, dtype=_state_dtype(weight)),
+        )
+
+    def forward(self, x, lengths=None, state=None, return_state=False):
+        """Run the block over a batch of utterances, or over the next chunk of each.
+
+        Arguments
+        ---------
+        x : torch.Tensor
+            (batch, time, d_model).
+        lengths : torch.Tensor, optional
+            (batch,) integer frame counts; frames past them give 0 (the output bias, if there is one, included)
+            and change nothing.
+        state : MambaState, optional
+            What the previous chunk returned.
+        return_state : bool
+            Also return the state after the last valid frame of this chunk.
+
+        Returns
+        -------
+        torch.Tensor or (torch.Tensor, MambaState)
+            (batch, time, d_model).
+        """
+        inner, z = self.in_proj(x).chunk(2, dim=-1)
+        y, new_state = self._mix(inner, z, lengths, state)
+        out = self.out_proj(y)
+        if self.out_proj.bias is not None:
+            out = keep_valid(out, valid_frames(lengths, x.shape[1], x.device))
+        return (out, new_state) if return_state else out
+
+    def _mix(self, inner, z, lengths, state):
+        """From the projected input to what the output projection takes, and the state to carry."""
+        return self._branch(inner, z, "", False, lengths, state)
+
+    def _branch(self, inner, z, suffix, reverse, lengths, state):
+        """One direction, from the inner channels to the gated output of the scan."""
+        conv = getattr(self, f"conv1d{suffix}")
+        u, conv_state = causal_conv1d(
+            inner,
+            conv.weight,
+            conv.bias,
+            "silu",
+            lengths=lengths,
+            reverse=reverse,
+            initial_state=None if state is None else state.conv,
+            return_last_state=True,
+        )
+        delta, B, C = self._step_inputs(u, suffix)
+        y, ssm_state = selective_scan(
+            u,
+            delta,
+            -torch.exp(_wide(getattr(self, _a_log(suffix)))),
+            B,
+            C,
+            _wide(getattr(self, f"D{suffix}")),
+            z=z,
+            delta_bias=_wide(getattr(self, f"dt_proj{suffix}").bias),
+            delta_softplus=True,
+            lengths=lengths,
+            reverse=reverse,
+            initial_state=None if state is None else state.ssm,
+            return_last_state=True,
+        )
+        return y, MambaState(conv_state, ssm_state)
+
+    def _step_inputs(self, u, suffix):
+        """The step before its bias, B and C, from the convolved input."""
+        dt, B, C = getattr(self, f"x_proj{suffix}")(u).split([self.dt_rank, self.d_state, self.d_state], dim=-1)
+        if self.dt_norm is not None:
+            dt, B, C = self.dt_norm(dt), self.b_norm(B), self.c_norm(C)
+        return F.linear(dt, getattr(self, f"dt_proj{suffix}").weight), B, C
+
+    def step(self, x_t, state):
+        """One frame.
+
+        Arguments
+        ---------
+        x_t : torch.Tensor
+            (batch, d_model).
+        state : MambaState
+
+        Returns
+        -------
+        (torch.Tensor, MambaState)
+            (batch, d_model), and the state after the frame; the one given is left as it was.
+        """
+        y, state = self.forward(x_t.unsqueeze(1), state=state, return_state=True)
+        return y.squeeze(1), state
+
+
+class BiMamba(Mamba):
+    """Bidirectional Mamba block ("v2"): one input and one output projection, two branches, their mean.
+
+    The second branch (``conv1d_b``, ``x_proj_b``, ``dt_proj_b``, ``A_b_log``, ``D_b``) runs from each utterance's last
+    frame to its first. Arguments, lengths and state are :class:`Mamba`'s; the state that is taken and
+    returned is the forward branch's, so that a chunk sees all of the past and the future within itself.
+    There is no ``step``: one frame has no future.
+
+    Arguments
+    ---------
+    average : bool
+        Whether the branches are averaged, as in every published recipe, or summed.
+    **mamba_options
+        Those of :class:`Mamba`.
+
+    Example
+    -------
+    >>> import torch
+    >>> from modules.ssm import BiMamba
+    >>> BiMamba(d_model=16)(torch.randn(2, 10, 16), lengths=torch.tensor([10, 7])).shape
+    torch.Size([2, 10, 16])
+    """
+
+    _suffixes = ("", "_b")
+    step = None
+
+    def __init__(self, d_model, average=True, **mamba_options):
+        super().__init__(d_model, **mamba_options)
+        self.average = average
+
+    def _mix(self, inner, z, lengths, state):
+        forward, state = self._branch(inner, z, "", False, lengths, state)
+        # no state goes to the backward branch: what is to come can not be carried
+        backward, _ = self._branch(inner, z, "_b", True, lengths, None)
+        y = forward + backward
+        return (0.5 * y if self.average else y), state
+
+
+def _a_log(suffix):
+    return "A_b_log" if suffix else "A_log"
+
+
+def _state_dtype(weight):
+    return torch.float64 if weight.dtype == torch.float64 else torch.float32
+
+
+def _wide(parameter):
+    """In float32 at least, whatever dtype the module was cast to."""
+    return parameter.to(_state_dtype(parameter))

@@ -1,0 +1,212 @@
+"""The selective scan's front door: checks the tensors, chooses a backend and calls it."""
+
+import contextlib
+import logging
+import os
+from functools import lru_cache
+
+import torch
+
+from modules.ssm.lengths import check_lengths
+from modules.ssm.scan.chunked import selective_scan_chunked
+from modules.ssm.scan.mamba_ssm_backend import mamba_ssm_refusal, selective_scan_mamba_ssm
+from modules.ssm.scan.naive import selective_scan_naive
+
+logger = logging.getLogger(__name__)
+
+
+def _always(**tensors):
+    """The portable backends fit any tensors."""
+    return None
+
+
+# name: (function, why it can not take these tensors or None), fastest first as `auto` tries them
+BACKENDS = {
+    "mamba_ssm": (selective_scan_mamba_ssm, mamba_ssm_refusal),
+    "torch": (selective_scan_chunked, _always),
+    "naive": (selective_scan_naive, _always),
+}
+_ENVIRONMENT = "MAMBA_SPEECH_SCAN"
+_forced = []
+
+
+@contextlib.contextmanager
+def use_backend(name):
+    """Make ``backend="auto"`` mean ``name`` inside a ``with`` block (the environment variable
+    ``MAMBA_SPEECH_SCAN`` does the same for a whole process).
+
+    Example
+    -------
+    >>> import torch
+    >>> from modules.ssm import Mamba, use_backend
+    >>> with use_backend("naive"):
+    ...     y = Mamba(d_model=8)(torch.randn(1, 5, 8))
+    """
+    _known(name)
+    _forced.append(name)
+    try:
+        yield
+    finally:
+        _forced.pop()
+
+
+def available_backends(device="cpu"):
+    """Names of the backends that can run float32 tensors on ``device``, fastest first."""
+    probe = {"u": torch.zeros(1, 1, 1, device=device), "A": torch.zeros(1, 1, device=device)}
+    return [name for name, (_, refusal) in BACKENDS.items() if refusal(**probe) is None]
+
+
+def selective_scan(
+    u,
+    delta,
+    A,
+    B,
+    C,
+    D=None,
+    z=None,
+    delta_bias=None,
+    delta_softplus=False,
+    *,
+    lengths=None,
+    reverse=False,
+    initial_state=None,
+    return_last_state=False,
+    backend="auto",
+):
+    """Selective state-space scan over time ("Mamba", arXiv 2312.00752, section 3.2).
+
+    With ``dt = softplus(delta + delta_bias)``, for every channel d and state n::
+
+        h[t] = exp(dt[t] A) h[t-1] + dt[t] B[t] u[t]
+        y[t] = sum_n C[t, n] h[t, n] + D u[t]
+        out  = y * silu(z)
+
+    The state is kept in float32 whatever the tensors' dtype (float64 in is computed in float64).
+    Every floating argument receives a gradient, ``initial_state`` included, and gradients flow through
+    the last state.
+
+    Arguments
+    ---------
+    u, delta : torch.Tensor
+        (batch, time, channels): the input and the step before bias and softplus.
+    A : torch.Tensor
+        (channels, states), real and negative.
+    B, C : torch.Tensor
+        (batch, time, states), shared by all channels.
+    D : torch.Tensor, optional
+        (channels,), the skip connection.
+    z : torch.Tensor, optional
+        (batch, time, channels), the gate.
+    delta_bias : torch.Tensor, optional
+        (channels,).
+    delta_softplus : bool
+        Whether softplus is applied to the step.
+    lengths : torch.Tensor, optional
+        (batch,) integer frame counts. Frames at or past an utterance's length give 0 and take part in
+        nothing: they pass no state and no gradient.
+    reverse : bool
+        Run from each utterance's last valid frame to its first; the output stays in place.
+    initial_state : torch.Tensor, optional
+        (batch, channels, states), the state before the first frame that is processed.
+    return_last_state : bool
+        Also return the state after the last frame that is processed (frame 0 with ``reverse``).
+    backend : str
+        ``auto``, or a name of :data:`BACKENDS`.
+
+    Returns
+    -------
+    torch.Tensor or (torch.Tensor, torch.Tensor)
+        (batch, time, channels) in the dtype of ``u``, and with ``return_last_state`` the state
+        (batch, channels, states) in float32 or float64.
+
+    Raises
+    ------
+    ValueError
+        If shapes do not fit, A is complex, lengths are not frame counts, or the backend is unknown or
+        can not take these tensors.
+
+    Example
+    -------
+    >>> import torch
+    >>> from modules.ssm import selective_scan
+    >>> u, delta = torch.randn(2, 6, 4), torch.rand(2, 6, 4)
+    >>> A, B, C = -torch.rand(4, 3), torch.randn(2, 6, 3), torch.randn(2, 6, 3)
+    >>> y, h = selective_scan(u, delta, A, B, C, lengths=torch.tensor([6, 4]), return_last_state=True)
+    >>> y.shape, h.shape, y[1, 4:].abs().max().item()
+    (torch.Size([2, 6, 4]), torch.Size([2, 4, 3]), 0.0)
+    """
+    _check(u, delta, A, B, C, D, z, delta_bias, initial_state)
+    check_lengths(lengths, u.shape[0], u.shape[1])
+    if lengths is not None:
+        lengths = lengths.to(u.device)
+    name = _choose(backend, u=u, A=A, lengths=lengths, initial_state=initial_state)
+    out, last_state = BACKENDS[name][0](
+        u,
+        delta,
+        A,
+        B,
+        C,
+        D,
+        z,
+        delta_bias,
+        delta_softplus,
+        lengths=lengths,
+        reverse=reverse,
+        initial_state=initial_state,
+    )
+    return (out, last_state) if return_last_state else out
+
+
+def _choose(backend, **tensors):
+    if backend != "auto":
+        _known(backend)
+    elif _forced:
+        backend = _forced[-1]
+    elif os.environ.get(_ENVIRONMENT):
+        backend = os.environ[_ENVIRONMENT]
+        _known(backend)
+    else:
+        backend = next(name for name, (_, refusal) in BACKENDS.items() if refusal(**tensors) is None)
+        _say_once(backend, tensors["u"].device.type)
+        return backend
+    reason = BACKENDS[backend][1](**tensors)
+    if reason is not None:
+        raise ValueError(f"scan backend {backend!r} can not be used here: {reason}; use backend='auto'")
+    return backend
+
+
+def _known(name):
+    if name not in BACKENDS:
+        raise ValueError(f"unknown scan backend {name!r}; choose auto or one of {', '.join(BACKENDS)}")
+
+
+@lru_cache(maxsize=None)
+def _say_once(backend, device):
+    logger.info("selective scan on %s: backend %s", device, backend)
+
+
+def _check(u, delta, A, B, C, D, z, delta_bias, initial_state):
+    if u.dim() != 3:
+        raise ValueError(f"u must be (batch, time, channels); got {tuple(u.shape)}")
+    if any(t is not None and t.is_complex() for t in (u, delta, A, B, C, D, z, delta_bias, initial_state)):
+        raise ValueError("complex state-space parameters are not supported: A, B and C must be real")
+    batch, time, channels = u.shape
+    if A.dim() != 2 or A.shape[0] != channels:
+        raise ValueError(f"A must be (channels, states) with {channels} channels; got {tuple(A.shape)}")
+    states = A.shape[1]
+    wanted = {
+        "delta": (delta, (batch, time, channels)),
+        "B": (B, (batch, time, states)),
+        "C": (C, (batch, time, states)),
+        "D": (D, (channels,)),
+        "z": (z, (batch, time, channels)),
+        "delta_bias": (delta_bias, (channels,)),
+        "initial_state": (initial_state, (batch, channels, states)),
+    }
+    for name, (tensor, shape) in wanted.items():
+        if tensor is None:
+            continue
+        if tuple(tensor.shape) != shape:
+            raise ValueError(f"{name} must have shape {shape}; got {tuple(tensor.shape)}")
+        if tensor.device != u.device:
+            raise ValueError(f"{name} is on {tensor.device}, u on {u.device}: move them to one device")

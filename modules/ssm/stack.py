@@ -1,0 +1,97 @@
+"""A pre-norm stack of Mamba blocks: the sequence model of the separation networks.
+
+The published ``MambaBlocksSequential``: every block normalises the sum of all that came before it, and a last
+normalisation follows the last block. Parameter names are the published ones.
+"""
+
+import torch
+from torch import nn
+
+from modules.ssm.blocks import BiMamba, Mamba
+from modules.ssm.initialisation import scale_output_projections
+from modules.ssm.lengths import keep_valid, valid_frames
+from modules.ssm.norm import RMSNorm
+
+
+class MambaStack(nn.Module):
+    """Pre-norm residual stack: ``r = r + m; m = mixer(norm(r))`` for every block, then ``norm_f(r + m)``.
+
+    No residual goes around the stack as a whole.
+
+    Arguments
+    ---------
+    n_mamba : int
+        Blocks.
+    d_model : int
+        Channels in and out.
+    bidirectional : bool
+        Blocks of :class:`BiMamba`, or of :class:`Mamba`.
+    rms_norm : bool
+        RMSNorm, or LayerNorm.
+    norm_epsilon : float
+    residual_in_fp32 : bool
+        Keep the residual sum in float32 under mixed precision.
+    **mamba_options
+        Passed to the blocks (``d_state``, ``expand``, ``d_conv``, ``dt_bc_norm``, ...).
+
+    Example
+    -------
+    >>> import torch
+    >>> from modules.ssm import MambaStack
+    >>> MambaStack(n_mamba=2, d_model=16)(torch.randn(2, 9, 16), lengths=torch.tensor([9, 4])).shape
+    torch.Size([2, 9, 16])
+    """
+
+    def __init__(
+        self,
+        n_mamba,
+        d_model,
+        bidirectional=True,
+        rms_norm=True,
+        norm_epsilon=1e-5,
+        residual_in_fp32=False,
+        **mamba_options,
+    ):
+        super().__init__()
+        block = BiMamba if bidirectional else Mamba
+        norm = RMSNorm if rms_norm else nn.LayerNorm
+        self.residual_in_fp32 = residual_in_fp32
+        self.layers = nn.ModuleList(
+            nn.ModuleDict({"mixer": block(d_model, **mamba_options), "norm": norm(d_model, eps=norm_epsilon)})
+            for _ in range(n_mamba)
+        )
+        self.norm_f = norm(d_model, eps=norm_epsilon)
+        scale_output_projections(self, n_mamba)
+
+    def forward(self, x, lengths=None, states=None, return_states=False):
+        """Run the stack.
+
+        Arguments
+        ---------
+        x : torch.Tensor
+            (batch, time, d_model).
+        lengths : torch.Tensor, optional
+            (batch,) integer frame counts; frames past them give 0.
+        states : list of MambaState, optional
+            One a block, from the previous chunk.
+        return_states : bool
+            Also return the states after this chunk.
+
+        Returns
+        -------
+        torch.Tensor or (torch.Tensor, list of MambaState)
+            (batch, time, d_model).
+        """
+        residual = x.float() if self.residual_in_fp32 and x.dtype != torch.float64 else x
+        new_states = []
+        for index, layer in enumerate(self.layers):
+            mixed, state = layer["mixer"](
+                layer["norm"](residual),
+                lengths,
+                state=None if states is None else states[index],
+                return_state=True,
+            )
+            residual = residual + mixed
+            new_states.append(state)
+        out = keep_valid(self.norm_f(residual), valid_frames(lengths, x.shape[1], x.device))
+        return (out, new_states) if return_states else out
