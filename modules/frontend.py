@@ -57,7 +57,7 @@ class FilterbankFeatures(torch.nn.Module):
         return self.fbank(wavs), fbank_frames(samples, self.hop)
 
 
-class ConvolutionSubsampling(ConvolutionFrontEnd):
+class ConvolutionSubsampling(torch.nn.Module):
     """SpeechBrain's convolutional front-end, whose padding is each utterance's own.
 
     Takes the arguments of :class:`speechbrain.lobes.models.convolution.ConvolutionFrontEnd` for blocks of one
@@ -89,7 +89,8 @@ class ConvolutionSubsampling(ConvolutionFrontEnd):
                 "ConvolutionSubsampling takes blocks of one layer, kernel 3, no residual; got "
                 f"num_layers_per_block={num_layers_per_block}, kernel_sizes={kernel_sizes}, residuals={residuals}"
             )
-        super().__init__(
+        super().__init__()
+        blocks = ConvolutionFrontEnd(
             input_shape,
             num_blocks=num_blocks,
             num_layers_per_block=1,
@@ -97,6 +98,9 @@ class ConvolutionSubsampling(ConvolutionFrontEnd):
             strides=strides,
             **options,
         )
+        # the blocks alone, under their own names: SpeechBrain's container takes no counts
+        for name, block in blocks.named_children():
+            self.add_module(name, block)
         self.strides = tuple(strides)[:num_blocks]
 
     def forward(self, x, frames=None):

@@ -78,18 +78,19 @@ class _ChunkedScan(torch.autograd.Function):
             if initial_state is None
             else initial_state.to(dtype, copy=True)
         )
-        starts = []
         out = torch.empty_like(u, memory_format=torch.contiguous_format)
         keep = any(ctx.needs_input_grad)
+        starts = state.new_empty(len(bounds) if keep else 0, *state.shape)
+        work = _workspace(state, bounds, buffers=2)
         with torch.autocast(u.device.type, enabled=False):
-            for start, stop in bounds:
+            for index, (start, stop) in enumerate(bounds):
                 if keep:
-                    starts.append(state)
-                chunk = _Chunk(inputs, softplus, valid, start, stop, dtype)
+                    starts[index] = state
+                chunk = _Chunk(inputs, softplus, valid, start, stop, dtype, work)
                 states = chunk.states(state, reverse, rows)
                 out[:, start:stop] = chunk.output(states)
-                state = states[0 if reverse else -1].clone()
-        ctx.save_for_backward(*inputs, valid, *starts)
+                state.copy_(states[0 if reverse else -1])
+        ctx.save_for_backward(*inputs, valid, starts)
         ctx.options = softplus, reverse, rows, bounds, dtype
         ctx.initial_dtype = None if initial_state is None else initial_state.dtype
         return out, state
@@ -98,8 +99,7 @@ class _ChunkedScan(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad_out, grad_last):
         softplus, reverse, rows, bounds, dtype = ctx.options
-        *inputs, valid = ctx.saved_tensors[:9]
-        starts = ctx.saved_tensors[9:]
+        *inputs, valid, starts = ctx.saved_tensors
         u, delta, A, B, C, D, z, delta_bias = inputs
         grads = {
             "u": torch.empty_like(u, memory_format=torch.contiguous_format),
@@ -112,10 +112,14 @@ class _ChunkedScan(torch.autograd.Function):
             "bias": None if delta_bias is None else torch.zeros_like(delta_bias, dtype=dtype),
         }
         carry = grad_last.to(dtype)
+        work = _workspace(starts[0] if bounds else carry, bounds, buffers=3)
         with torch.autocast(u.device.type, enabled=False):
-            for (start, stop), state in zip(reversed(bounds), reversed(starts), strict=True):
-                chunk = _Chunk(inputs, softplus, valid, start, stop, dtype)
-                carry = chunk.backward(grad_out[:, start:stop], state, carry, reverse, rows, grads)
+            for index in range(len(bounds) - 1, -1, -1):
+                start, stop = bounds[index]
+                chunk = _Chunk(inputs, softplus, valid, start, stop, dtype, work)
+                carry = chunk.backward(
+                    grad_out[:, start:stop], starts[index], carry, reverse, rows, grads
+                )
         for name, tensor in (("A", A), ("D", D), ("bias", delta_bias)):
             if tensor is not None:
                 grads[name] = grads[name].to(tensor.dtype)
@@ -126,10 +130,12 @@ class _ChunkedScan(torch.autograd.Function):
 class _Chunk:
     """Frames ``start..stop`` of the scan's inputs, time first, in the dtype of the computation.
 
-    Invalid frames get a step and an input of 0, so that the state passes them unchanged.
+    Invalid frames get a step and an input of 0, so that the state passes them unchanged. ``work``
+    holds buffers of (frames, batch, channels, states) that all chunks share: allocating them anew
+    for every chunk fragments the heap, at times up to the size of the whole state history.
     """
 
-    def __init__(self, inputs, softplus, valid, start, stop, dtype):
+    def __init__(self, inputs, softplus, valid, start, stop, dtype, work):
         u, delta, A, B, C, D, z, delta_bias = inputs
         self.span = slice(start, stop)
         self.valid = None if valid is None else valid[:, start:stop].transpose(0, 1)
@@ -151,11 +157,12 @@ class _Chunk:
         dt = F.softplus(step) if softplus else step
         self.dt = dt if self.valid is None else dt.masked_fill(~self.valid.unsqueeze(-1), 0.0)
         self.x = self.dt * self.u  # (frames, batch, channels)
-        self.decay = torch.exp_(self.dt.unsqueeze(-1) * self.A)  # (frames, batch, channels, states)
+        self.work = [buffer[: stop - start] for buffer in work]
+        self.decay = torch.mul(self.dt.unsqueeze(-1), self.A, out=self.work[0]).exp_()
 
     def states(self, initial, reverse, rows):
         """States after each frame, (frames, batch, channels, states)."""
-        h = self.x.unsqueeze(-1) * self.B.unsqueeze(2)
+        h = torch.mul(self.x.unsqueeze(-1), self.B.unsqueeze(2), out=self.work[1])
         return _recurrence(self.decay, h, initial, reverse, rows)
 
     def output(self, states):
@@ -189,7 +196,7 @@ class _Chunk:
 
         self._put(grads["C"], torch.matmul(g.unsqueeze(2), h).squeeze(2))
         # gradient of each frame's state: its own output's, and the next frame's through the decay
-        grad_h = g.unsqueeze(-1) * self.C.unsqueeze(2)
+        grad_h = torch.mul(g.unsqueeze(-1), self.C.unsqueeze(2), out=self.work[2])
         grad_h, carry = _adjoint_recurrence(self.decay, grad_h, carry, reverse, rows)
         self._put(grads["B"], torch.matmul(self.x.unsqueeze(2), grad_h).squeeze(2))
         grad_x = torch.matmul(grad_h, self.B.unsqueeze(-1)).squeeze(-1)
@@ -202,7 +209,9 @@ class _Chunk:
         else:
             grad_h[1:] *= h[:-1]
             grad_h[0] *= initial
-        grad_dt = torch.addcmul((grad_h * self.A).sum(-1), grad_x, self.u)
+        # the decay has served: its buffer takes one more product
+        grad_dt = torch.mul(grad_h, self.A, out=self.decay).sum(-1)
+        grad_dt = torch.addcmul(grad_dt, grad_x, self.u)
         grads["A"] += grad_h.mul_(self.dt.unsqueeze(-1)).sum((0, 1))
 
         grad_u = grad_x * self.dt
@@ -220,6 +229,12 @@ class _Chunk:
 
     def _put(self, target, value):
         target[:, self.span] = value.transpose(0, 1)
+
+
+def _workspace(state, bounds, buffers):
+    """Buffers for the longest chunk, (frames, batch, channels, states) each."""
+    frames = max((stop - start for start, stop in bounds), default=0)
+    return [state.new_empty(frames, *state.shape) for _ in range(buffers)]
 
 
 def _bounds(time, frames, reverse):

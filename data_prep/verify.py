@@ -1,0 +1,220 @@
+"""Checking utterances before they enter a manifest, and writing the manifests.
+
+Every corpus preparation gives its candidates to `verify`, which opens each audio file in parallel,
+keeps the sound ones and says of the others why not. `write_manifest` and its companions write to a
+temporary name and rename, so that an interrupted run never leaves half a file.
+"""
+
+import csv
+import json
+import logging
+import os
+import re
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import soundfile
+from tqdm import tqdm
+
+logger = logging.getLogger(__name__)
+
+COLUMNS = ("ID", "duration", "wav", "spk_id", "wrd")
+SKIPPED_COLUMNS = ("id", "path", "reason")
+
+# SpeechBrain replaces `$name` anywhere in a CSV manifest and fails where it knows no such name.
+VARIABLE = re.compile(r"\$[\w.]")
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An utterance that a corpus claims to have.
+
+    Arguments
+    ---------
+    id : str
+    path : Path or None
+        The audio; None if the corpus has a transcript alone.
+    speaker : str
+    text : str or None
+        The words; None if the corpus has the audio alone.
+    """
+
+    id: str
+    path: Path | None
+    speaker: str
+    text: str | None
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """An utterance that was left out, and why."""
+
+    id: str
+    path: str
+    reason: str
+
+
+def verify(candidates, description, seen=None, workers=None):
+    """Check candidates, with a progress bar.
+
+    Arguments
+    ---------
+    candidates : list of Candidate
+    description : str
+        What the progress bar calls them.
+    seen : set of str, optional
+        Ids already taken, to which those of the kept utterances are added.
+    workers : int, optional
+        Files opened at a time; by default twice the number of processors, at most 16.
+
+    Returns
+    -------
+    rows : list of dict
+        The kept utterances in the order given, with the keys `COLUMNS`; duration in seconds.
+    skipped : list of Skipped
+        The others: no audio, unreadable or truncated audio, no samples, no or an empty transcript,
+        an id that was there before, or a `$` that a manifest cannot hold.
+
+    Example
+    -------
+    >>> rows, skipped = verify([Candidate("a", Path("nowhere.flac"), "1", "HELLO")], "example")
+    >>> rows, skipped[0].reason
+    ([], 'audio file not found')
+    """
+    seen = set() if seen is None else seen
+    workers = workers or min(2 * (os.cpu_count() or 1), 16)
+    rows, skipped = [], []
+    with ThreadPoolExecutor(workers) as threads:
+        # Only so many at once: a list of futures for a whole corpus would outgrow the corpus.
+        checked = _map_in_blocks(threads, measure, [one.path for one in candidates])
+        progress = tqdm(
+            zip(candidates, checked, strict=True),
+            total=len(candidates),
+            desc=f"checking {description}",
+            unit="utterance",
+            mininterval=0.5,
+        )
+        for one, (duration, reason) in progress:
+            reason = find_fault(one, seen) or reason
+            if reason:
+                skipped.append(Skipped(one.id, str(one.path or ""), reason))
+                continue
+            seen.add(one.id)
+            values = (one.id, duration, str(one.path), one.speaker, one.text)
+            rows.append(dict(zip(COLUMNS, values, strict=True)))
+    return rows, skipped
+
+
+def find_fault(candidate, seen):
+    """What is wrong with a candidate apart from its audio; None if nothing is."""
+    if candidate.text is None:
+        return "no transcript"
+    if not candidate.text:
+        return "empty transcript"
+    if candidate.id in seen:
+        return "duplicate id"
+    for value in (candidate.id, str(candidate.path), candidate.speaker, candidate.text):
+        if VARIABLE.search(value):
+            return "a '$' before a letter or digit, which SpeechBrain takes for a variable"
+    return None
+
+
+def measure(path):
+    """Open an audio file and read its end.
+
+    Arguments
+    ---------
+    path : Path or None
+
+    Returns
+    -------
+    duration : float
+        Seconds; 0 if there is something wrong.
+    reason : str or None
+        What is wrong with it.
+    """
+    if path is None:
+        return 0.0, "transcript without audio"
+    if not os.path.isfile(path):
+        return 0.0, "audio file not found"
+    try:
+        with soundfile.SoundFile(path) as file:
+            if file.frames <= 0:
+                return 0.0, "no samples"
+            # The header of a truncated file still gives the whole length.
+            last = min(file.frames, 16)
+            file.seek(file.frames - last)
+            if len(file.read(last)) < last:
+                return 0.0, "truncated audio"
+            return round(file.frames / file.samplerate, 6), None
+    except (soundfile.SoundFileError, OSError):
+        return 0.0, "unreadable audio" if os.path.getsize(path) else "empty audio file"
+
+
+def normalise_text(text):
+    """Put one space between words and none at the ends; nothing else changes."""
+    return " ".join(text.split())
+
+
+def write_manifest(path, rows):
+    """Write rows with the columns `ID,duration,wav,spk_id,wrd`, which SpeechBrain reads."""
+    _write_csv(path, COLUMNS, rows)
+
+
+def write_skipped(path, skipped, total, description):
+    """Write the list of skipped utterances and warn with their number, by reason.
+
+    Without any skipped utterance, a list of an earlier run is removed.
+    """
+    path = Path(path)
+    if not skipped:
+        path.unlink(missing_ok=True)
+        return
+    _write_csv(path, SKIPPED_COLUMNS, [vars(one) for one in skipped])
+    reasons = Counter(one.reason for one in skipped)
+    counts = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
+    logger.warning(
+        "%d of %d utterances of %s are left out (%s); the list is in %s",
+        len(skipped),
+        total,
+        description,
+        counts,
+        path,
+    )
+
+
+def write_record(path, record):
+    """Write a JSON record of what was prepared, for `is_recorded`."""
+    temporary = _temporary(path)
+    temporary.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def is_recorded(path, record):
+    """Whether an earlier run left exactly this record; a damaged record counts as none."""
+    try:
+        found = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError):
+        return False
+    return found == json.loads(json.dumps(record))
+
+
+def _write_csv(path, columns, rows):
+    temporary = _temporary(path)
+    with open(temporary, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows(rows)
+    os.replace(temporary, path)
+
+
+def _temporary(path):
+    path = Path(path)
+    return path.with_name(f".{path.name}.{os.getpid()}.partial")
+
+
+def _map_in_blocks(threads, function, items, size=4096):
+    for start in range(0, len(items), size):
+        yield from threads.map(function, items[start : start + size])

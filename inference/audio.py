@@ -1,0 +1,60 @@
+"""Reading audio of any format, rate and number of channels as one waveform at the model's rate."""
+
+import logging
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from speechbrain.dataio import audio_io
+from torchaudio.transforms import Resample
+
+logger = logging.getLogger(__name__)
+
+
+class AudioError(ValueError):
+    """A file that holds no usable audio; the message names it and says what is wrong."""
+
+
+def load_audio(path, sample_rate):
+    """Read a file as a mono waveform.
+
+    Channels are averaged and another rate is resampled, with one warning a rate and process.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+        Any file that libsndfile reads (WAV, FLAC, Ogg, MP3, ...).
+    sample_rate : int
+        Wanted samples a second.
+
+    Returns
+    -------
+    torch.Tensor
+        (samples,), float32.
+
+    Raises
+    ------
+    AudioError
+        If the file is missing, unreadable, empty, or holds values that are not numbers.
+    """
+    if not Path(path).is_file():
+        raise AudioError(f"{path}: no such file")
+    try:
+        waveform, rate = audio_io.load(str(path))
+    except Exception as error:
+        # libsndfile's errors have no common type
+        raise AudioError(f"{path}: can not be read as audio ({error})") from error
+    if waveform.shape[-1] == 0:
+        raise AudioError(f"{path}: holds no samples")
+    waveform = waveform.mean(0) if waveform.dim() == 2 else waveform
+    if not torch.isfinite(waveform).all():
+        raise AudioError(f"{path}: holds samples that are not finite numbers")
+    if rate != sample_rate:
+        waveform = _resampler(rate, sample_rate)(waveform)
+    return waveform
+
+
+@lru_cache(maxsize=None)
+def _resampler(rate, sample_rate):
+    logger.warning("audio at %d Hz is resampled to %d Hz", rate, sample_rate)
+    return Resample(rate, sample_rate)

@@ -1,0 +1,106 @@
+"""The units that a recogniser emits: characters or SentencePiece word pieces, and text to and from them."""
+
+import os
+import tempfile
+from collections import Counter
+from pathlib import Path
+
+import sentencepiece
+
+TYPES = ("char", "unigram", "bpe")
+
+
+class Units:
+    """A SentencePiece model; unit 0 serves as CTC's blank, 1 and 2 as start and end of a sentence.
+
+    Arguments
+    ---------
+    model_file : str or pathlib.Path
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    """
+
+    blank = 0
+
+    def __init__(self, model_file):
+        if not Path(model_file).is_file():
+            raise FileNotFoundError(f"{model_file}: no such file; a run writes its units there when it starts")
+        self._processor = sentencepiece.SentencePieceProcessor(model_file=str(model_file))
+
+    @classmethod
+    def train(cls, texts, model_file, kind="char", size=None):
+        """Learn units from transcripts, write them to ``model_file`` and return them.
+
+        Text is taken as it is, without Unicode normalisation.
+
+        Arguments
+        ---------
+        texts : iterable of str
+        model_file : str or pathlib.Path
+        kind : str
+            ``char``, ``unigram`` or ``bpe``.
+        size : int
+            Number of units; with ``char`` the most there may be, the three special ones included.
+
+        Raises
+        ------
+        ValueError
+            If the kind is unknown, there is no text, or the size does not fit the text.
+        """
+        if kind not in TYPES:
+            raise ValueError(f"token_type must be one of {', '.join(TYPES)}; got {kind!r}")
+        texts = [text for text in texts if text.strip()]
+        if not texts:
+            raise ValueError("there is no transcript to learn units from")
+        characters = Counter(character for text in texts for character in text.replace(" ", "\u2581"))
+        least = len(characters) + 3
+        if size < least:
+            raise ValueError(
+                f"output_neurons is {size}, but the training transcripts hold {len(characters)} different characters and "
+                f"need at least {least} units (blank, start and end included): set --output_neurons {least} or more"
+            )
+        model_file = Path(model_file)
+        model_file.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=model_file.parent) as folder:
+            corpus = Path(folder) / "text.txt"
+            corpus.write_text("\n".join(texts) + "\n", encoding="utf-8")
+            try:
+                sentencepiece.SentencePieceTrainer.train(
+                    input=str(corpus),
+                    model_prefix=str(Path(folder) / "units"),
+                    model_type=kind,
+                    vocab_size=least if kind == "char" else size,
+                    character_coverage=1.0,
+                    normalization_rule_name="identity",
+                    unk_id=0,
+                    bos_id=1,
+                    eos_id=2,
+                    pad_id=-1,
+                    max_sentence_length=65536,
+                    minloglevel=2,
+                )
+            except RuntimeError as error:
+                raise ValueError(
+                    f"{size} {kind} units can not be learnt from {len(texts)} transcripts: set another --output_neurons "
+                    f"(SentencePiece says: {error})"
+                ) from error
+            os.replace(Path(folder) / "units.model", model_file)
+        return cls(model_file)
+
+    def __len__(self):
+        return self._processor.vocab_size()
+
+    def labels(self):
+        """The text of every unit; ``\u2581`` marks the start of a word."""
+        return [self._processor.id_to_piece(index) for index in range(len(self))]
+
+    def encode(self, text):
+        """Unit numbers of a text; characters that training never saw are left out."""
+        return [index for index in self._processor.encode(text) if index != self.blank]
+
+    def decode(self, indices):
+        """Text of unit numbers."""
+        return self._processor.decode([int(index) for index in indices])

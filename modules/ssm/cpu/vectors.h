@@ -1,0 +1,216 @@
+/* Vectors of channels: arithmetic, exp, softplus, sigmoid, and rows of float32, bfloat16 or float16
+ * tensors as vectors. GCC's and Clang's vector extensions carry it, so that any processor compiles it;
+ * intrinsics stand only where those extensions have no word for an instruction. */
+#ifndef MAMBA_SPEECH_VECTORS_H
+#define MAMBA_SPEECH_VECTORS_H
+
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#if defined(__SSE2__)
+#include <immintrin.h>
+#endif
+
+#if defined(__AVX512F__)
+#define LANES 16
+#else
+#define LANES 8
+#endif
+#define INLINE static inline __attribute__((always_inline))
+
+typedef float vf __attribute__((vector_size(4 * LANES)));
+typedef int32_t vi __attribute__((vector_size(4 * LANES)));
+typedef uint32_t vu __attribute__((vector_size(4 * LANES)));
+typedef uint16_t vh __attribute__((vector_size(2 * LANES)));
+
+INLINE vf splat(float x) { return x - (vf){0}; }
+
+INLINE vf choose(vi mask, vf yes, vf no) { return (vf)((mask & (vi)yes) | (~mask & (vi)no)); }
+
+/* max and min with a constant; NaN in x stays NaN */
+INLINE vf at_least(vf x, float low) {
+#if defined(__AVX512F__)
+    return (vf)_mm512_max_ps(_mm512_set1_ps(low), (__m512)x);
+#elif defined(__AVX__)
+    return (vf)_mm256_max_ps(_mm256_set1_ps(low), (__m256)x);
+#else
+    return choose(x < splat(low), splat(low), x);
+#endif
+}
+
+INLINE vf at_most(vf x, float high) {
+#if defined(__AVX512F__)
+    return (vf)_mm512_min_ps(_mm512_set1_ps(high), (__m512)x);
+#elif defined(__AVX__)
+    return (vf)_mm256_min_ps(_mm256_set1_ps(high), (__m256)x);
+#else
+    return choose(x > splat(high), splat(high), x);
+#endif
+}
+
+/* exp(x) for x at or above -88 once clamped: 2^n e^r with |r| <= ln(2) / 2. Adding 1.5 * 2^23 + 127 rounds
+ * to the integer n and leaves n + 127, a float's exponent field, in the low bits; -ffast-math would
+ * cancel that sum. exp(0) is exactly 1, relative error 4e-7 at most, 0 below -88 and inf above 88.4. */
+INLINE vf exp_floored(vf x) {
+    const float rounder = 12583039.0f;
+    vf shifted = x * 1.44269502f + rounder;
+    vf r = x - (shifted - rounder) * 0.693147182f;
+    vf p = r * 0.0083124777f + 0.0418905504f;
+    p = p * r + 0.166671157f;
+    p = p * r + 0.499992281f;
+    p = p * r + 1.0f;
+    p = p * r + 1.0f;
+    return p * (vf)((vu)shifted << 23);
+}
+
+INLINE vf exp_any(vf x) { return exp_floored(at_most(at_least(x, -88.0f), 88.8f)); }
+INLINE vf exp_negative(vf x) { return exp_floored(at_least(x, -88.0f)); }
+
+INLINE vf exp_minus_abs(vf x) { return exp_negative((vf)((vu)x | 0x80000000u)); }
+
+/* log(1 + e^x), given e = exp(-|x|): max(x, 0) + 2 atanh(e / (2 + e)) */
+INLINE vf softplus_of(vf x, vf e) {
+    vf s = e / (e + 2.0f);
+    vf q = s * s;
+    vf p = q * 0.280119956f + 0.280018032f;
+    p = p * q + 0.400215268f;
+    p = p * q + 0.666664183f;
+    return at_least(x, 0.0f) + s * (p * q + 2.0f);
+}
+
+/* 1 / (1 + e^-x), given e = exp(-|x|) */
+INLINE vf sigmoid_of(vf x, vf e) {
+    return choose(x < splat(0.0f), e, splat(1.0f)) / (e + 1.0f);
+}
+
+/* sums[n] = the sum over the lanes of x[n] */
+INLINE void lane_sums(const vf *x, int64_t count, float *sums) {
+    int64_t n = 0;
+#if defined(__AVX__) && LANES == 8
+    for (; n + 8 <= count; n += 8) {
+        const __m256 *row = (const __m256 *)(x + n);
+        __m256 low = _mm256_hadd_ps(_mm256_hadd_ps(row[0], row[1]), _mm256_hadd_ps(row[2], row[3]));
+        __m256 high = _mm256_hadd_ps(_mm256_hadd_ps(row[4], row[5]), _mm256_hadd_ps(row[6], row[7]));
+        __m256 first = _mm256_permute2f128_ps(low, high, 0x20), second = _mm256_permute2f128_ps(low, high, 0x31);
+        _mm256_storeu_ps(sums + n, _mm256_add_ps(first, second));
+    }
+#endif
+    for (; n < count; n++) {
+        float sum = 0.0f;
+        for (int i = 0; i < LANES; i++) sum += x[n][i];
+        sums[n] = sum;
+    }
+}
+
+/* A tensor (batch, time, channels) with unit stride over channels; strides count elements. */
+enum { FLOAT32, BFLOAT16, FLOAT16 };
+typedef struct {
+    void *data; /* NULL: the tensor was not given */
+    int64_t batch_stride, time_stride, type;
+} view;
+
+INLINE vf bfloat16_to_float(vh x) { return (vf)(__builtin_convertvector(x, vu) << 16); }
+
+/* round to nearest, ties to even */
+INLINE vh float_to_bfloat16(vf x) {
+    vu bits = (vu)x;
+    vu rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+    vu is_nan = (vu)(x != x);
+    return __builtin_convertvector((is_nan & 0x7fc0u) | (~is_nan & rounded), vh);
+}
+
+#if defined(__F16C__)
+#define HAS_FLOAT16 1
+#if LANES == 16
+INLINE vf float16_to_float(vh x) { return (vf)_mm512_cvtph_ps((__m256i)x); }
+INLINE vh float_to_float16(vf x) { return (vh)_mm512_cvtps_ph((__m512)x, 0); }
+#else
+INLINE vf float16_to_float(vh x) { return (vf)_mm256_cvtph_ps((__m128i)x); }
+INLINE vh float_to_float16(vf x) { return (vh)_mm256_cvtps_ph((__m256)x, 0); }
+#endif
+#elif defined(__aarch64__)
+#define HAS_FLOAT16 1
+typedef __fp16 native_half __attribute__((vector_size(2 * LANES)));
+INLINE vf float16_to_float(vh x) { return __builtin_convertvector((native_half)x, vf); }
+INLINE vh float_to_float16(vf x) { return (vh)__builtin_convertvector(x, native_half); }
+#else
+/* never reached: the caller asks has_float16() and converts first */
+#define HAS_FLOAT16 0
+INLINE vf float16_to_float(vh x) { return bfloat16_to_float(x); }
+INLINE vh float_to_float16(vf x) { return float_to_bfloat16(x); }
+#endif
+
+/* `count` elements from `source` on, the other lanes 0 */
+INLINE vf load(const void *source, int64_t type, int count) {
+    if (type == FLOAT32) {
+        vf x = {0};
+        if (count == LANES) memcpy(&x, source, sizeof x);
+        else memcpy(&x, source, 4 * (size_t)count);
+        return x;
+    }
+    vh x = {0};
+    if (count == LANES) memcpy(&x, source, sizeof x);
+    else memcpy(&x, source, 2 * (size_t)count);
+    return type == BFLOAT16 ? bfloat16_to_float(x) : float16_to_float(x);
+}
+
+INLINE void store(void *target, int64_t type, int count, vf x) {
+    if (type == FLOAT32) {
+        if (count == LANES) memcpy(target, &x, sizeof x);
+        else memcpy(target, &x, 4 * (size_t)count);
+        return;
+    }
+    vh half = type == BFLOAT16 ? float_to_bfloat16(x) : float_to_float16(x);
+    if (count == LANES) memcpy(target, &half, sizeof half);
+    else memcpy(target, &half, 2 * (size_t)count);
+}
+
+INLINE size_t size_of(int64_t type) { return type == FLOAT32 ? 4 : 2; }
+
+INLINE char *at(const view *v, int64_t item, int64_t frame, int64_t channel) {
+    int64_t offset = item * v->batch_stride + frame * v->time_stride + channel;
+    return (char *)v->data + offset * (int64_t)size_of(v->type);
+}
+
+/* `count` numbers as float32: the row itself where it is float32, else converted into `room` */
+INLINE const float *row_as_float(const view *v, int64_t item, int64_t frame, int64_t count, float *room) {
+    const char *row = at(v, item, frame, 0);
+    if (v->type == FLOAT32) return (const float *)row;
+    for (int64_t i = 0; i < count; i += LANES) {
+        int lanes = count - i < LANES ? (int)(count - i) : LANES;
+        store(room + i, FLOAT32, lanes, load(row + 2 * i, v->type, lanes));
+    }
+    return room;
+}
+
+INLINE void zero_frames(const view *v, int64_t item, int64_t from, int64_t to, int64_t channel, int64_t count) {
+    for (int64_t t = from; t < to; t++) memset(at(v, item, t, channel), 0, (size_t)count * size_of(v->type));
+}
+
+/* Denormal numbers as 0 while a kernel runs: a state that fades away would otherwise slow it down
+ * a hundredfold on many processors. */
+INLINE unsigned flush_denormals(void) {
+#if defined(__SSE2__)
+    unsigned before = _mm_getcsr();
+    _mm_setcsr(before | 0x8040u);
+    return before;
+#else
+    return 0;
+#endif
+}
+
+INLINE void restore_denormals(unsigned before) {
+#if defined(__SSE2__)
+    _mm_setcsr(before);
+#else
+    (void)before;
+#endif
+}
+
+/* room for `count` vectors, aligned; NULL when memory is short */
+INLINE vf *vector_room(int64_t count) {
+    void *room = NULL;
+    return posix_memalign(&room, 64, (size_t)(count > 0 ? count : 1) * sizeof(vf)) ? NULL : (vf *)room;
+}
+
+#endif

@@ -1,0 +1,164 @@
+#!/usr/bin/env python3
+"""Train a speech recogniser with CTC: ConMamba, or Conformer as its baseline, on LibriSpeech or one's own speech.
+
+    python train_CTC.py hparams/CTC/conmamba_large.yaml --data_folder LibriSpeech --precision bf16
+    torchrun --nproc-per-node=4 train_CTC.py hparams/CTC/conmamba_large.yaml --data_folder LibriSpeech --precision bf16
+
+The same command again resumes. Any top-level key of the YAML is an option. Source of the published recipe:
+xi-j/Mamba-ASR, "Speech Slytherin" (arXiv 2407.09732).
+"""
+
+import time
+
+import speechbrain as sb
+from speech_data import loader_options, make_datasets, prepare_manifests, prepare_units
+from speechbrain.decoders.ctc import CTCBeamSearcher
+from speechbrain.utils.distributed import if_main_process
+
+from modules.lengths import relative_lengths
+from training.brain import RecipeBrain
+from training.experiment import count_parameters, load_experiment
+from training.loggers import TrainLoggers
+from training.results import record_result
+
+
+class ASR(RecipeBrain):
+    """Waveform to units by CTC."""
+
+    def compute_forward(self, batch, stage):
+        """Log-probabilities of units a frame, their counts, and hypotheses outside training."""
+        batch = batch.to(self.device)
+        wavs, wav_lens = batch.sig
+        features, frames = self.hparams.compute_features(wavs, wav_lens)
+        epoch = self.hparams.epoch_counter.current
+        features = self.modules.normalize(features, relative_lengths(frames, features.shape[1]), epoch=epoch)
+        if stage == sb.Stage.TRAIN and self.hparams.fea_augment is not None:
+            features, _ = self.hparams.fea_augment(features, wav_lens)
+        log_probs, frames, intermediate = self.modules.model(features, frames, wav_lens)
+        hypotheses = None
+        if stage == sb.Stage.VALID:
+            hypotheses = self.greedy(log_probs, frames)
+        elif stage == sb.Stage.TEST:
+            hypotheses = self.search(log_probs, frames)
+        return log_probs, frames, intermediate, hypotheses
+
+    def greedy(self, log_probs, frames):
+        """The text of the most probable unit of every frame."""
+        relative = relative_lengths(frames, log_probs.shape[1])
+        best = sb.decoders.ctc_greedy_decode(log_probs, relative, blank_id=self.units.blank)
+        return [self.units.decode(units) for units in best]
+
+    def search(self, log_probs, frames):
+        """The text of each utterance by ``test_decoding``: the same as in validation, or beam search."""
+        if self.searcher is None:
+            return self.greedy(log_probs, frames)
+        # one utterance at a time and cut to its frames: the searcher would round relative lengths down
+        labels = len(self.units)
+        found = [self.searcher(item[None, :count, :labels]) for item, count in zip(log_probs, frames, strict=True)]
+        return [beams[0][0].text for beams in found]
+
+    def compute_objectives(self, predictions, batch, stage):
+        """The CTC loss, with the intermediate layer's mixed in while training; error rates otherwise."""
+        log_probs, frames, intermediate, hypotheses = predictions
+        tokens, token_lens = batch.tokens
+        if stage == sb.Stage.TRAIN and self.hparams.fea_augment is not None:
+            tokens = self.hparams.fea_augment.replicate_labels(tokens)
+            token_lens = self.hparams.fea_augment.replicate_labels(token_lens)
+        relative = relative_lengths(frames, log_probs.shape[1])
+        loss = self.hparams.ctc_cost(log_probs, tokens, relative, token_lens)
+        if intermediate is not None:
+            weight = self.hparams.intermediate_weight
+            loss = (1 - weight) * loss + weight * self.hparams.ctc_cost(intermediate, tokens, relative, token_lens)
+        if stage != sb.Stage.TRAIN:
+            spoken = [text.split() for text in batch.wrd]
+            heard = [text.split() for text in hypotheses]
+            self.wer_metric.append(batch.id, heard, spoken)
+            self.cer_metric.append(batch.id, heard, spoken)
+            self.seconds_of_audio += float((batch.sig.lengths * batch.sig.data.shape[1]).sum()) / self.hparams.sample_rate
+        return loss
+
+    def on_stage_start(self, stage, epoch=None):
+        """Begin counting errors and time."""
+        self.stage_began, self.seconds_of_audio = time.monotonic(), 0.0
+        if stage != sb.Stage.TRAIN:
+            self.wer_metric = sb.utils.metric_stats.ErrorRateStats()
+            self.cer_metric = sb.utils.metric_stats.ErrorRateStats(split_tokens=True)
+
+    def on_stage_end(self, stage, stage_loss, epoch=None):
+        """Log the stage, and save: a checkpoint after validation, the alignments and the result after a test."""
+        seconds = time.monotonic() - self.stage_began
+        stats = {"loss": stage_loss}
+        if stage == sb.Stage.TRAIN:
+            self.train_stats = stats | {"seconds": seconds}
+            return
+        stats["WER"] = self.wer_metric.summarize("error_rate")
+        stats["CER"] = self.cer_metric.summarize("error_rate")
+        if stage == sb.Stage.VALID:
+            meta = {"epoch": epoch, "lr": self.hparams.lr_annealing.current_lr, "steps": self.optimizer_step}
+            self.train_logger.log_stats(meta, train_stats=self.train_stats, valid_stats=stats)
+            self.save_epoch({"WER": stats["WER"], "epoch": epoch})
+            return
+        stats["RTF"] = seconds / max(self.seconds_of_audio, 1e-9)
+        self.train_logger.log_stats({"test set": self.test_name}, test_stats=stats)
+        if if_main_process():
+            with open(f"{self.hparams.output_folder}/wer_{self.test_name}.txt", "w", encoding="utf-8") as file:
+                self.wer_metric.write_stats(file)
+            record_result(self, self.test_name, stats | {"utterances": len(self.wer_metric.ids)})
+
+
+def make_searcher(hparams, units):
+    """SpeechBrain's CTC beam searcher with an optional n-gram, or ``None`` for greedy decoding."""
+    if hparams["test_decoding"] not in ("greedy", "beam"):
+        raise SystemExit(f"--test_decoding must be greedy or beam; got {hparams['test_decoding']!r}")
+    if hparams["test_decoding"] == "greedy":
+        return None
+    if hparams["beam_size"] < 1:
+        raise SystemExit(f"--beam_size must be 1 or more; got {hparams['beam_size']}")
+    return CTCBeamSearcher(
+        blank_index=units.blank,
+        vocab_list=units.labels(),
+        kenlm_model_path=hparams["ngram_lm"],
+        alpha=hparams["ngram_weight"],
+        beta=hparams["word_bonus"],
+        beam_size=hparams["beam_size"],
+        beam_prune_logp=hparams["beam_prune_logp"],
+        token_prune_min_logp=hparams["token_prune_min_logp"],
+        prune_history=hparams["prune_history"],
+    )
+
+
+def main():
+    """Prepare, train, average, test."""
+    hparams, run_opts = load_experiment()
+    train_manifest, valid_manifest, test_manifests = prepare_manifests(hparams)
+    units = prepare_units(hparams, train_manifest)
+    train, valid, tests = make_datasets(hparams, units, train_manifest, valid_manifest, test_manifests)
+    searcher = make_searcher(hparams, units)
+
+    brain = ASR(
+        modules=hparams["modules"],
+        opt_class=hparams["opt_class"],
+        hparams=hparams,
+        run_opts=run_opts,
+        checkpointer=hparams["checkpointer"],
+    )
+    brain.units, brain.searcher = units, searcher
+    brain.train_logger = TrainLoggers(
+        hparams["train_log"],
+        tensorboard_folder=f"{hparams['output_folder']}/tensorboard" if hparams["use_tensorboard"] else None,
+        wandb=hparams["wandb_options"] if hparams["use_wandb"] else None,
+    )
+    print(f"{count_parameters(hparams['model']):,} parameters, {len(train)} utterances to train on")
+
+    if not (hparams["skip_train"] or brain.test_only):
+        train_options, valid_options, brain.train_sampler = loader_options(hparams, train, valid)
+        brain.plan_schedule(len(train_options.get("batch_sampler", range(-(-len(train) // hparams["batch_size"])))))
+        brain.fit(
+            hparams["epoch_counter"], train, valid, train_loader_kwargs=train_options, valid_loader_kwargs=valid_options
+        )
+    for brain.test_name, test in tests.items():
+        brain.evaluate(test, test_loader_kwargs={"batch_size": hparams["test_batch_size"]})
+
+
+if __name__ == "__main__":
+    main()

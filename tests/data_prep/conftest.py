@@ -1,0 +1,35 @@
+"""Corpora for the tests of `data_prep`: one spoken once for all of them, and plain tones."""
+
+import numpy as np
+import pytest
+import soundfile
+
+from data_prep.spoken import generate_librispeech
+
+TINY = {"hours": 0.006, "dev_minutes": 0.15, "test_minutes": 0.25, "seed": 3, "train_voices": 4}
+
+
+@pytest.fixture(scope="session")
+def tiny_options():
+    """Options of `spoken_corpus`: some ten training utterances, fewer of the others."""
+    return dict(TINY)
+
+
+@pytest.fixture(scope="session")
+def spoken_corpus(tmp_path_factory):
+    """A tiny spoken corpus; tests must not alter it."""
+    return generate_librispeech(tmp_path_factory.mktemp("spoken") / "corpus", workers=2, **TINY)
+
+
+@pytest.fixture
+def write_tone():
+    """A function that writes a short audio file of any format and rate, and makes its folder."""
+
+    def write(path, seconds=0.5, sample_rate=16000, channels=1):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        time = np.arange(int(seconds * sample_rate)) / sample_rate
+        tone = 0.1 * np.sin(2 * np.pi * 300 * time)
+        soundfile.write(path, np.stack(channels * [tone], axis=1), sample_rate)
+        return path
+
+    return write

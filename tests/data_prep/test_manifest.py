@@ -1,0 +1,182 @@
+"""One's own speech: what the lists may look like, and what each mistake in them is answered with."""
+
+import csv
+import json
+
+import pytest
+
+from data_prep.manifest import prepare_manifest
+
+
+def read_table(path):
+    """Rows of a CSV file."""
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture
+def speech(tmp_path, write_tone):
+    """A folder of recordings in several formats and rates."""
+    folder = tmp_path / "speech"
+    write_tone(folder / "clips" / "a.wav", 1.0, 8000)
+    write_tone(folder / "clips" / "b.flac", 2.0, 44100, channels=2)
+    write_tone(folder / "clips" / "c.ogg", 0.5, 48000)
+    write_tone(folder / "clips" / "d.mp3", 1.0, 44100)
+    return folder
+
+
+def write_list(path, text, encoding="utf-8"):
+    """Write a list of recordings."""
+    path.write_text(text, encoding=encoding)
+    return path
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_a_csv_of_any_format_rate_and_language_becomes_a_manifest(speech, tmp_path, encoding):
+    text = (
+        "path,text,speaker,id\n"
+        'clips/a.wav, "  Привет,  мир ",anna,x1\n'
+        f"{speech}/clips/b.flac,γειά σου,,x2\n"
+        "\n"
+        "clips/c.ogg,你好,li,x3\n"
+        "clips/d.mp3,Hej,bo,x4\n"
+    )
+    listed = write_list(speech / "all.csv", text, encoding)
+    rows = read_table(prepare_manifest(listed, tmp_path / "save", "train"))
+    assert [row["ID"] for row in rows] == ["x1", "x2", "x3", "x4"]
+    assert [row["wrd"] for row in rows] == ["Привет, мир", "γειά σου", "你好", "Hej"]
+    assert [row["spk_id"] for row in rows] == ["anna", "unknown", "li", "bo"]
+    assert [float(row["duration"]) for row in rows] == pytest.approx([1, 2, 0.5, 1], abs=0.06)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.csv", "ID,duration,wav,spk_id,wrd\nu1,9.0,clips/a.wav,s1,HELLO\n"),
+        ("a.csv", "Transcript, Audio_FilePath ,id,speaker\nHELLO,clips/a.wav,u1,s1\n"),
+        ("a.tsv", "path\ttext\tspeaker\tid\nclips/a.wav\tHELLO\ts1\tu1\n"),
+        ("a.jsonl", '{"path": "clips/a.wav", "text": "HELLO", "speaker": "s1", "id": "u1"}\n'),
+        (
+            "a.json",
+            json.dumps(
+                {
+                    "audio_filepath": "clips/a.wav",
+                    "duration": 9,
+                    "offset": 0,
+                    "text": "HELLO",
+                    "speaker": "s1",
+                    "id": "u1",
+                }
+            ),
+        ),
+    ],
+)
+def test_the_usual_column_names_and_formats_give_the_same(speech, tmp_path, name, text):
+    rows = read_table(prepare_manifest(write_list(speech / name, text), tmp_path, "one"))
+    audio = str(speech / "clips" / "a.wav")
+    assert rows == [{"ID": "u1", "duration": "1.0", "wav": audio, "spk_id": "s1", "wrd": "HELLO"}]
+
+
+def test_ids_made_from_paths_are_unique(speech, tmp_path):
+    lines = ["clips/a.wav", "clips/a.wav", "./clips/a.wav", f"{speech}/clips/a.wav"]
+    text = "path,text\n" + "".join(f"{line},hello\n" for line in lines)
+    rows = read_table(prepare_manifest(write_list(speech / "l.csv", text), tmp_path, "one"))
+    ids = [row["ID"] for row in rows]
+    assert ids[:3] == ["clips-a", "clips-a-2", "clips-a-3"]
+    assert len(set(ids)) == 4
+
+
+def test_bad_utterances_are_listed_with_their_reason(speech, tmp_path, caplog):
+    (speech / "bad.wav").write_bytes(b"RIFF")
+    rows = [
+        ("clips/a.wav", "fine", "1"),
+        ("clips/b.flac", "twice", "1"),
+        ("bad.wav", "text", "2"),
+        ("absent.wav", "text", "3"),
+        ("clips/c.ogg", " ", "4"),
+        ("clips/c.ogg", "it costs $5", "5"),
+        ("clips/c.ogg", "the $ itself", "6"),
+    ]
+    text = "path,text,id\n" + "".join(f"{','.join(row)}\n" for row in rows)
+    listed = write_list(speech / "l.csv", text)
+    target = prepare_manifest(listed, tmp_path, "one")
+    assert [row["ID"] for row in read_table(target)] == ["1", "6"]
+    skipped = [(row["id"], row["reason"]) for row in read_table(tmp_path / "skipped_one.csv")]
+    assert skipped[:4] == [
+        ("1", "duplicate id"),
+        ("2", "unreadable audio"),
+        ("3", "audio file not found"),
+        ("4", "empty transcript"),
+    ]
+    assert skipped[4][0] == "5" and "'$'" in skipped[4][1]
+    assert "5 of 7 utterances of l.csv are left out" in caplog.text
+
+
+def test_speechbrain_reads_a_text_with_quotes_commas_and_a_lone_dollar(speech, tmp_path):
+    dataset = pytest.importorskip("speechbrain.dataio.dataset")
+    text = 'he said "no", for 5 $'
+    line = json.dumps({"path": "clips/a.wav", "text": text})
+    target = prepare_manifest(write_list(speech / "l.jsonl", line), tmp_path, "one")
+    loaded = dataset.DynamicItemDataset.from_csv(str(target))
+    loaded.set_output_keys(["wrd"])
+    assert loaded[0]["wrd"] == text
+
+
+def test_a_second_run_changes_nothing_until_the_list_does(speech, tmp_path):
+    listed = write_list(speech / "l.csv", "path,text\nclips/a.wav,one\n")
+    target = prepare_manifest(listed, tmp_path, "one")
+    before = target.stat().st_mtime_ns
+    prepare_manifest(listed, tmp_path, "one")
+    assert target.stat().st_mtime_ns == before
+    write_list(listed, "path,text\nclips/a.wav,two\n")
+    prepare_manifest(listed, tmp_path, "one")
+    assert read_table(target)[0]["wrd"] == "two"
+
+
+def test_an_utterance_put_right_is_taken_up_by_the_next_run(speech, tmp_path, write_tone):
+    listed = write_list(speech / "l.csv", "path,text\nclips/a.wav,one\nlate.wav,two\n")
+    assert len(read_table(prepare_manifest(listed, tmp_path, "one"))) == 1
+    write_tone(speech / "late.wav")
+    assert len(read_table(prepare_manifest(listed, tmp_path, "one"))) == 2
+    assert not (tmp_path / "skipped_one.csv").exists()
+
+
+def test_skip_prep_looks_at_nothing(tmp_path):
+    target = prepare_manifest(tmp_path / "absent.csv", tmp_path / "save", "train", skip_prep=True)
+    assert target == tmp_path / "save" / "train.csv"
+    assert not target.parent.exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("l.csv", "file,words\na,b\n", "l.csv: no column text among file, words"),
+        ("l.csv", "speaker\nx\n", "no column path and no column text among speaker"),
+        ("l.csv", "", "among none"),
+        ("l.csv", "path,text\n", "no usable utterance: it lists none"),
+        ("l.csv", "path,text\nclips/a.wav,yes, indeed\n", "l.csv, line 2: 3 cells under 2"),
+        ("l.csv", "path,text\nabsent.wav,yes\n", "no usable utterance; see .*skipped_one.csv"),
+        ("l.jsonl", "{broken\n", "l.jsonl, line 1: not a JSON object"),
+        ("l.jsonl", '["clips/a.wav", "x"]\n', "l.jsonl, line 1: not a JSON object"),
+        ("l.jsonl", '{"path": "clips/a.wav"}\n', "line 1: no column text among path"),
+        ("l.jsonl", '{"path": "clips/a.wav", "text": "x", "offset": 2.5}', "segments"),
+        ("l.xlsx", "path,text\n", "must end in one of .csv"),
+    ],
+)
+def test_each_mistake_in_a_list_is_one_clear_error(speech, tmp_path, name, text, message):
+    with pytest.raises(ValueError, match=message):
+        prepare_manifest(write_list(speech / name, text), tmp_path, "one")
+    assert not (tmp_path / "one.csv").exists()
+
+
+def test_a_list_in_another_encoding_is_refused(speech, tmp_path):
+    listed = write_list(speech / "l.csv", "path,text\nclips/a.wav,Grüße\n", "latin-1")
+    with pytest.raises(ValueError, match="not UTF-8"):
+        prepare_manifest(listed, tmp_path, "one")
+
+
+def test_a_missing_list_and_a_name_with_a_folder_are_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match="absent.csv does not exist"):
+        prepare_manifest(tmp_path / "absent.csv", tmp_path, "one")
+    with pytest.raises(ValueError, match="plain file name"):
+        prepare_manifest(tmp_path / "absent.csv", tmp_path, "../one")

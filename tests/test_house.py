@@ -1,0 +1,234 @@
+"""Checks of the project itself: its metadata, its Makefile, and the order of its packages.
+
+They read the tree and run in seconds. Each guards a promise that no test of a module would notice
+being broken.
+"""
+
+import ast
+import doctest
+import importlib
+import importlib.metadata
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGES = ("data_prep", "inference", "modules", "training")
+FOLDERS = (*PACKAGES, "benchmarks", "examples", "recipes", "serving", "tests")
+
+# Which of the project's packages a file of each folder may import; the longest match counts.
+MAY_IMPORT = {
+    "modules/ssm": {"modules.ssm"},
+    "modules": {"modules"},
+    "data_prep": {"data_prep"},
+    "inference": {"inference", "modules"},
+    "serving": {"inference", "modules"},
+    "training": {"modules", "training"},
+    "recipes": {"data_prep", "inference", "modules", "training"},
+}
+
+
+def project() -> dict:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def requirements(lines) -> dict[str, Requirement]:
+    """Return the requirements in `lines` by their canonical names."""
+    lines = (line.partition("#")[0].strip() for line in lines)
+    found = (Requirement(line) for line in lines if line)
+    return {canonicalize_name(requirement.name): requirement for requirement in found}
+
+
+def python_files(*folders) -> list[Path]:
+    return sorted(path for folder in folders for path in (ROOT / folder).rglob("*.py"))
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imported_names(path: Path) -> set[str]:
+    """Return the absolute names that a file imports, `from X import y` as X.y and relative ones
+    resolved.
+    """
+    package = path.relative_to(ROOT).parent.parts
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) - node.level + 1] if node.level else ()
+            base = ".".join((*above, *([node.module] if node.module else [])))
+            names.update(f"{base}.{alias.name}" for alias in node.names)
+    return names
+
+
+def run_make(*arguments) -> subprocess.CompletedProcess:
+    if shutil.which("make") is None:
+        pytest.skip("make is not installed")
+    outer = ("MAKEFLAGS", "MAKELEVEL", "PYTHON")
+    environment = {name: value for name, value in os.environ.items() if name not in outer}
+    return subprocess.run(
+        ["make", *arguments],
+        check=False,
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_requirements_txt_holds_every_dependency_of_pyproject_with_the_same_bounds():
+    listed = requirements((ROOT / "requirements.txt").read_text().splitlines())
+    extras = project()["optional-dependencies"]
+    needed = [*project()["dependencies"], *(line for extra in extras.values() for line in extra)]
+    for name, requirement in requirements(needed).items():
+        assert name in listed, f"requirements.txt lacks {requirement}"
+        assert listed[name].specifier == requirement.specifier, f"bounds of {name} differ"
+
+
+def test_torch_and_torchaudio_are_pinned_to_one_version():
+    listed = requirements((ROOT / "requirements.txt").read_text().splitlines())
+    assert str(listed["torch"].specifier).startswith("==")
+    assert listed["torch"].specifier == listed["torchaudio"].specifier
+
+
+def test_make_help_lists_every_target_and_is_what_make_does_by_default():
+    declared = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    shown = run_make("help").stdout
+    for target in declared[1].split():
+        assert re.search(rf"^\s+make {target}\s+\S", shown, re.MULTILINE), target
+    assert run_make().stdout == shown
+
+
+def test_make_setup_with_an_unsuitable_python_says_which_to_install():
+    setup = run_make("setup", "PYTHON=/no/such/python", "VENV=no_such_environment")
+    assert setup.returncode != 0
+    assert "/no/such/python is not a Python from 3.10 to 3.14" in setup.stderr
+    assert "make setup PYTHON=" in setup.stderr
+    assert not (ROOT / "no_such_environment").exists()
+
+
+def test_the_console_script_names_a_function_that_can_be_imported():
+    module, _, function = project()["scripts"]["mamba-speech"].partition(":")
+    assert callable(getattr(importlib.import_module(module), function))
+
+
+def test_the_version_is_the_same_wherever_it_is_written():
+    version = project()["version"]
+    released = re.findall(r"^## \[(\d[^\]]*)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert released[:1] in ([], [version])
+    for path in python_files(*PACKAGES):
+        written = re.findall(r"^__version__ = \"(.*)\"$", path.read_text(), re.MULTILINE)
+        assert written in ([], [version]), path
+    try:
+        assert importlib.metadata.version(project()["name"]) == version
+    except importlib.metadata.PackageNotFoundError:
+        pytest.skip("the project is not installed: run make setup")
+
+
+def test_every_python_file_of_the_packages_is_installed():
+    included = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    for package in PACKAGES:
+        assert {package, f"{package}.*"} <= set(included["packages"]["find"]["include"])
+    for path in python_files(*PACKAGES):
+        assert (path.parent / "__init__.py").exists(), f"{path.parent} has no __init__.py"
+
+
+def test_no_code_edits_the_import_path():
+    for path in python_files(*FOLDERS):
+        assert not re.search(r"\bsys\.path\b|\bsite\.addsitedir\b", path.read_text()), path
+
+
+@pytest.mark.parametrize("folder", MAY_IMPORT)
+def test_imports_point_one_way(folder):
+    below = [other for other in MAY_IMPORT if other.startswith(f"{folder}/")]
+    own = (*PACKAGES, "recipes", "serving", "tests")
+    for path in python_files(folder):
+        relative = path.relative_to(ROOT).as_posix()
+        if any(relative.startswith(f"{other}/") for other in below):
+            continue
+        for name in imported_names(path):
+            allowed = any(f"{name}.".startswith(f"{prefix}.") for prefix in MAY_IMPORT[folder])
+            assert allowed or name.split(".")[0] not in own, f"{relative} imports {name}"
+
+
+def test_every_hyperparameter_file_is_reached_through_a_recipe():
+    links = [path for path in (ROOT / "recipes").rglob("hparams") if path.is_symlink()]
+    for link in links:
+        assert link.is_dir(), f"{link} points nowhere"
+    reached = {path.resolve() for link in links for path in link.resolve().rglob("*.yaml")}
+    for path in (ROOT / "hparams").rglob("*.yaml"):
+        assert path.resolve() in reached, f"no recipe links to {path}"
+
+
+@pytest.mark.parametrize("name", [module_name(path) for path in python_files(*PACKAGES)])
+def test_the_examples_in_docstrings_give_what_they_show(name):
+    if name.endswith("__main__"):
+        module_file = ROOT.joinpath(*name.split(".")).with_suffix(".py")
+        assert ">>>" not in module_file.read_text(), "a script cannot hold examples"
+        return
+    options = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+    outcome = doctest.testmod(importlib.import_module(name), optionflags=options)
+    assert outcome.failed == 0, f"{outcome.failed} examples of {name} fail, shown above"
+
+
+DATA_TESTS = """
+import pytest
+
+@pytest.mark.data("corpus")
+def test_marked():
+    pass
+
+def test_fixture(data):
+    assert data("corpus").is_dir()
+
+@pytest.mark.data("corpus")
+@pytest.mark.skipif(True, reason="switched off")
+def test_skipped():
+    pass
+"""
+
+
+def run_data_tests(folder: Path, speech: Path | None) -> str:
+    """Run `DATA_TESTS` under the project's conftest.py and return what pytest printed."""
+    (folder / "test_data.py").write_text(DATA_TESTS)
+    shutil.copy(ROOT / "tests" / "conftest.py", folder)
+    (folder / "pytest.ini").write_text("[pytest]\nmarkers =\n    data(*names)\n    gpu\n")
+    environment = {**os.environ, "SPEECH_DATA": str(speech or "")}
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(folder)]
+    run = subprocess.run(
+        command, check=False, cwd=folder, env=environment, capture_output=True, text=True
+    )
+    return run.stdout
+
+
+def test_without_real_speech_its_tests_skip_and_the_reasons_are_counted(tmp_path):
+    printed = run_data_tests(tmp_path, None)
+    assert "3 skipped" in printed and "failed" not in printed
+    assert re.search(r"^ +2  corpus: SPEECH_DATA is not set$", printed, re.MULTILINE)
+    assert re.search(r"^ +1  switched off$", printed, re.MULTILINE)
+
+
+def test_where_real_speech_is_a_skipped_test_of_it_fails(tmp_path):
+    speech = tmp_path / "speech"
+    speech.mkdir()
+    # pytest calls a failure before the body of a test an error.
+    assert "1 failed, 2 errors" in run_data_tests(tmp_path, speech)
+    (speech / "corpus").mkdir()
+    printed = run_data_tests(tmp_path, speech)
+    assert "2 passed, 1 error" in printed
+    assert "test_skipped was skipped although" in printed

@@ -1,0 +1,157 @@
+"""The Brain that every recipe's Brain extends: decay groups, clipping, exact resuming, averaged weights."""
+
+import logging
+from functools import partial
+
+import speechbrain as sb
+import torch
+from speechbrain.utils.checkpoints import average_checkpoints
+
+from modules.ssm import parameter_groups
+from training.checkpoints import RandomState
+
+logger = logging.getLogger(__name__)
+
+
+class RecipeBrain(sb.Brain):
+    """SpeechBrain's Brain with what all recipes here need.
+
+    - Weight decay spares ``A_log``, ``D``, the step's bias, norms and biases (with ``fidelity: upstream`` nothing is
+      spared, as in the published system), and clipping covers all parameter groups together.
+    - The random state is a recoverable, so that a resumed run continues as if it had never stopped.
+    - A checkpoint of another model is refused with one sentence.
+
+    The YAML gives ``fidelity``, ``avg_checkpoints`` and ``checkpoint_choice`` (``best`` by ``selection_key``, or
+    ``last``); the scheduler, if there is one, is ``lr_annealing``.
+    """
+
+    # stage statistic by which checkpoints are compared; lower is better
+    selection_key = "WER"
+
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
+        if self.checkpointer is not None:
+            self.checkpointer.add_recoverable("random_state", RandomState(), optional_load=True)
+        self._averaged = False
+        self._clip_norm = None
+        if self.hparams.fidelity == "corrected":
+            # SpeechBrain clips the first parameter group only: all are clipped together as the optimiser steps
+            self._clip_norm, self.max_grad_norm = self.max_grad_norm, float("inf")
+
+    def init_optimizers(self):
+        """Build the optimiser with two parameter groups; see :func:`modules.ssm.parameter_groups`."""
+        modules = list(self.modules.values())
+        if self.hparams.fidelity == "upstream":
+            groups = [p for module in modules for p in module.parameters() if p.requires_grad]
+        else:
+            # what decays is the optimiser's own setting; the second group's is 0
+            groups = parameter_groups(modules, weight_decay=None)
+            del groups[0]["weight_decay"]
+        self.optimizer = self.opt_class(groups)
+        self.optimizers_dict = {"opt_class": self.optimizer}
+        if self._clip_norm is not None and self._clip_norm > 0:
+            self.optimizer.register_step_pre_hook(self._clip_all_groups)
+        if self.checkpointer is not None:
+            self.checkpointer.add_recoverable("optimizer", self.optimizer)
+
+    def _clip_all_groups(self, optimizer, arguments, options):
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        torch.nn.utils.clip_grad_norm_(parameters, self._clip_norm)
+
+    def on_fit_start(self):
+        """Load the latest checkpoint, then set the first step's learning rate."""
+        with _one_error_for_another_model(self.checkpointer):
+            super().on_fit_start()
+        schedule = getattr(self.hparams, "lr_annealing", None)
+        if schedule is not None and self.hparams.fidelity == "corrected" and self.optimizer_step == 0:
+            # SpeechBrain's schedulers act after a step: without this the very first one is taken at full rate
+            schedule(self.optimizer)
+
+    def on_fit_batch_end(self, batch, outputs, loss, should_step):
+        """Move the learning rate on after every optimiser step."""
+        if should_step and getattr(self.hparams, "lr_annealing", None) is not None:
+            self.hparams.lr_annealing(self.optimizer)
+
+    def plan_schedule(self, batches):
+        """Tell a schedule that ends with the training how many steps that is, unless its YAML does.
+
+        Arguments
+        ---------
+        batches : int
+            Batches an epoch, over all processes.
+        """
+        schedule = self.hparams.lr_annealing
+        if getattr(schedule, "total_steps", None) == 0:
+            world = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
+            steps = -(-batches // (world * self.grad_accumulation_factor)) * self.hparams.number_of_epochs
+            schedule.total_steps = min(steps, self.optimizer_step_limit or steps)
+
+    def save_epoch(self, meta):
+        """Save an end-of-epoch checkpoint and drop those that averaging will not want."""
+        best = self.hparams.checkpoint_choice == "best"
+        self.checkpointer.save_and_keep_only(
+            meta=meta,
+            num_to_keep=self.hparams.avg_checkpoints,
+            min_keys=[self.selection_key] if best else [],
+            importance_keys=[],
+            ckpt_predicate=None,
+        )
+
+    def on_evaluate_start(self, max_key=None, min_key=None):
+        """Load the average of the checkpoints to evaluate, once for all test sets.
+
+        Raises
+        ------
+        SystemExit
+            If the run has no checkpoint.
+        """
+        if self._averaged:
+            return
+        wanted = {"min_key": self.selection_key} if self.hparams.checkpoint_choice == "best" else {}
+        checkpoints = self.checkpointer.find_checkpoints(
+            max_num_checkpoints=self.hparams.avg_checkpoints,
+            ckpt_predicate=lambda checkpoint: self.selection_key in checkpoint.meta,
+            **wanted,
+        )
+        if not checkpoints:
+            raise SystemExit(
+                f"{self.checkpointer.checkpoints_dir}: holds no checkpoint of a whole epoch, so there is nothing to "
+                "test; train first, or give the --output_folder of a trained run"
+            )
+        with _one_error_for_another_model(self.checkpointer):
+            self.checkpointer.load_checkpoint(checkpoints[0])
+            average = average_checkpoints(
+                checkpoints,
+                "model",
+                parameter_loader=partial(torch.load, weights_only=True),
+            )
+            self.hparams.model.load_state_dict(average, strict=True)
+        logger.info(
+            "evaluating the average of %d checkpoint(s), epochs %s",
+            len(checkpoints),
+            ", ".join(str(checkpoint.meta["epoch"]) for checkpoint in checkpoints),
+        )
+        self._averaged = True
+
+
+class _one_error_for_another_model:
+    """Turn torch's list of mismatched keys into one sentence that names the folder."""
+
+    def __init__(self, checkpointer):
+        self.folder = None if checkpointer is None else checkpointer.checkpoints_dir
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, error, traceback):
+        if kind is not None and issubclass(kind, (RuntimeError, ValueError)) and _is_mismatch(str(error)):
+            first = str(error).strip().splitlines()[-1].strip()
+            raise SystemExit(
+                f"{self.folder}: the checkpoint there is of another model or optimiser than this YAML describes ({first}); "
+                "give another --output_folder, or the options that the run was started with"
+            ) from error
+        return False
+
+
+def _is_mismatch(message):
+    return any(part in message for part in ("Error(s) in loading state_dict", "parameter group", "doesn't match the size"))

@@ -1,0 +1,112 @@
+"""Starting an experiment: the command line, the YAML, the output folder and the first lines of the log."""
+
+import dataclasses
+import difflib
+import logging
+import sys
+from pathlib import Path
+
+import speechbrain as sb
+import torch
+import yaml
+from hyperpyyaml import load_hyperpyyaml
+from hyperpyyaml.core import resolve_references
+from speechbrain.utils.distributed import ddp_init_group
+
+from modules.fidelity import check_fidelity
+
+logger = logging.getLogger(__name__)
+
+
+def load_experiment(arguments=None):
+    """Read ``train.py hparams.yaml --key value ...``, create the output folder and start the log.
+
+    Arguments
+    ---------
+    arguments : list of str, optional
+        ``sys.argv[1:]`` by default.
+
+    Returns
+    -------
+    (dict, speechbrain.utils.run_opts.RunOptions)
+        The loaded YAML and SpeechBrain's run options.
+
+    Raises
+    ------
+    SystemExit
+        With one message, if the YAML file does not exist, an option is unknown, a value that must be given is
+        missing, or ``fidelity`` is neither of its two values.
+    """
+    hparams_file, run_opts, overrides = sb.parse_arguments(sys.argv[1:] if arguments is None else arguments)
+    if not Path(hparams_file).is_file():
+        raise SystemExit(f"{hparams_file}: no such file; the first argument is a YAML file, such as one in hparams/")
+    _check_overrides(hparams_file, overrides)
+    if run_opts.optimizer_step_limit is not None:
+        # SpeechBrain 1.1 hands this one over as text
+        run_opts = dataclasses.replace(run_opts, optimizer_step_limit=int(run_opts.optimizer_step_limit))
+    # creates the process group under torchrun, before anything is written
+    ddp_init_group(run_opts)
+    with open(hparams_file, encoding="utf-8") as file:
+        try:
+            hparams = load_hyperpyyaml(file, overrides)
+            check_fidelity(hparams["fidelity"])
+        except ValueError as error:
+            # an object refused its arguments: its own sentence says which
+            raise SystemExit(f"{hparams_file}: {error.args[0]}") from error
+    sb.create_experiment_directory(
+        experiment_directory=hparams["output_folder"],
+        hyperparams_to_save=hparams_file,
+        overrides=overrides,
+    )
+    logger.info("fidelity: %s (%s)", hparams["fidelity"], hparams_file)
+    return hparams, run_opts
+
+
+def _check_overrides(hparams_file, overrides):
+    """Stop on an option that the YAML does not have, and on a value that it wants and did not get."""
+    try:
+        node = yaml.compose(overrides, Loader=yaml.SafeLoader)
+    except yaml.YAMLError as error:
+        raise SystemExit(
+            "the options on the command line can not be read: write --key value, lists as --key '[a, b]', and "
+            f"switches such as --test_only without a value ({str(error).splitlines()[-1].strip()} in: {overrides.strip()})"
+        ) from error
+    given = [key.value for key, _ in node.value] if node is not None else []
+    with open(hparams_file, encoding="utf-8") as file:
+        known = _top_level_keys(file)
+    for key in given:
+        if given.count(key) > 1:
+            raise SystemExit(f"--{key} is given twice")
+        if key not in known:
+            close = difflib.get_close_matches(key, known, n=1)
+            hint = f"; did you mean --{close[0]}?" if close else ""
+            raise SystemExit(f"--{key}: {hparams_file} has no such option{hint} (its top-level keys are the options)")
+    with open(hparams_file, encoding="utf-8") as file:
+        try:
+            resolve_references(file, overrides)
+        except ValueError as error:
+            if "PLACEHOLDER" in str(error):
+                raise SystemExit(f"{hparams_file}: {_missing(known, given)}") from error
+            raise
+
+
+def _missing(known, given):
+    missing = [key for key, value in known.items() if value == "!PLACEHOLDER" and key not in given]
+    return "give a value for " + ", ".join(f"--{key}" for key in missing)
+
+
+def _top_level_keys(file):
+    """Top-level keys of a HyperPyYAML file; the value is ``!PLACEHOLDER`` where one must be given."""
+    node = yaml.compose(file, Loader=yaml.SafeLoader)
+    return {key.value: value.tag if value.tag == "!PLACEHOLDER" else "" for key, value in node.value}
+
+
+def count_parameters(module):
+    """Trainable parameters of a module."""
+    return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
+
+
+def describe_device(device):
+    """The name of the device that a run used, for its results."""
+    device = torch.device(device)
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type

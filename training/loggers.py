@@ -1,0 +1,40 @@
+"""Where a run's figures go: a text file always, TensorBoard and Weights & Biases where asked for."""
+
+from speechbrain.utils.train_logger import FileTrainLogger, TensorboardLogger, WandBLogger
+
+
+class TrainLoggers:
+    """Several of SpeechBrain's train loggers behind one ``log_stats``.
+
+    Arguments
+    ---------
+    train_log : str
+        Text file, one line an epoch.
+    tensorboard_folder : str, optional
+        Folder for TensorBoard's events.
+    wandb : dict, optional
+        Options of ``wandb.init``.
+
+    Raises
+    ------
+    SystemExit
+        If a logger is asked for whose package is not installed.
+    """
+
+    def __init__(self, train_log, tensorboard_folder=None, wandb=None):
+        self.loggers = [FileTrainLogger(train_log, precision=4)]
+        try:
+            if tensorboard_folder is not None:
+                self.loggers.append(TensorboardLogger(tensorboard_folder))
+            if wandb is not None:
+                import wandb as package
+
+                self.loggers.append(WandBLogger(package.init, **wandb))
+        except ImportError as error:
+            raise SystemExit(f"--use_{error.name}: pip install {error.name} first ({error})") from error
+
+    def log_stats(self, stats_meta, train_stats=None, valid_stats=None, test_stats=None):
+        """Hand the figures to every logger; numbers only to those that draw."""
+        numbers = {key: value for key, value in stats_meta.items() if isinstance(value, (int, float))}
+        for index, logger in enumerate(self.loggers):
+            logger.log_stats(numbers if index else stats_meta, train_stats, valid_stats, test_stats)
