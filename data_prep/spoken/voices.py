@@ -2,8 +2,8 @@
 
 A voice is an accent (`en-us`), one of the engine's variants of the vocal tract (`f3`), and a rate
 and a pitch. `data/voices.json` says which accents and variants each split may use; it leaves out
-variants that are hard to understand (whispers, robots), that repeat another under a new name, or
-that sound almost like one used for the tests.
+variants that are hard to understand (whispers, robots) or that repeat another under a new name.
+Different variants can still sound alike; `docs/data.md` says how much.
 """
 
 import json

@@ -23,10 +23,10 @@ import torch
 logger = logging.getLogger(__name__)
 
 _SOURCES = ("scan_forward.c", "scan_backward.c", "conv.c")
-_HEADERS = ("vectors.h", "team.h", "scan.h")
+_HEADERS = ("vectors.h", "scan.h")
 # -ffast-math is left out on purpose: it would cancel the rounding inside exp, and NaN with it
 _FLAGS = (
-    "-std=gnu11 -O3 -fPIC -shared -pthread -fno-math-errno -fno-trapping-math -ffp-contract=fast -Wno-psabi"
+    "-std=gnu11 -O3 -fPIC -shared -fno-math-errno -fno-trapping-math -ffp-contract=fast -Wno-psabi"
 ).split()
 _SECONDS = 120
 

@@ -4,7 +4,6 @@
  *     pre(s) = bias + sum over k of weight[k] input(s - width + 1 + k),   out(s) = silu(pre(s)).
  * Forward tasks are pieces of time times groups of channels; backward tasks run over the whole time, so
  * that each channel's weight gradient is added up by one task and an utterance at a time. */
-#include "team.h"
 #include "vectors.h"
 
 enum { PIECE = 128, MAX_WIDTH = 64 };
@@ -86,8 +85,8 @@ static void forward_task(const conv_args *p, int64_t item, int64_t from, int64_t
 int mamba_speech_conv_forward(const conv_args *p) {
     int64_t width = 64, groups = (p->channels + width - 1) / width;
     int64_t pieces = p->time > 0 ? (p->time + PIECE - 1) / PIECE : 1, tasks = p->batch * pieces * groups;
-    team together = NEW_TEAM;
-#pragma omp parallel num_threads((int)p->threads) if (p->threads > 1 && tasks > 1)
+    int threads = threads_for(p->threads, tasks, p->batch * p->time * p->channels / LANES * p->width);
+#pragma omp parallel num_threads(threads) if (threads > 1)
     {
         unsigned before = flush_denormals();
 #pragma omp for schedule(dynamic, 1) nowait
@@ -96,7 +95,6 @@ int mamba_speech_conv_forward(const conv_args *p) {
             int64_t end = channel + width < p->channels ? channel + width : p->channels;
             forward_task(p, rest / pieces, rest % pieces * PIECE, channel, end);
         }
-        team_wait(&together);
         restore_denormals(before);
     }
     return 0;
@@ -167,20 +165,18 @@ static void add_utterances(const conv_args *p, int64_t channel) {
 
 int mamba_speech_conv_backward(const conv_args *p) {
     int64_t width = 16, groups = (p->channels + width - 1) / width, tasks = p->batch * groups;
-    team together = NEW_TEAM;
-#pragma omp parallel num_threads((int)p->threads) if (p->threads > 1 && tasks > 1)
+    int threads = threads_for(p->threads, tasks, 3 * p->batch * p->time * p->channels / LANES * p->width);
+#pragma omp parallel num_threads(threads) if (threads > 1)
     {
         unsigned before = flush_denormals();
-#pragma omp for schedule(dynamic, 1) nowait
+#pragma omp for schedule(dynamic, 1)
         for (int64_t task = 0; task < tasks; task++) {
             int64_t channel = task % groups * width;
             int64_t end = channel + width < p->channels ? channel + width : p->channels;
             backward_task(p, task / groups, channel, end);
         }
-        team_wait(&together);
 #pragma omp for schedule(static) nowait
         for (int64_t channel = 0; channel < p->channels; channel++) add_utterances(p, channel);
-        team_wait(&together);
         restore_denormals(before);
     }
     return 0;

@@ -4,7 +4,6 @@
  * D and the bias) they write apart, and a second loop adds it up in a fixed order, so that results
  * do not depend on threads. */
 #include "scan.h"
-#include "team.h"
 
 typedef struct {
     vf *A, *carry, *grad_A;     /* (vectors, states); carry is the gradient of the state after the frame in hand */
@@ -228,9 +227,9 @@ int mamba_speech_scan_backward(const scan_args *p) {
     int64_t slots = (p->channels + p->slot_channels - 1) / p->slot_channels, tasks = p->batch * slots;
     int64_t vectors = (p->slot_channels + LANES - 1) / LANES, N = p->states;
     int64_t rows = (FRAMES * N + LANES - 1) / LANES, per_vector = 3 * N + 2;
+    int threads = threads_for(p->threads, tasks, 3 * p->batch * p->time * p->channels / LANES * N);
     int failed = 0;
-    team together = NEW_TEAM;
-#pragma omp parallel num_threads((int)p->threads) if (p->threads > 1 && tasks > 1)
+#pragma omp parallel num_threads(threads) if (threads > 1)
     {
         unsigned before = flush_denormals();
         vf *all = vector_room(vectors * per_vector + (4 * FRAMES + 1) * N + 2 * rows);
@@ -246,10 +245,9 @@ int mamba_speech_scan_backward(const scan_args *p) {
             .sum_B = chunks + (2 * FRAMES + 1) * N, .sum_C = chunks + (3 * FRAMES + 1) * N,
             .B = (float *)(chunks + (4 * FRAMES + 1) * N), .C = (float *)(chunks + (4 * FRAMES + 1) * N + rows),
         };
-#pragma omp for schedule(dynamic, 1) nowait
+#pragma omp for schedule(dynamic, 1)
         for (int64_t task = 0; task < tasks; task++)
             if (all) backward_task(p, &r, task / slots, task % slots);
-        team_wait(&together);
 #pragma omp for schedule(static) nowait
         for (int64_t row = 0; row < p->batch * p->time; row++) {
             add_slots(p, 0, row / p->time, row % p->time);
@@ -258,7 +256,6 @@ int mamba_speech_scan_backward(const scan_args *p) {
 #pragma omp for schedule(static) nowait
         for (int64_t channel = 0; channel < p->channels; channel++) add_utterances(p, channel);
         free(all);
-        team_wait(&together);
         restore_denormals(before);
     }
     return failed;

@@ -1,7 +1,6 @@
 /* Forward pass of the selective scan: a task is one utterance and a group of channels, which it runs
  * through in chunks of frames, a vector of channels at a time. */
 #include "scan.h"
-#include "team.h"
 
 /* The recurrence over a chunk's frames. y comes with D u in it. */
 INLINE void recur(int64_t states, int bounded, int count, const vf *restrict dt, const vf *restrict x,
@@ -105,9 +104,9 @@ static int64_t group_channels(const scan_args *p) {
 int mamba_speech_scan_forward(const scan_args *p) {
     int64_t width = group_channels(p);
     int64_t groups = (p->channels + width - 1) / width, tasks = p->batch * groups;
+    int threads = threads_for(p->threads, tasks, p->batch * p->time * p->channels / LANES * p->states);
     int failed = 0;
-    team together = NEW_TEAM;
-#pragma omp parallel num_threads((int)p->threads) if (p->threads > 1 && tasks > 1)
+#pragma omp parallel num_threads(threads) if (threads > 1)
     {
         unsigned before = flush_denormals();
         int64_t vectors = width / LANES;
@@ -126,7 +125,6 @@ int mamba_speech_scan_forward(const scan_args *p) {
             if (all) forward_task(p, &r, task / groups, channel, end);
         }
         free(all);
-        team_wait(&together);
         restore_denormals(before);
     }
     return failed;

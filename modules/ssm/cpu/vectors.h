@@ -207,6 +207,13 @@ INLINE void restore_denormals(unsigned before) {
 #endif
 }
 
+/* Threads for `tasks` tasks of `work` vector operations in all: as many as are allowed, one where waking
+ * the others would take longer than the work. */
+INLINE int threads_for(int64_t allowed, int64_t tasks, int64_t work) {
+    if (work < 10000) return 1;
+    return (int)(allowed < tasks ? allowed : tasks);
+}
+
 /* room for `count` vectors, aligned; NULL when memory is short */
 INLINE vf *vector_room(int64_t count) {
     void *room = NULL;
