@@ -3,6 +3,7 @@
 import os
 import random
 import shutil
+from functools import partial
 
 import numpy
 import torch
@@ -63,7 +64,7 @@ class AtomicCheckpointer(Checkpointer):
         return all((folder / name).exists() for name in meta.get("files", ()))
 
 
-@register_checkpoint_hooks
+@partial(register_checkpoint_hooks, save_on_main_only=False)
 class RandomState:
     """The state of Python's, NumPy's and torch's generators, as a recoverable of a Checkpointer.
 

@@ -1,8 +1,12 @@
-"""The causal convolution's front door, and its portable implementation by ``torch.nn.functional.conv1d``."""
+"""The causal convolution's front door, and its portable implementation by ``torch.nn.functional.conv1d``.
+
+CPU tensors go to the compiled kernel where it can be built.
+"""
 
 import torch
 from torch.nn import functional as F
 
+from modules.ssm.conv.cpu import causal_conv1d_cpu, cpu_refusal
 from modules.ssm.lengths import check_lengths, keep_valid, valid_frames
 
 
@@ -79,6 +83,10 @@ def causal_conv1d(
     check_lengths(lengths, batch, time)
     if lengths is not None:
         lengths = lengths.to(x.device)
+    if cpu_refusal(x, weight, bias, initial_state) is None:
+        options = dict(lengths=lengths, reverse=reverse, initial_state=initial_state)
+        y, last_state = causal_conv1d_cpu(x, weight, bias, activation, **options)
+        return (y, last_state) if return_last_state else y
     valid = valid_frames(lengths, time, x.device)
     x = keep_valid(x, valid)
 

@@ -9,6 +9,7 @@ import torch
 
 from modules.ssm.lengths import check_lengths
 from modules.ssm.scan.chunked import selective_scan_chunked
+from modules.ssm.scan.cpu import cpu_refusal, selective_scan_cpu
 from modules.ssm.scan.mamba_ssm_backend import mamba_ssm_refusal, selective_scan_mamba_ssm
 from modules.ssm.scan.naive import selective_scan_naive
 
@@ -23,6 +24,7 @@ def _always(**tensors):
 # name: (function, why it can not take these tensors or None), fastest first as `auto` tries them
 BACKENDS = {
     "mamba_ssm": (selective_scan_mamba_ssm, mamba_ssm_refusal),
+    "cpu": (selective_scan_cpu, cpu_refusal),
     "torch": (selective_scan_chunked, _always),
     "naive": (selective_scan_naive, _always),
 }

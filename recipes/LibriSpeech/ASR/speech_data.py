@@ -72,11 +72,15 @@ def _librispeech_manifests(hparams):
 def _own_manifests(hparams):
     if not hparams["valid_manifest"]:
         raise ValueError("--train_manifest needs --valid_manifest beside it: utterances that are not trained on")
-    given = {"train": hparams["train_manifest"], "valid": hparams["valid_manifest"]}
     tests = hparams["test_manifests"] or []
-    given |= {Path(path).stem: path for path in ([tests] if isinstance(tests, str) else tests)}
+    named = {"train": hparams["train_manifest"], "valid": hparams["valid_manifest"]}
+    for path in [tests] if isinstance(tests, str) else tests:
+        name = Path(path).stem
+        while name in named:
+            name = f"test-{name}"
+        named[name] = path
     written = {}
-    for name, path in given.items():
+    for name, path in named.items():
         options = {"manifest": path, "save_folder": hparams["output_folder"], "name": name}
         run_on_main(prepare_manifest, kwargs=options | {"skip_prep": hparams["skip_prep"]})
         written[name] = str(Path(hparams["output_folder"]) / f"{name}.csv")

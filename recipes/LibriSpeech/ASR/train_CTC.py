@@ -8,6 +8,7 @@ The same command again resumes. Any top-level key of the YAML is an option. Sour
 xi-j/Mamba-ASR, "Speech Slytherin" (arXiv 2407.09732).
 """
 
+import logging
 import time
 
 import speechbrain as sb
@@ -20,6 +21,8 @@ from training.brain import RecipeBrain
 from training.experiment import count_parameters, load_experiment
 from training.loggers import TrainLoggers
 from training.results import record_result
+
+logger = logging.getLogger(__name__)
 
 
 class ASR(RecipeBrain):
@@ -45,7 +48,9 @@ class ASR(RecipeBrain):
     def greedy(self, log_probs, frames):
         """The text of the most probable unit of every frame."""
         relative = relative_lengths(frames, log_probs.shape[1])
-        best = sb.decoders.ctc_greedy_decode(log_probs, relative, blank_id=self.units.blank)
+        # the output layer may be wider than the units are many
+        known = log_probs[..., : len(self.units)]
+        best = sb.decoders.ctc_greedy_decode(known, relative, blank_id=self.units.blank)
         return [self.units.decode(units) for units in best]
 
     def search(self, log_probs, frames):
@@ -148,7 +153,7 @@ def main():
         tensorboard_folder=f"{hparams['output_folder']}/tensorboard" if hparams["use_tensorboard"] else None,
         wandb=hparams["wandb_options"] if hparams["use_wandb"] else None,
     )
-    print(f"{count_parameters(hparams['model']):,} parameters, {len(train)} utterances to train on")
+    logger.info("%s parameters, %d utterances to train on", f"{count_parameters(hparams['model']):,}", len(train))
 
     if not (hparams["skip_train"] or brain.test_only):
         train_options, valid_options, brain.train_sampler = loader_options(hparams, train, valid)

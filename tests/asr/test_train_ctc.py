@@ -1,0 +1,175 @@
+"""train_CTC.py as a user runs it: every YAML, resuming, being killed, torchrun, one's own speech."""
+
+import json
+import signal
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from tests.asr.conftest import SPLITS
+
+YAMLS = sorted(
+    path.stem
+    for path in (Path(__file__).parents[2] / "hparams/LibriSpeech/ASR/CTC").glob("*.yaml")
+)
+# sizes only: the rest of each YAML stays as it is
+SMALL = {"d_model": 16, "d_ffn": 16, "num_encoder_layers": 3, "num_workers": 0, "n_warmup_steps": 2}
+SMALL |= {"max_batch_length_train": 15, "max_batch_ex": 8, "output_neurons": 40}
+
+
+def checkpoints(folder):
+    """End-of-epoch checkpoints, oldest first."""
+    found = (folder / "save").glob("CKPT*/CKPT.yaml")
+    return sorted(path.parent for path in found if "end-of-epoch: true" in path.read_text())
+
+
+def weights(folder):
+    return torch.load(checkpoints(folder)[-1] / "model.ckpt", weights_only=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("yaml", YAMLS)
+def test_every_yaml_trains_saves_resumes_and_tests(yaml, train_ctc, spoken, tmp_path):
+    options = SMALL | SPLITS | {"data_folder": spoken, "output_folder": tmp_path / "run"}
+    options |= {"precision": "bf16" if "large" in yaml else "fp32", "beam_size": 4}
+    if "large" in yaml:
+        options["grad_accumulation_factor"] = 2
+    first = train_ctc(yaml, **options, number_of_epochs=1)
+    assert "fidelity: corrected" in first.output
+    before = weights(tmp_path / "run")
+    resumed = train_ctc(yaml, **options, number_of_epochs=2)
+    assert "Loading a checkpoint" in resumed.output and "Going into epoch 2" in resumed.output
+    assert any(not torch.equal(before[k], v) for k, v in weights(tmp_path / "run").items())
+    results = json.loads((tmp_path / "run" / "results.json").read_text())["test-spoken"]
+    assert results["fidelity"] == "corrected" and 0 <= results["WER"] and results["utterances"] > 0
+    assert "%WER" in (tmp_path / "run" / "wer_test-spoken.txt").read_text()
+
+
+@pytest.mark.slow
+def test_upstream_fidelity_trains_and_its_results_say_so(train_ctc, spoken, tmp_path):
+    options = SMALL | SPLITS | {"data_folder": spoken, "output_folder": tmp_path / "run"}
+    for yaml in ("conmamba_large", "conformer_large"):
+        options["output_folder"] = tmp_path / yaml
+        train_ctc(
+            yaml, **options, fidelity="upstream", optimizer_step_limit=1, test_decoding="greedy"
+        )
+        results = json.loads((tmp_path / yaml / "results.json").read_text())
+        assert results["test-spoken"]["fidelity"] == "upstream"
+
+
+@pytest.mark.slow
+def test_a_resumed_run_ends_where_an_uninterrupted_one_does(train_ctc, spoken, tmp_path):
+    options = SPLITS | {"data_folder": spoken, "total_steps": 20, "max_batch_length_train": 15}
+    train_ctc("conmamba_debug", **options, output_folder=tmp_path / "whole", number_of_epochs=2)
+    for epochs in (1, 2):
+        train_ctc(
+            "conmamba_debug", **options, output_folder=tmp_path / "parts", number_of_epochs=epochs
+        )
+    whole, parts = weights(tmp_path / "whole"), weights(tmp_path / "parts")
+    assert all(torch.equal(whole[k], parts[k]) for k in whole)
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_from_its_last_checkpoint(train_ctc, spoken, tmp_path):
+    options = SPLITS | {"data_folder": spoken, "output_folder": tmp_path / "run"}
+    options |= {"max_batch_length_train": 6}
+    options |= {"ckpt_interval_steps": 1, "ckpt_interval_minutes": 0, "number_of_epochs": 2}
+    process = train_ctc("conmamba_debug", **options, wait=False)
+    deadline = time.monotonic() + 120
+    while not list((tmp_path / "run").glob("save/CKPT*/CKPT.yaml")):
+        assert process.poll() is None and time.monotonic() < deadline, process.stdout.read()
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    # what a kill in the middle of saving leaves behind
+    torn = tmp_path / "run" / "save" / "CKPT+2000-01-01+00-00-00+00"
+    torn.mkdir()
+    (torn / "model.ckpt").write_bytes(b"half")
+    done = train_ctc("conmamba_debug", **options)
+    assert "Loading a checkpoint" in done.output and not torn.exists()
+    assert (tmp_path / "run" / "results.json").exists()
+    assert not list((tmp_path / "run").rglob("*.partial"))
+
+
+@pytest.mark.slow
+def test_torchrun_trains_on_two_processes(train_ctc, spoken, tmp_path):
+    launcher = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2")
+    launcher += ("--master-port=0", "--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0")
+    done = train_ctc(
+        "conmamba_debug",
+        launcher=launcher,
+        **SPLITS,
+        data_folder=spoken,
+        output_folder=tmp_path / "run",
+        distributed_backend="gloo",
+        max_batch_length_train=10,
+        number_of_epochs=2,
+    )
+    assert (tmp_path / "run" / "results.json").exists(), done.output[-2000:]
+    assert (checkpoints(tmp_path / "run")[-1] / "random_state.rank1.ckpt").exists()
+
+
+def make_own_speech(folder):
+    """Twelve recordings in a script of its own, at several rates, formats and numbers of channels."""
+    rng = np.random.default_rng(0)
+    kinds = [("wav", 8000, 1), ("flac", 44100, 2), ("ogg", 16000, 1)]
+    for index in range(12):
+        suffix, rate, channels = kinds[index % 3]
+        sound = 0.1 * rng.standard_normal((int(1.5 * rate), channels))
+        soundfile.write(folder / f"{index}.{suffix}", sound, rate)
+    paths = sorted(path.name for path in folder.iterdir())
+    texts = ["доброе утро", "добрый вечер", "γειά σου", "早上 好"]
+    rows = [(name, texts[i % 4]) for i, name in enumerate(paths)]
+    (folder / "train.csv").write_text(
+        "path,text\n" + "".join(f"{p},{t}\n" for p, t in rows), encoding="utf-8"
+    )
+    with open(folder / "valid.jsonl", "w", encoding="utf-8") as file:
+        for path, text in rows[:4]:
+            print(json.dumps({"audio_filepath": path, "text": text, "speaker": "a"}), file=file)
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("token_type, size", [("char", 40), ("unigram", 28)])
+def test_own_speech_in_any_language_format_and_rate(token_type, size, train_ctc, tmp_path):
+    folder = tmp_path / "speech"
+    folder.mkdir()
+    make_own_speech(folder)
+    done = train_ctc(
+        "conmamba_debug",
+        train_manifest=folder / "train.csv",
+        valid_manifest=folder / "valid.jsonl",
+        test_manifests=f"[{folder / 'valid.jsonl'}]",
+        output_folder=tmp_path / "run",
+        token_type=token_type,
+        output_neurons=size,
+        optimizer_step_limit=2,
+    )
+    assert done.output.count("audio at 8000 Hz is resampled to 16000 Hz") == 1
+    text = (tmp_path / "run" / "wer_test-valid.txt").read_text(encoding="utf-8")
+    assert "доброе" in text
+
+
+@pytest.mark.slow
+def test_the_loss_falls_on_real_speech(train_ctc, data, tmp_path):
+    """Two minutes at most of training on recorded voices; steps are counted, not seconds."""
+    done = train_ctc(
+        "conmamba_mini",
+        data_folder=data("librispeech_asr"),
+        output_folder=tmp_path / "run",
+        train_splits="[test-other]",
+        dev_splits="[test-clean]",
+        test_splits="[test-clean]",
+        speed_perturb="null",
+        number_of_epochs=3,
+        max_batch_length_train=30,
+        n_warmup_steps=10,
+    )
+    lines = (tmp_path / "run" / "train_log.txt").read_text().splitlines()
+    losses = [float(line.split("train loss: ")[1].split(",")[0]) for line in lines[:3]]
+    assert losses[-1] < 0.9 * losses[0], done.output[-1000:]

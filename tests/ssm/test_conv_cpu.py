@@ -1,0 +1,108 @@
+"""The compiled causal convolution against the loop in float64, and its registration as an operator."""
+
+import itertools
+
+import pytest
+import torch
+
+from modules.ssm import causal_conv1d
+from modules.ssm.conv.cpu import causal_conv1d_cpu, conv_op, cpu_refusal
+from modules.ssm.conv.naive import causal_conv1d_naive
+from modules.ssm.cpu import refusal
+
+pytestmark = pytest.mark.skipif(refusal() is not None, reason=f"no compiled kernels: {refusal()}")
+
+
+def make(batch, time, channels, width, biased=True, given=True):
+    tensors = (
+        torch.randn(batch, time, channels),
+        torch.randn(channels, width),
+        torch.randn(channels) if biased else None,
+        torch.randn(batch, channels, width) if given else None,
+    )
+    return [None if t is None else t.requires_grad_() for t in tensors]
+
+
+def to(tensors, dtype):
+    return [None if t is None else t.detach().to(dtype).requires_grad_() for t in tensors]
+
+
+def run(conv, tensors, activation="silu", **options):
+    x, weight, bias, state = tensors
+    out, last = conv(x, weight, bias, activation, initial_state=state, **options)
+    weights = torch.linspace(-1, 1, out.numel(), dtype=out.dtype).view_as(out)
+    loss = (out * weights).sum() + last.square().sum()
+    given = [t for t in tensors if t is not None]
+    # a state of width 1 reaches no output
+    return out, last, *torch.autograd.grad(loss, given, materialize_grads=True)
+
+
+@pytest.mark.parametrize(
+    "shape", [(2, 1, 3, 4), (3, 140, 21, 4), (2, 3, 4, 5), (1, 12, 70, 1), (2, 9, 8, 31)], ids=str
+)
+def test_equals_the_loop_in_float64_in_output_state_and_every_gradient(shape):
+    for ragged, reverse, given, biased in itertools.product((False, True), repeat=4):
+        if shape[1] > 20 and ragged != reverse:
+            continue  # the loop is slow: two of four combinations at this length
+        tensors = make(*shape, biased=biased, given=given)
+        lengths = torch.tensor([shape[1], 0, shape[1] // 2])[: shape[0]] if ragged else None
+        for activation in ("silu", None) if shape[1] < 20 else ("silu",):
+            options = {"activation": activation, "lengths": lengths, "reverse": reverse}
+            expected = run(causal_conv1d_naive, to(tensors, torch.float64), **options)
+            got = run(causal_conv1d_cpu, tensors, **options)
+            for a, b in zip(expected, got, strict=True):
+                assert (a - b).abs().max() <= 1e-5 * max(1.0, a.abs().max().item())
+
+
+@pytest.mark.parametrize("dtype, tolerance", [(torch.bfloat16, 8e-3), (torch.float16, 1e-3)])
+def test_half_precision_is_rounded_only_on_the_way_in_and_out(dtype, tolerance):
+    x, weight, bias, state = make(2, 40, 19, 4)
+    x, state = to([x, state], dtype)
+    got = run(causal_conv1d_cpu, [x, weight, bias, state], lengths=torch.tensor([40, 13]))
+    wide = to([x, weight, bias, state], torch.float32)
+    expected = run(causal_conv1d_cpu, wide, lengths=torch.tensor([40, 13]))
+    assert got[0].dtype == got[1].dtype == dtype and got[3].dtype == torch.float32
+    # the loss squares a rounded state, so that gradients differ by a rounding or two
+    for a, b in zip(expected, got, strict=True):
+        assert (a - b).abs().max() <= 2 * tolerance * a.abs().max()
+
+
+def test_strided_views_give_what_their_copies_give():
+    _, weight, bias, _ = make(2, 10, 6, 4)
+    for x in (torch.randn(2, 10, 12)[..., 6:], torch.randn(2, 6, 10).transpose(1, 2)):
+        expected = causal_conv1d_cpu(x.contiguous(), weight, bias, "silu")[0]
+        assert torch.equal(causal_conv1d_cpu(x, weight, bias, "silu")[0], expected)
+
+
+def test_results_are_the_same_bits_for_any_number_of_threads():
+    tensors, before, runs = make(3, 300, 70, 4), torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            runs.append(run(causal_conv1d_cpu, tensors))
+    finally:
+        torch.set_num_threads(before)
+    for other in runs[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(runs[0], other, strict=True))
+
+
+def test_operator_passes_opcheck_and_compiles_into_one_graph():
+    x, weight, bias, state = make(2, 12, 5, 4)
+    torch.library.opcheck(conv_op, (x, weight, bias, state, torch.tensor([12, 3]), True, True))
+
+    def model(x, weight):
+        return causal_conv1d(2 * x, weight, activation="silu").sin()
+
+    expected = model(x, weight)
+    got = torch.compile(model, fullgraph=True, backend="aot_eager")(x, weight)
+    assert torch.allclose(expected, got)
+    gradients = [torch.autograd.grad(y.sum(), (x, weight)) for y in (expected, got)]
+    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(*gradients, strict=True))
+
+
+def test_what_the_kernel_can_not_take_is_refused_with_a_reason():
+    x, weight = torch.zeros(1, 2, 3), torch.zeros(3, 4)
+    assert cpu_refusal(x, weight) is None
+    assert "float32" in cpu_refusal(x.double(), weight)
+    assert "meta" in cpu_refusal(x.to("meta"), weight.to("meta"))
+    assert "wide" in cpu_refusal(x, torch.zeros(3, 65))
