@@ -131,10 +131,11 @@ class ConvolutionSubsampling(torch.nn.Module):
 
 
 def _reflect_end(x, frames):
-    """``x`` (batch, time, ...) with the frame behind each utterance's end reflected from within it."""
-    place = torch.arange(x.shape[1], device=x.device)
-    frames = frames.unsqueeze(1)
-    # 0 1 2 3 | 2: one frame is enough for kernel 3; what lies further on is never read
-    source = torch.where(place < frames, place, (frames - 2).clamp(min=0).expand(-1, x.shape[1]))
-    index = source.reshape(*source.shape, *[1] * (x.dim() - 2)).expand_as(x)
-    return x.gather(1, index)
+    """``x`` (batch, time, ...) with the frame behind each utterance's end reflected from within it.
+
+    0 1 2 3 | 2: one frame is enough for kernel 3, and what lies further on is never read.
+    """
+    items = torch.arange(x.shape[0], device=x.device)
+    behind = frames.clamp(max=x.shape[1] - 1)
+    inside = torch.where(frames < x.shape[1], (frames - 2).clamp(min=0), behind)
+    return x.index_put((items, behind), x[items, inside])

@@ -1,4 +1,4 @@
-"""The compiled causal convolution against the loop in float64, and its registration as an operator."""
+"""The compiled causal convolution against the loop in float64, and as an operator of PyTorch."""
 
 import itertools
 

@@ -40,7 +40,7 @@ def cpu_refusal(x, weight, bias=None, initial_state=None):
 def causal_conv1d_cpu(
     x, weight, bias=None, activation=None, *, lengths=None, reverse=False, initial_state=None
 ):
-    """Causal convolution by the compiled kernel; arguments and results as in :func:`causal_conv1d_naive`.
+    """Causal convolution by the compiled kernel, called like :func:`causal_conv1d_naive`.
 
     Raises
     ------
@@ -84,7 +84,7 @@ def _results(x, weight):
 
 
 class _Inputs:
-    """The operator's inputs in the form that the kernel reads, kept alive while their addresses are in use."""
+    """The inputs as the kernel reads them, kept alive while their addresses are in use."""
 
     def __init__(self, x, weight, bias, initial_state, lengths):
         self.x, self.weight, self.bias = rows(x), floats(weight), floats(bias)
@@ -125,7 +125,10 @@ def conv_backward_op(
     grad_out, grad_last = rows(grad_out), floats(grad_last)
     grads = _gradients(tensors)
     # all but that of x are computed in float32
-    wide = [grads[0], *(None if t is None else g.float() for t, g in zip(tensors[1:], grads[1:], strict=True))]
+    wide = [
+        grads[0],
+        *(None if t is None else g.float() for t, g in zip(tensors[1:], grads[1:], strict=True)),
+    ]
     batch, _, channels = x.shape
     sums = torch.empty(batch, channels, weight.shape[1] + 1)
     call(

@@ -84,7 +84,7 @@ def causal_conv1d(
     if lengths is not None:
         lengths = lengths.to(x.device)
     if cpu_refusal(x, weight, bias, initial_state) is None:
-        options = dict(lengths=lengths, reverse=reverse, initial_state=initial_state)
+        options = {"lengths": lengths, "reverse": reverse, "initial_state": initial_state}
         y, last_state = causal_conv1d_cpu(x, weight, bias, activation, **options)
         return (y, last_state) if return_last_state else y
     valid = valid_frames(lengths, time, x.device)

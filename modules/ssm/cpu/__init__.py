@@ -1,4 +1,4 @@
-"""The compiled CPU kernels: C sources, the build at first use, and how tensors are handed to them."""
+"""The compiled CPU kernels: C sources, their build at first use, and how they get tensors."""
 
 from modules.ssm.cpu.build import library, refusal
 

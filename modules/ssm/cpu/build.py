@@ -1,9 +1,9 @@
 """Builds the C kernels of this folder with the system's compiler at first use, and loads them.
 
-The library is kept in ``$MAMBA_SPEECH_CACHE``, else ``~/.cache/mamba-speech``, else a private folder
-under the temporary one, under a hash of everything that it depends on: the sources, the flags, the
-compiler's version and the processor. Several processes may start at once: each builds under a
-temporary name and renames.
+The library is kept in ``$MAMBA_SPEECH_CACHE``, else ``~/.cache/mamba-speech``, else a private
+folder under the temporary one, under a hash of everything that it depends on: the sources, the
+flags, the compiler's version and the processor. Several processes may start at once: each builds
+under a temporary name and renames.
 """
 
 import ctypes
@@ -25,9 +25,16 @@ logger = logging.getLogger(__name__)
 _SOURCES = ("scan_forward.c", "scan_backward.c", "conv.c")
 _HEADERS = ("vectors.h", "scan.h")
 # -ffast-math is left out on purpose: it would cancel the rounding inside exp, and NaN with it
-_FLAGS = (
-    "-std=gnu11 -O3 -fPIC -shared -fno-math-errno -fno-trapping-math -ffp-contract=fast -Wno-psabi"
-).split()
+_FLAGS = [
+    "-std=gnu11",
+    "-O3",
+    "-fPIC",
+    "-shared",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-ffp-contract=fast",
+    "-Wno-psabi",
+]
 _SECONDS = 120
 
 _lock = threading.Lock()
@@ -55,7 +62,7 @@ def library():
 
 @torch.compiler.assume_constant_result
 def refusal():
-    """Why the compiled kernels can not be used on this machine, or ``None``. Builds them when called first."""
+    """Why the compiled kernels can not be used here, or ``None``; the first call builds."""
     global _loaded, _reason
     if _loaded is None and _reason is None:
         with _lock:
@@ -64,7 +71,9 @@ def refusal():
                     _loaded = _build_and_load()
                 except (OSError, RuntimeError, subprocess.SubprocessError) as error:
                     _reason = str(error)
-                    logger.warning("compiled CPU kernels unavailable, torch takes over: %s", _reason)
+                    logger.warning(
+                        "compiled CPU kernels unavailable, torch takes over: %s", _reason
+                    )
     return _reason
 
 
@@ -122,7 +131,7 @@ def _compilers():
 
 
 def _flag_sets():
-    """Extra flags to try, best first: for this very processor, on the OpenMP runtime that torch has loaded."""
+    """Extra flags, best first: for this processor, on the OpenMP runtime that torch loaded."""
     bundled = _torch_openmp()
     # linked by its path: the loader then finds, by its name, the copy that torch has loaded
     runtimes = [["-fopenmp", bundled, "-Wl,--as-needed"]] if bundled else []
@@ -179,11 +188,16 @@ def _build(compiler, target):
 
 
 def _run(command):
-    """Run a command and return what it printed; ``RuntimeError`` with its complaint if it fails."""
-    done = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS, stdin=subprocess.DEVNULL)
+    """What a command printed; ``RuntimeError`` with its complaint if it fails."""
+    done = subprocess.run(
+        command,
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=_SECONDS,
+        stdin=subprocess.DEVNULL,
+    )
     if done.returncode:
-        complaint = (done.stderr or done.stdout).strip().splitlines()
-        raise RuntimeError(
-            f"{command[0]} failed (exit {done.returncode}): {complaint[0] if complaint else 'no message'}"
-        )
+        complaint = (done.stderr or done.stdout).strip().splitlines() or ["no message"]
+        raise RuntimeError(f"{command[0]} failed (exit {done.returncode}): {complaint[0]}")
     return done.stdout

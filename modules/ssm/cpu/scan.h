@@ -46,26 +46,27 @@ INLINE int lanes_at(const scan_args *p, int64_t channel) {
 }
 
 /* rows of `states` numbers a channel <-> one vector of channels a state */
-INLINE void gather_states(const float *rows, int64_t states, int lanes, vf *vectors) {
-    for (int64_t n = 0; n < states; n++) {
-        vf x = {0};
-        for (int i = 0; i < lanes; i++) x[i] = rows[i * states + n];
-        vectors[n] = x;
-    }
+INLINE void gather_states(const float *restrict rows, int64_t states, int lanes, vf *restrict vectors) {
+    float *to = (float *)vectors;
+    if (lanes < LANES) memset(vectors, 0, sizeof(vf) * (size_t)states);
+    for (int64_t n = 0; n < states; n++)
+        for (int i = 0; i < lanes; i++) to[n * LANES + i] = rows[i * states + n];
 }
 
-INLINE void scatter_states(const vf *vectors, int64_t states, int lanes, float *rows) {
+INLINE void scatter_states(const vf *restrict vectors, int64_t states, int lanes, float *restrict rows) {
+    const float *from = (const float *)vectors;
     for (int i = 0; i < lanes; i++)
-        for (int64_t n = 0; n < states; n++) rows[i * states + n] = vectors[n][i];
+        for (int64_t n = 0; n < states; n++) rows[i * states + n] = from[n * LANES + i];
 }
 
 /* whether no exponent dt * A can be positive, so that exp needs no upper bound */
 INLINE int never_positive(const scan_args *p, const vf *A) {
     if (!p->softplus) return 0;
-    int positive = 0;
-    for (int64_t n = 0; n < p->states; n++)
-        for (int i = 0; i < LANES; i++) positive |= !(A[n][i] <= 0.0f);
-    return !positive;
+    vi within = ~(vi){0};
+    for (int64_t n = 0; n < p->states; n++) within &= A[n] <= splat(0.0f);
+    int all = 1;
+    for (int i = 0; i < LANES; i++) all &= within[i] != 0;
+    return all;
 }
 
 /* B and C of a chunk: one pointer a processed frame, converted to float32 where they are not */

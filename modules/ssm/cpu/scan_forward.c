@@ -47,7 +47,8 @@ static void forward_vector(const scan_args *p, const room *r, int64_t v, int64_t
         y[s] = p->D ? skip * u : zero;
     }
     vf *h = r->h + v * p->states;
-    if (p->starts && first) memcpy(start_of(p, item, channel / LANES, first / FRAMES), h, sizeof(vf) * (size_t)p->states);
+    if (p->starts && first)
+        memcpy(start_of(p, item, channel / LANES, first / FRAMES), h, sizeof(vf) * (size_t)p->states);
     recur_chunk(p->states, bounded, count, dt, x, B, C, r->A + v * p->states, h, y);
     for (int s = 0; s < count; s++) {
         int64_t t = frame_of(p, length, first + s);

@@ -1,4 +1,4 @@
-"""How tensors are handed to the C kernels: plain 64-bit numbers, in the order of the kernels' structs."""
+"""How tensors are handed to the C kernels: 64-bit numbers, in the order of the kernels' structs."""
 
 import ctypes
 
@@ -62,7 +62,7 @@ def needs_grad(*tensors):
 
 
 def without_float16(*tensors):
-    """The tensors, float16 ones as float32 if the kernels were compiled for a processor without them."""
+    """The tensors, float16 ones as float32 if the kernels were compiled without that type."""
     if has_float16():
         return tensors
     return tuple(t.float() if t is not None and t.dtype == torch.float16 else t for t in tensors)

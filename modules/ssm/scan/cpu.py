@@ -1,8 +1,9 @@
 """The ``cpu`` backend: the compiled selective scan as one PyTorch operator with its gradient.
 
-The arithmetic is in ``modules/ssm/cpu/scan_forward.c`` and ``scan_backward.c``: vectors of channels, the state in
-float32, one state in 16 frames kept for the backward pass. Here tensors become addresses, and the
-operator is registered, so that ``torch.compile`` and ``torch.export`` see one node.
+The arithmetic is in ``modules/ssm/cpu/scan_forward.c`` and ``scan_backward.c``: vectors of
+channels, the state in float32, one state in 16 frames kept for the backward pass. Here tensors
+become addresses, and the operator is registered, so that ``torch.compile`` and ``torch.export``
+see one node.
 """
 
 import torch
@@ -56,10 +57,11 @@ def selective_scan_cpu(
     reverse=False,
     initial_state=None,
 ):
-    """Selective scan by the compiled kernels; arguments and results as in :func:`selective_scan_naive`.
+    """Selective scan by the compiled kernels, called like :func:`selective_scan_naive`.
 
-    Tensors whose channels lie side by side are read where they are, whatever their strides over batch and
-    time. A float64 tensor among the others sends the whole computation, then in float64, to the ``torch`` backend.
+    Tensors whose channels lie side by side are read where they are, whatever their strides over
+    batch and time. A float64 tensor among the others sends the whole computation, then in float64,
+    to the ``torch`` backend.
 
     Raises
     ------
@@ -69,7 +71,11 @@ def selective_scan_cpu(
     tensors = (u, delta, A, B, C, D, z, delta_bias, initial_state)
     if any(t is not None and t.dtype == torch.float64 for t in tensors):
         return selective_scan_chunked(
-            *tensors[:8], delta_softplus, lengths=lengths, reverse=reverse, initial_state=initial_state
+            *tensors[:8],
+            delta_softplus,
+            lengths=lengths,
+            reverse=reverse,
+            initial_state=initial_state,
         )
     tensors = without_float16(*tensors)
     save = needs_grad(*tensors)
@@ -128,7 +134,7 @@ def _results(u, A, save):
 
 
 class _Inputs:
-    """The operator's inputs in the form that the kernels read, kept alive while their addresses are in use."""
+    """The inputs as the kernels read them, kept alive while their addresses are in use."""
 
     def __init__(self, u, delta, A, B, C, D, z, delta_bias, initial_state, lengths):
         self.u, self.delta, self.z, self.B, self.C = rows(u), rows(delta), rows(z), rows(B), rows(C)
@@ -175,7 +181,7 @@ def scan_backward_op(
     delta_softplus: bool,
     reverse: bool,
 ) -> list[Tensor]:
-    """Gradients of u, delta, A, B, C, D, z, delta_bias and initial_state; empty for those not given."""
+    """Gradients of the tensors from u to initial_state; empty for those not given."""
     tensors = (u, delta, A, B, C, D, z, delta_bias, initial_state)
     inputs = _Inputs(*tensors, lengths)
     grad_out, grad_last = rows(grad_out), floats(grad_last)
@@ -210,7 +216,23 @@ def scan_backward_op(
 
 
 @scan_backward_op.register_fake
-def _(grad_out, grad_last, starts, u, delta, A, B, C, D, z, delta_bias, initial_state, lengths, delta_softplus, reverse):
+def _(
+    grad_out,
+    grad_last,
+    starts,
+    u,
+    delta,
+    A,
+    B,
+    C,
+    D,
+    z,
+    delta_bias,
+    initial_state,
+    lengths,
+    delta_softplus,
+    reverse,
+):
     return _gradients((u, delta, A, B, C, D, z, delta_bias, initial_state))
 
 
@@ -223,8 +245,8 @@ def _gradients(tensors):
 def _slot_channels(batch, channels):
     """Channels a task of the backward pass.
 
-    It follows from the shape alone, so that sums over channels are added in one order for any number of
-    threads: the width that shares the work out best among four.
+    It follows from the shape alone, so that sums over channels are added in one order for any
+    number of threads: the width that shares the work out best among four.
     """
     return min((64, 48), key=lambda width: -(-batch * -(-channels // width) // 4) * width)
 
@@ -255,7 +277,9 @@ def _gradient(ctx, grad_out, grad_last, _):
     *tensors, lengths, starts = ctx.saved_tensors
     if grad_out is None:
         grad_out = torch.zeros_like(tensors[0])
-    grads = scan_backward_op(grad_out, grad_last, starts, *tensors, lengths, ctx.delta_softplus, ctx.reverse)
+    grads = scan_backward_op(
+        grad_out, grad_last, starts, *tensors, lengths, ctx.delta_softplus, ctx.reverse
+    )
     wanted = (g if need else None for g, need in zip(grads, ctx.needs_input_grad, strict=False))
     return *wanted, None, None, None, None
 

@@ -1,0 +1,334 @@
+"""Reading what a training run left in its output folder: the options, the networks, their weights.
+
+A run may come from anyone and lie anywhere: nothing in it is executed, nothing is written into it,
+and the paths in its hyperparams.yaml are taken as they stand relative to its output folder.
+"""
+
+import functools
+import importlib
+import re
+from pathlib import Path
+
+import ruamel.yaml
+import torch
+import yaml
+from speechbrain.utils.checkpoints import METAFNAME, Checkpointer, average_checkpoints
+
+OPTIONS_FILE = "hyperparams.yaml"
+# A class is built only if it is a network and both its name in the YAML and the module that defines
+# it begin like this. SpeechBrain as a whole would be too much: it also holds loaders that download.
+ALLOWED = (
+    "modules.",
+    "speechbrain.lobes.",
+    "speechbrain.nnet.",
+    "speechbrain.processing.",
+    "torch.nn.",
+)
+# What loading needs of every run, whatever its task.
+_ALWAYS = ("output_folder", "save_folder", "avg_checkpoints", "checkpoint_choice", "model")
+
+
+class CompleteCheckpoints(Checkpointer):
+    """SpeechBrain's Checkpointer, blind to checkpoints whose saving or deleting was cut short.
+
+    Arguments are those of :class:`speechbrain.utils.checkpoints.Checkpointer`.
+    """
+
+    def _list_checkpoint_dirs(self):
+        return [folder for folder in super()._list_checkpoint_dirs() if is_complete(folder)]
+
+
+def is_complete(folder):
+    """Whether a checkpoint's folder has its meta file, and every file that the meta file names."""
+    meta_file = folder / METAFNAME
+    if not meta_file.exists():
+        return False
+    meta = yaml.safe_load(meta_file.read_text(encoding="utf-8"))
+    return isinstance(meta, dict) and all(
+        (folder / name).exists() for name in meta.get("files", ())
+    )
+
+
+def checkpoints_to_average(checkpointer, choice, count, selection_key):
+    """The end-of-epoch checkpoints that a run is judged by, the foremost first.
+
+    Arguments
+    ---------
+    checkpointer : speechbrain.utils.checkpoints.Checkpointer
+    choice : str
+        `best`, by the selection key, or `last`.
+    count : int
+        How many at most.
+    selection_key : str
+        The validation statistic by which checkpoints are compared, lower being better. Those that
+        lack it were saved within an epoch and do not count.
+
+    Returns
+    -------
+    checkpoints : list of speechbrain.utils.checkpoints.Checkpoint
+        None, if no epoch has ended yet.
+    """
+    return checkpointer.find_checkpoints(
+        min_key=selection_key if choice == "best" else None,
+        max_num_checkpoints=count,
+        ckpt_predicate=lambda checkpoint: selection_key in checkpoint.meta,
+    )
+
+
+def average_model(checkpoints):
+    """The mean of the weights named `model` in several checkpoints, as a state dict on the CPU.
+
+    Raises
+    ------
+    ValueError
+        If a file is damaged, holds more than tensors, or differs in its names from the others.
+    """
+    return average_checkpoints(checkpoints, "model", parameter_loader=read_tensors)
+
+
+def read_tensors(path, map_location="cpu"):
+    """Read a file that `torch.save` wrote, without executing code from it.
+
+    Raises
+    ------
+    ValueError
+        If the file is damaged, or holds more than tensors and plain values.
+    """
+    try:
+        return torch.load(path, map_location=map_location, weights_only=True)
+    except Exception as error:
+        # torch lets through whatever zip files, pickles and storages raise
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ValueError(
+            f"{path}: can not be read as weights: the file is damaged, or holds more than tensors "
+            f"({reason})"
+        ) from error
+
+
+def load_run(folder, wanted, optional=(), selection_key="WER"):
+    """Build a trained run's networks and give them its weights.
+
+    The weights are those that the run's own test used: the average of its last or best checkpoints.
+    Other keys of the YAML (loggers, checkpointer, augmentation, seed) are not even looked at.
+
+    Arguments
+    ---------
+    folder : str or Path
+        The run's output folder, wherever it lies now; it may be read-only.
+    wanted : list of str
+        Top-level keys of the YAML that must be there; `model` always is one.
+    optional : list of str
+        Keys that are taken if they are there.
+    selection_key : str
+        See :func:`checkpoints_to_average`.
+
+    Returns
+    -------
+    options : dict
+        The values of those keys: plain ones, and networks on the CPU, in evaluation mode. Keys that
+        end in `_file` are paths in the folder as it lies now.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the folder is no run, or has no checkpoint of a whole epoch yet.
+    ValueError
+        If the YAML can not be read, lacks a key, or names anything but networks of this project,
+        SpeechBrain or torch; if a checkpoint is damaged, or of another model than the YAML's.
+    """
+    folder = Path(folder)
+    file = folder / OPTIONS_FILE
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: no such folder; give the output folder of a run")
+    if not file.is_file():
+        raise FileNotFoundError(
+            f"{folder}: is not the output folder of a run, since it holds no {OPTIONS_FILE}; give "
+            "the folder that training was given as --output_folder"
+        )
+    wanted = [*_ALWAYS, *wanted]
+    options = _read_options(file, {*wanted, *optional})
+    missing = sorted(set(wanted) - set(options))
+    if missing:
+        raise ValueError(f"{file}: lacks {', '.join(missing)}; it is a run of another task")
+    for key in options:
+        if key.endswith("_file") or key == "save_folder":
+            options[key] = _moved(options[key], options["output_folder"], folder)
+    checkpoints = _find_checkpoints(folder, options, selection_key)
+    _load_weights(folder, options, checkpoints)
+    return options
+
+
+def choose_device(name=None):
+    """A device to run on: CUDA if there is any, else the CPU, where none is named.
+
+    Arguments
+    ---------
+    name : str or torch.device, optional
+
+    Returns
+    -------
+    device : torch.device
+
+    Raises
+    ------
+    ValueError
+        If there is no such kind of device.
+    RuntimeError
+        If this machine has none.
+
+    Example
+    -------
+    >>> choose_device("cpu")
+    device(type='cpu')
+    """
+    if name is None:
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f"device {name!r} is unknown: use cpu, cuda, cuda:0 or mps") from error
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise RuntimeError(f"device {name!r} can not be used here: {reason}") from error
+    return device
+
+
+def _moved(path, old_root, new_root):
+    """Where a file of a run lies now; one that was never in its output folder stays where it is."""
+    try:
+        return new_root / Path(path).relative_to(old_root)
+    except ValueError:
+        return Path(path)
+
+
+def _find_checkpoints(folder, options, selection_key):
+    save_folder, choice = options["save_folder"], options["checkpoint_choice"]
+    checkpoints = []
+    if save_folder.is_dir():
+        checkpoints = checkpoints_to_average(
+            CompleteCheckpoints(save_folder), choice, options["avg_checkpoints"], selection_key
+        )
+    if not checkpoints:
+        raise FileNotFoundError(
+            f"{folder}: holds no checkpoint of a whole epoch yet (looked in {save_folder}); let the "
+            "training finish an epoch first"
+        )
+    return checkpoints
+
+
+def _load_weights(folder, options, checkpoints):
+    """The averaged model, and what else was saved under a name of its own, from the foremost."""
+    files = checkpoints[0].paramfiles
+    try:
+        options["model"].load_state_dict(average_model(checkpoints), strict=True)
+        if "normalize" in options:
+            options["normalize"]._load_statistics_dict(read_tensors(files["normalizer"]))
+    except (KeyError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[-1].strip()
+        raise ValueError(
+            f"{folder}: its checkpoint {checkpoints[0].path.name} is of another model than its "
+            f"{OPTIONS_FILE} describes ({reason})"
+        ) from error
+    for value in options.values():
+        if isinstance(value, torch.nn.Module):
+            value.eval().requires_grad_(False)
+
+
+def _read_options(file, keys):
+    """The values of some top-level keys; nodes outside them are never constructed."""
+    try:
+        loader = _OptionsLoader(file.read_text(encoding="utf-8"))
+        root = loader.get_single_node()
+        if not isinstance(root, ruamel.yaml.MappingNode):
+            return {}
+        root.value = [(key, value) for key, value in root.value if key.value in keys]
+        # building a network draws random weights: the caller's random state stays as it was
+        with torch.random.fork_rng(devices=[]):
+            return loader.construct_document(root)
+    except ruamel.yaml.error.MarkedYAMLError as error:
+        where = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
+        raise ValueError(f"{file}: {where}{error.problem or error}") from error
+    except (ValueError, UnicodeDecodeError) as error:
+        raise ValueError(f"{file}: {error}") from error
+
+
+class _OptionsLoader(ruamel.yaml.SafeLoader):
+    """YAML's plain values, and `!new:`, `!name:` and tuples as HyperPyYAML has them.
+
+    HyperPyYAML itself reads with a loader that calls any function by name.
+    """
+
+
+def _find_network(tag, target):
+    """The class that a tag names.
+
+    Raises
+    ------
+    ValueError
+        If it is not a network of an allowed package.
+    """
+    module, _, name = target.rpartition(".")
+    found = None
+    if target.startswith(ALLOWED) and all(part.isidentifier() for part in target.split(".")):
+        try:
+            found = getattr(importlib.import_module(module), name, None)
+        except ImportError as error:
+            raise ValueError(f"{tag}{target} can not be imported here ({error})") from error
+    # where a class is defined counts too: a.b.c may lead out of a, through what b imported
+    if not (
+        isinstance(found, type)
+        and issubclass(found, torch.nn.Module)
+        and f"{found.__module__}.".startswith(ALLOWED)
+    ):
+        _refuse(f"{tag}{target}")
+    return found
+
+
+def _refuse(tag):
+    raise ValueError(
+        f"{tag} is refused: from a run only networks are built, of classes in {', '.join(ALLOWED)}; "
+        "get the run from a source that you trust, or remove what the tag adds"
+    )
+
+
+def _arguments(loader, node):
+    if isinstance(node, ruamel.yaml.MappingNode):
+        return [], loader.construct_mapping(node, deep=True)
+    if isinstance(node, ruamel.yaml.SequenceNode):
+        return loader.construct_sequence(node, deep=True), {}
+    return [], {}
+
+
+def _construct_new(loader, target, node):
+    network = _find_network("!new:", target)
+    arguments, options = _arguments(loader, node)
+    try:
+        return network(*arguments, **options)
+    except TypeError as error:
+        raise ValueError(
+            f"!new:{target} does not take these arguments; the run is of another version ({error})"
+        ) from error
+
+
+def _construct_name(loader, target, node):
+    network = _find_network("!name:", target)
+    arguments, options = _arguments(loader, node)
+    return functools.partial(network, *arguments, **options) if arguments or options else network
+
+
+def _construct_tuple(loader, node):
+    inner = _OptionsLoader(f"[{loader.construct_scalar(node)[1:-1]}]")
+    return tuple(inner.get_single_data())
+
+
+def _construct_unknown(loader, node):
+    _refuse(node.tag)
+
+
+_OptionsLoader.add_multi_constructor("!new:", _construct_new)
+_OptionsLoader.add_multi_constructor("!name:", _construct_name)
+_OptionsLoader.add_implicit_resolver("!tuple", re.compile(r"^\(.*\)$"), ["("])
+_OptionsLoader.add_constructor("!tuple", _construct_tuple)
+_OptionsLoader.add_constructor(None, _construct_unknown)

@@ -1,0 +1,150 @@
+"""The recognition recipes' options: every one can be overridden, and wrong ones get one sentence."""
+
+import importlib
+import sys
+
+import pytest
+import soundfile
+import torch
+import yaml
+
+from inference.units import Units
+from tests.asr.conftest import RECIPE
+from training.experiment import load_experiment
+
+FOLDER = RECIPE / "hparams" / "CTC"
+YAMLS = sorted(FOLDER.glob("*.yaml"))
+
+
+def plain_options(path):
+    """Top-level keys of a YAML that hold a number, a text, a switch or a list."""
+    node = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+    for key, value in node.value:
+        if isinstance(value, yaml.ScalarNode) and value.tag.startswith("tag:"):
+            yield key.value, yaml.safe_load(value.value)
+
+
+def another(value):
+    """A value of the same kind as ``value``, other than it."""
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, (int, float)):
+        return value + 1
+    return "another"
+
+
+@pytest.mark.parametrize("path", YAMLS, ids=lambda p: p.stem)
+def test_every_option_can_be_overridden_from_the_command_line(path, tmp_path):
+    fixed = {
+        "output_folder": str(tmp_path),
+        "fidelity": "upstream",
+        # these give sizes that must fit one another
+        "n_mels": 80,
+        "subsampling": 4,
+        "intermediate_layer": 1,
+        "attention_type": "RoPEMHA",
+        "kernel_size": 7,
+        "win_length": 20,
+        "precision": "fp16",
+        "transformer_dropout": 0.2,
+        "cnn_dropout": 0.2,
+        "cnn_channels": 8,
+    }
+    wanted = {k: fixed.get(k, another(v)) for k, v in plain_options(path)}
+    # the published sizes are overridden downwards, to be quick
+    small = {"d_model": 24, "d_ffn": 17, "num_encoder_layers": 2, "nhead": 2}
+    wanted |= {k: v for k, v in small.items() if k in wanted}
+    lists = {"train_splits": ["a", "b"], "test_splits": ["c"], "speed_changes": [90, 100]}
+    arguments = [str(path)]
+    for key, value in (wanted | lists).items():
+        text = yaml.safe_dump(value, default_flow_style=True).removesuffix("...\n").strip()
+        arguments += [f"--{key}", text]
+    hparams, run_opts = load_experiment(arguments)
+    for key, value in (wanted | lists).items():
+        # some belong to SpeechBrain's run options as well, which then decide
+        got = run_opts.get(key) if key in run_opts.overridden_args else hparams[key]
+        assert got == value or str(got) == str(value), key
+    assert hparams["model"].fidelity == "upstream"
+    assert hparams["ctc_lin"].w.weight.shape == (wanted["output_neurons"], 24)
+
+
+@pytest.fixture
+def recipe(monkeypatch):
+    """The recipe's script as a module, its folder being where Python looks first."""
+    monkeypatch.syspath_prepend(str(RECIPE))
+    yield importlib.import_module("train_CTC")
+    for name in ("train_CTC", "speech_data"):
+        sys.modules.pop(name, None)
+
+
+def wrong(data_folder=None, **options):
+    return {"data_folder": data_folder, **options}
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"data_folder": "null"}, "give --data_folder"),
+        ({"data_folder": "{tmp}/nowhere"}, "does not exist"),
+        ({"data_folder": "{tmp}"}, "not laid out like LibriSpeech"),
+        ({"train_splits": "[train-clean-100]"}, "no split train-clean-100; the splits there are"),
+        ({"output_neurons": 12}, "set --output_neurons"),
+        ({"token_type": "word"}, "token_type must be one of"),
+        ({"sorting": "up"}, "--sorting must be"),
+        ({"test_decoding": "viterbi"}, "--test_decoding must be"),
+        ({"test_decoding": "beam", "beam_size": 0}, "--beam_size must be 1 or more"),
+        ({"longest_utterance": 0.2}, "no training utterance is left"),
+        ({"train_manifest": "{tmp}/none.csv"}, "needs --valid_manifest"),
+        ({"train_manifest": "{tmp}/none.csv", "valid_manifest": "{tmp}/n.csv"}, "none.csv"),
+        ({"precision": "fp32", "intermediate_layer": 9}, "intermediate_layer must be"),
+    ],
+    ids=str,
+)
+def test_a_wrong_option_gets_one_sentence(options, message, recipe, spoken, tmp_path, monkeypatch):
+    options = {
+        "data_folder": spoken,
+        "output_folder": tmp_path / "run",
+        "train_splits": "[train-spoken]",
+    } | options
+    arguments = ["train_CTC.py", str(FOLDER / "conmamba_debug.yaml")]
+    for key, value in options.items():
+        arguments += [f"--{key}", str(value).format(tmp=tmp_path)]
+    monkeypatch.setattr(sys, "argv", arguments)
+    with pytest.raises(SystemExit, match=message):
+        recipe.main()
+
+
+def test_bad_utterances_are_counted_listed_and_left_out(recipe, spoken, tmp_path, monkeypatch):
+    import shutil
+
+    corpus = tmp_path / "corpus"
+    shutil.copytree(spoken, corpus)
+    audio = sorted(corpus.rglob("train-spoken/*/*/*.flac"))
+    audio[0].write_bytes(b"not audio")
+    soundfile.write(audio[1], torch.zeros(0).numpy(), 16000)
+    transcript = next(audio[2].parent.glob("*.trans.txt"))
+    lines = transcript.read_text().splitlines()
+    transcript.write_text("\n".join([lines[0].split()[0], *lines[1:]]) + "\n")
+    options = ["--data_folder", str(corpus), "--output_folder", str(tmp_path / "run")]
+    options += ["--optimizer_step_limit", "1", "--noprogressbar"]
+    monkeypatch.setattr(
+        sys, "argv", ["train_CTC.py", str(FOLDER / "conmamba_debug.yaml"), *options]
+    )
+    recipe.main()
+    skipped = (tmp_path / "run" / "skipped_train-spoken.csv").read_text()
+    assert audio[0].stem in skipped and audio[1].stem in skipped
+    assert len(skipped.splitlines()) >= 4
+
+
+def test_units_learn_characters_exactly_and_leave_unknown_ones_out(tmp_path):
+    units = Units.train(["AB BA", "ＡＢ é"], tmp_path / "units.model", "char", 20)
+    assert units.decode(units.encode("AB ＡＢ é")) == "AB ＡＢ é"  # no Unicode normalisation
+    assert units.encode("AXB") == units.encode("AB") and len(units) == 3 + 6
+    assert [p.name for p in tmp_path.iterdir()] == ["units.model"]
+    with pytest.raises(FileNotFoundError, match="no such file"):
+        Units(tmp_path / "none.model")
+    with pytest.raises(ValueError, match="no transcript"):
+        Units.train([" "], tmp_path / "x.model", "char", 20)
+    with pytest.raises(ValueError, match="can not be learnt"):
+        Units.train(["AB BA"], tmp_path / "x.model", "bpe", 500)
+    assert [p.name for p in tmp_path.iterdir()] == ["units.model"]

@@ -1,0 +1,210 @@
+"""Checkpoints, random state, schedule, clipping and decay: what every recipe's Brain rests on."""
+
+import os
+import random
+from functools import partial
+
+import numpy as np
+import pytest
+import speechbrain as sb
+import torch
+
+from modules.ssm import Mamba
+from training.brain import RecipeBrain
+from training.checkpoints import AtomicCheckpointer, RandomState
+from training.experiment import load_experiment
+from training.loggers import TrainLoggers
+from training.schedules import WarmupCosine
+
+
+class Regression(RecipeBrain):
+    """The smallest recipe: one Mamba block that learns to double its input."""
+
+    def compute_forward(self, batch, stage):
+        return self.modules.model(batch[0])
+
+    def compute_objectives(self, predictions, batch, stage):
+        return (predictions - 2 * batch[0]).square().mean()
+
+    def on_stage_end(self, stage, stage_loss, epoch=None):
+        if stage == sb.Stage.VALID:
+            self.save_epoch({"WER": stage_loss, "epoch": epoch})
+
+
+def make_brain(folder, fidelity="corrected", lr=1e-3, decay=0.0, schedule=None, **options):
+    model = Mamba(8)
+    counter = sb.utils.epoch_loop.EpochCounter(options.pop("epochs", 1))
+    checkpointer = AtomicCheckpointer(folder, recoverables={"model": model, "counter": counter})
+    hparams = {
+        "fidelity": fidelity,
+        "avg_checkpoints": options.pop("avg_checkpoints", 2),
+        "checkpoint_choice": options.pop("choice", "last"),
+        "model": model,
+        "lr_annealing": schedule,
+        "epoch_counter": counter,
+        "number_of_epochs": counter.limit,
+    }
+    opt_class = partial(torch.optim.AdamW, lr=lr, weight_decay=decay)
+    run_opts = {"device": "cpu", "noprogressbar": True, **options}
+    return Regression({"model": model}, opt_class, hparams, run_opts, checkpointer)
+
+
+def batches(count=3):
+    torch.manual_seed(5)
+    return torch.utils.data.DataLoader(
+        torch.utils.data.TensorDataset(torch.randn(count, 6, 8)), batch_size=1
+    )
+
+
+def train(brain):
+    brain.fit(brain.hparams.epoch_counter, batches(), batches(1))
+    return brain
+
+
+def test_clipping_bounds_the_gradient_of_all_groups_together(tmp_path):
+    brain = make_brain(tmp_path, max_grad_norm=1e-3)
+    brain.on_fit_start()
+    norms = []
+
+    def measure(optimizer, arguments, options):
+        grads = [p.grad for group in optimizer.param_groups for p in group["params"]]
+        norms.append(torch.stack([g.norm() for g in grads]).norm().item())
+
+    # after the Brain's own hook: what the optimiser sees
+    brain.optimizer.register_step_pre_hook(measure)
+    assert len(brain.optimizer.param_groups) == 2
+    for batch in batches():
+        brain.step += 1
+        brain.fit_batch(batch)
+    assert norms == pytest.approx([1e-3] * 3, rel=1e-3)
+
+
+def test_decay_leaves_the_state_space_alone_and_upstream_does_not(tmp_path):
+    for fidelity in ("corrected", "upstream"):
+        brain = make_brain(tmp_path / fidelity, fidelity, lr=1e-6, decay=1e5)
+        before = {k: v.clone() for k, v in brain.hparams.model.state_dict().items()}
+        train(brain)
+        after = brain.hparams.model.state_dict()
+        shrunk = {k for k in before if after[k].norm() < 0.9 * before[k].norm()}
+        assert {"in_proj.weight", "out_proj.weight", "x_proj.weight"} <= shrunk
+        spared = {"A_log", "D", "dt_proj.bias", "conv1d.bias"}
+        assert spared.isdisjoint(shrunk) == (fidelity == "corrected")
+
+
+def test_a_resumed_run_draws_the_random_numbers_of_an_uninterrupted_one(tmp_path):
+    state, path = RandomState(), tmp_path / "random_state.ckpt"
+
+    def draw():
+        return random.random(), np.random.rand(), torch.rand(1).item(), torch.randn(3).tolist()
+
+    draw()
+    state.save(path)
+    expected = draw()
+    draw()
+    state.load(path)
+    assert draw() == expected
+
+
+def test_a_checkpoint_without_its_meta_file_or_one_of_its_files_is_never_loaded(tmp_path):
+    brain = train(make_brain(tmp_path, epochs=2))
+    first, second = sorted(brain.checkpointer.list_checkpoints(), key=lambda c: c.meta["unixtime"])
+    assert second.meta["epoch"] == 2 and not list(tmp_path.rglob("*.partial"))
+    os.remove(second.paramfiles["optimizer"])
+    assert brain.checkpointer.find_checkpoint().path == first.path
+    reopened = AtomicCheckpointer(tmp_path)
+    assert not second.path.exists() and reopened.find_checkpoint().path == first.path
+
+
+def test_evaluation_averages_the_chosen_checkpoints(tmp_path):
+    brain = train(make_brain(tmp_path, epochs=4, lr=0.1, avg_checkpoints=3))
+    saved = [
+        torch.load(c.paramfiles["model"], weights_only=True)
+        for c in brain.checkpointer.list_checkpoints()
+    ]
+    assert len(saved) == 3
+    brain.on_evaluate_start()
+    for name, value in brain.hparams.model.state_dict().items():
+        mean = torch.stack([s[name] for s in saved]).mean(0)
+        assert torch.allclose(value, mean, atol=1e-6), name
+
+
+def test_testing_without_a_checkpoint_and_resuming_another_model_say_what_to_do(tmp_path):
+    with pytest.raises(SystemExit, match="holds no checkpoint of a whole epoch"):
+        make_brain(tmp_path / "none").on_evaluate_start()
+    train(make_brain(tmp_path / "run"))
+    other = make_brain(tmp_path / "run")
+    other.checkpointer.recoverables["model"] = Mamba(12)
+    with pytest.raises(SystemExit, match="of another model or optimiser"):
+        other.on_fit_start()
+
+
+def test_first_step_is_taken_at_the_schedules_rate(tmp_path):
+    schedule = WarmupCosine(lr_initial=0.1, n_warmup_steps=10)
+    brain = make_brain(tmp_path, schedule=schedule, epochs=4)
+    brain.plan_schedule(batches=3)
+    assert schedule.total_steps == 12
+    rates = []
+    brain.on_fit_start()
+    brain.optimizer.register_step_pre_hook(
+        lambda optimizer, *_: rates.append(optimizer.param_groups[1]["lr"])
+    )
+    for batch in list(batches()) * 4:
+        brain.step += 1
+        brain.fit_batch(batch)
+    expected = [0.01 * step for step in range(1, 11)]
+    assert rates[:10] == pytest.approx(expected)
+    assert 0 < rates[11] < rates[10] < 0.1
+
+
+def test_schedule_resumes_where_it_was(tmp_path):
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    schedule = WarmupCosine(1.0, 3, 20)
+    for _ in range(7):
+        schedule(optimizer)
+    schedule.save(tmp_path / "s.ckpt")
+    other = WarmupCosine(1.0, 3, 20)
+    other.load(tmp_path / "s.ckpt")
+    assert other(optimizer) == schedule(optimizer)
+
+
+def test_a_schedule_without_an_end_is_refused():
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    with pytest.raises(ValueError, match="set total_steps"):
+        WarmupCosine(1.0, 3)(optimizer)
+
+
+def test_tensorboard_gets_the_numbers_and_the_file_everything(tmp_path):
+    loggers = TrainLoggers(str(tmp_path / "log.txt"), tensorboard_folder=str(tmp_path / "tb"))
+    loggers.log_stats({"epoch": 1, "name": "x"}, {"loss": 2.0}, {"loss": 1.0})
+    assert "name: x - train loss: 2.0000 - valid loss: 1.0000" in (tmp_path / "log.txt").read_text()
+    assert list((tmp_path / "tb").iterdir())
+
+
+YAML = """
+fidelity: corrected
+output_folder: !PLACEHOLDER
+d_model: 8
+"""
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["nothing.yaml"], "nothing.yaml: no such file"),
+        (["{yaml}"], "give a value for --output_folder"),
+        (["{yaml}", "--output_folder", "x", "--d_modl", "4"], "did you mean --d_model"),
+        (["{yaml}", "--output_folder", "x", "--zebra", "4"], "has no such option"),
+        (["{yaml}", "--output_folder", "x", "--d_model", "1", "--d_model", "2"], "given twice"),
+        (["{yaml}", "--output_folder", "x", "--d_model", "[1,"], "can not be read"),
+        (["{yaml}", "--output_folder", "x", "--fidelity", "upsteam"], "corrected, upstream"),
+    ],
+)
+def test_a_wrong_command_line_gets_one_sentence_and_writes_nothing(
+    arguments, message, tmp_path, monkeypatch
+):
+    yaml = tmp_path / "hparams.yaml"
+    yaml.write_text(YAML)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match=message):
+        load_experiment([part.format(yaml=yaml) for part in arguments])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["hparams.yaml"]
