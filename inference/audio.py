@@ -1,7 +1,7 @@
 """Reading audio of any format, rate and number of channels as one waveform at the model's rate."""
 
 import logging
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -54,7 +54,7 @@ def load_audio(path, sample_rate):
     return waveform
 
 
-@lru_cache(maxsize=None)
+@cache
 def _resampler(rate, sample_rate):
     logger.warning("audio at %d Hz is resampled to %d Hz", rate, sample_rate)
     return Resample(rate, sample_rate)

@@ -4,6 +4,7 @@ matplotlib, of the extra `train`, is imported only when a picture is drawn, and 
 """
 
 import os
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 
@@ -41,25 +42,33 @@ def read_train_log(train_log):
     ValueError
         If no epoch stands in it.
     """
-    epochs = {}
     try:
         lines = Path(train_log).read_text(encoding="utf-8").splitlines()
     except FileNotFoundError as error:
         raise FileNotFoundError(
             f"{train_log}: no such file; a run writes it as it trains"
         ) from error
-    for line in lines:
-        if line.startswith("epoch: "):
-            items = (item.split(": ") for part in line.split(" - ") for item in part.split(", "))
-            figures = {name: float(value) for name, value in items}
-            epochs[figures["epoch"]] = figures
+    found = [read_epoch(line) for line in lines if line.startswith("epoch: ")]
+    epochs = {figures["epoch"]: figures for figures in found}
     if not epochs:
         raise ValueError(f"{train_log}: tells of no finished epoch; train at least one")
     return [epochs[number] for number in sorted(epochs)]
 
 
+def read_epoch(line):
+    """The figures in one epoch's line, by name.
+
+    Example
+    -------
+    >>> read_epoch("epoch: 1, lr: 1.0e-03 - train loss: 2.5 - valid loss: 2.0, valid WER: 90.5")
+    {'epoch': 1.0, 'lr': 0.001, 'train loss': 2.5, 'valid loss': 2.0, 'valid WER': 90.5}
+    """
+    items = (item.split(": ") for part in line.split(" - ") for item in part.split(", "))
+    return {name: float(value) for name, value in items}
+
+
 def learning_curve(train_log, png):
-    """Draw losses and word error rate by epoch.
+    """Draw the losses and the word error rate (WER) of a recogniser by epoch.
 
     Arguments
     ---------
@@ -77,35 +86,34 @@ def learning_curve(train_log, png):
     """
     epochs = read_train_log(train_log)
     numbers = [int(figures["epoch"]) for figures in epochs]
-    figure = _figure((7, 4))
-    losses = figure.add_subplot()
-    handles = []
-    for name, style in (("train loss", "--"), ("valid loss", "-")):
-        values = [figures.get(name) for figures in epochs]
-        handles += losses.plot(numbers, values, style, marker="o", color=BLUE, label=name)
-    losses.set(xlabel="epoch", ylim=(0, None), title="Learning curve")
-    losses.set_ylabel("CTC loss", color=BLUE)
-    losses.tick_params(axis="y", labelcolor=BLUE)
-    losses.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
-    if len(numbers) == 1:
-        losses.set_xlim(numbers[0] - 1, numbers[0] + 1)
-    if "valid WER" in epochs[-1]:
-        errors = losses.twinx()
+    with _picture(png, (7, 4)) as figure:
+        losses = figure.add_subplot(xlabel="epoch", title="Learning curve")
+        for name, label, style, face in (
+            ("train loss", "loss, training", "--", "white"),
+            ("valid loss", "loss, validation", "-", BLUE),
+        ):
+            values = [figures[name] for figures in epochs]
+            losses.plot(numbers, values, style, marker="o", color=BLUE, mfc=face, label=label)
+        losses.set_ylim(0, None)
+        losses.set_ylabel("CTC loss", color=BLUE)
+        losses.tick_params(axis="y", labelcolor=BLUE)
+        losses.set_xlim(numbers[0] - 0.4, numbers[-1] + 0.4)
+        losses.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
         values = [figures["valid WER"] for figures in epochs]
-        handles += errors.plot(numbers, values, marker="s", color=ORANGE, label="valid WER")
+        errors = losses.twinx()
+        errors.plot(numbers, values, marker="s", color=ORANGE, label="WER, validation")
         errors.set_ylim(0, max(100.0, *values) * 1.05)
         errors.set_ylabel("word error rate in %", color=ORANGE)
         errors.tick_params(axis="y", labelcolor=ORANGE)
         errors.annotate(
             f"{values[-1]:.1f} %",
             (numbers[-1], values[-1]),
-            xytext=(0, 7),
+            xytext=(0, 8 if values[-1] < 90 else -16),
             textcoords="offset points",
             ha="center",
             color=ORANGE,
         )
-    losses.legend(handles=handles, loc="upper right")
-    _save(figure, png)
+        figure.legend(loc="outside upper right", ncols=3)
 
 
 def spectrogram_with_alignment(recognizer, path, png, reference=None):
@@ -129,35 +137,41 @@ def spectrogram_with_alignment(recognizer, path, png, reference=None):
         If matplotlib is not installed.
     """
     heard = recognizer.align(path)
-    figure = _figure((min(max(8.0, 2.4 * heard.seconds), 30.0), 4.4))
-    spectrum, units = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-    # the first frame is centred on 0; the lowest 60 dB hold nothing to see
+    size = (min(max(8.0, 2.4 * heard.seconds), 30.0), 4.4)
+    with _picture(png, size) as figure:
+        spectrum, units = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+        image = _draw_spectrum(spectrum, heard)
+        bar = figure.colorbar(image, ax=[spectrum, units], pad=0.01, fraction=0.03, aspect=30)
+        bar.set_label("dB")
+        bar.outline.set_visible(False)
+        said = "" if reference is None else f"said:    {reference}\n"
+        spectrum.set_title(f"{said}heard: {heard.text or '(nothing)'}")
+        units.set(xlim=(0, heard.seconds), ylim=(0, 1), yticks=[], xlabel="time in seconds")
+        units.spines[["left", "right"]].set_visible(False)
+        _draw_units(units, heard)
+
+
+def _draw_spectrum(axes, heard):
+    """Log-mel energies, with a line where each word starts."""
+    # the first frame is centred on 0; what is 60 dB below the loudest is not worth a colour
     half = heard.frame_seconds / 2
     end = (len(heard.features) - 0.5) * heard.frame_seconds
-    top = float(heard.features.max())
-    image = spectrum.imshow(
+    loudest = float(heard.features.max())
+    image = axes.imshow(
         heard.features.T.numpy(),
         origin="lower",
         aspect="auto",
         interpolation="nearest",
         extent=(-half, end, 0, heard.features.shape[1]),
         cmap="viridis",
-        vmin=top - 60,
-        vmax=top,
+        vmin=loudest - 60,
+        vmax=loudest,
     )
-    bar = figure.colorbar(image, ax=[spectrum, units], pad=0.01, fraction=0.03, aspect=30)
-    bar.set_label("dB")
-    bar.outline.set_visible(False)
-    spectrum.set_ylabel("mel band")
-    spectrum.tick_params(bottom=False, labelbottom=False)
-    title = "" if reference is None else f"said:    {reference}\n"
-    spectrum.set_title(f"{title}heard: {heard.text or '(nothing)'}")
-    units.set(xlim=(0, heard.seconds), ylim=(0, 1), yticks=[], xlabel="time in seconds")
-    units.spines[["left", "right"]].set_visible(False)
-    _draw_units(units, heard)
+    axes.set_ylabel("mel band")
+    axes.tick_params(bottom=False, labelbottom=False)
     for start in (start for unit, start, _ in heard.units if unit.startswith(WORD_START)):
-        spectrum.axvline(start, color="white", linewidth=0.8, alpha=0.7)
-    _save(figure, png)
+        axes.axvline(start, color="white", linewidth=0.8, alpha=0.7)
+    return image
 
 
 def _draw_units(axes, heard):
@@ -177,8 +191,9 @@ def _draw_units(axes, heard):
         axes.text((start + until) / 2, 0.22, word, ha="center", va="center", fontweight="bold")
 
 
-def _figure(size):
-    """An empty figure of `size` inches that needs no display.
+@contextmanager
+def _picture(png, size):
+    """A figure of `size` inches to draw in, which needs no display and is then saved.
 
     Raises
     ------
@@ -190,13 +205,11 @@ def _figure(size):
         from matplotlib.figure import Figure
     except ImportError as error:
         raise RuntimeError("pictures need matplotlib: pip install 'mamba-speech[train]'") from error
-    matplotlib.rcParams.update(STYLE)
-    return Figure(figsize=size, dpi=150, layout="constrained")
-
-
-def _save(figure, png):
-    """Write beside the place and move there, so that no half picture is ever found."""
     png = Path(png)
     partial = png.with_name(f"{png.name}.partial")
-    figure.savefig(partial, format="png")
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=size, dpi=150, layout="constrained")
+        yield figure
+        figure.savefig(partial, format="png")
+    # a picture cut short is never found under its name
     os.replace(partial, png)

@@ -27,7 +27,9 @@ class Units:
 
     def __init__(self, model_file):
         if not Path(model_file).is_file():
-            raise FileNotFoundError(f"{model_file}: no such file; a run writes its units there when it starts")
+            raise FileNotFoundError(
+                f"{model_file}: no such file; a run writes its units there when it starts"
+            )
         self._processor = sentencepiece.SentencePieceProcessor(model_file=str(model_file))
 
     @classmethod
@@ -55,12 +57,15 @@ class Units:
         texts = [text for text in texts if text.strip()]
         if not texts:
             raise ValueError("there is no transcript to learn units from")
-        characters = Counter(character for text in texts for character in text.replace(" ", "\u2581"))
+        characters = Counter(
+            character for text in texts for character in text.replace(" ", "\u2581")
+        )
         least = len(characters) + 3
         if size < least:
             raise ValueError(
-                f"output_neurons is {size}, but the training transcripts hold {len(characters)} different characters and "
-                f"need at least {least} units (blank, start and end included): set --output_neurons {least} or more"
+                f"output_neurons is {size}, but the training transcripts hold {len(characters)} "
+                f"different characters and need at least {least} units (blank, start and end "
+                f"included): set --output_neurons {least} or more"
             )
         model_file = Path(model_file)
         model_file.parent.mkdir(parents=True, exist_ok=True)
@@ -84,8 +89,8 @@ class Units:
                 )
             except RuntimeError as error:
                 raise ValueError(
-                    f"{size} {kind} units can not be learnt from {len(texts)} transcripts: set another --output_neurons "
-                    f"(SentencePiece says: {error})"
+                    f"{size} {kind} units can not be learnt from {len(texts)} transcripts: set "
+                    f"another --output_neurons (SentencePiece says: {error})"
                 ) from error
             os.replace(Path(folder) / "units.model", model_file)
         return cls(model_file)

@@ -6,7 +6,6 @@ parameter names are kept. The convolution module is SpeechBrain's, with padding 
 depthwise convolution.
 """
 
-import torch
 from speechbrain.lobes.models.transformer.Conformer import ConvolutionModule
 from speechbrain.nnet.activations import Swish
 from speechbrain.nnet.attention import PositionalwiseFeedForward
@@ -61,7 +60,9 @@ class MaskedConvolutionModule(ConvolutionModule):
             If a state is asked of a module that is not causal, or chunks of one that is.
         """
         if (state is not None or return_state) and not self.causal:
-            raise ValueError("only a causal convolution module carries a state: build it with causal=True")
+            raise ValueError(
+                "only a causal convolution module carries a state: build it with causal=True"
+            )
         out = self.bottleneck(self.layer_norm(x).transpose(1, 2))  # (batch, channels, time)
         if mask is not None:
             out = out.masked_fill(mask.transpose(1, 2), 0.0)
@@ -155,7 +156,9 @@ class ConmambaEncoderLayer(nn.Module):
     def _feed_forward(d_model, d_ffn, dropout, activation):
         return nn.Sequential(
             nn.LayerNorm(d_model),
-            PositionalwiseFeedForward(d_ffn=d_ffn, input_size=d_model, dropout=dropout, activation=activation),
+            PositionalwiseFeedForward(
+                d_ffn=d_ffn, input_size=d_model, dropout=dropout, activation=activation
+            ),
             nn.Dropout(dropout),
         )
 
@@ -184,9 +187,13 @@ class ConmambaEncoderLayer(nn.Module):
         valid = valid_frames(lengths, x.shape[1], x.device)
         padding = None if valid is None else ~valid.unsqueeze(-1)
         x = x + 0.5 * self.ffn_module1(x)
-        mixed, mamba_state = self.mamba(self.norm1(x), lengths, state=mamba_state, return_state=True)
+        mixed, mamba_state = self.mamba(
+            self.norm1(x), lengths, state=mamba_state, return_state=True
+        )
         x = x + self.drop(mixed)
-        convolved = self.convolution_module(x, padding, dynchunktrain_config, conv_state, return_state)
+        convolved = self.convolution_module(
+            x, padding, dynchunktrain_config, conv_state, return_state
+        )
         if return_state:
             convolved, conv_state = convolved
         x = x + convolved
@@ -234,7 +241,9 @@ class ConmambaEncoder(nn.Module):
         super().__init__()
         self.fidelity = check_fidelity(fidelity)
         self.layers = nn.ModuleList(
-            ConmambaEncoderLayer(d_model, d_ffn, kernel_size, activation, bias, dropout, causal, mamba_config)
+            ConmambaEncoderLayer(
+                d_model, d_ffn, kernel_size, activation, bias, dropout, causal, mamba_config
+            )
             for _ in range(num_layers)
         )
         self.norm = LayerNorm(d_model, eps=1e-6)
@@ -302,6 +311,8 @@ class ConmambaEncoder(nn.Module):
         """
         new_state = []
         for index, layer in enumerate(self.layers):
-            src, layer_state = layer(src, lengths, state=None if state is None else state[index], return_state=True)
+            src, layer_state = layer(
+                src, lengths, state=None if state is None else state[index], return_state=True
+            )
             new_state.append(layer_state)
         return self.norm(src), new_state

@@ -62,7 +62,16 @@ class ConmambaCTCEncoder(nn.Module):
         self.positional_encoding = RelPosEncXL(d_model)
         self.positional_encoding_decoder = PositionalEncoding(d_model, max_length)
         self.encoder = ConmambaEncoder(
-            num_encoder_layers, d_model, d_ffn, kernel_size, activation, bias, dropout, causal, mamba_config, fidelity
+            num_encoder_layers,
+            d_model,
+            d_ffn,
+            kernel_size,
+            activation,
+            bias,
+            dropout,
+            causal,
+            mamba_config,
+            fidelity,
         )
         self.custom_src_module = ModuleList(
             Linear(input_size=input_size, n_neurons=d_model, bias=True, combine_dims=False),
@@ -80,7 +89,8 @@ class ConformerCTCEncoder(TransformerASR):
 
     Arguments
     ---------
-    input_size, d_model, nhead, d_ffn, num_encoder_layers, kernel_size, dropout, activation, bias, attention_type, max_length
+    input_size, d_model, nhead, d_ffn, num_encoder_layers, kernel_size, dropout, activation, bias,
+    attention_type, max_length
         Of :class:`speechbrain.lobes.models.transformer.TransformerASR.TransformerASR`.
     fidelity : str
         ``corrected`` or ``upstream``.
@@ -130,7 +140,9 @@ class ConformerCTCEncoder(TransformerASR):
         self.fidelity = check_fidelity(fidelity)
         if fidelity == "corrected":
             for layer in self.encoder.layers:
-                layer.convolution_module = MaskedConvolutionModule(d_model, kernel_size, bias, activation, dropout)
+                layer.convolution_module = MaskedConvolutionModule(
+                    d_model, kernel_size, bias, activation, dropout
+                )
             initialise_transformer_(self, fidelity)
 
     def encode(self, src, frames=None, wav_lens=None, hidden_after=None):

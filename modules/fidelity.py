@@ -31,7 +31,11 @@ def initialise_transformer_(module, fidelity):
     if fidelity == "corrected":
         for block in module.modules():
             if isinstance(block, Mamba):
-                spared |= {id(p) for name, p in block.named_parameters() if name.split(".")[0] in _STATE_SPACE}
+                spared |= {
+                    id(p)
+                    for name, p in block.named_parameters()
+                    if name.split(".")[0] in _STATE_SPACE
+                }
     for parameter in module.parameters():
         if parameter.dim() > 1 and id(parameter) not in spared:
             torch.nn.init.xavier_normal_(parameter)

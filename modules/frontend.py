@@ -81,7 +81,13 @@ class ConvolutionSubsampling(torch.nn.Module):
     """
 
     def __init__(
-        self, input_shape, num_blocks=2, num_layers_per_block=1, kernel_sizes=(3, 3), strides=(2, 2), **options
+        self,
+        input_shape,
+        num_blocks=2,
+        num_layers_per_block=1,
+        kernel_sizes=(3, 3),
+        strides=(2, 2),
+        **options,
     ):
         residuals = options.get("residuals", ())
         if num_layers_per_block != 1 or set(kernel_sizes) != {3} or any(residuals):

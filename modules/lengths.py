@@ -20,7 +20,7 @@ def sample_counts(relative, samples):
     >>> sample_counts(torch.tensor([1.0, 0.5]), 16000).tolist()
     [16000, 8000]
     """
-    return (relative.double() * samples).round().long().clamp(max=samples)
+    return (relative.float() * samples).round().long().clamp(max=samples)
 
 
 def fbank_frames(samples, hop):

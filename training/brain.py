@@ -55,7 +55,9 @@ class RecipeBrain(sb.Brain):
             self.checkpointer.add_recoverable("optimizer", self.optimizer)
 
     def _clip_all_groups(self, optimizer, arguments, options):
-        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        parameters = [
+            parameter for group in optimizer.param_groups for parameter in group["params"]
+        ]
         torch.nn.utils.clip_grad_norm_(parameters, self._clip_norm)
 
     def on_fit_start(self):
@@ -63,7 +65,11 @@ class RecipeBrain(sb.Brain):
         with _one_error_for_another_model(self.checkpointer):
             super().on_fit_start()
         schedule = getattr(self.hparams, "lr_annealing", None)
-        if schedule is not None and self.hparams.fidelity == "corrected" and self.optimizer_step == 0:
+        if (
+            schedule is not None
+            and self.hparams.fidelity == "corrected"
+            and self.optimizer_step == 0
+        ):
             # SpeechBrain's schedulers act after a step: without this the very first one is taken at full rate
             schedule(self.optimizer)
 
@@ -83,7 +89,10 @@ class RecipeBrain(sb.Brain):
         schedule = self.hparams.lr_annealing
         if getattr(schedule, "total_steps", None) == 0:
             world = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
-            steps = -(-batches // (world * self.grad_accumulation_factor)) * self.hparams.number_of_epochs
+            steps = (
+                -(-batches // (world * self.grad_accumulation_factor))
+                * self.hparams.number_of_epochs
+            )
             schedule.total_steps = min(steps, self.optimizer_step_limit or steps)
 
     def save_epoch(self, meta):
@@ -144,14 +153,21 @@ class _one_error_for_another_model:
         return self
 
     def __exit__(self, kind, error, traceback):
-        if kind is not None and issubclass(kind, (RuntimeError, ValueError)) and _is_mismatch(str(error)):
+        if (
+            kind is not None
+            and issubclass(kind, (RuntimeError, ValueError))
+            and _is_mismatch(str(error))
+        ):
             first = str(error).strip().splitlines()[-1].strip()
             raise SystemExit(
-                f"{self.folder}: the checkpoint there is of another model or optimiser than this YAML describes ({first}); "
-                "give another --output_folder, or the options that the run was started with"
+                f"{self.folder}: the checkpoint there is of another model or optimiser than this YAML "
+                f"describes ({first}); give another --output_folder, or the options that the run was started with"
             ) from error
         return False
 
 
 def _is_mismatch(message):
-    return any(part in message for part in ("Error(s) in loading state_dict", "parameter group", "doesn't match the size"))
+    return any(
+        part in message
+        for part in ("Error(s) in loading state_dict", "parameter group", "doesn't match the size")
+    )

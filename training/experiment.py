@@ -37,13 +37,19 @@ def load_experiment(arguments=None):
         With one message, if the YAML file does not exist, an option is unknown, a value that must be given is
         missing, or ``fidelity`` is neither of its two values.
     """
-    hparams_file, run_opts, overrides = sb.parse_arguments(sys.argv[1:] if arguments is None else arguments)
+    hparams_file, run_opts, overrides = sb.parse_arguments(
+        sys.argv[1:] if arguments is None else arguments
+    )
     if not Path(hparams_file).is_file():
-        raise SystemExit(f"{hparams_file}: no such file; the first argument is a YAML file, such as one in hparams/")
+        raise SystemExit(
+            f"{hparams_file}: no such file; the first argument is a YAML file, such as one in hparams/"
+        )
     _check_overrides(hparams_file, overrides)
     if run_opts.optimizer_step_limit is not None:
         # SpeechBrain 1.1 hands this one over as text
-        run_opts = dataclasses.replace(run_opts, optimizer_step_limit=int(run_opts.optimizer_step_limit))
+        run_opts = dataclasses.replace(
+            run_opts, optimizer_step_limit=int(run_opts.optimizer_step_limit)
+        )
     # creates the process group under torchrun, before anything is written
     ddp_init_group(run_opts)
     with open(hparams_file, encoding="utf-8") as file:
@@ -69,7 +75,8 @@ def _check_overrides(hparams_file, overrides):
     except yaml.YAMLError as error:
         raise SystemExit(
             "the options on the command line can not be read: write --key value, lists as --key '[a, b]', and "
-            f"switches such as --test_only without a value ({str(error).splitlines()[-1].strip()} in: {overrides.strip()})"
+            "switches such as --test_only without a value "
+            f"({str(error).splitlines()[-1].strip()} in: {overrides.strip()})"
         ) from error
     given = [key.value for key, _ in node.value] if node is not None else []
     with open(hparams_file, encoding="utf-8") as file:
@@ -80,7 +87,9 @@ def _check_overrides(hparams_file, overrides):
         if key not in known:
             close = difflib.get_close_matches(key, known, n=1)
             hint = f"; did you mean --{close[0]}?" if close else ""
-            raise SystemExit(f"--{key}: {hparams_file} has no such option{hint} (its top-level keys are the options)")
+            raise SystemExit(
+                f"--{key}: {hparams_file} has no such option{hint} (its top-level keys are the options)"
+            )
     with open(hparams_file, encoding="utf-8") as file:
         try:
             resolve_references(file, overrides)
@@ -98,7 +107,9 @@ def _missing(known, given):
 def _top_level_keys(file):
     """Top-level keys of a HyperPyYAML file; the value is ``!PLACEHOLDER`` where one must be given."""
     node = yaml.compose(file, Loader=yaml.SafeLoader)
-    return {key.value: value.tag if value.tag == "!PLACEHOLDER" else "" for key, value in node.value}
+    return {
+        key.value: value.tag if value.tag == "!PLACEHOLDER" else "" for key, value in node.value
+    }
 
 
 def count_parameters(module):

@@ -31,10 +31,14 @@ class TrainLoggers:
 
                 self.loggers.append(WandBLogger(package.init, **wandb))
         except ImportError as error:
-            raise SystemExit(f"--use_{error.name}: pip install {error.name} first ({error})") from error
+            raise SystemExit(
+                f"--use_{error.name}: pip install {error.name} first ({error})"
+            ) from error
 
     def log_stats(self, stats_meta, train_stats=None, valid_stats=None, test_stats=None):
         """Hand the figures to every logger; numbers only to those that draw."""
-        numbers = {key: value for key, value in stats_meta.items() if isinstance(value, (int, float))}
+        numbers = {
+            key: value for key, value in stats_meta.items() if isinstance(value, (int, float))
+        }
         for index, logger in enumerate(self.loggers):
             logger.log_stats(numbers if index else stats_meta, train_stats, valid_stats, test_stats)

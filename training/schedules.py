@@ -31,20 +31,28 @@ class WarmupCosine:
     """
 
     def __init__(self, lr_initial, n_warmup_steps, total_steps=0):
-        self.lr_initial, self.n_warmup_steps, self.total_steps = lr_initial, n_warmup_steps, total_steps
+        self.lr_initial, self.n_warmup_steps, self.total_steps = (
+            lr_initial,
+            n_warmup_steps,
+            total_steps,
+        )
         self.n_steps = 0
         self.current_lr = lr_initial
 
     def __call__(self, optimizer):
         """Set the rate of the next step; returns the old and the new one."""
         if self.total_steps <= 0:
-            raise ValueError("WarmupCosine does not know how long training will be: set total_steps")
+            raise ValueError(
+                "WarmupCosine does not know how long training will be: set total_steps"
+            )
         self.n_steps += 1
         old = self.current_lr
         if self.n_steps <= self.n_warmup_steps:
             scale = self.n_steps / self.n_warmup_steps
         else:
-            done = (self.n_steps - self.n_warmup_steps) / max(1, self.total_steps + 1 - self.n_warmup_steps)
+            done = (self.n_steps - self.n_warmup_steps) / max(
+                1, self.total_steps + 1 - self.n_warmup_steps
+            )
             scale = 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
         self.current_lr = self.lr_initial * scale
         for group in optimizer.param_groups:

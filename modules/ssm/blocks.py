@@ -89,9 +89,13 @@ class Mamba(nn.Module):
         self.d_model, self.d_state, self.d_conv = d_model, d_state, d_conv
         self.d_inner = int(expand * d_model)
         self.dt_rank = math.ceil(d_model / 16) if dt_rank == "auto" else dt_rank
-        self._step_options = dict(
-            dt_min=dt_min, dt_max=dt_max, dt_init=dt_init, dt_scale=dt_scale, dt_init_floor=dt_init_floor
-        )
+        self._step_options = {
+            "dt_min": dt_min,
+            "dt_max": dt_max,
+            "dt_init": dt_init,
+            "dt_scale": dt_scale,
+            "dt_init_floor": dt_init_floor,
+        }
         self.in_proj = nn.Linear(d_model, 2 * self.d_inner, bias=bias)
         for suffix in self._suffixes:
             self._add_direction(suffix, conv_bias)
@@ -103,9 +107,13 @@ class Mamba(nn.Module):
 
     def _add_direction(self, suffix, conv_bias):
         inner = self.d_inner
-        conv = nn.Conv1d(inner, inner, self.d_conv, groups=inner, padding=self.d_conv - 1, bias=conv_bias)
+        conv = nn.Conv1d(
+            inner, inner, self.d_conv, groups=inner, padding=self.d_conv - 1, bias=conv_bias
+        )
         self.add_module(f"conv1d{suffix}", conv)
-        self.add_module(f"x_proj{suffix}", nn.Linear(inner, self.dt_rank + 2 * self.d_state, bias=False))
+        self.add_module(
+            f"x_proj{suffix}", nn.Linear(inner, self.dt_rank + 2 * self.d_state, bias=False)
+        )
         self.add_module(f"dt_proj{suffix}", nn.Linear(self.dt_rank, inner, bias=True))
         self.register_parameter(_a_log(suffix), nn.Parameter(torch.empty(inner, self.d_state)))
         self.register_parameter(f"D{suffix}", nn.Parameter(torch.empty(inner)))
@@ -125,8 +133,12 @@ class Mamba(nn.Module):
         weight = self.in_proj.weight
         device = weight.device if device is None else device
         return MambaState(
-            torch.zeros(batch, self.d_inner, self.d_conv, device=device, dtype=dtype or weight.dtype),
-            torch.zeros(batch, self.d_inner, self.d_state, device=device, dtype=_state_dtype(weight)),
+            torch.zeros(
+                batch, self.d_inner, self.d_conv, device=device, dtype=dtype or weight.dtype
+            ),
+            torch.zeros(
+                batch, self.d_inner, self.d_state, device=device, dtype=_state_dtype(weight)
+            ),
         )
 
     def forward(self, x, lengths=None, state=None, return_state=False):
@@ -193,7 +205,9 @@ class Mamba(nn.Module):
 
     def _step_inputs(self, u, suffix):
         """The step before its bias, B and C, from the convolved input."""
-        dt, B, C = getattr(self, f"x_proj{suffix}")(u).split([self.dt_rank, self.d_state, self.d_state], dim=-1)
+        dt, B, C = getattr(self, f"x_proj{suffix}")(u).split(
+            [self.dt_rank, self.d_state, self.d_state], dim=-1
+        )
         if self.dt_norm is not None:
             dt, B, C = self.dt_norm(dt), self.b_norm(B), self.c_norm(C)
         return F.linear(dt, getattr(self, f"dt_proj{suffix}").weight), B, C

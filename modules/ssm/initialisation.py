@@ -19,7 +19,9 @@ def init_state_matrix_(A_log):
 
 
 @torch.no_grad()
-def init_step_(dt_proj, dt_rank, dt_min=0.001, dt_max=0.1, dt_init="random", dt_scale=1.0, dt_init_floor=1e-4):
+def init_step_(
+    dt_proj, dt_rank, dt_min=0.001, dt_max=0.1, dt_init="random", dt_scale=1.0, dt_init_floor=1e-4
+):
     """Initialise the step's projection, a ``Linear(dt_rank, channels)`` with bias.
 
     The bias is set so that ``softplus(bias)`` is log-uniform in ``dt_min..dt_max`` (in frames) and not

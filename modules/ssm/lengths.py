@@ -10,15 +10,27 @@ def check_lengths(lengths, batch, time):
     """
     if lengths is None:
         return
-    if not isinstance(lengths, torch.Tensor) or lengths.dtype.is_floating_point or lengths.dtype == torch.bool:
+    if (
+        not isinstance(lengths, torch.Tensor)
+        or lengths.dtype.is_floating_point
+        or lengths.dtype == torch.bool
+    ):
         raise ValueError(
             "lengths must be an integer tensor of frame counts; SpeechBrain's relative lengths are "
             "turned into frames with modules.lengths.frame_counts"
         )
     if lengths.shape != (batch,):
-        raise ValueError(f"lengths must have shape ({batch},), one a batch item; got {tuple(lengths.shape)}")
-    if lengths.device.type == "cpu" and batch and not 0 <= int(lengths.min()) <= int(lengths.max()) <= time:
-        raise ValueError(f"lengths must lie in 0..{time}, the number of frames; got {lengths.tolist()}")
+        raise ValueError(
+            f"lengths must have shape ({batch},), one a batch item; got {tuple(lengths.shape)}"
+        )
+    if (
+        lengths.device.type == "cpu"
+        and batch
+        and not 0 <= int(lengths.min()) <= int(lengths.max()) <= time
+    ):
+        raise ValueError(
+            f"lengths must lie in 0..{time}, the number of frames; got {lengths.tolist()}"
+        )
 
 
 def valid_frames(lengths, time, device):

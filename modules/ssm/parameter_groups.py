@@ -48,4 +48,7 @@ def parameter_groups(modules, weight_decay):
                 or getattr(parameter, "_no_weight_decay", False)
             )
             (spared if spare else decayed).append(parameter)
-    return [{"params": decayed, "weight_decay": weight_decay}, {"params": spared, "weight_decay": 0.0}]
+    return [
+        {"params": decayed, "weight_decay": weight_decay},
+        {"params": spared, "weight_decay": 0.0},
+    ]

@@ -57,7 +57,9 @@ class MambaStack(nn.Module):
         norm = RMSNorm if rms_norm else nn.LayerNorm
         self.residual_in_fp32 = residual_in_fp32
         self.layers = nn.ModuleList(
-            nn.ModuleDict({"mixer": block(d_model, **mamba_options), "norm": norm(d_model, eps=norm_epsilon)})
+            nn.ModuleDict(
+                {"mixer": block(d_model, **mamba_options), "norm": norm(d_model, eps=norm_epsilon)}
+            )
             for _ in range(n_mamba)
         )
         self.norm_f = norm(d_model, eps=norm_epsilon)

@@ -14,8 +14,7 @@ import torch
 from tests.asr.conftest import SPLITS
 
 YAMLS = sorted(
-    path.stem
-    for path in (Path(__file__).parents[2] / "hparams/LibriSpeech/ASR/CTC").glob("*.yaml")
+    path.stem for path in (Path(__file__).parents[2] / "hparams/LibriSpeech/ASR/CTC").glob("*.yaml")
 )
 # sizes only: the rest of each YAML stays as it is
 SMALL = {"d_model": 16, "d_ffn": 16, "num_encoder_layers": 3, "num_workers": 0, "n_warmup_steps": 2}

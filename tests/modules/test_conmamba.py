@@ -60,7 +60,13 @@ def test_golden_encoders_let_padding_in_as_upstream_does(causal):
 def test_golden_ctc_transformer():
     with Golden("asr_conmamba_ctc") as golden, torch.no_grad():
         encoder = ConmambaCTCEncoder(
-            24, 32, 48, 2, activation=nn.GELU, mamba_config=MAMBA, max_length=64,
+            24,
+            32,
+            48,
+            2,
+            activation=nn.GELU,
+            mamba_config=MAMBA,
+            max_length=64,
             fidelity="upstream",
         ).eval()
         encoder.load_state_dict(golden.state_dict(), strict=True)
@@ -109,8 +115,9 @@ def test_padded_batch_equals_each_utterance_alone_on_random_length_pairs(name):
         with torch.no_grad():
             padded, hidden = encoder.encode(x, frames, hidden_after=2)
             for item, count in enumerate(frames.tolist()):
-                alone, own = encoder.encode(x[item : item + 1, :count], frames[item : item + 1],
-                                            hidden_after=2)
+                alone, own = encoder.encode(
+                    x[item : item + 1, :count], frames[item : item + 1], hidden_after=2
+                )
                 assert torch.allclose(padded[item, :count], alone[0], atol=2e-5)
                 assert torch.allclose(hidden[item, :count], own[0], atol=2e-5)
 
@@ -156,9 +163,7 @@ def test_only_a_causal_module_carries_state_and_only_the_other_takes_chunks():
 
 @pytest.mark.parametrize("fidelity", ["corrected", "upstream"])
 def test_state_space_parameters_survive_construction_in_corrected_mode_only(fidelity):
-    encoder = ConmambaCTCEncoder(
-        40, d_model=64, d_ffn=64, num_encoder_layers=2, fidelity=fidelity
-    )
+    encoder = ConmambaCTCEncoder(40, d_model=64, d_ffn=64, num_encoder_layers=2, fidelity=fidelity)
     blocks = [m for m in encoder.modules() if isinstance(m, Mamba)]
     assert len(blocks) == 2 and all(isinstance(block, BiMamba) for block in blocks)
     for block in blocks:

@@ -144,9 +144,10 @@ def test_initialisation_is_s4d_with_steps_in_range():
 
 def test_output_projections_are_scaled_by_the_depth_of_the_stack():
     shallow, deep = MambaStack(1, 64), MambaStack(16, 64)
-    ratio = shallow.layers[0]["mixer"].out_proj.weight.std() / torch.stack(
-        [layer["mixer"].out_proj.weight for layer in deep.layers]
-    ).std()
+    ratio = (
+        shallow.layers[0]["mixer"].out_proj.weight.std()
+        / torch.stack([layer["mixer"].out_proj.weight for layer in deep.layers]).std()
+    )
     assert math.isclose(ratio, 4.0, rel_tol=0.1)
     block = Mamba(64)
     scale_output_projections(block, n_layers=2, residuals_per_layer=2)
@@ -161,7 +162,14 @@ def test_decay_spares_the_state_space_and_every_vector_and_covers_the_rest_once(
     names = {id(p): n for n, p in module.named_parameters()}
     assert decayed["weight_decay"] == 0.1 and spared["weight_decay"] == 0.0
     assert {names[id(p)].rsplit(".", 2)[-2] for p in decayed["params"]} == {
-        "in_proj", "out_proj", "conv1d", "conv1d_b", "x_proj", "x_proj_b", "dt_proj", "dt_proj_b"
+        "in_proj",
+        "out_proj",
+        "conv1d",
+        "conv1d_b",
+        "x_proj",
+        "x_proj_b",
+        "dt_proj",
+        "dt_proj_b",
     }
     assert {"a.A_log", "a.A_b_log", "a.D", "a.D_b", "a.dt_proj.bias", "a.dt_norm.weight"} <= {
         names[id(p)] for p in spared["params"]

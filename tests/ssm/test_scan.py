@@ -36,9 +36,7 @@ def make_inputs(batch, time, channels, states, dtype=torch.float64, given_state=
         "delta_bias": torch.randn(channels),
         "initial_state": torch.randn(batch, channels, states) if given_state else None,
     }
-    return {
-        k: None if v is None else v.to(dtype).requires_grad_() for k, v in tensors.items()
-    }
+    return {k: None if v is None else v.to(dtype).requires_grad_() for k, v in tensors.items()}
 
 
 def run(scan, inputs, lengths, reverse):
@@ -146,8 +144,10 @@ def test_chunks_with_carried_state_equal_the_whole(backend, reverse):
     state, pieces = inputs["initial_state"], {}
     cuts = [(0, 11), (11, 12), (12, 30)]
     for start, stop in reversed(cuts) if reverse else cuts:
-        piece = {k: v[:, start:stop] if k in ("u", "delta", "B", "C", "z") else v
-                 for k, v in inputs.items()}
+        piece = {
+            k: v[:, start:stop] if k in ("u", "delta", "B", "C", "z") else v
+            for k, v in inputs.items()
+        }
         pieces[start], state = selective_scan(
             **piece | {"initial_state": state}, **options, backend=backend
         )
@@ -170,8 +170,10 @@ def test_output_ignores_later_frames(backend):
 @pytest.mark.parametrize("backend", available_backends())
 def test_half_precision_inputs_keep_a_float32_state(backend, dtype, tolerance):
     inputs = make_inputs(2, 50, 4, 8, torch.float32, given_state=False)
-    half = {k: v.to(dtype) if v is not None and k in ("u", "delta", "B", "C", "z") else v
-            for k, v in inputs.items()}
+    half = {
+        k: v.to(dtype) if v is not None and k in ("u", "delta", "B", "C", "z") else v
+        for k, v in inputs.items()
+    }
     rounded = {k: None if v is None else v.float() for k, v in half.items()}
     options = {"delta_softplus": True, "return_last_state": True, "backend": backend}
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -294,9 +296,11 @@ def test_channel_major_function_takes_constant_and_grouped_b_and_c(b_shape, c_sh
     dt = torch.nn.functional.softplus(delta)
     for t in range(9):  # the definition, channel by channel
         b, c = (
-            x if x.dim() == 2 else
-            x[:, :, t].unsqueeze(1) if x.dim() == 3 else
-            x[..., t].repeat_interleave(2, 1)
+            x
+            if x.dim() == 2
+            else x[:, :, t].unsqueeze(1)
+            if x.dim() == 3
+            else x[..., t].repeat_interleave(2, 1)
             for x in (B, C)
         )
         h = torch.exp(dt[..., t, None] * A) * h + (dt * u)[..., t, None] * b

@@ -71,7 +71,9 @@ def causal_conv1d(
     if weight.dim() == 3 and weight.shape[1] == 1:
         weight = weight.squeeze(1)
     if weight.dim() != 2 or weight.shape[0] != x.shape[2]:
-        raise ValueError(f"weight must be ({x.shape[2]}, width) for {x.shape[2]} channels; got {tuple(weight.shape)}")
+        raise ValueError(
+            f"weight must be ({x.shape[2]}, width) for {x.shape[2]} channels; got {tuple(weight.shape)}"
+        )
     if activation not in (None, "silu", "swish"):
         raise ValueError(f"activation must be None or 'silu'; got {activation!r}")
     batch, time, channels = x.shape
@@ -104,13 +106,17 @@ def causal_conv1d(
 def _extend(x, width, lengths, reverse, initial_state):
     batch, time, channels = x.shape
     x = x.transpose(1, 2)
-    before = x.new_zeros(batch, channels, width) if initial_state is None else initial_state.to(x.dtype)
+    before = (
+        x.new_zeros(batch, channels, width) if initial_state is None else initial_state.to(x.dtype)
+    )
     if not reverse:
         return torch.cat([before, x], -1)
     if initial_state is None or lengths is None:
         return torch.cat([x, before.flip(-1)], -1)
     # each utterance's state stands right behind its own end
-    place = torch.arange(time + width, device=x.device) - lengths.unsqueeze(1)  # (batch, time + width)
+    place = torch.arange(time + width, device=x.device) - lengths.unsqueeze(
+        1
+    )  # (batch, time + width)
     source = torch.where(place < 0, place + lengths.unsqueeze(1), place.clamp(max=width - 1) + time)
     joined = torch.cat([x, before.flip(-1)], -1)
     joined = joined.gather(2, source.unsqueeze(1).expand(-1, channels, -1))

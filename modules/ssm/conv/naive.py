@@ -4,7 +4,9 @@ import torch
 from torch.nn import functional as F
 
 
-def causal_conv1d_naive(x, weight, bias=None, activation=None, *, lengths=None, reverse=False, initial_state=None):
+def causal_conv1d_naive(
+    x, weight, bias=None, activation=None, *, lengths=None, reverse=False, initial_state=None
+):
     """Causal convolution; arguments as in :func:`modules.ssm.causal_conv1d`.
 
     Returns

@@ -69,7 +69,23 @@ class _ChunkedScan(torch.autograd.Function):
     """The scan over all chunks; the arithmetic of one chunk is in :class:`_Chunk`."""
 
     @staticmethod
-    def forward(ctx, u, delta, A, B, C, D, z, delta_bias, initial_state, softplus, valid, reverse, frames, rows):
+    def forward(
+        ctx,
+        u,
+        delta,
+        A,
+        B,
+        C,
+        D,
+        z,
+        delta_bias,
+        initial_state,
+        softplus,
+        valid,
+        reverse,
+        frames,
+        rows,
+    ):
         dtype = compute_dtype(u, delta, A, B, C, D, z, delta_bias, initial_state)
         inputs = (u, delta, A, B, C, D, z, delta_bias)
         bounds = _bounds(u.shape[1], frames, reverse)
@@ -218,7 +234,9 @@ class _Chunk:
         if self.D is not None:
             grad_u = torch.addcmul(grad_u, g, self.D)
         if self.softplus:
-            grad_dt = torch.where(self.step_input > 20, grad_dt, grad_dt * torch.sigmoid(self.step_input))
+            grad_dt = torch.where(
+                self.step_input > 20, grad_dt, grad_dt * torch.sigmoid(self.step_input)
+            )
         if self.valid is not None:
             grad_dt = grad_dt.masked_fill(~self.valid.unsqueeze(-1), 0.0)
         if grads["bias"] is not None:
@@ -259,9 +277,13 @@ def _recurrence(decay, h, initial, reverse, rows=1):
     columns = frames // rows
     whole = rows * columns
     # the frames that do not fill a row are processed last, one by one
-    body, rest = (slice(frames - whole, frames), slice(0, frames - whole)) if reverse else (
-        slice(0, whole),
-        slice(whole, frames),
+    body, rest = (
+        (slice(frames - whole, frames), slice(0, frames - whole))
+        if reverse
+        else (
+            slice(0, whole),
+            slice(whole, frames),
+        )
     )
     a = decay[body].unflatten(0, (rows, columns)).clone()
     x = h[body].unflatten(0, (rows, columns))

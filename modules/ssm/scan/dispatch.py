@@ -3,7 +3,7 @@
 import contextlib
 import logging
 import os
-from functools import lru_cache
+from functools import cache
 
 import torch
 
@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 def _always(**tensors):
     """The portable backends fit any tensors."""
-    return None
+    return
 
 
 # name: (function, why it can not take these tensors or None), fastest first as `auto` tries them
@@ -168,21 +168,27 @@ def _choose(backend, **tensors):
         backend = os.environ[_ENVIRONMENT]
         _known(backend)
     else:
-        backend = next(name for name, (_, refusal) in BACKENDS.items() if refusal(**tensors) is None)
+        backend = next(
+            name for name, (_, refusal) in BACKENDS.items() if refusal(**tensors) is None
+        )
         _say_once(backend, tensors["u"].device.type)
         return backend
     reason = BACKENDS[backend][1](**tensors)
     if reason is not None:
-        raise ValueError(f"scan backend {backend!r} can not be used here: {reason}; use backend='auto'")
+        raise ValueError(
+            f"scan backend {backend!r} can not be used here: {reason}; use backend='auto'"
+        )
     return backend
 
 
 def _known(name):
     if name not in BACKENDS:
-        raise ValueError(f"unknown scan backend {name!r}; choose auto or one of {', '.join(BACKENDS)}")
+        raise ValueError(
+            f"unknown scan backend {name!r}; choose auto or one of {', '.join(BACKENDS)}"
+        )
 
 
-@lru_cache(maxsize=None)
+@cache
 def _say_once(backend, device):
     logger.info("selective scan on %s: backend %s", device, backend)
 
@@ -190,11 +196,18 @@ def _say_once(backend, device):
 def _check(u, delta, A, B, C, D, z, delta_bias, initial_state):
     if u.dim() != 3:
         raise ValueError(f"u must be (batch, time, channels); got {tuple(u.shape)}")
-    if any(t is not None and t.is_complex() for t in (u, delta, A, B, C, D, z, delta_bias, initial_state)):
-        raise ValueError("complex state-space parameters are not supported: A, B and C must be real")
+    if any(
+        t is not None and t.is_complex()
+        for t in (u, delta, A, B, C, D, z, delta_bias, initial_state)
+    ):
+        raise ValueError(
+            "complex state-space parameters are not supported: A, B and C must be real"
+        )
     batch, time, channels = u.shape
     if A.dim() != 2 or A.shape[0] != channels:
-        raise ValueError(f"A must be (channels, states) with {channels} channels; got {tuple(A.shape)}")
+        raise ValueError(
+            f"A must be (channels, states) with {channels} channels; got {tuple(A.shape)}"
+        )
     states = A.shape[1]
     wanted = {
         "delta": (delta, (batch, time, channels)),
@@ -211,4 +224,6 @@ def _check(u, delta, A, B, C, D, z, delta_bias, initial_state):
         if tuple(tensor.shape) != shape:
             raise ValueError(f"{name} must have shape {shape}; got {tuple(tensor.shape)}")
         if tensor.device != u.device:
-            raise ValueError(f"{name} is on {tensor.device}, u on {u.device}: move them to one device")
+            raise ValueError(
+                f"{name} is on {tensor.device}, u on {u.device}: move them to one device"
+            )

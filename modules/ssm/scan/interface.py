@@ -11,7 +11,16 @@ from modules.ssm.scan.naive import selective_scan_naive
 
 
 def selective_scan_fn(
-    u, delta, A, B, C, D=None, z=None, delta_bias=None, delta_softplus=False, return_last_state=False
+    u,
+    delta,
+    A,
+    B,
+    C,
+    D=None,
+    z=None,
+    delta_bias=None,
+    delta_softplus=False,
+    return_last_state=False,
 ):
     """Selective scan, channel-major.
 
@@ -51,7 +60,9 @@ def selective_scan_fn(
     groups = _groups(B, C, u.shape[1])
     if groups is None:
         # a B or C of each channel's own: not what speech models use, so the reference serves
-        return selective_scan_ref(u, delta, A, B, C, D, z, delta_bias, delta_softplus, return_last_state)
+        return selective_scan_ref(
+            u, delta, A, B, C, D, z, delta_bias, delta_softplus, return_last_state
+        )
     width = u.shape[1] // groups
     parts = []
     for group in range(groups):
@@ -76,7 +87,16 @@ def selective_scan_fn(
 
 
 def selective_scan_ref(
-    u, delta, A, B, C, D=None, z=None, delta_bias=None, delta_softplus=False, return_last_state=False
+    u,
+    delta,
+    A,
+    B,
+    C,
+    D=None,
+    z=None,
+    delta_bias=None,
+    delta_softplus=False,
+    return_last_state=False,
 ):
     """The same by a plain loop over time; arguments as in :func:`selective_scan_fn`."""
     _refuse_complex(A, B, C)
@@ -98,7 +118,9 @@ def selective_scan_ref(
 
 def _refuse_complex(*tensors):
     if any(t.is_complex() for t in tensors):
-        raise ValueError("complex state-space parameters are not supported: A, B and C must be real")
+        raise ValueError(
+            "complex state-space parameters are not supported: A, B and C must be real"
+        )
 
 
 def _groups(B, C, channels):
@@ -108,7 +130,9 @@ def _groups(B, C, channels):
     counts = {t.shape[1] if t.dim() == 4 else 1 for t in (B, C)} - {1}
     groups = counts.pop() if counts else 1
     if counts or channels % groups:
-        raise ValueError(f"{channels} channels can not be dealt to the groups of B {tuple(B.shape)} and C {tuple(C.shape)}")
+        raise ValueError(
+            f"{channels} channels can not be dealt to the groups of B {tuple(B.shape)} and C {tuple(C.shape)}"
+        )
     return groups
 
 

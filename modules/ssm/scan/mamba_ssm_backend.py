@@ -6,7 +6,7 @@ frames. An initial state can not be composed and is refused.
 """
 
 import importlib.util
-from functools import lru_cache
+from functools import cache
 
 import torch
 from torch.nn import functional as F
@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from modules.ssm.lengths import keep_valid, valid_frames
 
 
-@lru_cache(maxsize=None)
+@cache
 def _installed():
     return importlib.util.find_spec("mamba_ssm") is not None
 

@@ -47,7 +47,10 @@ def selective_scan_naive(
     dtype = compute_dtype(u, delta, A, B, C, D, z, delta_bias, initial_state)
     with torch.autocast(u.device.type, enabled=False):
         valid = valid_frames(lengths, time, u.device)
-        u_, delta_, z_ = (keep_valid(t, valid) if t is None else keep_valid(t.to(dtype), valid) for t in (u, delta, z))
+        u_, delta_, z_ = (
+            keep_valid(t, valid) if t is None else keep_valid(t.to(dtype), valid)
+            for t in (u, delta, z)
+        )
         B_, C_ = (_per_channel(t.to(dtype), valid, time) for t in (B, C))
         A_ = A.to(dtype)
         dt = delta_ if delta_bias is None else delta_ + delta_bias.to(dtype)

@@ -3,6 +3,7 @@
 The corpus is LibriSpeech, anything in its layout, or one's own speech by manifests.
 """
 
+import itertools
 import logging
 from pathlib import Path
 
@@ -42,7 +43,9 @@ def prepare_manifests(hparams):
         if hparams["train_manifest"]:
             return _own_manifests(hparams)
         if not hparams["data_folder"]:
-            raise ValueError("give --data_folder (LibriSpeech or its layout), or --train_manifest for one's own speech")
+            raise ValueError(
+                "give --data_folder (LibriSpeech or its layout), or --train_manifest for one's own speech"
+            )
         return _librispeech_manifests(hparams)
     except (OSError, ValueError) as error:
         raise SystemExit(str(error)) from error
@@ -71,7 +74,9 @@ def _librispeech_manifests(hparams):
 
 def _own_manifests(hparams):
     if not hparams["valid_manifest"]:
-        raise ValueError("--train_manifest needs --valid_manifest beside it: utterances that are not trained on")
+        raise ValueError(
+            "--train_manifest needs --valid_manifest beside it: utterances that are not trained on"
+        )
     tests = hparams["test_manifests"] or []
     named = {"train": hparams["train_manifest"], "valid": hparams["valid_manifest"]}
     for path in [tests] if isinstance(tests, str) else tests:
@@ -103,7 +108,9 @@ def prepare_units(hparams, train_manifest):
             run_on_main(Units.train, args=(texts, model_file, kind, size))
         units = Units(model_file)
         if len(units) > size:
-            raise ValueError(f"{model_file}: holds {len(units)} units, but output_neurons is {size}")
+            raise ValueError(
+                f"{model_file}: holds {len(units)} units, but output_neurons is {size}"
+            )
     except (OSError, ValueError) as error:
         raise SystemExit(str(error)) from error
     return units
@@ -123,9 +130,13 @@ def make_datasets(hparams, units, train_manifest, valid_manifest, test_manifests
     train = DynamicItemDataset.from_csv(train_manifest)
     train = _within_limits(train, units, hparams)
     if hparams["sorting"] in ("ascending", "descending"):
-        train = train.filtered_sorted(sort_key="duration", reverse=hparams["sorting"] == "descending")
+        train = train.filtered_sorted(
+            sort_key="duration", reverse=hparams["sorting"] == "descending"
+        )
     elif hparams["sorting"] != "random":
-        raise SystemExit(f"--sorting must be random, ascending or descending; got {hparams['sorting']!r}")
+        raise SystemExit(
+            f"--sorting must be random, ascending or descending; got {hparams['sorting']!r}"
+        )
     valid = DynamicItemDataset.from_csv(valid_manifest).filtered_sorted(sort_key="duration")
     tests = {
         name: DynamicItemDataset.from_csv(path).filtered_sorted(sort_key="duration")
@@ -169,7 +180,7 @@ def _within_limits(train, units, hparams):
     for index in train.data_ids:
         item = train.data[index]
         tokens = units.encode(item["wrd"])
-        needed = len(tokens) + sum(a == b for a, b in zip(tokens, tokens[1:], strict=False))
+        needed = len(tokens) + sum(a == b for a, b in itertools.pairwise(tokens))
         if item["duration"] < shortest:
             reasons["too short"] += 1
         elif item["duration"] > longest:

@@ -34,7 +34,9 @@ class ASR(RecipeBrain):
         wavs, wav_lens = batch.sig
         features, frames = self.hparams.compute_features(wavs, wav_lens)
         epoch = self.hparams.epoch_counter.current
-        features = self.modules.normalize(features, relative_lengths(frames, features.shape[1]), epoch=epoch)
+        features = self.modules.normalize(
+            features, relative_lengths(frames, features.shape[1]), epoch=epoch
+        )
         if stage == sb.Stage.TRAIN and self.hparams.fea_augment is not None:
             features, _ = self.hparams.fea_augment(features, wav_lens)
         log_probs, frames, intermediate = self.modules.model(features, frames, wav_lens)
@@ -59,7 +61,10 @@ class ASR(RecipeBrain):
             return self.greedy(log_probs, frames)
         # one utterance at a time and cut to its frames: the searcher would round relative lengths down
         labels = len(self.units)
-        found = [self.searcher(item[None, :count, :labels]) for item, count in zip(log_probs, frames, strict=True)]
+        found = [
+            self.searcher(item[None, :count, :labels])
+            for item, count in zip(log_probs, frames, strict=True)
+        ]
         return [beams[0][0].text for beams in found]
 
     def compute_objectives(self, predictions, batch, stage):
@@ -73,13 +78,18 @@ class ASR(RecipeBrain):
         loss = self.hparams.ctc_cost(log_probs, tokens, relative, token_lens)
         if intermediate is not None:
             weight = self.hparams.intermediate_weight
-            loss = (1 - weight) * loss + weight * self.hparams.ctc_cost(intermediate, tokens, relative, token_lens)
+            loss = (1 - weight) * loss + weight * self.hparams.ctc_cost(
+                intermediate, tokens, relative, token_lens
+            )
         if stage != sb.Stage.TRAIN:
             spoken = [text.split() for text in batch.wrd]
             heard = [text.split() for text in hypotheses]
             self.wer_metric.append(batch.id, heard, spoken)
             self.cer_metric.append(batch.id, heard, spoken)
-            self.seconds_of_audio += float((batch.sig.lengths * batch.sig.data.shape[1]).sum()) / self.hparams.sample_rate
+            self.seconds_of_audio += (
+                float((batch.sig.lengths * batch.sig.data.shape[1]).sum())
+                / self.hparams.sample_rate
+            )
         return loss
 
     def on_stage_start(self, stage, epoch=None):
@@ -99,14 +109,20 @@ class ASR(RecipeBrain):
         stats["WER"] = self.wer_metric.summarize("error_rate")
         stats["CER"] = self.cer_metric.summarize("error_rate")
         if stage == sb.Stage.VALID:
-            meta = {"epoch": epoch, "lr": self.hparams.lr_annealing.current_lr, "steps": self.optimizer_step}
+            meta = {
+                "epoch": epoch,
+                "lr": self.hparams.lr_annealing.current_lr,
+                "steps": self.optimizer_step,
+            }
             self.train_logger.log_stats(meta, train_stats=self.train_stats, valid_stats=stats)
             self.save_epoch({"WER": stats["WER"], "epoch": epoch})
             return
         stats["RTF"] = seconds / max(self.seconds_of_audio, 1e-9)
         self.train_logger.log_stats({"test set": self.test_name}, test_stats=stats)
         if if_main_process():
-            with open(f"{self.hparams.output_folder}/wer_{self.test_name}.txt", "w", encoding="utf-8") as file:
+            with open(
+                f"{self.hparams.output_folder}/wer_{self.test_name}.txt", "w", encoding="utf-8"
+            ) as file:
                 self.wer_metric.write_stats(file)
             record_result(self, self.test_name, stats | {"utterances": len(self.wer_metric.ids)})
 
@@ -114,7 +130,9 @@ class ASR(RecipeBrain):
 def make_searcher(hparams, units):
     """SpeechBrain's CTC beam searcher with an optional n-gram, or ``None`` for greedy decoding."""
     if hparams["test_decoding"] not in ("greedy", "beam"):
-        raise SystemExit(f"--test_decoding must be greedy or beam; got {hparams['test_decoding']!r}")
+        raise SystemExit(
+            f"--test_decoding must be greedy or beam; got {hparams['test_decoding']!r}"
+        )
     if hparams["test_decoding"] == "greedy":
         return None
     if hparams["beam_size"] < 1:
@@ -137,7 +155,9 @@ def main():
     hparams, run_opts = load_experiment()
     train_manifest, valid_manifest, test_manifests = prepare_manifests(hparams)
     units = prepare_units(hparams, train_manifest)
-    train, valid, tests = make_datasets(hparams, units, train_manifest, valid_manifest, test_manifests)
+    train, valid, tests = make_datasets(
+        hparams, units, train_manifest, valid_manifest, test_manifests
+    )
     searcher = make_searcher(hparams, units)
 
     brain = ASR(
@@ -150,16 +170,28 @@ def main():
     brain.units, brain.searcher = units, searcher
     brain.train_logger = TrainLoggers(
         hparams["train_log"],
-        tensorboard_folder=f"{hparams['output_folder']}/tensorboard" if hparams["use_tensorboard"] else None,
+        tensorboard_folder=f"{hparams['output_folder']}/tensorboard"
+        if hparams["use_tensorboard"]
+        else None,
         wandb=hparams["wandb_options"] if hparams["use_wandb"] else None,
     )
-    logger.info("%s parameters, %d utterances to train on", f"{count_parameters(hparams['model']):,}", len(train))
+    logger.info(
+        "%s parameters, %d utterances to train on",
+        f"{count_parameters(hparams['model']):,}",
+        len(train),
+    )
 
     if not (hparams["skip_train"] or brain.test_only):
         train_options, valid_options, brain.train_sampler = loader_options(hparams, train, valid)
-        brain.plan_schedule(len(train_options.get("batch_sampler", range(-(-len(train) // hparams["batch_size"])))))
+        brain.plan_schedule(
+            len(train_options.get("batch_sampler", range(-(-len(train) // hparams["batch_size"]))))
+        )
         brain.fit(
-            hparams["epoch_counter"], train, valid, train_loader_kwargs=train_options, valid_loader_kwargs=valid_options
+            hparams["epoch_counter"],
+            train,
+            valid,
+            train_loader_kwargs=train_options,
+            valid_loader_kwargs=valid_options,
         )
     for brain.test_name, test in tests.items():
         brain.evaluate(test, test_loader_kwargs={"batch_size": hparams["test_batch_size"]})

@@ -1,0 +1,357 @@
+"""The first ten minutes: speak a small corpus, train a ConMamba recogniser on it, test it, use it.
+
+Every stage is a command that can be typed by hand, and is printed before it runs. The same command
+again goes on where the last one stopped; `make demo` runs this in the repository's environment.
+"""
+
+import argparse
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from demo_report import (
+    draw_pairs,
+    error_rate,
+    interval,
+    read_alignments,
+    voice_table,
+)
+from demo_training import Display
+
+from data_prep.librispeech_prepare import prepare_librispeech
+from data_prep.spoken.voices import available_languages
+
+HOURS = 3.0
+EPOCHS = 5
+TEST_MINUTES = 8.0
+SEED = 1
+
+ROOT = Path(__file__).resolve().parents[1]
+RECIPE = ROOT / "recipes" / "LibriSpeech" / "ASR"
+YAML = RECIPE / "hparams" / "CTC" / "conmamba_mini.yaml"
+TEST_SET = "test-spoken"
+PAIRS = 10
+# Shuffled transcripts move within groups of so many utterances of like length: a text then still
+# fits into its new audio's frames, and no utterance is lost for lack of them.
+SHUFFLE_GROUP = 50
+
+
+def parse_arguments(arguments=None):
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description="Speak a small corpus, train a ConMamba recogniser on it, test it on voices "
+        "that it has not heard, and use it. The same command again goes on, or reports again."
+    )
+    parser.add_argument(
+        "--hours", type=float, default=HOURS, help="speech to train on (%(default)s)"
+    )
+    parser.add_argument("--test_minutes", type=float, default=TEST_MINUTES, help="(%(default)s)")
+    parser.add_argument("--epochs", type=int, default=EPOCHS, help="(%(default)s)")
+    parser.add_argument(
+        "--seed", type=int, default=SEED, help="of corpus and training (%(default)s)"
+    )
+    parser.add_argument("--language", choices=available_languages(), default="en")
+    parser.add_argument(
+        "--shuffle_transcripts",
+        action="store_true",
+        help="control: train on transcripts of other utterances; what is left is what a model "
+        "scores that can not listen",
+    )
+    parser.add_argument(
+        "--output_folder", type=Path, help="default: results/demo, or results/demo_shuffled"
+    )
+    options = parser.parse_args(arguments)
+    if options.hours <= 0 or options.test_minutes <= 0 or options.epochs < 1:
+        parser.error("--hours and --test_minutes must be more than 0, --epochs 1 or more")
+    if options.output_folder is None:
+        name = "demo_shuffled" if options.shuffle_transcripts else "demo"
+        options.output_folder = ROOT / "results" / name
+    return options
+
+
+def main(arguments=None):
+    """Run the demo; returns the exit status."""
+    options = parse_arguments(arguments)
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        demo = Demo(options)
+        demo.speak()
+        demo.train()
+        test_file = demo.report()
+        demo.transcribe(test_file)
+        demo.say_what_next()
+    except KeyboardInterrupt:
+        print(
+            "\nStopped. The same command goes on from the last checkpoint, two minutes old at most."
+        )
+        return 130
+    except (OSError, RuntimeError, ValueError) as error:
+        print(f"\nerror: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _interrupt(number, frame):
+    raise KeyboardInterrupt
+
+
+class Demo:
+    """The stages, their times, and the folder that all of it goes into.
+
+    Arguments
+    ---------
+    options : argparse.Namespace
+        Of :func:`parse_arguments`.
+
+    Raises
+    ------
+    ValueError
+        If the folder holds a demo with other options.
+    RuntimeError
+        If another demo, or a training that it began, still works in the folder.
+    """
+
+    def __init__(self, options):
+        self.options = options
+        self.folder = options.output_folder
+        self.corpus, self.run = self.folder / "corpus", self.folder / "run"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._lock = _lock(self.folder)
+        self._record_file = self.folder / "demo.json"
+        wanted = {key: value for key, value in vars(options).items() if key != "output_folder"}
+        self.record = {"options": wanted, "stages": {}}
+        if self._record_file.exists():
+            self.record = json.loads(self._record_file.read_text(encoding="utf-8"))
+            _check_same(self.record["options"], wanted, self.folder)
+        self._save_record()
+
+    def speak(self):
+        """Generate the corpus."""
+        options = self.options
+        headline(f"1. Speak {options.hours:g} h of training speech, and test voices of its own")
+        command = [
+            *(sys.executable, "-m", "data_prep.spoken", shown(self.corpus)),
+            *("--hours", f"{options.hours:g}", "--dev_minutes", f"{options.test_minutes / 2:g}"),
+            *("--test_minutes", f"{options.test_minutes:g}", "--seed", str(options.seed)),
+            *("--language", options.language),
+        ]
+        self._stage("corpus", command, (self.corpus / "corpus.json").exists(), self._plain)
+
+    def train(self):
+        """Train, average the last checkpoints and test."""
+        options = self.options
+        control = ", on shuffled transcripts" if options.shuffle_transcripts else ""
+        headline(f"2. Train for {options.epochs} epochs{control}, then test on unseen voices")
+        command = [
+            *(sys.executable, shown(RECIPE / "train_CTC.py"), shown(YAML)),
+            *("--output_folder", shown(self.run)),
+            *(self._shuffled_data() if options.shuffle_transcripts else self._data()),
+            *("--number_of_epochs", str(options.epochs), "--seed", str(options.seed)),
+        ]
+        if not sys.stderr.isatty():
+            command.append("--noprogressbar")
+        done = (self.run / "results.json").exists()
+        self._stage("training and test", command, done, self._training)
+
+    def report(self):
+        """Print and save what came out; returns a test file."""
+        # slow to import, and a demo that fails at once should not wait for them
+        from demo_report import make_report
+        from inference.figures import learning_curve, spectrogram_with_alignment
+        from inference.recognition import Recognizer
+
+        headline("3. What came out")
+        report = make_report(self.run, self.corpus / "voices.csv", TEST_SET, self.options.seed)
+        report |= {"options": self.record["options"], "stages": self.record["stages"]}
+        print_result(report)
+        print_voices(report["voices"])
+        print_pairs(report["pairs"], self.options.seed)
+        print_stages(report["stages"])
+        example = report["pairs"][0]
+        speaker, chapter, _ = example["id"].split("-")
+        folder = self.corpus / "LibriSpeech" / TEST_SET / speaker / chapter
+        test_file = folder / f"{example['id']}.flac"
+        learning_curve(self.run / "train_log.txt", self.folder / "learning_curve.png")
+        recognizer = Recognizer(self.run, device="cpu", decoding="greedy")
+        spectrogram_with_alignment(
+            recognizer, test_file, self.folder / "alignment.png", example["said"]
+        )
+        _write_json(self.folder / "report.json", report)
+        return test_file
+
+    def transcribe(self, test_file):
+        """Call `mamba-speech transcribe` on one file."""
+        headline("4. Use it")
+        script = Path(sys.executable).with_name("mamba-speech")
+        program = [str(script)] if script.exists() else [sys.executable, "-m", "inference.cli"]
+        command = [*program, "transcribe", shown(self.run), shown(test_file)]
+        print(f"$ {typed(command)}", flush=True)
+        if subprocess.call(command) != 0:
+            raise RuntimeError("transcribing failed; what it said stands above")
+
+    def say_what_next(self):
+        """Where everything is, and what to do with it."""
+        run, script = shown(self.run), shown(RECIPE / "train_CTC.py")
+        large = shown(RECIPE / "hparams" / "CTC" / "conmamba_large.yaml")
+        headline("Where it is")
+        for path, what in (
+            (self.folder / "report.json", "all figures above"),
+            (self.folder / "learning_curve.png", "losses and WER by epoch"),
+            (self.folder / "alignment.png", "one utterance, and what was heard when"),
+            (self.run, "the run: checkpoints, log.txt, train_log.txt, wer_test-spoken.txt"),
+            (self.corpus, "the corpus, in LibriSpeech's layout"),
+        ):
+            print(f"  {shown(path):<36} {what}")
+        headline("What next")
+        print(f"""\
+  Your own recordings, or folders of them:
+    mamba-speech transcribe {run} FILE ...
+  (A model that has heard only a synthesiser and a few hundred words will not do well on people.)
+  Train on your own speech, listed in CSV files with the columns path and text:
+    python {script} {shown(YAML)} \\
+        --train_manifest train.csv --valid_manifest valid.csv --test_manifests '[test.csv]'
+  Train the published model on LibriSpeech (a GPU is needed):
+    python {script} {large} --data_folder LibriSpeech --precision bf16
+  Is it listening? The same demo on shuffled transcripts:
+    make demo DEMO_ARGS=--shuffle_transcripts""")
+
+    def _data(self):
+        splits = {"train": "train-spoken", "dev": "dev-spoken", "test": TEST_SET}
+        options = [
+            part for key, name in splits.items() for part in (f"--{key}_splits", f"[{name}]")
+        ]
+        return ["--data_folder", shown(self.corpus), *options]
+
+    def _shuffled_data(self):
+        """Manifests of the corpus in which each training utterance has another's transcript."""
+        folder = self.folder / "manifests"
+        prepare_librispeech(self.corpus, folder, ["train-spoken"], ["dev-spoken"], [TEST_SET])
+        shuffled = folder / "train-shuffled.csv"
+        shuffle_transcripts(folder / "train-spoken.csv", shuffled, self.options.seed)
+        return [
+            *("--train_manifest", shown(shuffled)),
+            *("--valid_manifest", shown(folder / "dev-spoken.csv")),
+            *("--test_manifests", f"[{shown(folder / TEST_SET)}.csv]"),
+        ]
+
+    def _stage(self, name, command, done, run):
+        """Run a command unless its work is done, and keep its time and the machine's load."""
+        print(f"$ {typed(command)}", flush=True)
+        stage = self.record["stages"].get(name)
+        if done and stage is not None and stage["finished"]:
+            print("Done before; nothing to do.")
+            return
+        stage = stage or {"seconds": 0.0, "starts": 0, "finished": False}
+        stage["starts"] += 1
+        stage["load"] = [_load(), None]
+        self.record["stages"][name] = stage
+        self._save_record()
+        began = time.monotonic()
+        try:
+            run(command)
+            stage["finished"] = True
+        finally:
+            stage["seconds"] = round(stage["seconds"] + time.monotonic() - began, 1)
+            stage["load"][1] = _load()
+            self._save_record()
+
+    def _plain(self, command):
+        with self._child(command) as process:
+            status = process.wait()
+        _check(status, "what it said stands above")
+
+    def _training(self, command):
+        display = TrainingDisplay(self.options.epochs, sys.stderr.isatty())
+        with self._child(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+            display.follow(process.stdout)
+            status = process.wait()
+        _check(status, f"its last lines were:\n{display.last_lines()}")
+
+    @contextmanager
+    def _child(self, command, **options):
+        """A process that ends when this one is interrupted.
+
+        It holds the lock, too: if this one is killed, the folder stays its own until it ends.
+        """
+        with subprocess.Popen(command, pass_fds=(self._lock.fileno(),), **options) as process:
+            try:
+                yield process
+            except BaseException:
+                process.terminate()
+                raise
+
+    def _save_record(self):
+        _write_json(self._record_file, self.record)
+
+
+def shuffle_transcripts(manifest, target, seed):
+    """Copy a manifest with the transcripts moved among utterances of about the same length.
+
+    Arguments
+    ---------
+    manifest, target : Path
+        CSV files with the columns `duration` and `wrd`.
+    seed : int
+    """
+    with open(manifest, newline="", encoding="utf-8") as file:
+        rows = sorted(csv.DictReader(file), key=lambda row: (float(row["duration"]), row["ID"]))
+    random = np.random.default_rng(seed)
+    for first in range(0, len(rows), SHUFFLE_GROUP):
+        group = rows[first : first + SHUFFLE_GROUP]
+        order = random.permutation(len(group))
+        # along a random cycle, so that no transcript stays where it was
+        texts = [group[index]["wrd"] for index in order]
+        for index, text in zip(np.roll(order, 1), texts, strict=True):
+            group[index]["wrd"] = text
+    partial = target.with_suffix(".partial")
+    with open(partial, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    os.replace(partial, target)
+
+
+def _check(status, why):
+    if status != 0:
+        raise RuntimeError(f"this command ended with status {status}; {why}")
+
+
+def _check_same(found, wanted, folder):
+    differing = [f"--{key} was {found.get(key)}" for key in wanted if found.get(key) != wanted[key]]
+    if differing:
+        raise ValueError(
+            f"{shown(folder)} holds a demo with other options ({', '.join(differing)}); give them "
+            "again, or another --output_folder, or remove the folder"
+        )
+
+
+def _lock(folder):
+    """A file that only one demo at a time can hold."""
+    file = open(folder / ".lock", "w")  # noqa: SIM115 (open as long as the demo runs)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        file.close()
+        raise RuntimeError(
+            f"another demo, or a training that one began, still works in {shown(folder)}; "
+            "let it end, or stop it"
+        ) from error
+    return file
+
+
+def _load():
+    """Load average of the last minute, None where there is no such thing."""
+    return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
+
+
+def _write_json(path, value):
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(partial, path)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
