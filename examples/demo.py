@@ -5,21 +5,28 @@ again goes on where the last one stopped; `make demo` runs this in the repositor
 """
 
 import argparse
+import csv
+import fcntl
 import json
+import os
 import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
-from demo_report import (
-    draw_pairs,
-    error_rate,
-    interval,
-    read_alignments,
-    voice_table,
+import numpy as np
+from demo_console import (
+    TrainingDisplay,
+    headline,
+    print_pairs,
+    print_result,
+    print_stages,
+    print_voices,
+    shown,
+    typed,
 )
-from demo_training import Display
 
 from data_prep.librispeech_prepare import prepare_librispeech
 from data_prep.spoken.voices import available_languages
@@ -33,7 +40,6 @@ ROOT = Path(__file__).resolve().parents[1]
 RECIPE = ROOT / "recipes" / "LibriSpeech" / "ASR"
 YAML = RECIPE / "hparams" / "CTC" / "conmamba_mini.yaml"
 TEST_SET = "test-spoken"
-PAIRS = 10
 # Shuffled transcripts move within groups of so many utterances of like length: a text then still
 # fits into its new audio's frames, and no utterance is lost for lack of them.
 SHUFFLE_GROUP = 50
@@ -160,6 +166,7 @@ class Demo:
         """Print and save what came out; returns a test file."""
         # slow to import, and a demo that fails at once should not wait for them
         from demo_report import make_report
+
         from inference.figures import learning_curve, spectrogram_with_alignment
         from inference.recognition import Recognizer
 

@@ -14,7 +14,8 @@ from inference.figures import read_epoch
 # Of a training's output: a progress bar, an epoch's figures, and the few lines worth passing on.
 BAR = re.compile(r"\d+%\|.*\|")
 EPOCH = re.compile(r"epoch: \d+, .* - train loss: .*")
-REMARK = re.compile(r"[\d,]+ parameters, .*|left out of training: .*|Loading a checkpoint .*")
+REMARK = re.compile(r"[\d,]+ parameters, .*|left out of training: .*|evaluating the average .*")
+RESUMED = re.compile(r"Loading a checkpoint .*")
 
 
 class TrainingDisplay:
@@ -65,6 +66,8 @@ class TrainingDisplay:
             self._show_epoch(read_epoch(epoch[0]))
         elif remark := REMARK.search(line):
             self._print(remark[0])
+        elif not self._header_shown and RESUMED.search(line):
+            self._print("going on from the last checkpoint")
 
     def _show_epoch(self, figures):
         now = time.monotonic()

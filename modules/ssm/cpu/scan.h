@@ -76,16 +76,4 @@ INLINE void chunk_rows(const scan_args *p, const view *v, int64_t item, int64_t 
         rows[s] = row_as_float(v, item, frame_of(p, length, first + s), p->states, room + s * p->states);
 }
 
-/* Ask for the next chunk's rows: their stride is often a power of two, with which the processor's own prefetch
- * does not reach the next row, and rows push each other out of the first cache. */
-INLINE void prefetch_chunk(const scan_args *p, const view *v, int64_t item, int64_t channel, int64_t count,
-                           int64_t length, int64_t first) {
-    int64_t last = first + FRAMES < length ? first + FRAMES : length, bytes = count * (int64_t)size_of(v->type);
-    if (!v->data) return;
-    for (int64_t step = first; step < last; step++) {
-        const char *row = at(v, item, frame_of(p, length, step), channel);
-        for (int64_t offset = 0; offset < bytes; offset += 64) __builtin_prefetch(row + offset, 0, 2);
-    }
-}
-
 #endif

@@ -77,8 +77,6 @@ static void forward_task(const scan_args *p, const room *r, int64_t item, int64_
         int count = length - first < FRAMES ? (int)(length - first) : FRAMES;
         chunk_rows(p, &p->B, item, length, first, count, r->B, B);
         chunk_rows(p, &p->C, item, length, first, count, r->C, C);
-        const view *inputs[] = {&p->u, &p->delta, &p->z, &p->out};
-        for (int i = 0; i < 4; i++) prefetch_chunk(p, inputs[i], item, channel, end - channel, length, first + FRAMES);
         for (int64_t v = 0; v < vectors; v++)
             forward_vector(p, r, v, item, channel + v * LANES, length, first, count, bounded, B, C);
     }
