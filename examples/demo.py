@@ -40,8 +40,8 @@ ROOT = Path(__file__).resolve().parents[1]
 RECIPE = ROOT / "recipes" / "LibriSpeech" / "ASR"
 YAML = RECIPE / "hparams" / "CTC" / "conmamba_mini.yaml"
 TEST_SET = "test-spoken"
-# Shuffled transcripts move within groups of so many utterances of like length: a text then still
-# fits into its new audio's frames, and no utterance is lost for lack of them.
+# Shuffled transcripts move within groups of about so many utterances of like length: a text then
+# still fits into its new audio's frames, and hardly an utterance is lost for lack of them.
 SHUFFLE_GROUP = 50
 
 
@@ -306,13 +306,12 @@ def shuffle_transcripts(manifest, target, seed):
     with open(manifest, newline="", encoding="utf-8") as file:
         rows = sorted(csv.DictReader(file), key=lambda row: (float(row["duration"]), row["ID"]))
     random = np.random.default_rng(seed)
-    for first in range(0, len(rows), SHUFFLE_GROUP):
-        group = rows[first : first + SHUFFLE_GROUP]
-        order = random.permutation(len(group))
+    groups = np.array_split(np.arange(len(rows)), max(1, len(rows) // SHUFFLE_GROUP))
+    for order in map(random.permutation, groups):
         # along a random cycle, so that no transcript stays where it was
-        texts = [group[index]["wrd"] for index in order]
+        texts = [rows[index]["wrd"] for index in order]
         for index, text in zip(np.roll(order, 1), texts, strict=True):
-            group[index]["wrd"] = text
+            rows[index]["wrd"] = text
     partial = target.with_suffix(".partial")
     with open(partial, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, rows[0])

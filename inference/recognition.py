@@ -157,9 +157,9 @@ def _beam_searcher(units, options):
 class Recognizer:
     """A trained recogniser.
 
-    An utterance is recognised as a whole, so that memory grows with its length: beside the model it
-    takes about 10 MB for each minute of audio with `conmamba_mini` and 60 MB with `conmamba_large`.
-    Cut recordings of hours into parts first.
+    An utterance is recognised as a whole, so that memory grows with its length: on the CPU about
+    100 MB for each minute of audio with `conmamba_mini` and 150 MB with `conmamba_large`, which for
+    an hour comes to 6 and 9 GB. Cut longer recordings into parts first.
 
     Arguments
     ---------

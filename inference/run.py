@@ -16,10 +16,14 @@ from speechbrain.utils.checkpoints import METAFNAME, Checkpointer, average_check
 
 OPTIONS_FILE = "hyperparams.yaml"
 # A class is built only if it is a network and both its name in the YAML and the module that defines
-# it begin like this. SpeechBrain as a whole would be too much: it also holds loaders that download.
+# it begin like this. Much of SpeechBrain would be too much: it holds networks that download code.
 ALLOWED = (
     "modules.",
-    "speechbrain.lobes.",
+    "speechbrain.lobes.features.",
+    "speechbrain.lobes.models.ECAPA_TDNN.",
+    "speechbrain.lobes.models.convolution.",
+    "speechbrain.lobes.models.dual_path.",
+    "speechbrain.lobes.models.transformer.",
     "speechbrain.nnet.",
     "speechbrain.processing.",
     "torch.nn.",
@@ -288,8 +292,8 @@ def _find_network(tag, target):
 
 def _refuse(tag):
     raise ValueError(
-        f"{tag} is refused: from a run only networks are built, of classes in {', '.join(ALLOWED)}; "
-        "get the run from a source that you trust, or remove what the tag adds"
+        f"{tag} is refused: loading a run builds networks and nothing else, of classes in "
+        f"{', '.join(prefix.rstrip('.') for prefix in ALLOWED)}; was the run made by this project?"
     )
 
 

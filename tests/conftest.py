@@ -20,8 +20,9 @@ def pytest_configure(config):
     workers = config.getoption("numprocesses", default=None)
     # Here, and torch imported after it, because OpenMP reads its variables once, when it is loaded.
     threads = os.environ.setdefault("OMP_NUM_THREADS", "1" if workers else "2")
-    # Threads that spin while they wait take the cores from the other workers.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    # Threads that spin for long while they wait take the cores from others; those that never spin
+    # wake up too late (a training step takes 1.7 times as long). So they spin for a moment.
+    os.environ.setdefault("GOMP_SPINCOUNT", "20000")
     os.environ.setdefault("MPLBACKEND", "Agg")
     # A test that asks a hub for a model has forgotten to make its own.
     os.environ.setdefault("HF_HUB_OFFLINE", "1")

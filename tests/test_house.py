@@ -35,7 +35,7 @@ MAY_IMPORT = {
     "data_prep": {"data_prep"},
     "inference": {"inference", "modules"},
     "serving": {"inference", "modules"},
-    "training": {"modules", "training"},
+    "training": {"inference", "modules", "training"},
     "recipes": {"data_prep", "inference", "modules", "training"},
 }
 

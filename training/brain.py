@@ -1,12 +1,11 @@
 """The Brain that every recipe's Brain extends: decay groups, clipping, exact resuming, averaged weights."""
 
 import logging
-from functools import partial
 
 import speechbrain as sb
 import torch
-from speechbrain.utils.checkpoints import average_checkpoints
 
+from inference.run import average_model, checkpoints_to_average
 from modules.ssm import parameter_groups
 from training.checkpoints import RandomState
 
@@ -116,11 +115,11 @@ class RecipeBrain(sb.Brain):
         """
         if self._averaged:
             return
-        wanted = {"min_key": self.selection_key} if self.hparams.checkpoint_choice == "best" else {}
-        checkpoints = self.checkpointer.find_checkpoints(
-            max_num_checkpoints=self.hparams.avg_checkpoints,
-            ckpt_predicate=lambda checkpoint: self.selection_key in checkpoint.meta,
-            **wanted,
+        checkpoints = checkpoints_to_average(
+            self.checkpointer,
+            self.hparams.checkpoint_choice,
+            self.hparams.avg_checkpoints,
+            self.selection_key,
         )
         if not checkpoints:
             raise SystemExit(
@@ -129,12 +128,7 @@ class RecipeBrain(sb.Brain):
             )
         with _one_error_for_another_model(self.checkpointer):
             self.checkpointer.load_checkpoint(checkpoints[0])
-            average = average_checkpoints(
-                checkpoints,
-                "model",
-                parameter_loader=partial(torch.load, weights_only=True),
-            )
-            self.hparams.model.load_state_dict(average, strict=True)
+            self.hparams.model.load_state_dict(average_model(checkpoints), strict=True)
         logger.info(
             "evaluating the average of %d checkpoint(s), epochs %s",
             len(checkpoints),

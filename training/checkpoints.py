@@ -11,17 +11,18 @@ import yaml
 from speechbrain.utils.checkpoints import (
     CKPT_PREFIX,
     METAFNAME,
-    Checkpointer,
     mark_as_loader,
     mark_as_saver,
     register_checkpoint_hooks,
 )
 from speechbrain.utils.distributed import get_rank, if_main_process
 
+from inference.run import CompleteCheckpoints, is_complete
+
 _PARTIAL = ".partial"
 
 
-class AtomicCheckpointer(Checkpointer):
+class AtomicCheckpointer(CompleteCheckpoints):
     """SpeechBrain's Checkpointer, with the meta file, which makes a folder a checkpoint, written last.
 
     A folder whose saving or deleting was cut short is never loaded, and is removed at the next start.
@@ -32,7 +33,7 @@ class AtomicCheckpointer(Checkpointer):
         super().__init__(*arguments, **options)
         if if_main_process():
             for folder in self.checkpoints_dir.glob(f"{CKPT_PREFIX}*"):
-                if folder.is_dir() and not self._complete(folder):
+                if folder.is_dir() and not is_complete(folder):
                     shutil.rmtree(folder)
 
     def save_checkpoint(self, *arguments, **options):
@@ -50,18 +51,6 @@ class AtomicCheckpointer(Checkpointer):
         return super()._save_checkpoint_metafile(
             fpath.with_name(fpath.name + _PARTIAL), meta_to_include or {}, end_of_epoch
         )
-
-    def _list_checkpoint_dirs(self):
-        return [folder for folder in super()._list_checkpoint_dirs() if self._complete(folder)]
-
-    @staticmethod
-    def _complete(folder):
-        """Whether the folder has its meta file and every file that the meta file names."""
-        meta_file = folder / METAFNAME
-        if not meta_file.exists():
-            return False
-        meta = yaml.safe_load(meta_file.read_text(encoding="utf-8"))
-        return all((folder / name).exists() for name in meta.get("files", ()))
 
 
 @partial(register_checkpoint_hooks, save_on_main_only=False)

@@ -2,7 +2,8 @@
 
 A grammar file holds rules (lists of phrases in which `{name}` stands for another rule) and word
 lists. A sentence's own letters decide its split, so that no test sentence is in any training set,
-whatever the seed or the size; the words are drawn least-used first, so that all of them soon occur.
+whatever the seed or the size. Words follow Zipf's law within their list, as words of a language do, and
+one in five is drawn least-used first, so that all of them soon occur.
 """
 
 import json
@@ -88,6 +89,12 @@ class SentenceSource:
     # other could block the draw.
     EXPLORATION = 0.2
 
+    # So often a word is drawn for being the least used of its list, and not by its rank.
+    COVERAGE = 0.2
+
+    # Mandelbrot's shift of Zipf's law: the word of rank r has the weight 1 / (r + shift).
+    ZIPF_SHIFT = 2.7
+
     def __init__(self, grammar, split, seed):
         self.grammar = grammar
         self.split = split
@@ -123,7 +130,11 @@ class SentenceSource:
 
     def _expand(self, rule, words):
         phrases = self.grammar.rules[rule]
-        if self._random.random() < self.EXPLORATION:
+        words_only = not any(SLOT.search(phrase) for phrase in phrases)
+        if words_only and self._random.random() >= self.COVERAGE:
+            weights = 1 / (np.arange(1, len(phrases) + 1) + self.ZIPF_SHIFT)
+            phrase = phrases[self._random.choice(len(phrases), p=weights / weights.sum())]
+        elif self._random.random() < self.EXPLORATION:
             phrase = phrases[self._random.integers(len(phrases))]
         else:
             used = np.array([self._used[rule, phrase] for phrase in phrases])

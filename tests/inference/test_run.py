@@ -8,6 +8,7 @@ import pytest
 import torch
 import yaml
 
+import modules.frontend
 from inference.run import load_run
 
 NETWORKS = ["compute_features", "normalize", "units_file"]
@@ -82,6 +83,10 @@ def test_networks_are_ready_to_use_and_share_what_the_yaml_shares(run):
     assert "no_such_key" not in options and "checkpointer" not in options
 
 
+class Outsider(torch.nn.Module):
+    """A network that is defined in none of the allowed packages."""
+
+
 @pytest.mark.parametrize(
     "tag",
     [
@@ -96,11 +101,15 @@ def test_networks_are_ready_to_use_and_share_what_the_yaml_shares(run):
         "!new:speechbrain.nnet.losses.torch.hub.HTTPError {}",
         "!name:speechbrain.utils.superpowers.run_shell {cmd: touch MARK}",
         "!new:torch.nn.Module.register_module {}",
+        "!new:speechbrain.lobes.models.huggingface_transformers.mert.MERT {source: a, save_path: b}",
+        # a network of another package, reached through one that is allowed
+        "!new:modules.frontend.Outsider {}",
         "!new:modules.no_such_file.Network {}",
     ],
 )
-def test_no_tag_but_that_of_a_network_is_obeyed(tag, run, tmp_path):
+def test_no_tag_but_that_of_a_network_is_obeyed(tag, run, tmp_path, monkeypatch):
     mark = tmp_path / "mark"
+    monkeypatch.setattr(modules.frontend, "Outsider", Outsider, raising=False)
     with_options(run, "mamba_config: ", "old_config: ")
     file = run / "hyperparams.yaml"
     file.write_text(file.read_text() + f"normalise_by: {tag.replace('MARK', str(mark))}\n")
