@@ -1,6 +1,7 @@
 """Reading audio of any format, rate and number of channels as one waveform at the model's rate."""
 
 import logging
+import multiprocessing
 from functools import cache
 from pathlib import Path
 
@@ -9,6 +10,10 @@ from speechbrain.dataio import audio_io
 from torchaudio.transforms import Resample
 
 logger = logging.getLogger(__name__)
+
+# rates that were warned about: shared with the forked workers of data loaders, which are made anew
+# every epoch
+_reported = multiprocessing.Array("l", 32)
 
 
 class AudioError(ValueError):
@@ -56,5 +61,10 @@ def load_audio(path, sample_rate):
 
 @cache
 def _resampler(rate, sample_rate):
-    logger.warning("audio at %d Hz is resampled to %d Hz", rate, sample_rate)
+    with _reported.get_lock():
+        rates = list(_reported)
+        if rate not in rates:
+            if 0 in rates:
+                _reported[rates.index(0)] = rate
+            logger.warning("audio at %d Hz is resampled to %d Hz", rate, sample_rate)
     return Resample(rate, sample_rate)

@@ -135,6 +135,9 @@ class CTCDecoder:
             relative = relative_lengths(frames, known.shape[1])
             best = ctc_greedy_decode(known, relative, blank_id=self.units.blank)
             return [self.units.decode(indices) for indices in best]
+        # start and end of a sentence are never targets, and have no text
+        known = known.clone()
+        known[..., list(self.units.control)] = -torch.inf
         # one utterance at a time and cut to its frames: the searcher rounds relative lengths down
         pairs = zip(known, frames, strict=True)
         return [self._search(item[None, :count])[0][0].text for item, count in pairs]
@@ -311,9 +314,8 @@ class Recognizer:
         """Log-probabilities (batch, time, units), their counts, and features (batch, frames, mels)."""
         samples = torch.tensor([len(waveform) for waveform in waveforms])
         wavs = torch.nn.utils.rnn.pad_sequence(waveforms, batch_first=True).to(self.device)
-        # float64, so that every count is found again, whatever the length
-        wav_lens = (samples.double() / wavs.shape[1]).to(self.device)
-        features, frames = self.compute_features(wavs, wav_lens)
+        wav_lens = (samples / wavs.shape[1]).to(self.device)
+        features, frames = self.compute_features(wavs, samples=samples)
         normalised = self.normalize(features, relative_lengths(frames, features.shape[1]))
         log_probs, out_frames, _ = self.model(normalised, frames, wav_lens)
         return log_probs, out_frames, features

@@ -2,7 +2,6 @@
 
 import os
 import tempfile
-from collections import Counter
 from pathlib import Path
 
 import sentencepiece
@@ -24,6 +23,8 @@ class Units:
     """
 
     blank = 0
+    # start and end of a sentence: published vocabularies count them, and CTC never emits them
+    control = (1, 2)
 
     def __init__(self, model_file):
         if not Path(model_file).is_file():
@@ -57,9 +58,8 @@ class Units:
         texts = [text for text in texts if text.strip()]
         if not texts:
             raise ValueError("there is no transcript to learn units from")
-        characters = Counter(
-            character for text in texts for character in text.replace(" ", "\u2581")
-        )
+        # SentencePiece marks the start of every text as that of a word, spaces or none
+        characters = {"\u2581"} | set("".join(texts).replace(" ", "\u2581"))
         least = len(characters) + 3
         if size < least:
             raise ValueError(
@@ -92,8 +92,14 @@ class Units:
                     f"{size} {kind} units can not be learnt from {len(texts)} transcripts: set "
                     f"another --output_neurons (SentencePiece says: {error})"
                 ) from error
+            units = cls(Path(folder) / "units.model")
+            lost = [text for text in texts if not units.spells(text)]
+            if lost:
+                raise ValueError(
+                    f"{len(lost)} of {len(texts)} transcripts can not be spelt, such as {lost[0]!r}"
+                )
             os.replace(Path(folder) / "units.model", model_file)
-        return cls(model_file)
+        return units
 
     def __len__(self):
         return self._processor.vocab_size()
@@ -105,6 +111,10 @@ class Units:
     def encode(self, text):
         """Unit numbers of a text; characters that training never saw are left out."""
         return [index for index in self._processor.encode(text) if index != self.blank]
+
+    def spells(self, text):
+        """Whether the units can write the text, every character of it."""
+        return self.decode(self.encode(text)) == " ".join(text.split())
 
     def decode(self, indices):
         """Text of unit numbers."""

@@ -63,15 +63,18 @@ class MaskedConvolutionModule(ConvolutionModule):
             raise ValueError(
                 "only a causal convolution module carries a state: build it with causal=True"
             )
-        out = self.bottleneck(self.layer_norm(x).transpose(1, 2))  # (batch, channels, time)
+        # the pointwise convolution as what it is, so that channels stay last all the way
+        pointwise = self.bottleneck[0]
+        out = F.linear(self.layer_norm(x), pointwise.weight.squeeze(-1), pointwise.bias)
+        out = F.glu(out, dim=-1)  # (batch, time, channels)
         if mask is not None:
-            out = out.masked_fill(mask.transpose(1, 2), 0.0)
+            out = out.masked_fill(mask, 0.0)
         new_state = None
         if dynchunktrain_config is not None:
-            out = self._chunked(out, dynchunktrain_config.chunk_size)
+            out = self._chunked(out.transpose(1, 2), dynchunktrain_config.chunk_size)
         elif self.causal:
             out, new_state = causal_conv1d(
-                out.transpose(1, 2),
+                out,
                 self.conv.weight,
                 self.conv.bias,
                 lengths=None if mask is None else (~mask).sum((1, 2)),
@@ -79,7 +82,10 @@ class MaskedConvolutionModule(ConvolutionModule):
                 return_last_state=True,
             )
         else:
-            out = self.conv(out).transpose(1, 2)
+            # symmetric: causal on an utterance that goes on for half a kernel of zeros
+            ahead = self.kernel_size - 1 - self.padding
+            out = causal_conv1d(F.pad(out, (0, 0, 0, ahead)), self.conv.weight, self.conv.bias)
+            out = out[:, ahead:]
         out = self.after_conv(out)
         if mask is not None:
             out = out.masked_fill(mask, 0.0)

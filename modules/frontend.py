@@ -37,22 +37,26 @@ class FilterbankFeatures(torch.nn.Module):
         self.fbank = Fbank(sample_rate=sample_rate, hop_length=hop_length, **fbank_options)
         self.hop = round(sample_rate / 1000.0 * hop_length)
 
-    def forward(self, wavs, wav_lens):
+    def forward(self, wavs, wav_lens=None, samples=None):
         """Compute features.
 
         Arguments
         ---------
         wavs : torch.Tensor
             (batch, samples); what stands behind an utterance's end does not matter.
-        wav_lens : torch.Tensor
+        wav_lens : torch.Tensor, optional
             (batch,) relative lengths.
+        samples : torch.Tensor, optional
+            (batch,) sample counts, instead of relative lengths and exact at any length.
 
         Returns
         -------
         (torch.Tensor, torch.Tensor)
             (batch, frames, n_mels), and the frame counts (batch,).
         """
-        samples = sample_counts(wav_lens.to(wavs.device), wavs.shape[1])
+        if samples is None:
+            samples = sample_counts(wav_lens, wavs.shape[1])
+        samples = samples.to(wavs.device)
         wavs = keep_valid(wavs, valid_frames(samples, wavs.shape[1], wavs.device))
         return self.fbank(wavs), fbank_frames(samples, self.hop)
 

@@ -4,6 +4,7 @@ import logging
 
 import speechbrain as sb
 import torch
+from speechbrain.utils.distributed import run_on_main
 
 from inference.run import average_model, checkpoints_to_average
 from modules.ssm import parameter_groups
@@ -32,6 +33,9 @@ class RecipeBrain(sb.Brain):
         if self.checkpointer is not None:
             self.checkpointer.add_recoverable("random_state", RandomState(), optional_load=True)
         self._averaged = False
+        self.skipped_steps = 0
+        # of the training loader; see on_stage_start
+        self.loader_generator = torch.Generator()
         self._clip_norm = None
         if self.hparams.fidelity == "corrected":
             # SpeechBrain clips the first parameter group only: all are clipped together as the optimiser steps
@@ -61,8 +65,14 @@ class RecipeBrain(sb.Brain):
 
     def on_fit_start(self):
         """Load the latest checkpoint, then set the first step's learning rate."""
+        if self.checkpointer is not None:
+            self.checkpointer.remove_incomplete()
         with _one_error_for_another_model(self.checkpointer):
             super().on_fit_start()
+        self._write_hyperparams()
+        if self._optimizer_step_limit_exceeded:
+            # a finished run that is started again has no epoch to add
+            self.hparams.epoch_counter.current = self.hparams.epoch_counter.limit
         schedule = getattr(self.hparams, "lr_annealing", None)
         if (
             schedule is not None
@@ -77,6 +87,31 @@ class RecipeBrain(sb.Brain):
         if should_step and getattr(self.hparams, "lr_annealing", None) is not None:
             self.hparams.lr_annealing(self.optimizer)
 
+    def on_stage_start(self, stage, epoch=None):
+        """Begin to count skipped steps, and seed the training loader's own generator.
+
+        Workers are seeded from that generator and not from the process's, which a resumed epoch would
+        otherwise advance once more than an uninterrupted one.
+        """
+        if stage == sb.Stage.TRAIN:
+            self.skipped_steps = 0
+            self.loader_generator.manual_seed(getattr(self.hparams, "seed", 0) + epoch)
+
+    def check_gradients(self):
+        """Drop a step whose gradients are not finite, and count it (``--skip_nonfinite_grads``)."""
+        parameters = [p for p in self.modules.parameters() if p.grad is not None]
+        if all(torch.isfinite(parameter.grad).all() for parameter in parameters):
+            return
+        self.skipped_steps += 1
+        for parameter in parameters:
+            parameter.grad = None
+
+    def _write_hyperparams(self):
+        """Put the options beside the checkpoints, now that they are known to fit them."""
+        write = getattr(self.hparams, "write_hyperparams", None)
+        if write is not None:
+            run_on_main(write)
+
     def plan_schedule(self, batches):
         """Tell a schedule that ends with the training how many steps that is, unless its YAML does.
 
@@ -88,10 +123,9 @@ class RecipeBrain(sb.Brain):
         schedule = self.hparams.lr_annealing
         if getattr(schedule, "total_steps", None) == 0:
             world = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
-            steps = (
-                -(-batches // (world * self.grad_accumulation_factor))
-                * self.hparams.number_of_epochs
-            )
+            # SpeechBrain begins to accumulate anew with every epoch: what is left over is dropped
+            an_epoch = max(1, -(-batches // world) // self.grad_accumulation_factor)
+            steps = an_epoch * self.hparams.number_of_epochs
             schedule.total_steps = min(steps, self.optimizer_step_limit or steps)
 
     def save_epoch(self, meta):
@@ -102,7 +136,8 @@ class RecipeBrain(sb.Brain):
             num_to_keep=self.hparams.avg_checkpoints,
             min_keys=[self.selection_key] if best else [],
             importance_keys=[],
-            ckpt_predicate=None,
+            # those saved within an epoch are not averaged: they must not push out one that is
+            ckpt_predicate=lambda checkpoint: self.selection_key in checkpoint.meta,
         )
 
     def on_evaluate_start(self, max_key=None, min_key=None):

@@ -15,7 +15,7 @@ from speechbrain.utils.checkpoints import (
     mark_as_saver,
     register_checkpoint_hooks,
 )
-from speechbrain.utils.distributed import get_rank, if_main_process
+from speechbrain.utils.distributed import ddp_barrier, get_rank, if_main_process
 
 from inference.run import CompleteCheckpoints, is_complete
 
@@ -25,12 +25,12 @@ _PARTIAL = ".partial"
 class AtomicCheckpointer(CompleteCheckpoints):
     """SpeechBrain's Checkpointer, with the meta file, which makes a folder a checkpoint, written last.
 
-    A folder whose saving or deleting was cut short is never loaded, and is removed at the next start.
+    A folder whose saving or deleting was cut short is never loaded, and is removed when training starts.
     Arguments are those of :class:`speechbrain.utils.checkpoints.Checkpointer`.
     """
 
-    def __init__(self, *arguments, **options):
-        super().__init__(*arguments, **options)
+    def remove_incomplete(self):
+        """Remove what a killed run left; only for a run about to train, since another may be saving."""
         if if_main_process():
             for folder in self.checkpoints_dir.glob(f"{CKPT_PREFIX}*"):
                 if folder.is_dir() and not is_complete(folder):
@@ -39,6 +39,8 @@ class AtomicCheckpointer(CompleteCheckpoints):
     def save_checkpoint(self, *arguments, **options):
         """Save; see SpeechBrain's method of the same name."""
         checkpoint = super().save_checkpoint(*arguments, **options)
+        # every process has written its files before the checkpoint counts
+        ddp_barrier()
         if checkpoint is not None:
             partial = checkpoint.path / (METAFNAME + _PARTIAL)
             meta = yaml.safe_load(partial.read_text(encoding="utf-8"))

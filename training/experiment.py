@@ -3,7 +3,9 @@
 import dataclasses
 import difflib
 import logging
+import os
 import sys
+from functools import partial
 from pathlib import Path
 
 import speechbrain as sb
@@ -59,13 +61,22 @@ def load_experiment(arguments=None):
         except ValueError as error:
             # an object refused its arguments: its own sentence says which
             raise SystemExit(f"{hparams_file}: {error.args[0]}") from error
-    sb.create_experiment_directory(
-        experiment_directory=hparams["output_folder"],
-        hyperparams_to_save=hparams_file,
-        overrides=overrides,
+    # the options are written when they are known to fit the checkpoints there: see RecipeBrain
+    hparams["write_hyperparams"] = partial(
+        _write_hyperparams, hparams_file, overrides, hparams["output_folder"]
     )
+    sb.create_experiment_directory(experiment_directory=hparams["output_folder"])
     logger.info("fidelity: %s (%s)", hparams["fidelity"], hparams_file)
     return hparams, run_opts
+
+
+def _write_hyperparams(hparams_file, overrides, folder):
+    """The YAML with its references resolved and the overrides in place, as SpeechBrain writes it."""
+    with open(hparams_file, encoding="utf-8") as file:
+        resolved = resolve_references(file, overrides).getvalue()
+    unfinished = Path(folder) / "hyperparams.yaml.partial"
+    unfinished.write_text(f"# made from {hparams_file}\n{resolved}", encoding="utf-8")
+    os.replace(unfinished, Path(folder) / "hyperparams.yaml")
 
 
 def _check_overrides(hparams_file, overrides):

@@ -17,7 +17,7 @@ def check_lengths(lengths, batch, time):
     ):
         raise ValueError(
             "lengths must be an integer tensor of frame counts; SpeechBrain's relative lengths are "
-            "turned into frames with modules.lengths.frame_counts"
+            "counted with modules.lengths (sample_counts, then fbank_frames and strided_frames)"
         )
     if lengths.shape != (batch,):
         raise ValueError(

@@ -44,7 +44,7 @@ def parameter_groups(modules, weight_decay):
             spare = (
                 parameter.dim() < 2
                 or leaf in _SPARED_NAMES
-                or leaf.endswith("bias")
+                or "bias" in leaf
                 or getattr(parameter, "_no_weight_decay", False)
             )
             (spared if spare else decayed).append(parameter)

@@ -7,6 +7,7 @@ import pytest
 import soundfile
 import torch
 import yaml
+from speechbrain.utils.run_opts import RunOptions
 
 from inference.units import Units
 from tests.asr.conftest import RECIPE
@@ -40,7 +41,6 @@ def test_every_option_can_be_overridden_from_the_command_line(path, tmp_path):
         "fidelity": "upstream",
         # these give sizes that must fit one another
         "n_mels": 80,
-        "subsampling": 4,
         "intermediate_layer": 1,
         "attention_type": "RoPEMHA",
         "kernel_size": 7,
@@ -77,10 +77,6 @@ def recipe(monkeypatch):
         sys.modules.pop(name, None)
 
 
-def wrong(data_folder=None, **options):
-    return {"data_folder": data_folder, **options}
-
-
 @pytest.mark.parametrize(
     "options, message",
     [
@@ -91,10 +87,13 @@ def wrong(data_folder=None, **options):
         ({"output_neurons": 12}, "set --output_neurons"),
         ({"token_type": "word"}, "token_type must be one of"),
         ({"sorting": "up"}, "--sorting must be"),
-        ({"test_decoding": "viterbi"}, "--test_decoding must be"),
-        ({"test_decoding": "beam", "beam_size": 0}, "--beam_size must be 1 or more"),
+        ({"test_decoding": "viterbi"}, "decoding must be greedy or beam"),
+        ({"test_decoding": "beam", "beam_size": 0}, "beam_size must be 1 or more"),
         ({"longest_utterance": 0.2}, "no training utterance is left"),
-        ({"train_manifest": "{tmp}/none.csv"}, "needs --valid_manifest"),
+        ({"train_manifest": "{tmp}/none.csv"}, "needs both --train_manifest and --valid_manifest"),
+        ({"dev_splits": "[]"}, "at least one of --train_splits and one of --dev_splits"),
+        ({"skip_train": True, "test_splits": "null"}, "nothing to test"),
+        ({"skip_train": True, "test_splits": "test-spoken"}, "units.model: no such file"),
         ({"train_manifest": "{tmp}/none.csv", "valid_manifest": "{tmp}/n.csv"}, "none.csv"),
         ({"precision": "fp32", "intermediate_layer": 9}, "intermediate_layer must be"),
     ],
@@ -112,6 +111,65 @@ def test_a_wrong_option_gets_one_sentence(options, message, recipe, spoken, tmp_
     monkeypatch.setattr(sys, "argv", arguments)
     with pytest.raises(SystemExit, match=message):
         recipe.main()
+
+
+def test_splits_may_be_plain_names_and_units_never_change_under_a_trained_run(
+    recipe, spoken, tmp_path, monkeypatch
+):
+    def run(**options):
+        options = {"data_folder": spoken, "output_folder": tmp_path / "run"} | options
+        arguments = ["train_CTC.py", str(FOLDER / "conmamba_debug.yaml"), "--noprogressbar"]
+        for key, value in options.items():
+            arguments += [f"--{key}", str(value)]
+        monkeypatch.setattr(sys, "argv", arguments)
+        recipe.main()
+
+    names = {
+        "train_splits": "train-spoken",
+        "dev_splits": "dev-spoken",
+        "test_splits": "test-spoken",
+    }
+    run(**names, optimizer_step_limit=1)
+    assert (tmp_path / "run" / "wer_test-spoken.txt").exists()
+    options = (tmp_path / "run" / "hyperparams.yaml").read_text()
+    saved = sorted((tmp_path / "run" / "save").glob("CKPT*"))
+    # a finished run gains nothing by being started again, and testing needs no training speech
+    run(**names, optimizer_step_limit=1)
+    run(**names | {"train_splits": "not-there"}, skip_train=True)
+    assert sorted((tmp_path / "run" / "save").glob("CKPT*")) == saved
+    with pytest.raises(SystemExit, match="learnt with another token_type"):
+        run(**names, token_type="bpe", output_neurons=35)
+    with pytest.raises(SystemExit, match="of another model"):
+        run(**names, d_model=24)
+    assert (tmp_path / "run" / "hyperparams.yaml").read_text() == options
+
+
+def test_no_option_is_without_effect():
+    """Every plain key is referred to in its YAML, read by a script, or an option of SpeechBrain's."""
+    scripts = "".join(
+        path.read_text(encoding="utf-8")
+        for folder in (RECIPE, RECIPE.parents[2] / "training", RECIPE.parents[2] / "inference")
+        for path in folder.glob("*.py")
+    )
+    for path in YAMLS:
+        text = path.read_text(encoding="utf-8")
+        for key, _ in plain_options(path):
+            read = f'"{key}"' in scripts or f"hparams.{key}" in scripts
+            assert f"<{key}>" in text or read or key in RunOptions.__dataclass_fields__, (path, key)
+
+
+def test_fixed_structure_is_the_same_in_every_conmamba_yaml():
+    """What stands under `objects` differs by the schedule and the optimiser's epsilon only."""
+    kept = set()
+    for path in YAMLS:
+        if path.stem.startswith("conmamba"):
+            text = path.read_text(encoding="utf-8").partition("# --- objects")[2]
+            before, _, after = text.partition("lr_annealing: !new")
+            after = after.partition("epoch_counter: !new")[2]
+            own = ("    eps: ", "    fused: ")
+            lines = [line for line in (before + after).splitlines() if not line.startswith(own)]
+            kept.add("\n".join(lines))
+    assert len(kept) == 1
 
 
 def test_bad_utterances_are_counted_listed_and_left_out(recipe, spoken, tmp_path, monkeypatch):
@@ -140,6 +198,9 @@ def test_units_learn_characters_exactly_and_leave_unknown_ones_out(tmp_path):
     units = Units.train(["AB BA", "ＡＢ é"], tmp_path / "units.model", "char", 20)
     assert units.decode(units.encode("AB ＡＢ é")) == "AB ＡＢ é"  # no Unicode normalisation
     assert units.encode("AXB") == units.encode("AB") and len(units) == 3 + 6
+    assert units.spells("AB") and not units.spells("AXB")
+    unspaced = Units.train(["你好", "世界好"], tmp_path / "units.model", "char", 20)
+    assert unspaced.decode(unspaced.encode("世界")) == "世界"
     assert [p.name for p in tmp_path.iterdir()] == ["units.model"]
     with pytest.raises(FileNotFoundError, match="no such file"):
         Units(tmp_path / "none.model")

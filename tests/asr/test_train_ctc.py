@@ -93,6 +93,10 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(train_ctc, spoken, tmp_pa
     assert "Loading a checkpoint" in done.output and not torn.exists()
     assert (tmp_path / "run" / "results.json").exists()
     assert not list((tmp_path / "run").rglob("*.partial"))
+    whole = train_ctc("conmamba_debug", **options | {"output_folder": tmp_path / "whole"})
+    assert whole.returncode == 0
+    interrupted, uninterrupted = weights(tmp_path / "run"), weights(tmp_path / "whole")
+    assert all(torch.equal(interrupted[k], v) for k, v in uninterrupted.items())
 
 
 @pytest.mark.slow

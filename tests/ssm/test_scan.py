@@ -327,6 +327,22 @@ def test_composition_around_a_kernel_without_lengths_or_direction_is_exact(ragge
         through(**make_inputs(3, 11, 4, 8, torch.float32))
 
 
+@pytest.mark.parametrize("softplus", [True, False])
+def test_composition_around_a_kernel_keeps_the_step_in_float32(softplus):
+    inputs = make_inputs(2, 200, 4, 8, torch.float32, given_state=False)
+    half = {
+        k: v.detach().bfloat16() if k in ("u", "delta", "B", "C", "z") else v
+        for k, v in inputs.items()
+    }
+    if not softplus:
+        half["delta"], half["delta_bias"] = half["delta"].abs() * 0.1, half["delta_bias"].abs()
+    lengths = torch.tensor([200, 150])
+    options = {"delta_softplus": softplus, "lengths": lengths}
+    _, expected = selective_scan_naive(**half, **options)
+    _, state = scan_channel_major(selective_scan_ref, **half, **options)
+    assert (state - expected).abs().max() < 1e-5 * expected.abs().max()
+
+
 MEMORY = """
 import torch
 torch.set_num_threads(2)

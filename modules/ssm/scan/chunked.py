@@ -50,7 +50,10 @@ def selective_scan_chunked(
     if frames is None:
         frames, rows = _plan(u, A)
     tensors = (u, delta, A, B, C, D, z, delta_bias, initial_state)
-    return _ChunkedScan.apply(*tensors, delta_softplus, valid, reverse, max(1, frames), rows or 1)
+    # inside the Function gradients are off, whatever the caller's mode
+    keep = torch.is_grad_enabled()
+    options = (delta_softplus, valid, reverse, max(1, frames), rows or 1, keep)
+    return _ChunkedScan.apply(*tensors, *options)
 
 
 def _plan(u, A):
@@ -85,6 +88,7 @@ class _ChunkedScan(torch.autograd.Function):
         reverse,
         frames,
         rows,
+        keep,
     ):
         dtype = compute_dtype(u, delta, A, B, C, D, z, delta_bias, initial_state)
         inputs = (u, delta, A, B, C, D, z, delta_bias)
@@ -95,7 +99,7 @@ class _ChunkedScan(torch.autograd.Function):
             else initial_state.to(dtype, copy=True)
         )
         out = torch.empty_like(u, memory_format=torch.contiguous_format)
-        keep = any(ctx.needs_input_grad)
+        keep = keep and any(ctx.needs_input_grad)
         starts = state.new_empty(len(bounds) if keep else 0, *state.shape)
         work = _workspace(state, bounds, buffers=2)
         with torch.autocast(u.device.type, enabled=False):
@@ -140,7 +144,7 @@ class _ChunkedScan(torch.autograd.Function):
             if tensor is not None:
                 grads[name] = grads[name].to(tensor.dtype)
         grad_initial = None if ctx.initial_dtype is None else carry.to(ctx.initial_dtype)
-        return *grads.values(), grad_initial, None, None, None, None, None
+        return *grads.values(), grad_initial, None, None, None, None, None, None
 
 
 class _Chunk:

@@ -5,26 +5,31 @@ the state as it is, so padding can be run through, and a reversed scan is the sc
 frames. An initial state can not be composed and is refused.
 """
 
-import importlib.util
+import importlib
 from functools import cache
 
 import torch
-from torch.nn import functional as F
 
 from modules.ssm.lengths import keep_valid, valid_frames
 
 
 @cache
-def _installed():
-    return importlib.util.find_spec("mamba_ssm") is not None
+def _kernel():
+    """The package's function, or why it can not be had: an installed one may lack its CUDA part."""
+    try:
+        return importlib.import_module("mamba_ssm.ops.selective_scan_interface").selective_scan_fn
+    except (ImportError, OSError, AttributeError) as error:
+        if getattr(error, "name", None) == "mamba_ssm":
+            return "the package mamba_ssm is not installed (see requirements-cuda.txt)"
+        return f"the package mamba_ssm can not be used ({error})"
 
 
 def mamba_ssm_refusal(u, A, lengths=None, initial_state=None):
     """Why these tensors can not go to ``mamba_ssm``, or ``None``."""
     if u.device.type != "cuda":
         return f"mamba_ssm runs on CUDA only, and the tensors are on {u.device.type}"
-    if not _installed():
-        return "the package mamba_ssm is not installed (see requirements-cuda.txt)"
+    if isinstance(_kernel(), str):
+        return _kernel()
     if initial_state is not None:
         return "mamba_ssm takes no initial state"
     if u.dtype == torch.float64:
@@ -34,9 +39,7 @@ def mamba_ssm_refusal(u, A, lengths=None, initial_state=None):
 
 def selective_scan_mamba_ssm(*args, **kwargs):
     """Selective scan by ``mamba_ssm``; arguments as in :func:`selective_scan_naive`."""
-    from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
-
-    return scan_channel_major(selective_scan_fn, *args, **kwargs)
+    return scan_channel_major(_kernel(), *args, **kwargs)
 
 
 def scan_channel_major(
@@ -65,11 +68,17 @@ def scan_channel_major(
     if initial_state is not None:
         raise ValueError("mamba_ssm takes no initial state; use backend='auto'")
     valid = valid_frames(lengths, u.shape[1], u.device)
+    dtype = u.dtype
     if valid is not None:
-        dt = delta.float() if delta_bias is None else delta.float() + delta_bias.float()
-        delta = (F.softplus(dt) if delta_softplus else dt).to(delta.dtype)
-        delta_bias, delta_softplus = None, False
-        u, delta, B, C, z = (keep_valid(t, valid) for t in (u, delta, B, C, z))
+        u, B, C, z = (keep_valid(t, valid) for t in (u, B, C, z))
+        # what the kernel, in float32, makes a step of exactly 0 on invalid frames
+        if delta_softplus:
+            delta = delta.masked_fill(~valid.unsqueeze(-1), -1e4)
+        else:
+            if delta_bias is not None:
+                # no padding of a half-precision delta cancels the bias exactly
+                u, delta, delta_bias = u.float(), delta.float() + delta_bias.float(), None
+            delta = keep_valid(delta, valid)
 
     def channel_major(x):
         if x is None:
@@ -88,5 +97,5 @@ def scan_channel_major(
         delta_softplus,
         return_last_state=True,
     )
-    out = out.transpose(1, 2)
+    out = out.transpose(1, 2).to(dtype)
     return keep_valid(out.flip(1) if reverse else out, valid), last_state

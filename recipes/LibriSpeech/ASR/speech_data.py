@@ -3,8 +3,12 @@
 The corpus is LibriSpeech, anything in its layout, or one's own speech by manifests.
 """
 
+import hashlib
 import itertools
+import json
 import logging
+import math
+import os
 from pathlib import Path
 
 import speechbrain as sb
@@ -26,12 +30,18 @@ from inference.units import Units
 logger = logging.getLogger(__name__)
 
 
-def prepare_manifests(hparams):
+def prepare_manifests(hparams, training=True):
     """Write the manifests into the output folder and return where they are.
+
+    Arguments
+    ---------
+    hparams : dict
+    training : bool
+        Whether training and validation speech are wanted, or only the test sets.
 
     Returns
     -------
-    (str, str, dict)
+    (str or None, str or None, dict)
         The training and the validation manifest, and one manifest a test set by name.
 
     Raises
@@ -40,48 +50,65 @@ def prepare_manifests(hparams):
         With one message, if neither a corpus nor manifests are given, or what is given can not be used.
     """
     try:
-        if hparams["train_manifest"]:
-            return _own_manifests(hparams)
+        if hparams["train_manifest"] or hparams["test_manifests"]:
+            return _own_manifests(hparams, training)
         if not hparams["data_folder"]:
             raise ValueError(
                 "give --data_folder (LibriSpeech or its layout), or --train_manifest for one's own speech"
             )
-        return _librispeech_manifests(hparams)
+        return _librispeech_manifests(hparams, training)
     except (OSError, ValueError) as error:
         raise SystemExit(str(error)) from error
 
 
-def _librispeech_manifests(hparams):
+def _as_list(value):
+    """A YAML option that may be a name, a list of names or nothing."""
+    return [value] if isinstance(value, str) else list(value or [])
+
+
+def _librispeech_manifests(hparams, training):
     folder = Path(hparams["output_folder"])
+    train, dev, test = (_as_list(hparams[f"{kind}_splits"]) for kind in ("train", "dev", "test"))
+    if training and not (train and dev):
+        raise ValueError("training needs at least one of --train_splits and one of --dev_splits")
+    if not training:
+        train, dev = [], []
+        if not test:
+            raise ValueError("there is nothing to test: name --test_splits")
+    options = {"tr_splits": train, "dev_splits": dev, "te_splits": test}
+    if training:
+        options |= {"merge_lst": train, "merge_name": "train.csv"}
     run_on_main(
         prepare_librispeech,
         kwargs={
             "data_folder": hparams["data_folder"],
             "save_folder": str(folder),
-            "tr_splits": hparams["train_splits"],
-            "dev_splits": hparams["dev_splits"],
-            "te_splits": hparams["test_splits"],
-            "merge_lst": hparams["train_splits"],
-            "merge_name": "train.csv",
             "skip_prep": hparams["skip_prep"],
+            **options,
         },
     )
-    if len(hparams["dev_splits"]) > 1:
-        logger.warning("validation uses the first of dev_splits only: %s", hparams["dev_splits"][0])
-    tests = {split: str(folder / f"{split}.csv") for split in hparams["test_splits"]}
-    return str(folder / "train.csv"), str(folder / f"{hparams['dev_splits'][0]}.csv"), tests
+    if len(dev) > 1:
+        logger.warning("validation uses the first of dev_splits only: %s", dev[0])
+    tests = {split: str(folder / f"{split}.csv") for split in test}
+    return (
+        (str(folder / "train.csv"), str(folder / f"{dev[0]}.csv"), tests)
+        if training
+        else (None, None, tests)
+    )
 
 
-def _own_manifests(hparams):
-    if not hparams["valid_manifest"]:
-        raise ValueError(
-            "--train_manifest needs --valid_manifest beside it: utterances that are not trained on"
-        )
-    tests = hparams["test_manifests"] or []
-    named = {"train": hparams["train_manifest"], "valid": hparams["valid_manifest"]}
-    for path in [tests] if isinstance(tests, str) else tests:
+def _own_manifests(hparams, training):
+    named = {}
+    if training:
+        if not (hparams["train_manifest"] and hparams["valid_manifest"]):
+            raise ValueError(
+                "training on manifests needs both --train_manifest and --valid_manifest, "
+                "the second with utterances that are not trained on"
+            )
+        named = {"train": hparams["train_manifest"], "valid": hparams["valid_manifest"]}
+    for path in _as_list(hparams["test_manifests"]):
         name = Path(path).stem
-        while name in named:
+        while name in {"train", "valid", *named}:
             name = f"test-{name}"
         named[name] = path
     written = {}
@@ -89,31 +116,52 @@ def _own_manifests(hparams):
         options = {"manifest": path, "save_folder": hparams["output_folder"], "name": name}
         run_on_main(prepare_manifest, kwargs=options | {"skip_prep": hparams["skip_prep"]})
         written[name] = str(Path(hparams["output_folder"]) / f"{name}.csv")
-    return written.pop("train"), written.pop("valid"), written
+    return written.pop("train", None), written.pop("valid", None), written
 
 
-def prepare_units(hparams, train_manifest):
-    """Learn the units from the training transcripts, or load those that an earlier start of this run learnt.
+def prepare_units(hparams, train_manifest=None):
+    """Learn the units from the training transcripts, or load those that this run has learnt.
 
     Raises
     ------
     SystemExit
-        With one message, if the units do not fit the transcripts or the output layer.
+        With one message, if the units do not fit the transcripts or the output layer, or a trained run's
+        units would change under it.
     """
-    model_file = Path(hparams["units_file"])
-    kind, size = hparams["token_type"], hparams["output_neurons"]
     try:
-        if not model_file.is_file():
-            texts = [row["wrd"] for row in sb.dataio.dataio.load_data_csv(train_manifest).values()]
-            run_on_main(Units.train, args=(texts, model_file, kind, size))
-        units = Units(model_file)
-        if len(units) > size:
+        if train_manifest is not None:
+            run_on_main(_learn_units, args=(hparams, train_manifest))
+        units = Units(hparams["units_file"])
+        if len(units) > hparams["output_neurons"]:
             raise ValueError(
-                f"{model_file}: holds {len(units)} units, but output_neurons is {size}"
+                f"{hparams['units_file']}: holds {len(units)} units, but output_neurons is "
+                f"{hparams['output_neurons']}"
             )
     except (OSError, ValueError) as error:
         raise SystemExit(str(error)) from error
     return units
+
+
+def _learn_units(hparams, train_manifest):
+    model_file = Path(hparams["units_file"])
+    record_file = model_file.with_suffix(".json")
+    kind, size = hparams["token_type"], hparams["output_neurons"]
+    texts = [row["wrd"] for row in sb.dataio.dataio.load_data_csv(train_manifest).values()]
+    digest = hashlib.sha256("\n".join(sorted(texts)).encode()).hexdigest()
+    # the size of a set of characters follows from the text
+    record = {"token_type": kind, "size": None if kind == "char" else size, "transcripts": digest}
+    if model_file.is_file() and record_file.is_file():
+        if json.loads(record_file.read_text(encoding="utf-8")) == record:
+            return
+        if any(model_file.parent.glob("CKPT*")):
+            raise ValueError(
+                f"{model_file} was learnt with another token_type, number of units or other transcripts than "
+                "these, and a model was trained on it: give another --output_folder"
+            )
+    Units.train(texts, model_file, kind, size)
+    partial = record_file.with_suffix(".partial")
+    partial.write_text(json.dumps(record), encoding="utf-8")
+    os.replace(partial, record_file)
 
 
 def make_datasets(hparams, units, train_manifest, valid_manifest, test_manifests):
@@ -124,11 +172,24 @@ def make_datasets(hparams, units, train_manifest, valid_manifest, test_manifests
 
     Returns
     -------
-    (DynamicItemDataset, DynamicItemDataset, dict)
-        Training, validation, and the test sets by name.
+    (DynamicItemDataset or None, DynamicItemDataset or None, dict)
+        Training, validation (none without their manifests), and the test sets by name.
     """
-    train = DynamicItemDataset.from_csv(train_manifest)
-    train = _within_limits(train, units, hparams)
+    if train_manifest is not None:
+        train, valid = _training_sets(hparams, units, train_manifest, valid_manifest)
+    else:
+        train = valid = None
+    tests = {
+        name: DynamicItemDataset.from_csv(path).filtered_sorted(sort_key="duration")
+        for name, path in test_manifests.items()
+    }
+    heard = [dataset for dataset in (valid, *tests.values()) if dataset is not None]
+    _add_pipelines(hparams, units, [train] if train is not None else [], heard)
+    return train, valid, tests
+
+
+def _training_sets(hparams, units, train_manifest, valid_manifest):
+    train = _within_limits(DynamicItemDataset.from_csv(train_manifest), units, hparams)
     if hparams["sorting"] in ("ascending", "descending"):
         train = train.filtered_sorted(
             sort_key="duration", reverse=hparams["sorting"] == "descending"
@@ -138,11 +199,11 @@ def make_datasets(hparams, units, train_manifest, valid_manifest, test_manifests
             f"--sorting must be random, ascending or descending; got {hparams['sorting']!r}"
         )
     valid = DynamicItemDataset.from_csv(valid_manifest).filtered_sorted(sort_key="duration")
-    tests = {
-        name: DynamicItemDataset.from_csv(path).filtered_sorted(sort_key="duration")
-        for name, path in test_manifests.items()
-    }
+    return train, valid
 
+
+def _add_pipelines(hparams, units, trained, heard):
+    """Audio and text of the data sets that are trained on, and of those that are only listened to."""
     rate = hparams["sample_rate"]
     perturb = hparams["speed_perturb"]
 
@@ -163,19 +224,18 @@ def make_datasets(hparams, units, train_manifest, valid_manifest, test_manifests
     def encode(wrd):
         return torch.tensor(units.encode(wrd), dtype=torch.long)
 
-    add_dynamic_item([train], read_and_perturb)
-    add_dynamic_item([valid, *tests.values()], read)
-    everything = [train, valid, *tests.values()]
-    add_dynamic_item(everything, encode)
-    set_output_keys(everything, ["id", "sig", "wrd", "spk_id", "tokens"])
-    return train, valid, tests
+    add_dynamic_item(trained, read_and_perturb)
+    add_dynamic_item(heard, read)
+    add_dynamic_item(trained + heard, encode)
+    set_output_keys(trained + heard, ["id", "sig", "wrd", "spk_id", "tokens"])
 
 
 def _within_limits(train, units, hparams):
     shortest, longest = hparams["shortest_utterance"], hparams["longest_utterance"]
     # frames after subsampling; speed perturbation shortens, and CTC needs a blank between equal neighbours
     fastest = max(hparams["speed_changes"]) / 100 if hparams["speed_perturb"] is not None else 1.0
-    frames_a_second = 1000 / (hparams["hop_length"] * hparams["subsampling"]) / fastest
+    subsampling = math.prod(hparams["CNN"].strides)
+    frames_a_second = 1000 / (hparams["hop_length"] * subsampling) / fastest
     kept, reasons = [], {"too short": 0, "too long": 0, "more text than frames": 0}
     for index in train.data_ids:
         item = train.data[index]

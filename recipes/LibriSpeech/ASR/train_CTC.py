@@ -13,9 +13,9 @@ import time
 
 import speechbrain as sb
 from speech_data import loader_options, make_datasets, prepare_manifests, prepare_units
-from speechbrain.decoders.ctc import CTCBeamSearcher
 from speechbrain.utils.distributed import if_main_process
 
+from inference.recognition import BEAM_OPTIONS, CTCDecoder
 from modules.lengths import relative_lengths
 from training.brain import RecipeBrain
 from training.experiment import count_parameters, load_experiment
@@ -42,30 +42,10 @@ class ASR(RecipeBrain):
         log_probs, frames, intermediate = self.modules.model(features, frames, wav_lens)
         hypotheses = None
         if stage == sb.Stage.VALID:
-            hypotheses = self.greedy(log_probs, frames)
+            hypotheses = self.decode_valid(log_probs, frames)
         elif stage == sb.Stage.TEST:
-            hypotheses = self.search(log_probs, frames)
+            hypotheses = self.decode_test(log_probs, frames)
         return log_probs, frames, intermediate, hypotheses
-
-    def greedy(self, log_probs, frames):
-        """The text of the most probable unit of every frame."""
-        relative = relative_lengths(frames, log_probs.shape[1])
-        # the output layer may be wider than the units are many
-        known = log_probs[..., : len(self.units)]
-        best = sb.decoders.ctc_greedy_decode(known, relative, blank_id=self.units.blank)
-        return [self.units.decode(units) for units in best]
-
-    def search(self, log_probs, frames):
-        """The text of each utterance by ``test_decoding``: the same as in validation, or beam search."""
-        if self.searcher is None:
-            return self.greedy(log_probs, frames)
-        # one utterance at a time and cut to its frames: the searcher would round relative lengths down
-        labels = len(self.units)
-        found = [
-            self.searcher(item[None, :count, :labels])
-            for item, count in zip(log_probs, frames, strict=True)
-        ]
-        return [beams[0][0].text for beams in found]
 
     def compute_objectives(self, predictions, batch, stage):
         """The CTC loss, with the intermediate layer's mixed in while training; error rates otherwise."""
@@ -94,6 +74,7 @@ class ASR(RecipeBrain):
 
     def on_stage_start(self, stage, epoch=None):
         """Begin counting errors and time."""
+        super().on_stage_start(stage, epoch)
         self.stage_began, self.seconds_of_audio = time.monotonic(), 0.0
         if stage != sb.Stage.TRAIN:
             self.wer_metric = sb.utils.metric_stats.ErrorRateStats()
@@ -104,7 +85,7 @@ class ASR(RecipeBrain):
         seconds = time.monotonic() - self.stage_began
         stats = {"loss": stage_loss}
         if stage == sb.Stage.TRAIN:
-            self.train_stats = stats | {"seconds": seconds}
+            self.train_stats = stats | {"seconds": seconds, "skipped steps": self.skipped_steps}
             return
         stats["WER"] = self.wer_metric.summarize("error_rate")
         stats["CER"] = self.cer_metric.summarize("error_rate")
@@ -127,38 +108,24 @@ class ASR(RecipeBrain):
             record_result(self, self.test_name, stats | {"utterances": len(self.wer_metric.ids)})
 
 
-def make_searcher(hparams, units):
-    """SpeechBrain's CTC beam searcher with an optional n-gram, or ``None`` for greedy decoding."""
-    if hparams["test_decoding"] not in ("greedy", "beam"):
-        raise SystemExit(
-            f"--test_decoding must be greedy or beam; got {hparams['test_decoding']!r}"
+def make_decoder(hparams, units):
+    """The decoder of the test sets, as the options say."""
+    try:
+        return CTCDecoder(
+            units, hparams["test_decoding"], **{key: hparams[key] for key in BEAM_OPTIONS}
         )
-    if hparams["test_decoding"] == "greedy":
-        return None
-    if hparams["beam_size"] < 1:
-        raise SystemExit(f"--beam_size must be 1 or more; got {hparams['beam_size']}")
-    return CTCBeamSearcher(
-        blank_index=units.blank,
-        vocab_list=units.labels(),
-        kenlm_model_path=hparams["ngram_lm"],
-        alpha=hparams["ngram_weight"],
-        beta=hparams["word_bonus"],
-        beam_size=hparams["beam_size"],
-        beam_prune_logp=hparams["beam_prune_logp"],
-        token_prune_min_logp=hparams["token_prune_min_logp"],
-        prune_history=hparams["prune_history"],
-    )
+    except (OSError, RuntimeError, ValueError) as error:
+        raise SystemExit(f"--test_decoding {hparams['test_decoding']}: {error}") from error
 
 
 def main():
     """Prepare, train, average, test."""
     hparams, run_opts = load_experiment()
-    train_manifest, valid_manifest, test_manifests = prepare_manifests(hparams)
-    units = prepare_units(hparams, train_manifest)
-    train, valid, tests = make_datasets(
-        hparams, units, train_manifest, valid_manifest, test_manifests
-    )
-    searcher = make_searcher(hparams, units)
+    training = not (hparams["skip_train"] or run_opts.test_only)
+    manifests = prepare_manifests(hparams, training)
+    units = prepare_units(hparams, manifests[0])
+    train, valid, tests = make_datasets(hparams, units, *manifests)
+    decoder = make_decoder(hparams, units)
 
     brain = ASR(
         modules=hparams["modules"],
@@ -167,7 +134,8 @@ def main():
         run_opts=run_opts,
         checkpointer=hparams["checkpointer"],
     )
-    brain.units, brain.searcher = units, searcher
+    # validation runs every epoch, so it takes the fast way
+    brain.decode_valid, brain.decode_test = CTCDecoder(units), decoder
     brain.train_logger = TrainLoggers(
         hparams["train_log"],
         tensorboard_folder=f"{hparams['output_folder']}/tensorboard"
@@ -175,14 +143,12 @@ def main():
         else None,
         wandb=hparams["wandb_options"] if hparams["use_wandb"] else None,
     )
-    logger.info(
-        "%s parameters, %d utterances to train on",
-        f"{count_parameters(hparams['model']):,}",
-        len(train),
-    )
+    logger.info("%s parameters", f"{count_parameters(hparams['model']):,}")
 
-    if not (hparams["skip_train"] or brain.test_only):
+    if training:
+        logger.info("%d utterances to train on, %d to validate", len(train), len(valid))
         train_options, valid_options, brain.train_sampler = loader_options(hparams, train, valid)
+        train_options["generator"] = brain.loader_generator
         brain.plan_schedule(
             len(train_options.get("batch_sampler", range(-(-len(train) // hparams["batch_size"]))))
         )
