@@ -32,7 +32,7 @@ from data_prep.librispeech_prepare import prepare_librispeech
 from data_prep.spoken.voices import available_languages
 
 HOURS = 3.0
-EPOCHS = 4
+EPOCHS = 5
 TEST_MINUTES = 8.0
 SEED = 1
 
