@@ -31,7 +31,7 @@ from demo_console import (
 from data_prep.librispeech_prepare import prepare_librispeech
 from data_prep.spoken.voices import available_languages
 
-HOURS = 3.0
+HOURS = 2.5
 EPOCHS = 5
 TEST_MINUTES = 8.0
 SEED = 1
