@@ -93,6 +93,7 @@ def recipe(monkeypatch):
         ({"train_manifest": "{tmp}/none.csv"}, "needs both --train_manifest and --valid_manifest"),
         ({"dev_splits": "[]"}, "at least one of --train_splits and one of --dev_splits"),
         ({"skip_train": True, "test_splits": "null"}, "nothing to test"),
+        ({"skip_prep": True}, "no such manifest; run once without --skip_prep"),
         ({"skip_train": True, "test_splits": "test-spoken"}, "units.model: no such file"),
         ({"train_manifest": "{tmp}/none.csv", "valid_manifest": "{tmp}/n.csv"}, "none.csv"),
         ({"precision": "fp32", "intermediate_layer": 9}, "intermediate_layer must be"),

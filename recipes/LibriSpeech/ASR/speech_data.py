@@ -51,12 +51,17 @@ def prepare_manifests(hparams, training=True):
     """
     try:
         if hparams["train_manifest"] or hparams["test_manifests"]:
-            return _own_manifests(hparams, training)
-        if not hparams["data_folder"]:
+            train, valid, tests = _own_manifests(hparams, training)
+        elif hparams["data_folder"]:
+            train, valid, tests = _librispeech_manifests(hparams, training)
+        else:
             raise ValueError(
                 "give --data_folder (LibriSpeech or its layout), or --train_manifest for one's own speech"
             )
-        return _librispeech_manifests(hparams, training)
+        for path in (train, valid, *tests.values()):
+            if path is not None and not Path(path).is_file():
+                raise FileNotFoundError(f"{path}: no such manifest; run once without --skip_prep")
+        return train, valid, tests
     except (OSError, ValueError) as error:
         raise SystemExit(str(error)) from error
 
@@ -183,6 +188,18 @@ def make_datasets(hparams, units, train_manifest, valid_manifest, test_manifests
         name: DynamicItemDataset.from_csv(path).filtered_sorted(sort_key="duration")
         for name, path in test_manifests.items()
     }
+    for name, dataset in {"validation": valid, **tests}.items():
+        texts = (
+            [] if dataset is None else [dataset.data[index]["wrd"] for index in dataset.data_ids]
+        )
+        unknown = sum(not units.spells(text) for text in texts)
+        if unknown:
+            logger.warning(
+                "%s: %d of %d transcripts hold characters that training does not; they count as errors",
+                name,
+                unknown,
+                len(texts),
+            )
     heard = [dataset for dataset in (valid, *tests.values()) if dataset is not None]
     _add_pipelines(hparams, units, [train] if train is not None else [], heard)
     return train, valid, tests
