@@ -35,6 +35,7 @@ HOURS = 2.5
 EPOCHS = 5
 TEST_MINUTES = 8.0
 SEED = 1
+LOCK_SECONDS = 15
 
 ROOT = Path(__file__).resolve().parents[1]
 RECIPE = ROOT / "recipes" / "LibriSpeech" / "ASR"
@@ -339,17 +340,24 @@ def _check_same(found, wanted, folder):
 
 
 def _lock(folder):
-    """A file that only one demo at a time can hold."""
+    """A file that only one demo at a time can hold.
+
+    The loading processes of a training that was stopped notice it within some seconds.
+    """
     file = open(folder / ".lock", "w")  # noqa: SIM115 (open as long as the demo runs)
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        file.close()
-        raise RuntimeError(
-            f"another demo, or a training that one began, still works in {shown(folder)}; "
-            "let it end, or stop it"
-        ) from error
-    return file
+    deadline = time.monotonic() + LOCK_SECONDS
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return file
+        except BlockingIOError as error:
+            if time.monotonic() > deadline:
+                file.close()
+                raise RuntimeError(
+                    f"another demo, or a training that one began, still works in {shown(folder)}; "
+                    "let it end, or stop it"
+                ) from error
+        time.sleep(0.2)
 
 
 def _load():

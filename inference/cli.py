@@ -38,6 +38,8 @@ def main(argv=None):
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="surrogateescape")
+    # SpeechBrain's loggers take their level from here when they are first imported
+    os.environ["SB_LOG_LEVEL"] = "WARNING"
     logging.basicConfig(level=logging.WARNING, format="mamba-speech: %(message)s")
     try:
         return arguments.run(arguments)
