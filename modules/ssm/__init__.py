@@ -5,16 +5,17 @@ lengths are integer frame counts. The maths is that of Gu and Dao, "Mamba: Linea
 Modeling with Selective State Spaces" (arXiv 2312.00752), section 3.
 """
 
+from modules.ssm.backends import use_backend
 from modules.ssm.blocks import BiMamba, Mamba, MambaState
-from modules.ssm.conv import causal_conv1d
+from modules.ssm.conv import bidirectional_conv1d, causal_conv1d
 from modules.ssm.initialisation import scale_output_projections
 from modules.ssm.parameter_groups import parameter_groups
 from modules.ssm.scan import (
     available_backends,
+    bidirectional_scan,
     selective_scan,
     selective_scan_fn,
     selective_scan_ref,
-    use_backend,
 )
 from modules.ssm.stack import MambaStack, RMSNorm
 
@@ -25,6 +26,8 @@ __all__ = [
     "MambaState",
     "RMSNorm",
     "available_backends",
+    "bidirectional_conv1d",
+    "bidirectional_scan",
     "causal_conv1d",
     "parameter_groups",
     "scale_output_projections",

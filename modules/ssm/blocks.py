@@ -13,11 +13,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from modules.ssm.conv import causal_conv1d
+from modules.ssm.conv import bidirectional_conv1d, causal_conv1d
 from modules.ssm.initialisation import init_state_matrix_, init_step_
 from modules.ssm.lengths import keep_valid, valid_frames
 from modules.ssm.norm import RMSNorm
-from modules.ssm.scan import selective_scan
+from modules.ssm.scan import bidirectional_scan, selective_scan
 
 
 class MambaState(NamedTuple):
@@ -170,47 +170,44 @@ class Mamba(nn.Module):
 
     def _mix(self, inner, z, lengths, state):
         """From the projected input to what the output projection takes, and the state to carry."""
-        return self._branch(inner, z, "", False, lengths, state)
-
-    def _branch(self, inner, z, suffix, reverse, lengths, state):
-        """One direction, from the inner channels to the gated output of the scan."""
-        conv = getattr(self, f"conv1d{suffix}")
+        conv_state, ssm_state = (None, None) if state is None else state
         u, conv_state = causal_conv1d(
             inner,
-            conv.weight,
-            conv.bias,
+            self.conv1d.weight,
+            self.conv1d.bias,
             "silu",
             lengths=lengths,
-            reverse=reverse,
-            initial_state=None if state is None else state.conv,
+            initial_state=conv_state,
             return_last_state=True,
         )
-        delta, B, C = self._step_inputs(u, suffix)
+        delta, A, B, C, D, bias = self._scan_inputs(u, "")
         y, ssm_state = selective_scan(
             u,
             delta,
-            -torch.exp(_wide(getattr(self, _a_log(suffix)))),
+            A,
             B,
             C,
-            _wide(getattr(self, f"D{suffix}")),
-            z=z,
-            delta_bias=_wide(getattr(self, f"dt_proj{suffix}").bias),
+            D,
+            z,
+            bias,
             delta_softplus=True,
             lengths=lengths,
-            reverse=reverse,
-            initial_state=None if state is None else state.ssm,
+            initial_state=ssm_state,
             return_last_state=True,
         )
         return y, MambaState(conv_state, ssm_state)
 
-    def _step_inputs(self, u, suffix):
-        """The step before its bias, B and C, from the convolved input."""
+    def _scan_inputs(self, u, suffix):
+        """What one direction's scan takes besides its input ``u``: delta, A, B, C, D and the step's bias."""
         dt, B, C = getattr(self, f"x_proj{suffix}")(u).split(
             [self.dt_rank, self.d_state, self.d_state], dim=-1
         )
         if self.dt_norm is not None:
             dt, B, C = self.dt_norm(dt), self.b_norm(B), self.c_norm(C)
-        return F.linear(dt, getattr(self, f"dt_proj{suffix}").weight), B, C
+        dt_proj = getattr(self, f"dt_proj{suffix}")
+        A = -torch.exp(_wide(getattr(self, _a_log(suffix))))
+        D = _wide(getattr(self, f"D{suffix}"))
+        return F.linear(dt, dt_proj.weight), A, B, C, D, _wide(dt_proj.bias)
 
     def step(self, x_t, state):
         """One frame.
@@ -261,11 +258,35 @@ class BiMamba(Mamba):
         self.average = average
 
     def _mix(self, inner, z, lengths, state):
-        forward, state = self._branch(inner, z, "", False, lengths, state)
+        conv_state, ssm_state = (None, None) if state is None else state
         # no state goes to the backward branch: what is to come can not be carried
-        backward, _ = self._branch(inner, z, "_b", True, lengths, None)
-        y = forward + backward
-        return (0.5 * y if self.average else y), state
+        *u, conv_state = bidirectional_conv1d(
+            inner,
+            (self.conv1d.weight, self.conv1d_b.weight),
+            (self.conv1d.bias, self.conv1d_b.bias),
+            "silu",
+            lengths=lengths,
+            initial_state=conv_state,
+        )
+        branches = (
+            self._scan_inputs(u_, suffix) for u_, suffix in zip(u, self._suffixes, strict=True)
+        )
+        delta, A, B, C, D, bias = zip(*branches, strict=True)
+        y, ssm_state = bidirectional_scan(
+            u,
+            delta,
+            A,
+            B,
+            C,
+            D,
+            z,
+            bias,
+            delta_softplus=True,
+            lengths=lengths,
+            initial_state=ssm_state,
+            return_last_state=True,
+        )
+        return (0.5 * y if self.average else y), MambaState(conv_state, ssm_state)
 
 
 def _a_log(suffix):

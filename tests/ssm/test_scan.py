@@ -10,6 +10,7 @@ import torch
 
 from modules.ssm import (
     available_backends,
+    backends,
     selective_scan,
     selective_scan_fn,
     selective_scan_ref,
@@ -233,11 +234,9 @@ def test_wrong_arguments_are_named(change, message):
 
 
 def test_auto_says_once_which_backend_it_takes(caplog):
-    from modules.ssm.scan import dispatch
-
-    dispatch._say_once.cache_clear()
+    backends.say_once.cache_clear()
     inputs = make_inputs(1, 3, 2, 2, torch.float32, given_state=False)
-    with caplog.at_level(logging.INFO, logger="modules.ssm.scan.dispatch"):
+    with caplog.at_level(logging.INFO, logger="modules.ssm.backends"):
         for _ in range(3):
             selective_scan(**inputs)
     assert [r.getMessage() for r in caplog.records if "backend" in r.getMessage()] == [

@@ -1,61 +1,30 @@
 """The selective scan's front door: checks the tensors, chooses a backend and calls it."""
 
-import contextlib
-import logging
-import os
-from functools import cache
-
 import torch
 
+from modules.ssm.backends import Backends, always
 from modules.ssm.lengths import check_lengths
 from modules.ssm.scan.chunked import selective_scan_chunked
 from modules.ssm.scan.cpu import cpu_refusal, selective_scan_cpu
 from modules.ssm.scan.mamba_ssm_backend import mamba_ssm_refusal, selective_scan_mamba_ssm
 from modules.ssm.scan.naive import selective_scan_naive
 
-logger = logging.getLogger(__name__)
-
-
-def _always(**tensors):
-    """The portable backends fit any tensors."""
-    return
-
-
-# name: (function, why it can not take these tensors or None), fastest first as `auto` tries them
-BACKENDS = {
-    "mamba_ssm": (selective_scan_mamba_ssm, mamba_ssm_refusal),
-    "cpu": (selective_scan_cpu, cpu_refusal),
-    "torch": (selective_scan_chunked, _always),
-    "naive": (selective_scan_naive, _always),
-}
-_ENVIRONMENT = "MAMBA_SPEECH_SCAN"
-_forced = []
-
-
-@contextlib.contextmanager
-def use_backend(name):
-    """Make ``backend="auto"`` mean ``name`` inside a ``with`` block (the environment variable
-    ``MAMBA_SPEECH_SCAN`` does the same for a whole process).
-
-    Example
-    -------
-    >>> import torch
-    >>> from modules.ssm import Mamba, use_backend
-    >>> with use_backend("naive"):
-    ...     y = Mamba(d_model=8)(torch.randn(1, 5, 8))
-    """
-    _known(name)
-    _forced.append(name)
-    try:
-        yield
-    finally:
-        _forced.pop()
+BACKENDS = Backends(
+    "selective scan",
+    {
+        "mamba_ssm": (selective_scan_mamba_ssm, mamba_ssm_refusal),
+        "cpu": (selective_scan_cpu, cpu_refusal),
+        "torch": (selective_scan_chunked, always),
+        "naive": (selective_scan_naive, always),
+    },
+)
 
 
 def available_backends(device="cpu"):
     """Names of the backends that can run float32 tensors on ``device``, fastest first."""
-    probe = {"u": torch.zeros(1, 1, 1, device=device), "A": torch.zeros(1, 1, device=device)}
-    return [name for name, (_, refusal) in BACKENDS.items() if refusal(**probe) is None]
+    return BACKENDS.available(
+        u=torch.zeros(1, 1, 1, device=device), A=torch.zeros(1, 1, device=device)
+    )
 
 
 def selective_scan(
@@ -113,7 +82,7 @@ def selective_scan(
     return_last_state : bool
         Also return the state after the last frame that is processed (frame 0 with ``reverse``).
     backend : str
-        ``auto``, or a name of :data:`BACKENDS`.
+        ``auto`` (see :func:`modules.ssm.use_backend`), or a name of :data:`BACKENDS`.
 
     Returns
     -------
@@ -137,12 +106,12 @@ def selective_scan(
     >>> y.shape, h.shape, y[1, 4:].abs().max().item()
     (torch.Size([2, 6, 4]), torch.Size([2, 4, 3]), 0.0)
     """
-    _check(u, delta, A, B, C, D, z, delta_bias, initial_state)
+    check_scan(u, delta, A, B, C, D, z, delta_bias, initial_state)
     check_lengths(lengths, u.shape[0], u.shape[1])
     if lengths is not None:
         lengths = lengths.to(u.device)
-    name = _choose(backend, u=u, A=A, lengths=lengths, initial_state=initial_state)
-    out, last_state = BACKENDS[name][0](
+    name = BACKENDS.choose(backend, u=u, A=A, lengths=lengths, initial_state=initial_state)
+    out, last_state = BACKENDS[name](
         u,
         delta,
         A,
@@ -159,41 +128,8 @@ def selective_scan(
     return (out, last_state) if return_last_state else out
 
 
-def _choose(backend, **tensors):
-    if backend != "auto":
-        _known(backend)
-    elif _forced:
-        backend = _forced[-1]
-    elif os.environ.get(_ENVIRONMENT):
-        backend = os.environ[_ENVIRONMENT]
-        _known(backend)
-    else:
-        backend = next(
-            name for name, (_, refusal) in BACKENDS.items() if refusal(**tensors) is None
-        )
-        _say_once(backend, tensors["u"].device.type)
-        return backend
-    reason = BACKENDS[backend][1](**tensors)
-    if reason is not None:
-        raise ValueError(
-            f"scan backend {backend!r} can not be used here: {reason}; use backend='auto'"
-        )
-    return backend
-
-
-def _known(name):
-    if name not in BACKENDS:
-        raise ValueError(
-            f"unknown scan backend {name!r}; choose auto or one of {', '.join(BACKENDS)}"
-        )
-
-
-@cache
-def _say_once(backend, device):
-    logger.info("selective scan on %s: backend %s", device, backend)
-
-
-def _check(u, delta, A, B, C, D, z, delta_bias, initial_state):
+def check_scan(u, delta, A, B, C, D, z, delta_bias, initial_state):
+    """Raise ``ValueError`` if the tensors are no scan's."""
     if u.dim() != 3:
         raise ValueError(f"u must be (batch, time, channels); got {tuple(u.shape)}")
     if any(

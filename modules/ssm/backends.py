@@ -1,0 +1,137 @@
+"""The choice of a backend, shared by the scan and the convolution.
+
+Each of the two keeps a :class:`Backends`: its implementations by name, fastest first, each with a function
+that says why it can not take certain tensors. ``auto`` takes the first that can; a name given
+in the call, in :func:`use_backend` or in the environment overrides it.
+"""
+
+import contextlib
+import logging
+import os
+from functools import cache
+
+import torch
+
+logger = logging.getLogger(__name__)
+
+_ENVIRONMENT = "MAMBA_SPEECH_SCAN"
+_NAMES = ("mamba_ssm", "cpu", "torch", "naive", "triton")
+_forced = []
+
+
+@contextlib.contextmanager
+def use_backend(name):
+    """Make ``backend="auto"`` mean ``name`` inside a ``with`` block (the environment variable
+    ``MAMBA_SPEECH_SCAN`` does the same for a whole process). The convolution follows
+    where it has a backend of that name that can take its tensors.
+
+    Raises
+    ------
+    ValueError
+        If there is no backend of that name.
+
+    Example
+    -------
+    >>> import torch
+    >>> from modules.ssm import Mamba, use_backend
+    >>> with use_backend("naive"):
+    ...     y = Mamba(d_model=8)(torch.randn(1, 5, 8))
+    """
+    _known(name)
+    _forced.append(name)
+    try:
+        yield
+    finally:
+        _forced.pop()
+
+
+def always(**tensors):
+    """The refusal of a backend that fits any tensors: none."""
+    return
+
+
+class Backends:
+    """Implementations of one operation.
+
+    Arguments
+    ---------
+    operation : str
+        For messages.
+    implementations : dict
+        Name: (function, refusal), fastest first; a refusal is called with tensors by name and returns a reason
+        or ``None``.
+    unproven : tuple of str
+        Names that ``auto`` passes over.
+    """
+
+    def __init__(self, operation, implementations, unproven=()):
+        self.operation, self.implementations, self.unproven = operation, implementations, unproven
+
+    def __getitem__(self, name):
+        return self.implementations[name][0]
+
+    def available(self, **tensors):
+        """Names of those that can take the tensors, fastest first, the unproven ones last."""
+        names = [name for name in self.implementations if self.refusal(name, **tensors) is None]
+        return sorted(names, key=lambda name: name in self.unproven)
+
+    def refusal(self, name, **tensors):
+        """Why the named one can not take the tensors, or ``None``."""
+        return self.implementations[name][1](**tensors)
+
+    def choose(self, backend, **tensors):
+        """The name of the one to use.
+
+        Raises
+        ------
+        ValueError
+            If one was asked for by name that does not exist or can not take the tensors.
+        """
+        wanted = _asked_for(backend)
+        if wanted is None:
+            return self._fastest(**tensors)
+        reason = self.refusal(wanted, **tensors)
+        if reason is not None:
+            raise ValueError(
+                f"{self.operation} backend {wanted!r} can not be used here: {reason}; use backend='auto'"
+            )
+        return wanted
+
+    def prefer(self, **tensors):
+        """As :meth:`choose` with ``auto``, but a wish that can not be met is passed over."""
+        wanted = _asked_for("auto")
+        if wanted in self.implementations and self.refusal(wanted, **tensors) is None:
+            return wanted
+        return self._fastest(**tensors)
+
+    def _fastest(self, **tensors):
+        name = next(
+            name
+            for name in self.implementations
+            if name not in self.unproven and self.refusal(name, **tensors) is None
+        )
+        if not torch.compiler.is_compiling():
+            say_once(self.operation, next(iter(tensors.values())).device.type, name)
+        return name
+
+
+@cache
+def say_once(operation, device, backend):
+    """Log at INFO, once a process, which backend ``auto`` took."""
+    logger.info("%s on %s: backend %s", operation, device, backend)
+
+
+def _asked_for(backend):
+    """The backend named in the call, by :func:`use_backend` or in the environment; ``None`` for ``auto``."""
+    if backend == "auto":
+        backend = _forced[-1] if _forced else os.environ.get(_ENVIRONMENT) or None
+    if backend is not None:
+        _known(backend)
+    return backend
+
+
+def _known(name):
+    if name not in _NAMES:
+        raise ValueError(
+            f"unknown scan backend {name!r}; choose auto or one of {', '.join(_NAMES)}"
+        )
