@@ -1,48 +1,84 @@
 """Command line of the spoken corpora: `python -m data_prep.spoken OUTPUT_FOLDER [options]`."""
 
 import argparse
+import inspect
 import logging
 import sys
 
 from data_prep.spoken.librispeech_layout import DEFAULT_TRAIN_VOICES, generate_librispeech
+from data_prep.spoken.speechcommands_layout import generate_speechcommands
+from data_prep.spoken.stream_layout import generate_stream
 from data_prep.spoken.voices import available_languages
+
+LAYOUTS = {
+    "librispeech": generate_librispeech,
+    "speechcommands": generate_speechcommands,
+    "stream": generate_stream,
+}
 
 
 def parse_arguments(arguments=None):
-    """Read the command line."""
+    """Read the command line.
+
+    Returns
+    -------
+    layout : str
+        A key of `LAYOUTS`.
+    options : dict
+        Arguments of that function; options that were not given are not in it.
+    """
     parser = argparse.ArgumentParser(
         prog="python -m data_prep.spoken",
-        description="Speak a small corpus with eSpeak NG, in LibriSpeech's layout. "
+        description="Speak a small corpus with eSpeak NG: sentences in LibriSpeech's layout, words "
+        "in that of Speech Commands, or a long recording of sentences with keywords in it. "
         "Running the same command again does nothing.",
+        argument_default=argparse.SUPPRESS,
     )
     parser.add_argument("output_folder", help="where the corpus shall stand")
-    parser.add_argument("--hours", type=float, default=1.0, help="speech for training")
-    parser.add_argument("--dev_minutes", type=float, default=4.0, help="0: no such split")
-    parser.add_argument("--test_minutes", type=float, default=6.0, help="0: no such split")
-    parser.add_argument("--seed", type=int, default=1234)
-    parser.add_argument("--language", choices=available_languages(), default="en")
+    parser.add_argument("--layout", choices=LAYOUTS, default="librispeech")
+    parser.add_argument("--seed", type=int, help="default: 1234")
     parser.add_argument(
         "--noise",
         action=argparse.BooleanOptionalAction,
-        default=True,
-        help="add noise and mild reverberation",
-    )
-    parser.add_argument(
-        "--train_voices", type=int, help=f"default: {DEFAULT_TRAIN_VOICES}, or all there are"
+        help="add noise and mild reverberation (default: yes)",
     )
     parser.add_argument("--workers", type=int, help="default: one for each processor")
     parser.add_argument(
         "--overwrite", action="store_true", help="replace a corpus made with other options"
     )
-    return parser.parse_args(arguments)
+    group = parser.add_argument_group("librispeech")
+    group.add_argument("--hours", type=float, help="speech for training (default: 1)")
+    group.add_argument("--dev_minutes", type=float, help="0: no such split (default: 4)")
+    group.add_argument("--test_minutes", type=float, help="0: no such split (default: 6)")
+    group.add_argument("--language", choices=available_languages(), help="default: en")
+    group.add_argument(
+        "--train_voices", type=int, help=f"default: {DEFAULT_TRAIN_VOICES}, or all there are"
+    )
+    group = parser.add_argument_group("speechcommands")
+    group.add_argument("--voices", type=int, help="voices for training (default: 64)")
+    group.add_argument("--valid_voices", type=int, help="default: 7, all there are")
+    group.add_argument("--test_voices", type=int, help="default: 16, all there are")
+    group.add_argument("--repeats", type=int, help="clips of a word by a voice (default: 2)")
+    group.add_argument("--noise_seconds", type=float, help="of each background (default: 60)")
+    group = parser.add_argument_group("stream")
+    group.add_argument("--minutes", type=float, help="of speech without keywords (default: 30)")
+    group.add_argument("--keywords_per_minute", type=float, help="default: 6")
+    group = parser.add_argument_group("speechcommands and stream")
+    group.add_argument("--words", nargs="+", metavar="WORD", help="default: Speech Commands' 35")
+    options = vars(parser.parse_args(arguments))
+    layout = options.pop("layout")
+    foreign = sorted(options.keys() - inspect.signature(LAYOUTS[layout]).parameters.keys())
+    if foreign:
+        parser.error(f"--layout {layout} has no option --{foreign[0]}")
+    return layout, options
 
 
 def main(arguments=None):
     """Run the command line; bad options and failures end it with one line on stderr."""
-    options = vars(parse_arguments(arguments))
+    layout, options = parse_arguments(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
-        generate_librispeech(**options)
+        LAYOUTS[layout](**options)
     except (ValueError, RuntimeError, OSError) as error:
         sys.exit(f"error: {error}")
 

@@ -123,12 +123,19 @@ class SpeakerPool:
         """
         return self._threads.map(lambda one: finish(self._speak_one(one, noise)), utterances)
 
-    def _speak_one(self, utterance, noise):
+    def map(self, work, items):
+        """Call `work(synthesiser, item)` for each item, in parallel; give the answers in order."""
+        return self._threads.map(lambda item: self._lend(work, item), items)
+
+    def _lend(self, work, item):
         synthesiser = self._free.get()
         try:
-            return speak_utterance(synthesiser, utterance, noise)
+            return work(synthesiser, item)
         finally:
             self._free.put(synthesiser)
+
+    def _speak_one(self, utterance, noise):
+        return self._lend(lambda lent, one: speak_utterance(lent, one, noise), utterance)
 
 
 def speak_utterance(synthesiser, utterance, noise=True):

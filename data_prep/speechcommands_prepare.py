@@ -1,0 +1,425 @@
+"""Preparation of Speech Commands, or of any folder of word folders, for keyword spotting.
+
+Splits the clips by the corpus' own rule or lists, forms the classes, crops silence from the noise
+recordings and writes one CSV manifest a split. Source: Warden, "Speech Commands: A dataset for
+limited-vocabulary speech recognition", arXiv 1804.03209, sections 5 to 7; the archives are
+https://storage.googleapis.com/download.tensorflow.org/data/speech_commands_v0.02.tar.gz and v0.01.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import re
+import zlib
+from math import ceil
+from pathlib import Path
+
+import numpy as np
+
+from data_prep.clips import (
+    NOISE_FOLDER,
+    SILENCE,
+    check_clips,
+    check_noise,
+    crop_silence,
+    warn_of_gaps,
+    write_all,
+)
+from data_prep.verify import Candidate, is_recorded, write_record
+
+logger = logging.getLogger(__name__)
+
+COMMANDS = ["yes", "no", "up", "down", "left", "right", "on", "off", "stop", "go"]
+DIGITS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
+OTHERS = ["bed", "bird", "cat", "dog", "happy", "house", "marvin", "sheila", "tree", "wow"]
+ADDED = ["backward", "follow", "forward", "learn", "visual"]
+WORDS = {
+    "0.01": sorted(COMMANDS + DIGITS + OTHERS),
+    "0.02": sorted(COMMANDS + DIGITS + OTHERS + ADDED),
+}
+UNKNOWN = "_unknown_"
+
+SPLITS = ("train", "valid", "test")
+LISTS = {"train": "training_list.txt", "valid": "validation_list.txt", "test": "testing_list.txt"}
+SUFFIXES = (".wav", ".flac", ".ogg")
+
+RECORD = "speechcommands_prepare.json"
+# Part of the record: raised when the manifests change, so that old ones are not taken for new.
+VERSION = 1
+
+
+def prepare_speechcommands(
+    data_folder,
+    save_folder,
+    version="0.02",
+    n_classes=35,
+    split="official",
+    unknown_percentage=10,
+    silence_percentage=10,
+    clip_seconds=1.0,
+    seed=1234,
+    skip_prep=False,
+):
+    """Write `train.csv`, `valid.csv`, `test.csv`, `labels.json` and `noise.json`.
+
+    A row has ID, duration (seconds), wav, start and stop (samples of the file), label, speaker and
+    words. Clips that cannot be used are left out, with a warning that counts them, and listed with
+    the reason in `skipped_<split>.csv`. Longer clips than `clip_seconds` give their loudest part,
+    as in the paper (section 5.6); shorter ones stay short; both are counted in the log. Nothing is
+    done if an earlier run with the same options skipped nothing and no clip came or went since.
+
+    Arguments
+    ---------
+    data_folder : str or Path
+        The folder of the word folders, or the one above `speech_commands_v<version>`.
+    save_folder : str or Path
+        Where the manifests go; made if it is not there.
+    version : str
+        `0.01` (30 words) or `0.02` (35 words).
+    n_classes : int, str or list of str
+        35 or, in version 0.01, 30: every word of the corpus, by alphabet. One more than that:
+        silence too. 12: the ten commands, `_unknown_` for every other word and `_silence_`. A list
+        of words, or words with commas between: those in place of the ten commands. `all`: whatever
+        word folders there are, for one's own recordings.
+    split : str or Path
+        `official`: by the hash of the speaker in the file name (`which_set`); `lists`: by
+        `validation_list.txt` and `testing_list.txt` of the corpus, and `training_list.txt` if it
+        is there, else the rest trains; or another folder of such lists.
+    unknown_percentage, silence_percentage : float
+        Clips of these classes for a hundred clips of the words, in every split, drawn by `seed`.
+        0 leaves the class out of a list of words.
+    clip_seconds : float, optional
+        Longest clip; None keeps every clip whole.
+    seed : int
+    skip_prep : bool
+        Return at once.
+
+    Returns
+    -------
+    prepared : dict
+        Paths of the manifests as `train`, `valid`, `test`; `labels`, a JSON list whose order gives
+        the classes their numbers; `noise`, the list of noise recordings (Path). Silence for
+        training comes from the first 80 % of each of these, for validation and test from the
+        following and the last 10 %.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the folder, a word's folder, a list or, where silence is a class, the noise is missing.
+    ValueError
+        If a word folder is empty, a list names a clip twice or an unknown word, a split has no
+        usable clip, or an option does not fit.
+
+    Example
+    -------
+    >>> prepare_speechcommands("not/needed", "manifests", skip_prep=True)["test"].name
+    'test.csv'
+    """
+    save_folder = Path(save_folder)
+    prepared = manifest_paths(save_folder)
+    version = str(version).removeprefix("v")
+    percentages = {UNKNOWN: unknown_percentage, SILENCE: silence_percentage}
+    check_options(version, percentages, clip_seconds, seed)
+    if skip_prep:
+        return prepared | {"noise": read_noise(prepared["noise"])}
+    root = find_root(data_folder, version)
+    labels = choose_labels(root, version, n_classes, percentages)
+    percentages = {label: percentages[label] for label in (UNKNOWN, SILENCE) if label in labels}
+    clips = list_clips(root, labels)
+    noise = list_noise(root)
+    if SILENCE in labels and not noise:
+        raise FileNotFoundError(
+            f"{root} has no {NOISE_FOLDER}/*.wav, from which the class {SILENCE} is cropped; put "
+            "noise there or choose n_classes without silence"
+        )
+    list_folder = {"official": None, "lists": root}.get(str(split), Path(split).absolute())
+    splits = assign(clips) if list_folder is None else read_lists(list_folder, root, clips)
+    for candidates in splits.values():
+        candidates.sort(key=lambda one: one.id)
+    record = {
+        "version": VERSION,
+        "folder": str(root),
+        "labels": labels,
+        "percentages": percentages,
+        "clip_seconds": clip_seconds,
+        "seed": seed,
+        "contents": fingerprint(splits, noise),
+        "skipped": 0,
+    }
+    outputs = [path.is_file() for path in prepared.values()]
+    if is_recorded(save_folder / RECORD, record) and all(outputs):
+        logger.info("the manifests in %s are up to date; preparation skipped", save_folder)
+        return prepared | {"noise": read_noise(prepared["noise"])}
+    save_folder.mkdir(parents=True, exist_ok=True)
+    noise, record["skipped"] = check_noise(noise, save_folder, clip_seconds or 1.0)
+    rows, seen = {}, set()
+    for name, candidates in splits.items():
+        rows[name], skipped = check_clips(candidates, name, save_folder, seen, clip_seconds)
+        record["skipped"] += skipped
+        random = np.random.default_rng([seed, zlib.crc32(name.encode())])
+        rows[name] = choose_unknown(rows[name], labels, percentages, random)
+        if SILENCE in labels:
+            count = share(rows[name], percentages[SILENCE])
+            rows[name] += crop_silence(noise, name, count, clip_seconds or 1.0, random)
+    warn_of_gaps(rows, labels)
+    write_all(prepared, rows, labels, [path for path, *_ in noise])
+    write_record(save_folder / RECORD, record)
+    return prepared | {"noise": read_noise(prepared["noise"])}
+
+
+def which_set(name, validation_percentage=10, testing_percentage=10):
+    """The split of a clip by the hash of its speaker, so that nobody is in two of them.
+
+    Arguments
+    ---------
+    name : str or Path
+        File name; what stands before `_nohash_` is the speaker.
+    validation_percentage, testing_percentage : float
+
+    Returns
+    -------
+    split : str
+        `train`, `valid` or `test`; as the corpus' own lists have it with 10 and 10.
+
+    Example
+    -------
+    >>> which_set("bed/0a7c2a8d_nohash_0.wav") == which_set("yes/0a7c2a8d_nohash_4.wav")
+    True
+    """
+    buckets = 2**27 - 1
+    speaker = re.sub(r"_nohash_.*$", "", os.path.basename(name))
+    hashed = int(hashlib.sha1(speaker.encode()).hexdigest(), 16)
+    percentage = hashed % (buckets + 1) * (100.0 / buckets)
+    if percentage < validation_percentage:
+        return "valid"
+    return "test" if percentage < validation_percentage + testing_percentage else "train"
+
+
+def manifest_paths(save_folder):
+    """Where the manifests, the labels and the list of noise recordings are written."""
+    paths = {name: Path(save_folder) / f"{name}.csv" for name in SPLITS}
+    return paths | {name: Path(save_folder) / f"{name}.json" for name in ("labels", "noise")}
+
+
+def read_noise(path):
+    """The noise recordings of an earlier preparation as a list of Path; empty if there was none."""
+    if not path.is_file():
+        return []
+    return [Path(name) for name in json.loads(path.read_text(encoding="utf-8"))]
+
+
+def check_options(version, percentages, clip_seconds, seed):
+    """Refuse options out of range with a ValueError."""
+    if version not in WORDS:
+        raise ValueError(f"version must be one of {', '.join(WORDS)}, not {version!r}")
+    for label, percentage in percentages.items():
+        if not 0 <= percentage <= 100:
+            name = f"{label.strip('_')}_percentage"
+            raise ValueError(f"{name} must be between 0 and 100, not {percentage}")
+    if clip_seconds is not None and not clip_seconds > 0:
+        raise ValueError(f"clip_seconds must be above 0, or null, not {clip_seconds}")
+    if seed < 0:
+        raise ValueError(f"seed must be 0 or more, not {seed}")
+
+
+def find_root(data_folder, version):
+    """The folder of the word folders, itself `data_folder` or in it; FileNotFoundError if none."""
+    data_folder = Path(data_folder).absolute()
+    if not data_folder.is_dir():
+        raise FileNotFoundError(
+            f"data_folder {data_folder} does not exist; give the unpacked Speech Commands"
+        )
+    archive = f"speech_commands_v{version}"
+    for root in (data_folder, data_folder / archive, data_folder / "SpeechCommands" / archive):
+        if root.is_dir() and any(list_audio(folder) for folder in word_folders(root)):
+            return root
+    raise FileNotFoundError(
+        f"data_folder {data_folder} is not laid out like Speech Commands: neither it nor its "
+        f"folder {archive} has <word>/*.wav"
+    )
+
+
+def word_folders(root):
+    """The folders that may be a word's, sorted."""
+    return sorted(path for path in root.iterdir() if path.is_dir() and path.name[0] not in "._")
+
+
+def list_audio(folder):
+    """The audio files of a folder by their suffix, sorted."""
+    names = sorted(os.listdir(folder)) if folder.is_dir() else []
+    return [folder / name for name in names if name.lower().endswith(SUFFIXES)]
+
+
+def list_noise(root):
+    """The noise recordings of a corpus, sorted."""
+    return list_audio(root / NOISE_FOLDER)
+
+
+def choose_labels(root, version, n_classes, percentages):
+    """The classes in order: words, then unknown and silence if they are asked for.
+
+    Raises
+    ------
+    ValueError
+        If `n_classes` is none of those that `prepare_speechcommands` describes.
+    """
+    words = WORDS[version]
+    extra = [label for label, percentage in percentages.items() if percentage > 0]
+    if n_classes == "all":
+        # A folder with files of another kind alone is no word.
+        return [one.name for one in word_folders(root) if list_audio(one) or not os.listdir(one)]
+    if isinstance(n_classes, (int, float)):
+        if n_classes == len(words):
+            return list(words)
+        if n_classes == len(words) + 1 and SILENCE in extra:
+            return [*words, SILENCE]
+        if n_classes == len(COMMANDS) + 2 == len(COMMANDS) + len(extra):
+            return COMMANDS + extra
+        raise ValueError(
+            f"n_classes {n_classes} does not fit version {version}: choose {len(words)} for every "
+            f"word, {len(words) + 1} for silence too, 12 for ten commands, unknown and silence "
+            "(their percentages above 0), a list of words, or all for one's own words"
+        )
+    if isinstance(n_classes, str):
+        n_classes = [word.strip() for word in n_classes.split(",")]
+    chosen = [str(word) for word in n_classes]
+    if not chosen or len(set(chosen)) < len(chosen) or {"", UNKNOWN, SILENCE} & set(chosen):
+        raise ValueError(f"n_classes must list different words, not {', '.join(chosen) or 'none'}")
+    return chosen + extra
+
+
+def list_clips(root, labels):
+    """The clips of the words, of all words there are if `_unknown_` is a class.
+
+    Returns
+    -------
+    clips : list of Candidate
+        The speaker is what stands before `_nohash_` in the file's name, the text its folder.
+
+    Raises
+    ------
+    FileNotFoundError
+        If a word has no folder.
+    ValueError
+        If a word's folder has no clip.
+    """
+    words = [label for label in labels if label not in (UNKNOWN, SILENCE)]
+    present = [folder.name for folder in word_folders(root)]
+    missing = [word for word in words if word not in present]
+    if missing:
+        raise FileNotFoundError(
+            f"{root} has no folder for {', '.join(missing)} ({len(present)} folders are there); "
+            "set version and n_classes to what it holds"
+        )
+    if UNKNOWN in labels:
+        words += [name for name in present if name not in words and list_audio(root / name)]
+    audio = {word: list_audio(root / word) for word in words}
+    empty = [word for word in words if not audio[word]]
+    if empty:
+        raise ValueError(
+            f"{root}: no {' or '.join(SUFFIXES)} file in the word folder {', '.join(empty)}; "
+            "unpack the corpus again, or remove the folder if the word is your own"
+        )
+    return [clip_of(path) for word in words for path in audio[word]]
+
+
+def clip_of(path):
+    """The candidate of a clip `<word>/<speaker>_nohash_<n>.wav`."""
+    word = path.parent.name
+    return Candidate(f"{word}_{path.stem}", path, path.stem.partition("_nohash_")[0], word)
+
+
+def assign(clips):
+    """Split clips by the hash of their speaker: a dict of split to list of Candidate."""
+    splits = {name: [] for name in SPLITS}
+    for clip in clips:
+        splits[which_set(clip.path)].append(clip)
+    return splits
+
+
+def read_lists(folder, root, clips):
+    """Split clips by the list files of a folder.
+
+    Arguments
+    ---------
+    folder : Path
+        Holds `validation_list.txt`, `testing_list.txt` and perhaps `training_list.txt`, each with
+        lines `<word>/<file>`. Without the last, what the others leave is for training.
+    root : Path
+        The corpus.
+    clips : list of Candidate
+
+    Returns
+    -------
+    splits : dict of str to list of Candidate
+        A clip that is listed but not there is among them, for `verify` to skip and to list.
+
+    Raises
+    ------
+    FileNotFoundError
+        If a list is missing.
+    ValueError
+        If a line is no clip, its word is not in the corpus, or another line names it already.
+    """
+    known = {clip.path.relative_to(root).as_posix(): clip for clip in clips}
+    words = {path.name for path in word_folders(root)} | set(WORDS["0.02"])
+    wanted = {clip.text for clip in clips}
+    splits, places = {name: [] for name in SPLITS}, {}
+    for name, file_name in LISTS.items():
+        path = folder / file_name
+        if name == "train" and not path.is_file():
+            continue
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"there is no {path}; set split to official, lists or a folder that has such lists"
+            )
+        for number, line in enumerate(read_lines(path), start=1):
+            entry, place = line.strip(), f"{path}, line {number}"
+            word, slash, file = entry.partition("/")
+            if entry and not (word and slash and file and "/" not in file):
+                raise ValueError(f"{place}: {entry!r} is not of the form <word>/<file>")
+            if entry and word not in words:
+                raise ValueError(f"{place}: {entry} is of the unknown class {word!r}")
+            if entry in places:
+                raise ValueError(f"{place}: {entry} stands already in {places[entry]}")
+            if word in wanted:
+                places[entry] = place
+                splits[name].append(known.get(entry) or clip_of(root / entry))
+    if not (folder / LISTS["train"]).is_file():
+        splits["train"] = [clip for entry, clip in known.items() if entry not in places]
+    return splits
+
+
+def read_lines(path):
+    """The lines of a text file; bytes that are not UTF-8 are marked, and match no clip."""
+    return path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
+
+
+def fingerprint(splits, noise):
+    """A hash that changes when a folder's files or a clip's split do."""
+    digest = hashlib.sha256()
+    for name, clips in splits.items():
+        digest.update(name.encode() + b"".join(f"\n{clip.id}".encode() for clip in clips))
+    folders = {clip.path.parent for clips in splits.values() for clip in clips}
+    for folder in sorted(folders | {path.parent for path in noise}):
+        changed = folder.stat().st_mtime_ns if folder.is_dir() else None
+        digest.update(f"{folder} {changed}\n".encode())
+    return digest.hexdigest()
+
+
+def share(rows, percentage):
+    """So many per cent of the clips of the words, rounded up."""
+    return ceil(sum(row["label"] != UNKNOWN for row in rows) * percentage / 100)
+
+
+def choose_unknown(rows, labels, percentages, random):
+    """Keep the clips of the words, and of the others as many as `_unknown_` shall have."""
+    known = [row for row in rows if row["label"] in labels]
+    others = [row | {"label": UNKNOWN} for row in rows if row["label"] not in labels]
+    if UNKNOWN not in labels:
+        return known
+    count = share(known, percentages[UNKNOWN])
+    if count > len(others):
+        logger.warning("only %d clips for the class %s, not %d", len(others), UNKNOWN, count)
+    return known + [others[index] for index in sorted(random.permutation(len(others))[:count])]

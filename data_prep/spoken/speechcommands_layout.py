@@ -1,0 +1,245 @@
+"""Spoken words in the layout of Speech Commands, which its preparation then reads like the real one.
+
+`OUT/<word>/<speaker>_nohash_<n>.wav`, one second each at 16 kHz, with `validation_list.txt`,
+`testing_list.txt` and `_background_noise_`. A speaker's name is chosen so that the corpus' own hash
+puts the speaker into the split that the lists say. `OUT/corpus.json` records the options and the
+counts, `OUT/clips.csv` the voice, the acoustics and a hash of each clip.
+
+Source of the layout: Warden, arXiv 1804.03209, section 5.
+"""
+
+import csv
+import hashlib
+import json
+import logging
+from dataclasses import asdict
+from itertools import count
+from pathlib import Path
+
+import numpy as np
+import soundfile
+from tqdm import tqdm
+
+from data_prep.clips import NOISE_FOLDER
+from data_prep.speechcommands_prepare import LISTS, which_set
+from data_prep.spoken import acoustics
+from data_prep.spoken.backgrounds import BACKGROUNDS, make_background
+from data_prep.spoken.corpus import RECORD, SAMPLE_RATE, SpeakerPool, new_folder
+from data_prep.spoken.keywords import SpokenWord, check_words, speak_word
+from data_prep.spoken.voices import speaker_table
+
+logger = logging.getLogger(__name__)
+
+# Part of the options: raised whenever the same options give other speech than before.
+VERSION = 1
+CLIP_SECONDS = 1.0
+# What the voices' splits are called in a keyword corpus.
+SPLITS = {"train": "train", "dev": "valid", "test": "test"}
+
+
+def generate_speechcommands(
+    output_folder,
+    voices=64,
+    valid_voices=7,
+    test_voices=16,
+    repeats=2,
+    words=None,
+    seed=1234,
+    noise=True,
+    noise_seconds=60.0,
+    workers=None,
+    overwrite=False,
+):
+    """Speak a corpus in the layout of Speech Commands v0.02.
+
+    The splits share no accent and no variant of the voices. If the folder already holds the corpus
+    that these options describe, nothing is done. A run that is interrupted leaves only a folder
+    `<output_folder>.partial`, which the next run replaces.
+
+    Arguments
+    ---------
+    output_folder : str or Path
+        Where the corpus shall stand; made if it is not there.
+    voices, valid_voices, test_voices : int
+        Voices for training (up to 275), validation (up to 7) and test (up to 16).
+    repeats : int
+        How often each voice says each word, each time at another rate, pitch, place and level.
+    words : list of str, optional
+        By default the 35 words of version 0.02.
+    seed : int
+        Seed of all random choices, 0 or more.
+    noise : bool
+        Whether to add noise and mild reverberation to the words.
+    noise_seconds : float
+        Length of each background recording, 1 or more.
+    workers : int, optional
+        Words spoken at a time; by default one for each processor. It does not alter the result.
+    overwrite : bool
+        Replace a corpus made with other options.
+
+    Returns
+    -------
+    data_folder : Path
+        `output_folder`, to be passed to `prepare_speechcommands` with `split` `lists` or
+        `official`, which give the same.
+
+    Raises
+    ------
+    ValueError
+        If an option is out of range, or the folder holds something else.
+    RuntimeError
+        If eSpeak NG cannot be started.
+
+    Example
+    -------
+    >>> import tempfile
+    >>> folder = generate_speechcommands(
+    ...     tempfile.mkdtemp(), voices=2, valid_voices=1, test_voices=1, repeats=1,
+    ...     words=["yes", "no"], noise_seconds=1.0,
+    ... )
+    >>> len(list(folder.glob("yes/*_nohash_0.wav")))
+    4
+    """
+    words = check_words(words)
+    if repeats < 1 or seed < 0 or noise_seconds < 1 or (workers is not None and workers < 1):
+        raise ValueError(
+            "repeats and workers must be 1 or more, seed 0 or more and noise_seconds 1 or more, "
+            f"not {repeats}, {workers}, {seed} and {noise_seconds}"
+        )
+    counts = {"train": voices, "dev": valid_voices, "test": test_voices}
+    speakers = {
+        name: speaker
+        for split, number in counts.items()
+        for speaker in speaker_table("en", split, number, seed)
+        for name in [speaker_name(speaker, seed)]
+    }
+    options = {
+        "layout": "speechcommands",
+        "version": VERSION,
+        "voices": voices,
+        "valid_voices": valid_voices,
+        "test_voices": test_voices,
+        "repeats": repeats,
+        "words": words,
+        "seed": seed,
+        "noise": bool(noise),
+        "noise_seconds": float(noise_seconds),
+    }
+    with new_folder(output_folder, options, overwrite) as folder:
+        if folder is None:
+            logger.info("%s already holds this spoken corpus; nothing to do", output_folder)
+            return Path(output_folder)
+        for name in words:
+            (folder / name).mkdir()
+        names = {speaker.id: name for name, speaker in speakers.items()}
+        plan = [
+            SpokenWord(word, speaker, turn, (seed, speaker.id, number, turn))
+            for number, word in enumerate(words)
+            for speaker in speakers.values()
+            for turn in range(repeats)
+        ]
+        with SpeakerPool(workers) as pool:
+            engine = pool.version
+            clips = pool.map(
+                lambda lent, one: write_clip(folder, names[one.speaker.id], one, noise, lent), plan
+            )
+            rows = list(tqdm(clips, total=len(plan), desc="speaking words", mininterval=0.5))
+        write_backgrounds(folder / NOISE_FOLDER, noise_seconds, seed)
+        write_tables(folder, speakers, rows)
+        write_record(folder, options, engine, rows)
+    logger.info("spoke %d clips by %d voices into %s", len(rows), len(speakers), output_folder)
+    return Path(output_folder)
+
+
+def speaker_name(speaker, seed):
+    """Eight hexadecimal digits that the corpus' hash rule puts into the speaker's split."""
+    for attempt in count():
+        text = f"{seed} {speaker.id} {attempt}"
+        name = hashlib.sha256(text.encode()).hexdigest()[:8]
+        if which_set(f"{name}_nohash_0.wav") == SPLITS[speaker.split]:
+            return name
+
+
+def write_clip(folder, name, spoken, noise, synthesiser):
+    """Speak one word into a clip of a second, write it, and return its row of `clips.csv`."""
+    random = np.random.default_rng(spoken.seed)
+    scene = acoustics.draw_scene(random, noise)
+    word, voice = speak_word(synthesiser, spoken, CLIP_SECONDS, random)
+    clip = np.zeros(int(CLIP_SECONDS * SAMPLE_RATE))
+    # Mostly somewhere in the middle, as people say it after a sign to speak.
+    start = int((len(clip) - len(word)) * random.uniform(0.1, 0.9))
+    clip[start : start + len(word)] = word
+    clip = acoustics.apply_scene(clip, SAMPLE_RATE, scene, random)
+    samples = np.round(clip * 32767).astype("<i2")
+    path = f"{spoken.word}/{name}_nohash_{spoken.turn}.wav"
+    soundfile.write(folder / path, samples, SAMPLE_RATE, subtype="PCM_16")
+    return {
+        "path": path,
+        "split": SPLITS[spoken.speaker.split],
+        "speaker": name,
+        "voice": voice.name,
+        "rate": voice.rate,
+        "pitch": voice.pitch,
+        "start": f"{start / SAMPLE_RATE:.4f}",
+        "seconds": f"{len(word) / SAMPLE_RATE:.4f}",
+        "rt60": "" if scene.rt60 is None else scene.rt60,
+        "snr_db": "" if scene.snr_db is None else scene.snr_db,
+        "noise": "" if scene.snr_db is None else scene.colour,
+        "pcm_sha256": hashlib.sha256(samples.tobytes()).hexdigest(),
+    }
+
+
+def write_backgrounds(folder, seconds, seed):
+    """Write one recording of every background."""
+    folder.mkdir()
+    for number, name in enumerate(BACKGROUNDS):
+        random = np.random.default_rng([seed, 1, number])
+        waveform = make_background(name, seconds, SAMPLE_RATE, random)
+        soundfile.write(folder / f"{name}.wav", waveform, SAMPLE_RATE, subtype="PCM_16")
+
+
+def write_tables(folder, speakers, rows):
+    """Write the list files, `voices.csv` and `clips.csv`."""
+    for split in ("valid", "test"):
+        lines = "".join(f"{row['path']}\n" for row in rows if row["split"] == split)
+        (folder / LISTS[split]).write_text(lines, encoding="utf-8")
+    voices = [
+        {"speaker": name, "split": SPLITS[one.split], "sex": one.sex} | asdict(one.voice)
+        for name, one in speakers.items()
+    ]
+    for name, table in (("voices.csv", voices), ("clips.csv", rows)):
+        with open(folder / name, "w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, table[0])
+            writer.writeheader()
+            writer.writerows(table)
+
+
+def write_record(folder, options, engine, rows):
+    """Write `README.txt` and, last of all, `corpus.json` with options, counts and hashes."""
+    record = {"options": options, "engine": f"eSpeak NG {engine}", "splits": {}}
+    for split in SPLITS.values():
+        own = [row for row in rows if row["split"] == split]
+        hashes = "".join(f"{row['path']} {row['pcm_sha256']}\n" for row in own)
+        record["splits"][split] = {
+            "clips": len(own),
+            "speakers": len({row["speaker"] for row in own}),
+            "sha256": hashlib.sha256(hashes.encode()).hexdigest(),
+        }
+    splits = "".join(
+        f"  {name}: {one['clips']} clips, {one['speakers']} voices, sha256 {one['sha256'][:16]}\n"
+        for name, one in record["splits"].items()
+    )
+    (folder / "README.txt").write_text(
+        f"Synthetic speech. Every word was spoken by eSpeak NG {engine}, a rule-based synthesiser;\n"
+        "noise, reverberation and background recordings are computed. No person speaks here, and\n"
+        "results on it say nothing about real speech. eSpeak NG is free software under the GNU\n"
+        "General Public License, version 3 or later; it ran as a separate program to make this\n"
+        "audio and no part of it is in this folder.\n"
+        "\nLayout: that of Speech Commands (arXiv 1804.03209). clips.csv names the voice, acoustics\n"
+        "and sample hash of each clip, voices.csv describes the speakers.\n"
+        f"\nSplits\n{splits}\nOptions\n"
+        + "".join(f"  {key} = {value}\n" for key, value in options.items()),
+        encoding="utf-8",
+    )
+    text = json.dumps(record, indent=2)
+    (folder / RECORD).write_text(text + "\n", encoding="utf-8")

@@ -1,0 +1,190 @@
+"""What the sequence models for keyword spotting share: embedding, blocks, mean over the clip's frames, classifier."""
+
+import torch
+from torch import nn
+
+from modules.fidelity import check_fidelity
+from modules.kws.embedding import CHANNELS, ConvolutionEmbedding
+from modules.kws.features import KINDS
+from modules.ssm.lengths import check_lengths, keep_valid, valid_frames
+
+
+class SequenceSpotter(nn.Module):
+    """The frame of a keyword network; a subclass fills ``self.blocks`` and says how they run in ``mix``.
+
+    Arguments
+    ---------
+    n_classes : int
+    d_model : int
+        Channels of the blocks.
+    feature_dim : int
+        Features a frame.
+    kind : str
+        ``mel`` puts :class:`modules.kws.embedding.ConvolutionEmbedding` before the blocks, which halves time;
+        ``mfcc`` projects each frame by itself.
+    dropout : float
+        Before the blocks and the classifier; half of it within the classifier.
+    causal : bool
+        Make the embedding causal.
+    fidelity : str
+        ``corrected`` keeps padding out of everything; ``upstream`` only out of the mean, as published.
+
+    Raises
+    ------
+    ValueError
+        If an option is outside its range.
+    """
+
+    def __init__(self, n_classes, d_model, feature_dim, kind, dropout, causal, fidelity):
+        super().__init__()
+        if kind not in KINDS:
+            raise ValueError(f"kind must be one of {', '.join(KINDS)}; got {kind!r}")
+        if kind == "mel" and feature_dim < 4:
+            raise ValueError(f"feature_dim must be 4 or more, it is pooled by 4; got {feature_dim}")
+        if n_classes < 1:
+            raise ValueError(f"n_classes must be 1 or more; got {n_classes}")
+        self.fidelity = check_fidelity(fidelity)
+        self.n_classes, self.d_model = n_classes, d_model
+        self.feature_dim, self.kind = feature_dim, kind
+        self.subsampling = 2 if kind == "mel" else 1
+        width = feature_dim
+        if kind == "mel":
+            self.conv_embed = ConvolutionEmbedding(causal)
+            width = CHANNELS * (feature_dim // 4)
+        self.proj = nn.Sequential(
+            nn.Linear(width, d_model), nn.LayerNorm(d_model), nn.SiLU(), nn.Dropout(dropout)
+        )
+        self.blocks = nn.ModuleList()
+        self.pre_classifier_norm = nn.LayerNorm(d_model)
+        # the published mel and mfcc networks number the classifier's layers differently
+        first = nn.Dropout(dropout)
+        self.classifier_dropout = nn.Identity() if kind == "mfcc" else first
+        self.classifier = nn.Sequential(
+            *([first] if kind == "mfcc" else []),
+            nn.Linear(d_model, d_model // 2),
+            nn.SiLU(),
+            nn.Dropout(0.5 * dropout),
+            nn.Linear(d_model // 2, n_classes),
+        )
+
+    def embedding_frames(self, frames):
+        """Frames of embedding (a tensor of counts) that so many frames of features give."""
+        return self.conv_embed.frames(frames) if self.kind == "mel" else frames
+
+    def forward(self, features, frames=None):
+        """Classify clips.
+
+        Arguments
+        ---------
+        features : torch.Tensor
+            (batch, time, feature_dim).
+        frames : torch.Tensor, optional
+            (batch,) integer frame counts; ``None`` if all clips fill the batch.
+
+        Returns
+        -------
+        torch.Tensor
+            (batch, n_classes), logits.
+
+        Raises
+        ------
+        ValueError
+            If the features have another width, or the counts do not fit them.
+        """
+        x, frames = self.embed(features, frames)
+        return self.classify(masked_mean(x, frames))
+
+    def embed(self, features, frames=None):
+        """The embedding of each frame, as the mean over them is classified.
+
+        Returns
+        -------
+        (torch.Tensor, torch.Tensor or None)
+            (batch, time // subsampling, d_model), and their counts; takes what :meth:`forward` takes.
+        """
+        self.check_features(features)
+        if features.shape[1] == 0:
+            raise ValueError("features hold no frame: leave out clips without samples")
+        check_lengths(frames, *features.shape[:2])
+        if frames is not None:
+            frames = frames.to(features.device)
+        # without padding there is nothing to mask
+        masked = self.fidelity == "corrected" and not _full(frames, features.shape[1])
+        known = frames if masked else None
+        features = keep_valid(features, valid_frames(known, features.shape[1], features.device))
+        if self.kind == "mel":
+            features, _ = self.conv_embed(features, known)
+        if frames is not None:
+            frames = self.embedding_frames(frames)
+        known = frames if masked else None
+        return self.pre_classifier_norm(self.mix(self.proj(features), known)), frames
+
+    def classify(self, embedding):
+        """Logits (..., n_classes) of mean embeddings (..., d_model)."""
+        return self.classifier(self.classifier_dropout(embedding))
+
+    def check_features(self, features):
+        """Raise ``ValueError`` unless ``features`` are (batch, time, feature_dim)."""
+        if features.dim() != 3 or features.shape[2] != self.feature_dim:
+            raise ValueError(
+                f"features must be (batch, time, {self.feature_dim}), as feature_dim says; "
+                f"got {tuple(features.shape)}"
+            )
+
+
+def _full(frames, time):
+    """Whether every item of the batch is ``time`` frames long."""
+    return frames is None or bool((frames >= time).all())
+
+
+def masked_mean(x, frames=None):
+    """The mean of ``x`` (batch, time, channels) over each item's first ``frames`` frames, one at least.
+
+    Example
+    -------
+    >>> import torch
+    >>> masked_mean(torch.tensor([[[1.0], [3.0], [8.0]]]), torch.tensor([2])).tolist()
+    [[2.0]]
+    """
+    if frames is None:
+        return x.mean(1)
+    total = keep_valid(x, valid_frames(frames, x.shape[1], x.device)).sum(1)
+    return total / frames.clamp(min=1).unsqueeze(1)
+
+
+def windowed_mean(x, recent, total, count):
+    """The mean up to each frame of a chunk, over a window or since the stream began.
+
+    Arguments
+    ---------
+    x : torch.Tensor
+        (batch, time, channels), the chunk.
+    recent : torch.Tensor or None
+        (batch, window, channels), the frames before it, zeros before the start; ``None`` for a mean of all.
+    total : torch.Tensor
+        (batch, channels), the sum since the start.
+    count : int
+        Frames since the start.
+
+    Returns
+    -------
+    (torch.Tensor, torch.Tensor or None, torch.Tensor, int)
+        Means (batch, time, channels), and the three to carry on with.
+
+    Example
+    -------
+    >>> import torch
+    >>> x = torch.tensor([[[2.0], [4.0], [6.0]]])
+    >>> windowed_mean(x, torch.zeros(1, 2, 1), torch.zeros(1, 1), 0)[0].flatten().tolist()
+    [2.0, 3.0, 5.0]
+    """
+    time = x.shape[1]
+    counts = count + torch.arange(1, time + 1, device=x.device)
+    if recent is None:
+        sums = total.unsqueeze(1) + x.cumsum(1)
+        return sums / counts[:, None], None, sums[:, -1] if time else total, count + time
+    window = recent.shape[1]
+    both = torch.cat([recent, x], 1)
+    sums = both.cumsum(1)
+    means = (sums[:, window:] - sums[:, :time]) / counts.clamp(max=window)[:, None]
+    return means, both[:, -window:], total, count + time
