@@ -16,6 +16,8 @@ def causal_conv1d_torch(
 
     # (batch, channels, width + time): what was before, then the utterance; or mirrored
     extended = _extend(x, width, lengths, reverse, initial_state)
+    if not time:
+        return x, _last_state(extended, width, lengths, reverse)
     kernel = (weight.flip(1) if reverse else weight).unsqueeze(1).to(x.dtype)
     inner = extended[..., :-1] if reverse else extended[..., 1:]
     y = F.conv1d(inner, kernel, None if bias is None else bias.to(x.dtype), groups=channels)

@@ -5,9 +5,10 @@ device, constant and grouped B and C included.
 """
 
 import torch
+from torch.nn import functional as F
 
 from modules.ssm.scan.dispatch import selective_scan
-from modules.ssm.scan.naive import selective_scan_naive
+from modules.ssm.scan.naive import compute_dtype, selective_scan_naive
 
 
 def selective_scan_fn(
@@ -46,7 +47,7 @@ def selective_scan_fn(
     Raises
     ------
     ValueError
-        If A, B or C is complex or a shape does not fit.
+        If a tensor is complex or its shape does not fit.
 
     Example
     -------
@@ -56,13 +57,11 @@ def selective_scan_fn(
     >>> selective_scan_fn(u, torch.rand(2, 4, 10), -torch.rand(4, 3), torch.randn(2, 3, 10), torch.randn(4, 3)).shape
     torch.Size([2, 4, 10])
     """
-    _refuse_complex(A, B, C)
-    groups = _groups(B, C, u.shape[1])
-    if groups is None:
-        # a B or C of each channel's own: not what speech models use, so the reference serves
-        return selective_scan_ref(
-            u, delta, A, B, C, D, z, delta_bias, delta_softplus, return_last_state
-        )
+    _check(u, delta, A, B, C, D, z, delta_bias)
+    if B.dim() == 2 or C.dim() == 2:
+        out, last_state = _with_own_states(u, delta, A, B, C, D, z, delta_bias, delta_softplus)
+        return (out, last_state) if return_last_state else out
+    groups = max(t.shape[1] if t.dim() == 4 else 1 for t in (B, C))
     width = u.shape[1] // groups
     parts = []
     for group in range(groups):
@@ -98,8 +97,8 @@ def selective_scan_ref(
     delta_softplus=False,
     return_last_state=False,
 ):
-    """The same by a plain loop over time; arguments as in :func:`selective_scan_fn`."""
-    _refuse_complex(A, B, C)
+    """The same by a plain loop over time; arguments, results and errors as in :func:`selective_scan_fn`."""
+    _check(u, delta, A, B, C, D, z, delta_bias)
     channels = u.shape[1]
     out, last_state = selective_scan_naive(
         u.transpose(1, 2),
@@ -116,24 +115,73 @@ def selective_scan_ref(
     return (out, last_state) if return_last_state else out
 
 
-def _refuse_complex(*tensors):
-    if any(t.is_complex() for t in tensors):
+def _check(u, delta, A, B, C, D, z, delta_bias):
+    """Raise ``ValueError`` for what is complex or does not fit the others."""
+    tensors = {"u": u, "delta": delta, "A": A, "B": B, "C": C, "D": D, "z": z}
+    tensors["delta_bias"] = delta_bias
+    for name, tensor in tensors.items():
+        if tensor is not None and tensor.is_complex():
+            raise ValueError(
+                f"{name} is complex: only real state-space parameters are supported; A, B and C must be real"
+            )
+    if u.dim() != 3:
+        raise ValueError(f"u must be (batch, channels, time); got {tuple(u.shape)}")
+    batch, channels, time = u.shape
+    if A.dim() != 2 or A.shape[0] != channels:
         raise ValueError(
-            "complex state-space parameters are not supported: A, B and C must be real"
+            f"A must be (channels, states) with {channels} channels; got {tuple(A.shape)}"
         )
+    for name in ("delta", "z", "D", "delta_bias"):
+        wanted = (batch, channels, time) if name in ("delta", "z") else (channels,)
+        if tensors[name] is not None and tuple(tensors[name].shape) != wanted:
+            raise ValueError(f"{name} must have shape {wanted}; got {tuple(tensors[name].shape)}")
+    states = A.shape[1]
+    for name in ("B", "C"):
+        shape = tuple(tensors[name].shape)
+        # the groups must share the channels out, and B's be C's where both have several
+        groups = shape[1] if len(shape) == 4 and shape[1] else 1
+        of_B = B.shape[1] if name == "C" and B.dim() == 4 else 1
+        fitting = channels % groups == 0 and (groups == of_B or 1 in (groups, of_B))
+        if not fitting or shape not in (
+            (channels, states),
+            (batch, states, time),
+            (batch, groups, states, time),
+        ):
+            raise ValueError(
+                f"{name} must be {(channels, states)}, {(batch, states, time)} or (batch, groups, "
+                f"states, time) with {batch} items, {states} states, {time} frames of time and groups, "
+                f"the same for B and C, that share {channels} channels out; got {shape}"
+            )
 
 
-def _groups(B, C, channels):
-    """How many groups of channels share B and C; ``None`` where one of them is constant in time."""
-    if B.dim() == 2 or C.dim() == 2:
-        return None
-    counts = {t.shape[1] if t.dim() == 4 else 1 for t in (B, C)} - {1}
-    groups = counts.pop() if counts else 1
-    if counts or channels % groups:
-        raise ValueError(
-            f"{channels} channels can not be dealt to the groups of B {tuple(B.shape)} and C {tuple(C.shape)}"
-        )
-    return groups
+def _with_own_states(u, delta, A, B, C, D, z, delta_bias, delta_softplus):
+    """The scan where B or C differs from channel to channel: every state is a channel of its own.
+
+    This holds the states of all frames in memory, as the loop does, without its steps through Python.
+    """
+    states = A.shape[1]
+    dtype = compute_dtype(u, delta, A, B, C, D, z, delta_bias)
+    B, C = (_of_channels(t, u.shape[1]).to(dtype) for t in (B, C))
+    delta = delta.transpose(1, 2).to(dtype).repeat_interleave(states, dim=2)
+    inputs = u.transpose(1, 2).to(dtype)
+    driven = inputs.unsqueeze(-1) * B  # (batch, time, channels, states)
+    one = driven.new_ones(1, 1, 1).expand(*driven.shape[:2], 1)
+    h, last_state = selective_scan(
+        driven.flatten(2),
+        delta,
+        A.reshape(-1, 1),
+        one,
+        one,
+        delta_bias=None if delta_bias is None else delta_bias.repeat_interleave(states),
+        delta_softplus=delta_softplus,
+        return_last_state=True,
+    )
+    y = (h.reshape(driven.shape) * C).sum(-1)
+    if D is not None:
+        y = y + D.to(dtype) * inputs
+    if z is not None:
+        y = y * F.silu(z.transpose(1, 2).to(dtype))
+    return y.transpose(1, 2).to(u.dtype), last_state.reshape(*last_state.shape[:1], *A.shape)
 
 
 def _of_group(x, group):
