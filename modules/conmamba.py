@@ -6,6 +6,7 @@ parameter names are kept. The convolution module is SpeechBrain's, with padding 
 depthwise convolution.
 """
 
+import torch
 from speechbrain.lobes.models.transformer.Conformer import ConvolutionModule
 from speechbrain.nnet.activations import Swish
 from speechbrain.nnet.attention import PositionalwiseFeedForward
@@ -14,8 +15,12 @@ from torch import nn
 from torch.nn import functional as F
 
 from modules.fidelity import check_fidelity
-from modules.ssm import BiMamba, Mamba, causal_conv1d
+from modules.ssm import BiMamba, Mamba, causal_conv1d, depthwise_conv1d
 from modules.ssm.lengths import valid_frames
+
+# Frames that a feed-forward module takes at a time where it may. Large tensors that come and go cost
+# more than what is computed in them: the system has to find and clear their pages every time.
+_FRAMES = 512
 
 
 class MaskedConvolutionModule(ConvolutionModule):
@@ -82,11 +87,10 @@ class MaskedConvolutionModule(ConvolutionModule):
                 return_last_state=True,
             )
         else:
-            # symmetric: causal on an utterance that goes on for half a kernel of zeros
             ahead = self.kernel_size - 1 - self.padding
-            out = causal_conv1d(F.pad(out, (0, 0, 0, ahead)), self.conv.weight, self.conv.bias)
-            out = out[:, ahead:]
-        out = self.after_conv(out)
+            out = depthwise_conv1d(out, self.conv.weight, self.conv.bias, ahead=ahead)
+        norm, activation, pointwise, drop = self.after_conv
+        out = drop(pointwise(_activate(activation, norm(out))))
         if mask is not None:
             out = out.masked_fill(mask, 0.0)
         return (out, new_state) if return_state else out
@@ -104,6 +108,63 @@ class MaskedConvolutionModule(ConvolutionModule):
         pieces = F.pad(pieces, (0, self.padding)).transpose(1, 2).flatten(0, 1)
         out = F.conv1d(pieces, self.conv.weight, self.conv.bias, groups=channels)
         return out.transpose(1, 2).reshape(batch, -1, channels)[:, :time]
+
+
+class HalfFeedForward(nn.Sequential):
+    """Half a step of Conformer's feed-forward module on its residual: ``x + 0.5 * feed_forward(x)``.
+
+    Source: Gulati et al., "Conformer" (arXiv 2005.08100, section 2.4). Parameter names are SpeechBrain's.
+
+    Arguments
+    ---------
+    d_model, d_ffn : int
+        Channels, and inner channels.
+    dropout : float
+    activation : type
+
+    Example
+    -------
+    >>> import torch
+    >>> HalfFeedForward(16, 32, 0.1, Swish)(torch.randn(2, 10, 16)).shape
+    torch.Size([2, 10, 16])
+    """
+
+    def __init__(self, d_model, d_ffn, dropout, activation):
+        super().__init__(
+            nn.LayerNorm(d_model),
+            PositionalwiseFeedForward(
+                d_ffn=d_ffn, input_size=d_model, dropout=dropout, activation=activation
+            ),
+            nn.Dropout(dropout),
+        )
+
+    def forward(self, x):
+        """Take (batch, time, d_model) half a step on."""
+        # asked in this order: a compiler that keeps the number of frames open must not meet it here
+        if _nothing_watches() and x.device.type == "cpu" and x.shape[1] > _FRAMES:
+            return torch.cat([self._half_step(frames) for frames in x.split(_FRAMES, 1)], 1)
+        return self._half_step(x)
+
+    def _half_step(self, x):
+        norm, feed_forward, drop = self
+        widen, activation, inner_drop, narrow = feed_forward.ffn
+        inner = inner_drop(_activate(activation, widen(norm(x))))
+        return torch.add(x, drop(narrow(inner)), alpha=0.5)
+
+
+def _activate(activation, x):
+    """``activation(x)``, written over ``x`` where only the result will be read."""
+    if _nothing_watches():
+        if type(activation) is nn.GELU:
+            return torch.ops.aten.gelu_(x, approximate=activation.approximate)
+        if type(activation) is Swish and activation.beta == 1:
+            return F.silu(x, inplace=True)
+    return activation(x)
+
+
+def _nothing_watches():
+    """Whether operations just run, neither differentiated nor recorded by a compiler."""
+    return not torch.is_grad_enabled() and not torch.compiler.is_compiling()
 
 
 class ConmambaEncoderLayer(nn.Module):
@@ -152,21 +213,11 @@ class ConmambaEncoderLayer(nn.Module):
         self.convolution_module = MaskedConvolutionModule(
             d_model, kernel_size, bias, activation, dropout, causal=causal
         )
-        self.ffn_module1 = self._feed_forward(d_model, d_ffn, dropout, activation)
-        self.ffn_module2 = self._feed_forward(d_model, d_ffn, dropout, activation)
+        self.ffn_module1 = HalfFeedForward(d_model, d_ffn, dropout, activation)
+        self.ffn_module2 = HalfFeedForward(d_model, d_ffn, dropout, activation)
         self.norm1 = LayerNorm(d_model)
         self.norm2 = LayerNorm(d_model)
         self.drop = nn.Dropout(dropout)
-
-    @staticmethod
-    def _feed_forward(d_model, d_ffn, dropout, activation):
-        return nn.Sequential(
-            nn.LayerNorm(d_model),
-            PositionalwiseFeedForward(
-                d_ffn=d_ffn, input_size=d_model, dropout=dropout, activation=activation
-            ),
-            nn.Dropout(dropout),
-        )
 
     def forward(self, x, lengths=None, dynchunktrain_config=None, state=None, return_state=False):
         """Run the layer.
@@ -192,7 +243,7 @@ class ConmambaEncoderLayer(nn.Module):
         mamba_state, conv_state = (None, None) if state is None else state
         valid = valid_frames(lengths, x.shape[1], x.device)
         padding = None if valid is None else ~valid.unsqueeze(-1)
-        x = x + 0.5 * self.ffn_module1(x)
+        x = self.ffn_module1(x)
         mixed, mamba_state = self.mamba(
             self.norm1(x), lengths, state=mamba_state, return_state=True
         )
@@ -203,7 +254,7 @@ class ConmambaEncoderLayer(nn.Module):
         if return_state:
             convolved, conv_state = convolved
         x = x + convolved
-        x = self.norm2(x + 0.5 * self.ffn_module2(x))
+        x = self.norm2(self.ffn_module2(x))
         return (x, (mamba_state, conv_state)) if return_state else x
 
 

@@ -7,7 +7,7 @@ Modeling with Selective State Spaces" (arXiv 2312.00752), section 3.
 
 from modules.ssm.backends import use_backend
 from modules.ssm.blocks import BiMamba, Mamba, MambaState
-from modules.ssm.conv import bidirectional_conv1d, causal_conv1d
+from modules.ssm.conv import bidirectional_conv1d, causal_conv1d, depthwise_conv1d
 from modules.ssm.initialisation import scale_output_projections
 from modules.ssm.parameter_groups import parameter_groups
 from modules.ssm.scan import (
@@ -29,6 +29,7 @@ __all__ = [
     "bidirectional_conv1d",
     "bidirectional_scan",
     "causal_conv1d",
+    "depthwise_conv1d",
     "parameter_groups",
     "scale_output_projections",
     "selective_scan",

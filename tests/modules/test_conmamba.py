@@ -181,3 +181,37 @@ def test_state_space_parameters_survive_construction_in_corrected_mode_only(fide
 def test_an_unknown_fidelity_is_refused():
     with pytest.raises(ValueError, match="corrected, upstream"):
         ConmambaEncoder(1, 16, 16, fidelity="published")
+
+
+@pytest.mark.parametrize("activation", [nn.GELU, Swish, nn.ReLU])
+def test_encoder_gives_the_same_with_and_without_gradients_and_leaves_its_input_alone(activation):
+    encoder = ConmambaEncoder(2, 8, 16, kernel_size=7, activation=activation).eval()
+    # more frames than a feed-forward module takes at a time when no gradient is wanted
+    x = torch.randn(2, 1100, 8)
+    kept = x.clone()
+    expected, _ = encoder(x)
+    with torch.no_grad():
+        out, _ = encoder(x)
+    assert torch.allclose(out, expected, atol=1e-5)
+    assert torch.equal(x, kept) and expected.requires_grad and not out.requires_grad
+
+
+def test_convolution_modules_mask_and_output_survive_activations_written_in_place():
+    module = MaskedConvolutionModule(8, 7, activation=nn.GELU).eval()
+    x, padding = torch.randn(1, 9, 8), torch.arange(9).view(1, 9, 1) >= 6
+    kept = x.clone()
+    with torch.no_grad():
+        out = module(x, padding)
+    assert torch.equal(x, kept) and not out[0, 6:].any()
+    assert torch.allclose(out, module(x, padding), atol=1e-6)
+
+
+def test_encoder_exports_with_any_number_of_frames():
+    encoder = ConmambaEncoder(1, 8, 16, kernel_size=7, activation=nn.GELU).eval()
+    time = torch.export.Dim("time", min=2, max=4000)
+    with torch.no_grad():
+        program = torch.export.export(
+            encoder, (torch.randn(1, 30, 8),), dynamic_shapes={"src": {1: time}}
+        )
+        x = torch.randn(1, 700, 8)
+        assert torch.allclose(program.module()(x)[0], encoder(x)[0], atol=1e-5)

@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 
-from modules.ssm import causal_conv1d
+from modules.ssm import causal_conv1d, depthwise_conv1d, use_backend
 from modules.ssm.conv.naive import causal_conv1d_naive
 from tests.golden import Golden
 
@@ -88,3 +88,26 @@ def test_golden_operation():
 def test_wrong_arguments_are_named(change, message):
     with pytest.raises(ValueError, match=message):
         causal_conv1d(**{"x": torch.randn(2, 8, 3), "weight": torch.randn(3, 4)} | change)
+
+
+@pytest.mark.parametrize("backend", ["cpu", "torch"])
+@pytest.mark.parametrize("width, ahead", [(3, 0), (3, 1), (3, 2), (4, 2), (31, 15)])
+def test_looking_ahead_is_the_causal_convolution_of_a_longer_utterance(width, ahead, backend):
+    x, weight = torch.randn(2, 9, 3, requires_grad=True), torch.randn(3, width, requires_grad=True)
+    bias = torch.randn(3, requires_grad=True)
+    longer = torch.cat([x, torch.zeros(2, ahead, 3)], 1)
+    expected = causal_conv1d_naive(longer, weight, bias)[0][:, ahead:]
+    with use_backend(backend):
+        got = depthwise_conv1d(x, weight, bias, ahead=ahead)
+    torch.testing.assert_close(expected, got, rtol=1e-4, atol=1e-5)
+    for a, b in zip(
+        torch.autograd.grad(expected.square().sum(), (x, weight, bias)),
+        torch.autograd.grad(got.square().sum(), (x, weight, bias)),
+        strict=True,
+    ):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+
+
+def test_looking_further_ahead_than_the_kernel_is_wide_is_refused():
+    with pytest.raises(ValueError, match="ahead must lie in 0..3"):
+        depthwise_conv1d(torch.randn(1, 5, 2), torch.randn(2, 4), ahead=4)

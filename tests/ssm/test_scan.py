@@ -4,6 +4,7 @@ import itertools
 import logging
 import subprocess
 import sys
+from types import ModuleType
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from modules.ssm import (
     selective_scan_ref,
     use_backend,
 )
+from modules.ssm.scan import mamba_ssm_backend
 from modules.ssm.scan.chunked import selective_scan_chunked
 from modules.ssm.scan.mamba_ssm_backend import scan_channel_major
 from modules.ssm.scan.naive import selective_scan_naive
@@ -340,3 +342,19 @@ def test_torch_backend_needs_a_fraction_of_the_state_history():
         [sys.executable, "-c", MEMORY], capture_output=True, text=True, check=True
     )
     assert float(done.stdout) < 0.25
+
+
+def test_mamba_ssm_refuses_a_gradient_of_the_last_state_which_its_kernel_drops(monkeypatch):
+    package = ModuleType("mamba_ssm.ops.selective_scan_interface")
+    package.selective_scan_fn = selective_scan_ref
+    for name in ("mamba_ssm", "mamba_ssm.ops", package.__name__):
+        monkeypatch.setitem(sys.modules, name, package)
+    mamba_ssm_backend._kernel.cache_clear()
+    try:
+        inputs = make_inputs(1, 6, 2, 3, torch.float32, given_state=False)
+        out, last = mamba_ssm_backend.selective_scan_mamba_ssm(*list(inputs.values())[:-1], True)
+        out.sum().backward(retain_graph=True)
+        with pytest.raises(RuntimeError, match="no gradient through the last state"):
+            last.sum().backward()
+    finally:
+        mamba_ssm_backend._kernel.cache_clear()

@@ -1,4 +1,5 @@
-"""The compiled scan against the loop in float64, its registration as an operator, and its build."""
+"""The compiled scan against the loop in float64, both directions at once and time in segments against
+plain calls, registration as operators, and the build."""
 
 import itertools
 import os
@@ -10,7 +11,14 @@ import torch
 
 from modules.ssm import available_backends, selective_scan
 from modules.ssm.cpu import refusal
-from modules.ssm.scan.cpu import cpu_refusal, scan_op, selective_scan_cpu
+from modules.ssm.cpu.scan_calls import _backward_plan, _forward_plan
+from modules.ssm.scan.cpu import (
+    bidirectional_scan_cpu,
+    bidirectional_scan_op,
+    cpu_refusal,
+    scan_op,
+    selective_scan_cpu,
+)
 from modules.ssm.scan.naive import selective_scan_naive
 from tests.ssm.test_scan import assert_close, make_inputs, run, uneven
 
@@ -76,6 +84,22 @@ def test_decay_is_exact_to_1e_6_from_no_decay_to_underflow():
     exact = steps.double().exp()
     assert ((state.flatten() - exact).abs() <= 1e-6 * exact).all()
     assert state.flatten()[-1] == 1
+
+
+def test_decay_is_exact_to_1e_6_over_the_floats_of_its_range():
+    # every 2003rd float from -1e-6 to -86; with one exponent far below, a row takes the other path
+    bits = torch.arange(0x358637BD, 0x42AC0000, 2003, dtype=torch.int32)
+    exponents = -bits[: len(bits) // 256 * 256].view(torch.float32).view(-1, 256)
+    exact = exponents.double().exp()
+    for lowest in (None, -95.0):
+        A = exponents.clone()
+        if lowest:
+            A[:, 0] = lowest
+        one, zero = torch.ones(1, 1, len(A)), torch.zeros(1, 1, 256)
+        initial = torch.ones(1, len(A), 256)
+        _, state = selective_scan_cpu(0 * one, one, A, zero, zero, initial_state=initial)
+        error = ((state[0] - exact).abs() / exact)[:, 1:]
+        assert error.max() <= 1e-6
 
 
 @pytest.mark.parametrize("dtype, tolerance", [(torch.bfloat16, 2e-2), (torch.float16, 2.5e-3)])
@@ -145,6 +169,126 @@ def test_results_are_the_same_bits_for_any_number_of_threads_and_from_run_to_run
         assert all(torch.equal(a, b) for a, b in zip(runs[0], other, strict=True))
 
 
+def two_directions(batch, time, channels, states, given=True):
+    """Leaves of both directions as the bidirectional scan takes them, and the forward one's state."""
+    one, other = (
+        to(make_inputs(batch, time, channels, states, given_state=given), torch.float32)
+        for _ in range(2)
+    )
+    pairs = {k: (one[k], other[k]) for k in one if k not in ("z", "initial_state")}
+    return {**pairs, "z": one["z"]}, one["initial_state"]
+
+
+def composed(pairs, initial_state, lengths):
+    ahead, back = ({k: v if k == "z" else v[i] for k, v in pairs.items()} for i in (0, 1))
+    options = {"delta_softplus": True, "lengths": lengths}
+    one, last = selective_scan_cpu(**ahead, initial_state=initial_state, **options)
+    return one + selective_scan_cpu(**back, reverse=True, **options)[0], last
+
+
+def at_once(pairs, initial_state, lengths):
+    options = {"delta_softplus": True, "lengths": lengths, "initial_state": initial_state}
+    return bidirectional_scan_cpu(**pairs, **options)
+
+
+def run_both(scan, pairs, initial_state, lengths):
+    """Output, last state, and the gradient of every leaf."""
+    out, last = scan(pairs, initial_state, lengths)
+    leaves = [t for v in pairs.values() for t in (v if isinstance(v, tuple) else (v,))]
+    leaves += [] if initial_state is None else [initial_state]
+    weight = torch.linspace(-1, 1, out.numel()).view_as(out)
+    loss = (out.float() * weight).sum() + last.square().sum()
+    return out, last, *torch.autograd.grad(loss, leaves)
+
+
+@pytest.mark.parametrize("shape", [SHAPES[0], *SHAPES[2:]], ids=str)
+def test_both_directions_at_once_equal_two_calls_in_output_state_and_every_gradient(shape):
+    for ragged, given in itertools.product((False, True), repeat=2):
+        pairs, initial = two_directions(*shape, given=given)
+        lengths = uneven(*shape[:2]) if ragged else None
+        expected = run_both(composed, pairs, initial, lengths)
+        assert_close(expected, run_both(at_once, pairs, initial, lengths), 1e-6)
+
+
+def test_both_directions_at_once_without_optional_inputs_and_in_float64():
+    pairs, _ = two_directions(2, 21, 10, 5)
+    bare = {k: pairs[k] for k in ("u", "delta", "A", "B", "C")}
+    bare["delta"] = tuple(t.abs() for t in bare["delta"])
+    got, last = bidirectional_scan_cpu(**bare)
+    one, other = ({k: v[i] for k, v in bare.items()} for i in (0, 1))
+    assert torch.equal(last, selective_scan_cpu(**one)[1])
+    expected = selective_scan_cpu(**one)[0] + selective_scan_cpu(**other, reverse=True)[0]
+    assert torch.allclose(got, expected, atol=1e-6)
+    wide = {k: tuple(t.double() for t in v) for k, v in bare.items()}
+    assert torch.allclose(bidirectional_scan_cpu(**wide)[0].float(), expected, atol=1e-4)
+
+
+def test_the_sum_of_both_directions_is_rounded_once_to_half_precision():
+    for dtype in (torch.bfloat16, torch.float16):
+        pairs, _ = two_directions(2, 30, 20, 16)
+        half = {
+            k: v.detach().to(dtype)
+            if k == "z"
+            else tuple(t.detach().to(dtype if k in "u delta B C" else t.dtype) for t in v)
+            for k, v in pairs.items()
+        }
+        wide = {k: v.float() if k == "z" else tuple(t.float() for t in v) for k, v in half.items()}
+        lengths = uneven(2, 30)
+        assert torch.equal(
+            at_once(half, None, lengths)[0], at_once(wide, None, lengths)[0].to(dtype)
+        )
+        leaves = half["z"].requires_grad_(), wide["z"].requires_grad_()
+        ours, exact = (
+            torch.autograd.grad(at_once(v, None, lengths)[0].float().sum(), z)[0]
+            for v, z in zip((half, wide), leaves, strict=True)
+        )
+        assert torch.equal(ours, exact.to(dtype))
+
+
+def test_time_in_segments_gives_what_whole_utterances_give_and_the_same_bits_again():
+    shape = (2, 600, 20, 16)
+    inputs, (pairs, initial) = (
+        to(make_inputs(*shape, given_state=True), torch.float32),
+        two_directions(*shape),
+    )
+    # the second utterance ends long before its last segment
+    lengths = torch.tensor([600, 190])
+
+    def everything():
+        one = (run(selective_scan_cpu, inputs, lengths, reverse) for reverse in (False, True))
+        return [*next(one), *next(one), *run_both(at_once, pairs, initial, lengths)]
+
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        expected = everything()
+        for threads in (12, 16):
+            assert all(
+                plan(*shape[:3], threads)[1] < 600 for plan in (_forward_plan, _backward_plan)
+            )
+            torch.set_num_threads(threads)
+            got = everything()
+            assert_close(expected, got, 1e-5)
+            assert all(torch.equal(a, b) for a, b in zip(got, everything(), strict=True))
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_time_is_cut_only_where_threads_would_wait():
+    # few threads, or many utterances and channels: whole utterances
+    for shape, threads in (((1, 4000, 512), 2), ((8, 4000, 512), 32), ((1, 100, 16), 64)):
+        assert all(plan(*shape, threads)[1] >= shape[1] for plan in (_forward_plan, _backward_plan))
+    assert _forward_plan(1, 4000, 64, 32)[1] < 1000
+
+
+def test_a_second_derivative_is_refused():
+    inputs = to(make_inputs(1, 9, 4, 3), torch.float32)
+    out = selective_scan_cpu(**inputs)[0]
+    (grad,) = torch.autograd.grad(out.square().sum(), inputs["u"], create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        grad.sum().backward()
+
+
 def test_gradients_that_no_one_asks_for_are_not_returned():
     inputs = {k: v.detach().float() for k, v in make_inputs(1, 9, 4, 3).items()}
     inputs["C"].requires_grad_()
@@ -175,6 +319,26 @@ def test_operator_passes_opcheck_and_compiles_into_one_graph():
         strict=True,
     ):
         assert torch.allclose(a, b)
+
+
+def test_both_directions_are_one_operator_that_passes_opcheck_and_compiles():
+    pairs, initial = two_directions(2, 12, 6, 4)
+    one, other = zip(*(v for k, v in pairs.items() if k != "z"), strict=True)
+    tensors = (*one, *other, pairs["z"], initial)
+    torch.library.opcheck(bidirectional_scan_op, (*tensors, torch.tensor([12, 5]), True, True))
+
+    def model(pairs, initial):
+        return at_once(pairs, initial, None)[0].sin()
+
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    expected, got = (f(pairs, initial) for f in (model, compiled))
+    assert torch.allclose(expected, got, atol=1e-6)
+    for a, b in zip(
+        torch.autograd.grad(expected.sum(), tensors),
+        torch.autograd.grad(got.sum(), tensors),
+        strict=True,
+    ):
+        assert torch.allclose(a, b, atol=1e-5)
 
 
 def test_export_sees_one_operator_with_a_free_time_axis():

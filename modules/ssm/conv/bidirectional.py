@@ -1,10 +1,12 @@
 """Both directions of a bidirectional block's convolution as one operation: one input, two kernels."""
 
+from modules.ssm.conv.cpu import bidirectional_conv1d_cpu
 from modules.ssm.conv.dispatch import BACKENDS, check_conv
+from modules.ssm.conv.triton_backend import bidirectional_conv1d_triton
 from modules.ssm.lengths import check_lengths
 
 # backends with a function of their own for both directions; the others are called twice
-BIDIRECTIONAL = {}
+BIDIRECTIONAL = {"cpu": bidirectional_conv1d_cpu, "triton": bidirectional_conv1d_triton}
 
 
 def bidirectional_conv1d(x, weight, bias, activation=None, *, lengths=None, initial_state=None):

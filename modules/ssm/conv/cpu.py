@@ -1,23 +1,16 @@
-"""The causal convolution's compiled CPU path as one PyTorch operator with its gradient.
+"""The causal convolution's compiled CPU path as PyTorch operators with their gradients.
 
-The arithmetic, in float32 whatever the tensors' dtype, is in ``modules/ssm/cpu/conv.c``.
+The arithmetic, in float32 whatever the tensors' dtype, is in ``modules/ssm/cpu/conv.c``. One direction,
+and two at once, are one operator each; a call that nothing watches goes to the kernel directly.
 """
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from modules.ssm.cpu import refusal
-from modules.ssm.cpu.tensors import (
-    address,
-    call,
-    floats,
-    frames,
-    has_float16,
-    needs_grad,
-    rows,
-    takes,
-    view,
-)
+from modules.ssm.cpu.conv_calls import Direction, backward, forward, gradients, results
+from modules.ssm.cpu.tensors import has_float16, needs_grad, takes, unwatched
 
 # MAX_WIDTH in conv.c
 _MAX_WIDTH = 64
@@ -38,20 +31,104 @@ def cpu_refusal(x, weight, bias=None, initial_state=None):
 
 
 def causal_conv1d_cpu(
-    x, weight, bias=None, activation=None, *, lengths=None, reverse=False, initial_state=None
+    x,
+    weight,
+    bias=None,
+    activation=None,
+    *,
+    lengths=None,
+    reverse=False,
+    initial_state=None,
+    ahead=0,
 ):
     """Causal convolution by the compiled kernel, called like :func:`causal_conv1d_naive`.
 
+    Arguments
+    ---------
+    x, weight, bias, activation, lengths, reverse, initial_state
+        As for :func:`modules.ssm.causal_conv1d`.
+    ahead : int
+        Frames after its own that an output sees, 0 to width - 1, zeros at or past the utterance's length; an
+        odd width and ``ahead=width // 2`` make the convolution symmetric. The last state does not depend on it.
+
     Raises
     ------
+    ValueError
+        If ``ahead`` is not within the width.
     RuntimeError
         If the kernels can not be built here (:func:`cpu_refusal` says so beforehand).
+
+    Example
+    -------
+    >>> import torch
+    >>> x = torch.tensor([[[1.0], [2.0], [3.0]]])
+    >>> causal_conv1d_cpu(x, torch.tensor([[1.0, 10.0, 100.0]]), ahead=1)[0].flatten().tolist()
+    [210.0, 321.0, 32.0]
     """
+    if not 0 <= ahead < weight.shape[1]:
+        raise ValueError(f"ahead must lie in 0..{weight.shape[1] - 1}, the width - 1; got {ahead}")
     tensors = (x, weight, bias, initial_state)
-    grad = needs_grad(*tensors)
-    # the operator's own autograd layer costs 80 us a call, an autograd.Function 10
-    run = _Conv.apply if grad and not torch.compiler.is_compiling() else conv_op
-    return run(*tensors, lengths, activation is not None, reverse)
+    run = _runner(_Conv, conv_op, _forward, tensors)
+    return run(*tensors, lengths, activation is not None, reverse, ahead)
+
+
+def bidirectional_conv1d_cpu(x, weight, bias, activation, *, lengths=None, initial_state=None):
+    """A forward and a backward causal convolution of one input, in one call of the kernels.
+
+    Arguments
+    ---------
+    x : torch.Tensor
+        (batch, time, channels).
+    weight, bias : tuple
+        Pairs (forward, backward); ``bias`` may be ``None``, or hold it.
+    activation : str, optional
+        ``silu``, or ``None``.
+    lengths : torch.Tensor, optional
+        (batch,) integer frame counts.
+    initial_state : torch.Tensor, optional
+        (batch, channels, width), the forward direction's; the backward one starts from zeros.
+
+    Returns
+    -------
+    (torch.Tensor, torch.Tensor, torch.Tensor)
+        Both outputs (batch, time, channels), and the forward direction's last state.
+
+    Raises
+    ------
+    ValueError
+        If the two weights differ in width.
+    RuntimeError
+        If the kernels can not be built here (:func:`cpu_refusal` says so beforehand).
+
+    Example
+    -------
+    >>> import torch
+    >>> x, weight = torch.tensor([[[1.0], [2.0], [3.0]]]), torch.tensor([[10.0, 1.0]])
+    >>> ahead, back, _ = bidirectional_conv1d_cpu(x, (weight, weight), None, None)
+    >>> ahead.flatten().tolist(), back.flatten().tolist()
+    ([1.0, 12.0, 23.0], [21.0, 32.0, 3.0])
+    """
+    if weight[0].shape != weight[1].shape:
+        raise ValueError(
+            "both directions' weights must have one shape; got "
+            f"{tuple(weight[0].shape)} and {tuple(weight[1].shape)}"
+        )
+    bias = (None, None) if bias is None else bias
+    tensors = (x, weight[0], bias[0], weight[1], bias[1], initial_state)
+    run = _runner(_BidirectionalConv, bidirectional_conv_op, _bidirectional, tensors)
+    return run(*tensors, lengths, activation is not None)
+
+
+def _runner(function, operator, kernel, tensors):
+    """Who runs a call. The operator's own autograd layer costs 80 us, an autograd.Function 10, the operator
+    without a gradient 30."""
+    if needs_grad(*tensors) and not torch.compiler.is_compiling():
+        return function.apply
+    return kernel if unwatched(*tensors) else operator
+
+
+def _forward(x, weight, bias, initial_state, lengths, silu, reverse, ahead):
+    return forward(x, [Direction(weight, bias, initial_state, reverse)], lengths, (silu, ahead))
 
 
 @torch.library.custom_op("mamba_speech::causal_conv1d", mutates_args=())
@@ -63,48 +140,21 @@ def conv_op(
     lengths: Tensor | None,
     silu: bool,
     reverse: bool,
+    ahead: int,
 ) -> tuple[Tensor, Tensor]:
     """Output and last state."""
-    out, last = _results(x, weight)
-    inputs = _Inputs(x, weight, bias, initial_state, lengths)
-    # the kernel writes the state in float32
-    state = last.float()
-    call("conv_forward", *inputs.numbers(out, silu, reverse), address(state))
-    return out, state.to(last.dtype)
+    return _forward(x, weight, bias, initial_state, lengths, silu, reverse, ahead)
 
 
 @conv_op.register_fake
-def _(x, weight, bias, initial_state, lengths, silu, reverse):
-    return _results(x, weight)
+def _(x, weight, bias, initial_state, lengths, silu, reverse, ahead):
+    return results(x, weight, 1)
 
 
-def _results(x, weight):
-    batch, _, channels = x.shape
-    return x.new_empty(x.shape), x.new_empty(batch, channels, weight.shape[1])
-
-
-class _Inputs:
-    """The inputs as the kernel reads them, kept alive while their addresses are in use."""
-
-    def __init__(self, x, weight, bias, initial_state, lengths):
-        self.x, self.weight, self.bias = rows(x), floats(weight), floats(bias)
-        self.initial, self.lengths = floats(initial_state), frames(lengths)
-
-    def numbers(self, out, silu, reverse):
-        """The members of ``conv_args`` up to ``initial``."""
-        return (
-            *self.x.shape,
-            self.weight.shape[1],
-            silu,
-            reverse,
-            torch.get_num_threads(),
-            address(self.lengths),
-            *view(self.x),
-            *view(out),
-            address(self.weight),
-            address(self.bias),
-            address(self.initial),
-        )
+def _backward(grad_out, grad_last, x, weight, bias, initial_state, lengths, silu, reverse, ahead):
+    one = [Direction(weight, bias, initial_state, reverse)]
+    grad_x, (grads,) = backward(x, one, lengths, (silu, ahead), [grad_out], grad_last)
+    return [grad_x, *grads]
 
 
 @torch.library.custom_op("mamba_speech::causal_conv1d_backward", mutates_args=())
@@ -118,72 +168,125 @@ def conv_backward_op(
     lengths: Tensor | None,
     silu: bool,
     reverse: bool,
+    ahead: int,
 ) -> list[Tensor]:
     """Gradients of x, weight, bias and initial_state; empty for those not given."""
-    tensors = (x, weight, bias, initial_state)
-    inputs = _Inputs(*tensors, lengths)
-    grad_out, grad_last = rows(grad_out), floats(grad_last)
-    grads = _gradients(tensors)
-    # all but that of x are computed in float32
-    wide = [
-        grads[0],
-        *(None if t is None else g.float() for t, g in zip(tensors[1:], grads[1:], strict=True)),
-    ]
-    batch, _, channels = x.shape
-    sums = torch.empty(batch, channels, weight.shape[1] + 1)
-    call(
-        "conv_backward",
-        *inputs.numbers(None, silu, reverse),
-        0,
-        *view(grad_out),
-        *view(wide[0]),
-        address(grad_last),
-        *map(address, wide[1:]),
-        address(sums),
-    )
-    return [g if w is None else w.to(g.dtype) for g, w in zip(grads, wide, strict=True)]
+    rest = (x, weight, bias, initial_state, lengths, silu, reverse, ahead)
+    return _backward(grad_out, grad_last, *rest)
 
 
 @conv_backward_op.register_fake
-def _(grad_out, grad_last, x, weight, bias, initial_state, lengths, silu, reverse):
-    return _gradients((x, weight, bias, initial_state))
+def _(grad_out, grad_last, x, weight, bias, initial_state, lengths, silu, reverse, ahead):
+    return gradients((x, weight, bias, initial_state))
 
 
-def _gradients(tensors):
-    """Empty contiguous tensors for the gradients."""
-    x = tensors[0]
-    return [x.new_empty(0) if t is None else t.new_empty(t.shape) for t in tensors]
+def _both(weight, bias, weight_b, bias_b, initial_state):
+    return [Direction(weight, bias, initial_state, False), Direction(weight_b, bias_b, None, True)]
 
 
-class _Conv(torch.autograd.Function):
-    """The operator's gradient, for calls that do not go through the compiler."""
+def _bidirectional(x, weight, bias, weight_b, bias_b, initial_state, lengths, silu):
+    directions = _both(weight, bias, weight_b, bias_b, initial_state)
+    return forward(x, directions, lengths, (silu, 0))
 
-    @staticmethod
-    def forward(*args):
-        return conv_op(*args)
 
-    @staticmethod
-    def setup_context(ctx, inputs, output):
-        _keep(ctx, inputs, output)
+@torch.library.custom_op("mamba_speech::bidirectional_conv1d", mutates_args=())
+def bidirectional_conv_op(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    weight_b: Tensor,
+    bias_b: Tensor | None,
+    initial_state: Tensor | None,
+    lengths: Tensor | None,
+    silu: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Both outputs and the forward direction's last state."""
+    return _bidirectional(x, weight, bias, weight_b, bias_b, initial_state, lengths, silu)
 
-    @staticmethod
-    def backward(ctx, *grads):
-        return _gradient(ctx, *grads)
+
+@bidirectional_conv_op.register_fake
+def _(x, weight, bias, weight_b, bias_b, initial_state, lengths, silu):
+    return results(x, weight, 2)
+
+
+def _bidirectional_backward(grad_y, grad_b, grad_last, x, *arguments):
+    *tensors, lengths, silu = arguments
+    directions = _both(*tensors)
+    grad_x, (one, other) = backward(x, directions, lengths, (silu, 0), [grad_y, grad_b], grad_last)
+    return [grad_x, *one[:2], *other[:2], one[2]]
+
+
+@torch.library.custom_op("mamba_speech::bidirectional_conv1d_backward", mutates_args=())
+def bidirectional_conv_backward_op(
+    grad_y: Tensor,
+    grad_b: Tensor,
+    grad_last: Tensor | None,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    weight_b: Tensor,
+    bias_b: Tensor | None,
+    initial_state: Tensor | None,
+    lengths: Tensor | None,
+    silu: bool,
+) -> list[Tensor]:
+    """Gradients of the tensors from x to initial_state; empty for those not given."""
+    tensors = (x, weight, bias, weight_b, bias_b, initial_state)
+    return _bidirectional_backward(grad_y, grad_b, grad_last, *tensors, lengths, silu)
+
+
+@bidirectional_conv_backward_op.register_fake
+def _(grad_y, grad_b, grad_last, x, *tensors):
+    return gradients((x, *tensors[:5]))
 
 
 def _keep(ctx, inputs, output):
-    *tensors, ctx.silu, ctx.reverse = inputs
+    """Remember a call: tensors and lengths, then the options."""
+    tensors = [t for t in inputs if t is None or isinstance(t, Tensor)]
+    ctx.options = inputs[len(tensors) :]
     ctx.set_materialize_grads(False)
     ctx.save_for_backward(*tensors)
 
 
-def _gradient(ctx, grad_out, grad_last):
+def _gradient(ctx, grads, kernel, operator):
     *tensors, lengths = ctx.saved_tensors
-    if grad_out is None:
-        grad_out = torch.zeros_like(tensors[0])
-    grads = conv_backward_op(grad_out, grad_last, *tensors, lengths, ctx.silu, ctx.reverse)
-    wanted = (g if need else None for g, need in zip(grads, ctx.needs_input_grad, strict=False))
-    return *wanted, None, None, None
+    *grad_outs, grad_last = grads
+    grad_outs = [torch.zeros_like(tensors[0]) if g is None else g for g in grad_outs]
+    run = kernel if unwatched(*grad_outs, grad_last, *tensors) else operator
+    made = run(*grad_outs, grad_last, *tensors, lengths, *ctx.options)
+    wanted = (g if need else None for g, need in zip(made, ctx.needs_input_grad, strict=False))
+    return *wanted, None, *[None] * len(ctx.options)
 
 
-conv_op.register_autograd(_gradient, setup_context=_keep)
+def _conv_gradient(ctx, *grads):
+    return _gradient(ctx, grads, _backward, conv_backward_op)
+
+
+def _bidirectional_gradient(ctx, *grads):
+    return _gradient(ctx, grads, _bidirectional_backward, bidirectional_conv_backward_op)
+
+
+conv_op.register_autograd(_conv_gradient, setup_context=_keep)
+bidirectional_conv_op.register_autograd(_bidirectional_gradient, setup_context=_keep)
+
+
+class _Conv(torch.autograd.Function):
+    """One direction's gradient, for calls that do not go through the compiler."""
+
+    @staticmethod
+    def forward(*args):
+        return (_forward if unwatched(*args[:4]) else conv_op)(*args)
+
+    setup_context = staticmethod(_keep)
+    backward = staticmethod(once_differentiable(_conv_gradient))
+
+
+class _BidirectionalConv(torch.autograd.Function):
+    """Likewise for both directions."""
+
+    @staticmethod
+    def forward(*args):
+        return (_bidirectional if unwatched(*args[:6]) else bidirectional_conv_op)(*args)
+
+    setup_context = staticmethod(_keep)
+    backward = staticmethod(once_differentiable(_bidirectional_gradient))

@@ -1,9 +1,12 @@
 """The causal convolution's front door: checks the tensors, chooses a backend and calls it."""
 
+from torch.nn import functional as F
+
 from modules.ssm.backends import Backends, always
 from modules.ssm.conv.cpu import causal_conv1d_cpu, cpu_refusal
 from modules.ssm.conv.naive import causal_conv1d_naive
 from modules.ssm.conv.torch_backend import causal_conv1d_torch
+from modules.ssm.conv.triton_backend import causal_conv1d_triton, triton_refusal
 from modules.ssm.lengths import check_lengths
 
 BACKENDS = Backends(
@@ -12,7 +15,9 @@ BACKENDS = Backends(
         "cpu": (causal_conv1d_cpu, cpu_refusal),
         "torch": (causal_conv1d_torch, always),
         "naive": (causal_conv1d_naive, always),
+        "triton": (causal_conv1d_triton, triton_refusal),
     },
+    unproven=("triton",),
 )
 
 
@@ -87,6 +92,48 @@ def causal_conv1d(
         initial_state=initial_state,
     )
     return (y, last_state) if return_last_state else y
+
+
+def depthwise_conv1d(x, weight, bias=None, *, ahead):
+    """A depthwise convolution that sees ``ahead`` frames of the future, zeros outside the utterance.
+
+    ``out[t] = bias + sum_k weight[:, k] x[t + ahead - width + 1 + k]``; ``ahead = width // 2`` makes one of odd
+    width symmetric.
+
+    Arguments
+    ---------
+    x, weight, bias
+        As in :func:`causal_conv1d`.
+    ahead : int
+        0 to ``width - 1`` frames.
+
+    Returns
+    -------
+    torch.Tensor
+        (batch, time, channels).
+
+    Raises
+    ------
+    ValueError
+        If shapes do not fit or ``ahead`` is not within the width.
+
+    Example
+    -------
+    >>> import torch
+    >>> from modules.ssm import depthwise_conv1d
+    >>> x = torch.tensor([[[1.0], [2.0], [3.0]]])
+    >>> depthwise_conv1d(x, torch.tensor([[1.0, 10.0, 100.0]]), ahead=1).flatten().tolist()
+    [210.0, 321.0, 32.0]
+    """
+    weight = check_conv(x, weight, None, None)
+    width = weight.shape[1]
+    if not 0 <= ahead < width:
+        raise ValueError(f"ahead must lie in 0..{width - 1}, the width - 1; got {ahead}")
+    if BACKENDS.prefer(x=x, weight=weight, bias=bias, initial_state=None) == "cpu":
+        return causal_conv1d_cpu(x, weight, bias, ahead=ahead)[0]
+    x = F.pad(x.transpose(1, 2), (width - 1 - ahead, ahead))
+    kernel, bias = weight.unsqueeze(1).to(x.dtype), None if bias is None else bias.to(x.dtype)
+    return F.conv1d(x, kernel, bias, groups=x.shape[1]).transpose(1, 2)
 
 
 def check_conv(x, weight, activation, initial_state):

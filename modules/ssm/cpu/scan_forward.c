@@ -1,134 +1,190 @@
 /* Forward pass of the selective scan: a task is one utterance and a group of channels, which it runs
- * through in chunks of frames, a vector of channels at a time. */
+ * through in chunks of frames, two vectors of channels at a time. */
 #include "scan.h"
-
-/* The recurrence over a chunk's frames. y comes with D u in it. */
-INLINE void recur(int64_t states, int bounded, int count, const vf *restrict dt, const vf *restrict x,
-                  const float *const *B, const float *const *C, const vf *restrict A, vf *restrict h,
-                  vf *restrict y) {
-    for (int s = 0; s < count; s++) {
-        const float *restrict b = B[s], *restrict c = C[s];
-        vf dt_s = dt[s], x_s = x[s], sum = y[s];
-        for (int64_t n = 0; n < states; n++) {
-            vf decay = bounded ? exp_negative(dt_s * A[n]) : exp_any(dt_s * A[n]);
-            vf state = decay * h[n] + x_s * b[n];
-            h[n] = state;
-            sum += state * c[n];
-        }
-        y[s] = sum;
-    }
-}
-
-static void recur_chunk(int64_t states, int bounded, int count, const vf *dt, const vf *x, const float *const *B,
-                        const float *const *C, const vf *A, vf *h, vf *y) {
-    if (bounded && states == 16) recur(16, 1, count, dt, x, B, C, A, h, y);
-    else if (bounded) recur(states, 1, count, dt, x, B, C, A, h, y);
-    else recur(states, 0, count, dt, x, B, C, A, h, y);
-}
 
 typedef struct {
     vf *A, *h;         /* (vectors, states) */
+    vf *limit, *total; /* (vectors): steps that exp_small() takes, and the sum of all */
     float *B, *C;      /* (FRAMES, states) */
 } room;
 
-static void forward_vector(const scan_args *p, const room *r, int64_t v, int64_t item, int64_t channel,
-                           int64_t length, int64_t first, int count, int bounded, const float *const *B,
-                           const float *const *C) {
-    vf dt[FRAMES], x[FRAMES], y[FRAMES], zero = {0};
+/* one vector of channels over a chunk; y comes with D u in it */
+typedef struct {
+    vf step[FRAMES], dt[FRAMES], x[FRAMES], y[FRAMES];
+} chunk;
+
+INLINE vf advance(int small, vf dt, vf x, vf A, vf b, vf c, vf *h, vf sum) {
+    vf decay = small ? exp_small(dt * A) : exp_any(dt * A);
+    vf state = decay * *h + x * b;
+    *h = state;
+    return sum + state * c;
+}
+
+/* The recurrence of W vectors, which share the loads of B and C. */
+INLINE void recur(int W, int small, int64_t N, int count, chunk *k, const float *const *B, const float *const *C,
+                  const vf *restrict A, vf *restrict h) {
+    for (int s = 0; s < count; s++) {
+        const float *restrict b = B[s], *restrict c = C[s];
+        vf dt0 = k[0].dt[s], x0 = k[0].x[s], y0 = k[0].y[s];
+        vf dt1 = k[W - 1].dt[s], x1 = k[W - 1].x[s], y1 = k[W - 1].y[s];
+        for (int64_t n = 0; n < N; n++) {
+            vf b_n = splat(b[n]), c_n = splat(c[n]);
+            y0 = advance(small, dt0, x0, A[n], b_n, c_n, h + n, y0);
+            if (W == 2) y1 = advance(small, dt1, x1, A[N + n], b_n, c_n, h + N + n, y1);
+        }
+        k[0].y[s] = y0;
+        if (W == 2) k[1].y[s] = y1;
+    }
+}
+
+static void recur_chunk(int W, int small, int64_t N, int count, chunk *k, const float *const *B,
+                        const float *const *C, const vf *A, vf *h) {
+    if (W == 2 && small && N == 16) recur(2, 1, 16, count, k, B, C, A, h);
+    else if (W == 2 && small) recur(2, 1, N, count, k, B, C, A, h);
+    else if (W == 2) recur(2, 0, N, count, k, B, C, A, h);
+    else if (small) recur(1, 1, N, count, k, B, C, A, h);
+    else recur(1, 0, N, count, k, B, C, A, h);
+}
+
+static void load_chunk(const scan_args *p, const span *t, chunk *k, int64_t channel, int64_t first, int count) {
     int lanes = lanes_at(p, channel);
-    vf bias = p->bias ? load(p->bias + channel, FLOAT32, lanes) : zero;
-    vf skip = p->D ? load(p->D + channel, FLOAT32, lanes) : zero;
+    vf skip = channel_values(p->D, channel, lanes);
+    load_rows(&p->u, t->item, frame_of(p, t->length, first), by(p), channel, count, lanes, k->x);
+    load_steps(p, t, channel, first, count, lanes, k->step, k->dt);
     for (int s = 0; s < count; s++) {
-        int64_t t = frame_of(p, length, first + s);
-        vf u = load(at(&p->u, item, t, channel), p->u.type, lanes);
-        vf step = load(at(&p->delta, item, t, channel), p->delta.type, lanes) + bias;
-        dt[s] = p->softplus ? softplus_of(step, exp_minus_abs(step)) : step;
-        x[s] = dt[s] * u;
-        y[s] = p->D ? skip * u : zero;
-    }
-    vf *h = r->h + v * p->states;
-    if (p->starts && first)
-        memcpy(start_of(p, item, channel / LANES, first / FRAMES), h, sizeof(vf) * (size_t)p->states);
-    recur_chunk(p->states, bounded, count, dt, x, B, C, r->A + v * p->states, h, y);
-    for (int s = 0; s < count; s++) {
-        int64_t t = frame_of(p, length, first + s);
-        vf out = y[s];
-        if (p->z.data) {
-            vf z = load(at(&p->z, item, t, channel), p->z.type, lanes);
-            out *= z * sigmoid_of(z, exp_minus_abs(z));
-        }
-        store(at(&p->out, item, t, channel), p->out.type, lanes, out);
+        k->y[s] = p->D ? skip * k->x[s] : (vf){0};
+        k->x[s] *= k->dt[s];
     }
 }
 
-static void forward_task(const scan_args *p, const room *r, int64_t item, int64_t channel, int64_t end) {
+static void store_chunk(const scan_args *p, const span *t, int part, const partial *sums, chunk *k, int64_t channel,
+                        int64_t first, int count) {
+    int lanes = lanes_at(p, channel);
+    int64_t frame = frame_of(p, t->length, first);
+    vf z[FRAMES];
+    if (part == FIRST) {
+        store_rows(&sums->rows, sums->item, frame, by(p), channel - sums->channel, count, lanes, k->y);
+        return;
+    }
+    if (part == SECOND) {
+        load_rows(&sums->rows, sums->item, frame, by(p), channel - sums->channel, count, lanes, z);
+        for (int s = 0; s < count; s++) k->y[s] += z[s];
+    }
+    if (p->z.data) {
+        load_rows(&p->z, t->item, frame, by(p), channel, count, lanes, z);
+        for (int s = 0; s < count; s++) k->y[s] *= z[s] * sigmoid_of(z[s], exp_minus_abs(z[s]));
+    }
+    store_rows(&p->out, t->item, frame, by(p), channel, count, lanes, k->y);
+}
+
+static void begin_task(const scan_args *p, const room *r, const span *t, int part, vf *records) {
+    int64_t N = p->states;
+    for (int64_t v = 0; v < t->vectors; v++) {
+        int64_t channel = t->channel + v * LANES;
+        int lanes = lanes_at(p, channel);
+        gather_states(p->A + channel * N, N, lanes, r->A + v * N);
+        gather_states(part == LOCAL ? NULL : state_rows(p->initial, p, t->item, channel), N, lanes, r->h + v * N);
+        r->limit[v] = small_steps(r->A + v * N, N);
+        r->total[v] = (vf){0};
+    }
+    for (int64_t segment = 0; part != LOCAL && segment < t->segment; segment++)
+        pass_segment(record_of(p, records, t, segment), r->A, r->h, t->vectors, N);
+}
+
+static void end_task(const scan_args *p, const room *r, const span *t, int part, vf *records) {
+    int64_t N = p->states;
+    if (part == LOCAL) {
+        vf *record = record_of(p, records, t, t->segment);
+        memcpy(record, r->h, sizeof(vf) * (size_t)(t->vectors * N));
+        memcpy(record + t->vectors * N, r->total, sizeof(vf) * (size_t)t->vectors);
+        return;
+    }
+    if (t->segment < t->segments - 1) return;
+    for (int64_t v = 0; p->last && v < t->vectors; v++) {
+        int64_t channel = t->channel + v * LANES;
+        scatter_states(r->h + v * N, N, lanes_at(p, channel), state_rows(p->last, p, t->item, channel));
+    }
+    if (part != FIRST) zero_frames(&p->out, t->item, t->length, p->time, t->channel, t->width);
+}
+
+static void forward_task(const scan_args *p, const room *r, const span *t, int part, const partial *sums,
+                         vf *records) {
     const float *B[FRAMES], *C[FRAMES];
-    int64_t length = length_of(p, item), states = p->states, vectors = (end - channel + LANES - 1) / LANES;
-    int bounded = 1;
-    for (int64_t v = 0; v < vectors; v++) {
-        int64_t c = channel + v * LANES;
-        int lanes = lanes_at(p, c);
-        gather_states(p->A + c * states, states, lanes, r->A + v * states);
-        bounded &= never_positive(p, r->A + v * states);
-        if (p->initial) gather_states(p->initial + (item * p->channels + c) * states, states, lanes, r->h + v * states);
-        else memset(r->h + v * states, 0, sizeof(vf) * (size_t)states);
-    }
-    for (int64_t first = 0; first < length; first += FRAMES) {
-        int count = length - first < FRAMES ? (int)(length - first) : FRAMES;
-        chunk_rows(p, &p->B, item, length, first, count, r->B, B);
-        chunk_rows(p, &p->C, item, length, first, count, r->C, C);
-        for (int64_t v = 0; v < vectors; v++)
-            forward_vector(p, r, v, item, channel + v * LANES, length, first, count, bounded, B, C);
-    }
-    for (int64_t v = 0; v < vectors; v++) {
-        int64_t c = channel + v * LANES;
-        scatter_states(r->h + v * states, states, lanes_at(p, c), p->last + (item * p->channels + c) * states);
-    }
-    zero_frames(&p->out, item, length, p->time, channel, end - channel);
-}
-
-/* Channels a task: 64, or as few as 16 (a cache line) where that shares the work out more evenly. */
-static int64_t group_channels(const scan_args *p) {
-    int64_t best = 64, least = INT64_MAX;
-    for (int64_t width = 64; width >= 16; width /= 2) {
-        int64_t tasks = p->batch * ((p->channels + width - 1) / width);
-        int64_t busiest = (tasks + p->threads - 1) / p->threads * width;
-        if (busiest < least) {
-            best = width;
-            least = busiest;
+    int64_t N = p->states;
+    chunk k[2];
+    begin_task(p, r, t, part, records);
+    for (int64_t first = t->from; first < t->to; first += FRAMES) {
+        int count = (int)least(t->to - first, FRAMES);
+        chunk_rows(p, &p->B, t, first, count, r->B, B);
+        chunk_rows(p, &p->C, t, first, count, r->C, C);
+        for (int64_t v = 0; v < t->vectors; v += 2) {
+            int W = (int)least(t->vectors - v, 2), small = 1;
+            for (int w = 0; w < W; w++) {
+                int64_t channel = t->channel + (v + w) * LANES;
+                load_chunk(p, t, k + w, channel, first, count);
+                small &= all_small(k[w].dt, count, r->limit[v + w]);
+                if (p->starts && first && part != LOCAL)
+                    memcpy(start_of(p, t->item, channel / LANES, first / FRAMES), r->h + (v + w) * N,
+                           sizeof(vf) * (size_t)N);
+                for (int s = 0; part == LOCAL && s < count; s++) r->total[v + w] += k[w].dt[s];
+            }
+            recur_chunk(W, small, N, count, k, B, C, r->A + v * N, r->h + v * N);
+            for (int w = 0; part != LOCAL && w < W; w++)
+                store_chunk(p, t, part, sums, k + w, t->channel + (v + w) * LANES, first, count);
         }
     }
-    return best;
+    end_task(p, r, t, part, records);
 }
 
-/* Returns 0, or 1 if memory is short. */
+/* one direction (or, in segments, what each does to a zero state) for the calling team's tasks */
+static void share_tasks(const scan_args *p, const room *r, int part, float *scratch, vf *records, int64_t tasks) {
+    int64_t own = p->batch * groups_of(p);
+#pragma omp for schedule(dynamic, 1)
+    for (int64_t task = 0; task < tasks; task++) {
+        span t = span_of(p, task);
+        partial sums = partial_sums(p, &t, &p->out, scratch, task % own);
+        forward_task(p, r, &t, part, &sums, records);
+    }
+}
+
+/* Returns 0, or 1 if memory is short. `p` is one direction, or two. */
 int mamba_speech_scan_forward(const scan_args *p) {
-    int64_t width = group_channels(p);
-    int64_t groups = (p->channels + width - 1) / width, tasks = p->batch * groups;
-    int threads = threads_for(p->threads, tasks, p->batch * p->time * p->channels / LANES * p->states);
-    int failed = 0;
+    int64_t N = p->states, segments = segments_of(p), own = p->batch * groups_of(p), tasks = own * segments;
+    int64_t vectors = p->task_channels / LANES, rows = blocks(FRAMES * N, LANES), per_thread = 2 * vectors * (N + 1);
+    int two = p->directions == 2;
+    int threads = threads_for(p->threads, tasks, p->directions * p->batch * p->time * p->channels / LANES * N);
+    int64_t scratch_rows = blocks(scratch_floats(p, &p->out, segments > 1 ? own : threads), LANES);
+    int64_t recorded = segments > 1 ? tasks * vectors * (N + 1) : 0;
+    vf *all = vector_room(threads * (per_thread + 2 * rows) + scratch_rows + recorded);
+    if (!all) return 1;
+    float *scratch = (float *)(all + threads * (per_thread + 2 * rows));
+    vf *records = (vf *)scratch + scratch_rows;
 #pragma omp parallel num_threads(threads) if (threads > 1)
     {
         unsigned before = flush_denormals();
-        int64_t vectors = width / LANES;
-        int64_t rows = (FRAMES * p->states + LANES - 1) / LANES;
-        vf *all = vector_room(2 * vectors * p->states + 2 * rows);
-        if (!all) {
-#pragma omp atomic write
-            failed = 1;
-        }
-        room r = {all, all + vectors * p->states, (float *)(all + 2 * vectors * p->states),
-                  (float *)(all + 2 * vectors * p->states + rows)};
+        int64_t thread = thread_number();
+        vf *mine = all + thread * (per_thread + 2 * rows);
+        room r = {.A = mine, .h = mine + vectors * N, .limit = mine + 2 * vectors * N,
+                  .total = mine + vectors * (2 * N + 1), .B = (float *)(mine + per_thread),
+                  .C = (float *)(mine + per_thread + rows)};
+        if (segments == 1) {
 #pragma omp for schedule(dynamic, 1) nowait
-        for (int64_t task = 0; task < tasks; task++) {
-            int64_t channel = task % groups * width;
-            int64_t end = channel + width < p->channels ? channel + width : p->channels;
-            if (all) forward_task(p, &r, task / groups, channel, end);
+            for (int64_t task = 0; task < tasks; task++) {
+                span t = span_of(p, task);
+                partial sums = partial_sums(p, &t, &p->out, scratch, thread);
+                forward_task(p, &r, &t, two ? FIRST : ALONE, &sums, records);
+                if (two) forward_task(p + 1, &r, &t, SECOND, &sums, records);
+            }
+        } else {
+            for (int d = 0; d < p->directions; d++) {
+                share_tasks(p + d, &r, LOCAL, scratch, records, tasks - own);
+                share_tasks(p + d, &r, !two ? ALONE : d ? SECOND : FIRST, scratch, records, tasks);
+            }
         }
-        free(all);
         restore_denormals(before);
     }
-    return failed;
+    free(all);
+    return 0;
 }
 
 int mamba_speech_has_float16(void) { return HAS_FLOAT16; }

@@ -1,6 +1,7 @@
 """How tensors are handed to the C kernels: 64-bit numbers, in the order of the kernels' structs."""
 
 import ctypes
+from functools import cache
 
 import torch
 
@@ -52,8 +53,13 @@ def call(name, *numbers):
     MemoryError
         If it found no room for its work buffers.
     """
-    if getattr(library(), f"mamba_speech_{name}")((ctypes.c_int64 * len(numbers))(*numbers)):
+    if _kernel(name)((ctypes.c_int64 * len(numbers))(*numbers)):
         raise MemoryError(f"no memory for the work buffers of {name}: use smaller batches")
+
+
+@cache
+def _kernel(name):
+    return getattr(library(), f"mamba_speech_{name}")
 
 
 def needs_grad(*tensors):
@@ -61,9 +67,23 @@ def needs_grad(*tensors):
     return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
 
 
+def unwatched(*tensors):
+    """Whether nothing but this call sees these tensors: no compiler, tracer, mode or tensor subclass.
+
+    A kernel may then be called without the dispatcher, which would cost more than a short call does.
+    """
+    return not (
+        torch.compiler.is_compiling()
+        or torch.jit.is_tracing()
+        or torch._C._len_torch_dispatch_stack()
+        or torch._C._functorch.peek_interpreter_stack() is not None
+        or any(t is not None and type(t) not in (torch.Tensor, torch.nn.Parameter) for t in tensors)
+    )
+
+
 def without_float16(*tensors):
     """The tensors, float16 ones as float32 if the kernels were compiled without that type."""
-    if has_float16():
+    if all(t is None or t.dtype != torch.float16 for t in tensors) or has_float16():
         return tensors
     return tuple(t.float() if t is not None and t.dtype == torch.float16 else t for t in tensors)
 
@@ -71,4 +91,4 @@ def without_float16(*tensors):
 @torch.compiler.assume_constant_result
 def has_float16():
     """Whether the kernels read and write float16 themselves."""
-    return bool(library().mamba_speech_has_float16())
+    return bool(_kernel("has_float16")())

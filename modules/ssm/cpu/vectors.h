@@ -10,6 +10,9 @@
 #if defined(__SSE2__)
 #include <immintrin.h>
 #endif
+#if defined(_OPENMP)
+#include <omp.h>
+#endif
 
 #if defined(__AVX512F__)
 #define LANES 16
@@ -22,6 +25,9 @@ typedef float vf __attribute__((vector_size(4 * LANES)));
 typedef int32_t vi __attribute__((vector_size(4 * LANES)));
 typedef uint32_t vu __attribute__((vector_size(4 * LANES)));
 typedef uint16_t vh __attribute__((vector_size(2 * LANES)));
+
+INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+INLINE int64_t blocks(int64_t count, int64_t size) { return (count + size - 1) / size; }
 
 INLINE vf splat(float x) { return x - (vf){0}; }
 
@@ -61,6 +67,21 @@ INLINE vf exp_floored(vf x) {
     p = p * r + 1.0f;
     p = p * r + 1.0f;
     return p * (vf)((vu)shifted << 23);
+}
+
+/* exp(x) for |x| <= SMALL_EXPONENT only: n goes to the exponent by an integer addition, off the busy
+ * multiplication units, and nothing is clamped. Relative error as above; exp(0) is exactly 1. */
+#define SMALL_EXPONENT 86.0f
+INLINE vf exp_small(vf x) {
+    const float rounder = 12582912.0f;
+    vf shifted = x * 1.44269502f + rounder;
+    vf r = x - (shifted - rounder) * 0.693147182f;
+    vf p = r * 0.0083124777f + 0.0418905504f;
+    p = p * r + 0.166671157f;
+    p = p * r + 0.499992281f;
+    p = p * r + 1.0f;
+    p = p * r + 1.0f;
+    return (vf)((vu)p + ((vu)shifted << 23));
 }
 
 INLINE vf exp_any(vf x) { return exp_floored(at_most(at_least(x, -88.0f), 88.8f)); }
@@ -172,6 +193,38 @@ INLINE char *at(const view *v, int64_t item, int64_t frame, int64_t channel) {
     return (char *)v->data + offset * (int64_t)size_of(v->type);
 }
 
+/* rows[s] = `lanes` channels from `channel` on at frame + s * by, for s < count. One loop a type. Rows are
+ * far apart, which the processor's own prefetching does not follow: each asks for what stands two
+ * vectors to its right, which the task will want next. */
+#define LOAD_ROWS(TYPE, COUNT) \
+    for (int s = 0; s < count; s++) { \
+        __builtin_prefetch(row + s * stride + 2 * sizeof(vf)); \
+        rows[s] = load(row + s * stride, TYPE, COUNT); \
+    }
+static void load_rows(const view *v, int64_t item, int64_t frame, int64_t by, int64_t channel, int count, int lanes,
+                      vf *rows) {
+    const char *row = at(v, item, frame, channel);
+    int64_t stride = by * v->time_stride * (int64_t)size_of(v->type);
+    if (lanes < LANES) LOAD_ROWS(v->type, lanes)
+    else if (v->type == FLOAT32) LOAD_ROWS(FLOAT32, LANES)
+    else if (v->type == BFLOAT16) LOAD_ROWS(BFLOAT16, LANES)
+    else LOAD_ROWS(FLOAT16, LANES)
+}
+#undef LOAD_ROWS
+
+#define STORE_ROWS(TYPE, COUNT) \
+    for (int s = 0; s < count; s++) store(row + s * stride, TYPE, COUNT, rows[s]);
+static void store_rows(const view *v, int64_t item, int64_t frame, int64_t by, int64_t channel, int count, int lanes,
+                       const vf *rows) {
+    char *row = at(v, item, frame, channel);
+    int64_t stride = by * v->time_stride * (int64_t)size_of(v->type);
+    if (lanes < LANES) STORE_ROWS(v->type, lanes)
+    else if (v->type == FLOAT32) STORE_ROWS(FLOAT32, LANES)
+    else if (v->type == BFLOAT16) STORE_ROWS(BFLOAT16, LANES)
+    else STORE_ROWS(FLOAT16, LANES)
+}
+#undef STORE_ROWS
+
 /* `count` numbers as float32: the row itself where it is float32, else converted into `room` */
 INLINE const float *row_as_float(const view *v, int64_t item, int64_t frame, int64_t count, float *room) {
     const char *row = at(v, item, frame, 0);
@@ -181,6 +234,18 @@ INLINE const float *row_as_float(const view *v, int64_t item, int64_t frame, int
         store(room + i, FLOAT32, lanes, load(row + 2 * i, v->type, lanes));
     }
     return room;
+}
+
+/* Where the first of two directions leaves its sums for the second: in the tensor that will hold the result if
+ * that is float32, else, so that a half-precision sum is rounded once, in float32 rows of the task's own. */
+typedef struct {
+    view rows;
+    int64_t item, channel; /* that the rows begin with */
+} partial;
+
+INLINE partial partial_of(const view *result, int64_t item, int64_t channel, float *rows, int64_t width) {
+    if (result->type == FLOAT32) return (partial){*result, item, 0};
+    return (partial){{rows, 0, width, FLOAT32}, 0, channel};
 }
 
 INLINE void zero_frames(const view *v, int64_t item, int64_t from, int64_t to, int64_t channel, int64_t count) {
@@ -212,6 +277,15 @@ INLINE void restore_denormals(unsigned before) {
 INLINE int threads_for(int64_t allowed, int64_t tasks, int64_t work) {
     if (work < 10000) return 1;
     return (int)(allowed < tasks ? allowed : tasks);
+}
+
+/* the calling thread's number in its team */
+INLINE int64_t thread_number(void) {
+#if defined(_OPENMP)
+    return omp_get_thread_num();
+#else
+    return 0;
+#endif
 }
 
 /* room for `count` vectors, aligned; NULL when memory is short */

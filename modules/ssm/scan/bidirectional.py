@@ -6,10 +6,12 @@ flipped or copied and the sum costs no pass of its own; the reference is two cal
 """
 
 from modules.ssm.lengths import check_lengths
+from modules.ssm.scan.cpu import bidirectional_scan_cpu
 from modules.ssm.scan.dispatch import BACKENDS, check_scan
+from modules.ssm.scan.triton_backend import bidirectional_scan_triton
 
 # backends with a function of their own for both directions; the others are called twice
-BIDIRECTIONAL = {}
+BIDIRECTIONAL = {"cpu": bidirectional_scan_cpu, "triton": bidirectional_scan_triton}
 
 
 def bidirectional_scan(

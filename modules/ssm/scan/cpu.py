@@ -1,31 +1,25 @@
-"""The ``cpu`` backend: the compiled selective scan as one PyTorch operator with its gradient.
+"""The ``cpu`` backend: the compiled selective scan as PyTorch operators with their gradients.
 
 The arithmetic is in ``modules/ssm/cpu/scan_forward.c`` and ``scan_backward.c``: vectors of
-channels, the state in float32, one state in 16 frames kept for the backward pass. Here tensors
-become addresses, and the operator is registered, so that ``torch.compile`` and ``torch.export``
-see one node.
+channels, the state in float32, one state in 16 frames kept for the backward pass. Here one direction,
+and two at once, are registered as one operator each, so that ``torch.compile`` and ``torch.export``
+see one node. A call that nothing watches goes to the kernel directly.
 """
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from modules.ssm.cpu import refusal
+from modules.ssm.cpu.scan_calls import Direction, backward, forward, gradients, results
 from modules.ssm.cpu.tensors import (
-    address,
-    call,
-    floats,
-    frames,
     has_float16,
     needs_grad,
-    rows,
     takes,
-    view,
+    unwatched,
     without_float16,
 )
 from modules.ssm.scan.chunked import selective_scan_chunked
-
-# frames a chunk, FRAMES in scan.h
-_FRAMES = 16
 
 
 def cpu_refusal(u, A, lengths=None, initial_state=None):
@@ -61,7 +55,9 @@ def selective_scan_cpu(
 
     Tensors whose channels lie side by side are read where they are, whatever their strides over
     batch and time. A float64 tensor among the others sends the whole computation, then in float64,
-    to the ``torch`` backend.
+    to the ``torch`` backend. Where utterances and channels are too few for the threads, time is cut into
+    segments: results are the same bits from run to run at one number of threads, and at all numbers that
+    do not cut.
 
     Raises
     ------
@@ -69,20 +65,108 @@ def selective_scan_cpu(
         If the kernels can not be built here (:func:`cpu_refusal` says so beforehand).
     """
     tensors = (u, delta, A, B, C, D, z, delta_bias, initial_state)
-    if any(t is not None and t.dtype == torch.float64 for t in tensors):
-        return selective_scan_chunked(
-            *tensors[:8],
-            delta_softplus,
-            lengths=lengths,
-            reverse=reverse,
-            initial_state=initial_state,
-        )
+    if _any_float64(tensors):
+        options = {"lengths": lengths, "reverse": reverse, "initial_state": initial_state}
+        return selective_scan_chunked(*tensors[:8], delta_softplus, **options)
     tensors = without_float16(*tensors)
     save = needs_grad(*tensors)
-    # the operator's own autograd layer costs 80 us a call, an autograd.Function 10
-    run = _Scan.apply if save and not torch.compiler.is_compiling() else scan_op
-    out, last_state, _ = run(*tensors, lengths, delta_softplus, reverse, save)
+    arguments = (*tensors, lengths, delta_softplus, reverse, save)
+    out, last_state, _ = _runner(_Scan, scan_op, _forward, tensors, save)(*arguments)
     return out, last_state
+
+
+def bidirectional_scan_cpu(
+    u,
+    delta,
+    A,
+    B,
+    C,
+    D=None,
+    z=None,
+    delta_bias=None,
+    delta_softplus=False,
+    *,
+    lengths=None,
+    initial_state=None,
+):
+    """The sum of a forward and a backward selective scan, in one call of the kernels.
+
+    Both directions are added up before the gate, which is computed once, and a half-precision sum is
+    rounded once.
+
+    Arguments
+    ---------
+    u, delta, A, B, C, D, delta_bias : tuple
+        Pairs (forward, backward) of what :func:`selective_scan_cpu` takes; ``D`` and ``delta_bias`` may be
+        ``None``, or hold it.
+    z : torch.Tensor, optional
+        (batch, time, channels), the gate of both.
+    delta_softplus : bool
+    lengths : torch.Tensor, optional
+        (batch,) integer frame counts.
+    initial_state : torch.Tensor, optional
+        (batch, channels, states), the forward direction's; the backward one starts from zeros.
+
+    Returns
+    -------
+    (torch.Tensor, torch.Tensor)
+        (batch, time, channels), and the forward direction's last state (batch, channels, states).
+
+    Raises
+    ------
+    RuntimeError
+        If the kernels can not be built here (:func:`cpu_refusal` says so beforehand).
+
+    Example
+    -------
+    >>> import torch
+    >>> u, A, B = torch.randn(1, 5, 4), -torch.rand(4, 3), torch.randn(1, 5, 3)
+    >>> both, _ = bidirectional_scan_cpu((u, u), (u.abs(),) * 2, (A, A), (B, B), (B, B))
+    >>> alone = [selective_scan_cpu(u, u.abs(), A, B, B, reverse=r)[0] for r in (False, True)]
+    >>> torch.allclose(both, sum(alone), atol=1e-5)
+    True
+    """
+    pairs = [(None, None) if t is None else t for t in (u, delta, A, B, C, D, delta_bias)]
+    one, other = zip(*pairs, strict=True)
+    tensors = (*one, *other, z, initial_state)
+    if _any_float64(tensors):
+        options = {"lengths": lengths, "initial_state": initial_state}
+        ahead, last = selective_scan_chunked(
+            *one[:6], z, one[6], delta_softplus, reverse=False, **options
+        )
+        back, _ = selective_scan_chunked(
+            *other[:6], z, other[6], delta_softplus, lengths=lengths, reverse=True
+        )
+        return ahead + back, last
+    tensors = without_float16(*tensors)
+    save = needs_grad(*tensors)
+    arguments = (*tensors, lengths, delta_softplus, save)
+    run = _runner(_BidirectionalScan, bidirectional_scan_op, _bidirectional, tensors, save)
+    return run(*arguments)[:2]
+
+
+def _any_float64(tensors):
+    return any(t is not None and t.dtype == torch.float64 for t in tensors)
+
+
+def _runner(function, operator, kernel, tensors, save):
+    """Who runs a call. The operator's own autograd layer costs 80 us, an autograd.Function 10, the operator
+    without a gradient 30."""
+    if save and not torch.compiler.is_compiling():
+        return function.apply
+    return kernel if unwatched(*tensors) else operator
+
+
+def _directions(u, delta, A, B, C, D, bias, other, initial_state):
+    return [
+        Direction(u, delta, A, B, C, D, bias, initial_state, False),
+        Direction(*other, None, True),
+    ]
+
+
+def _forward(u, delta, A, B, C, D, z, bias, initial_state, lengths, delta_softplus, reverse, save):
+    one = Direction(u, delta, A, B, C, D, bias, initial_state, reverse)
+    return forward([one], z, lengths, delta_softplus, save)
 
 
 @torch.library.custom_op("mamba_speech::selective_scan", mutates_args=())
@@ -102,65 +186,48 @@ def scan_op(
     save: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Output, last state, and with ``save`` the states that the backward pass starts from."""
-    out, last_state, starts = _results(u, A, save)
-    inputs = _Inputs(u, delta, A, B, C, D, z, delta_bias, initial_state, lengths)
-    call(
-        "scan_forward",
-        *inputs.numbers(out, delta_softplus, reverse),
-        address(last_state),
-        address(starts) if save else 0,
+    return _forward(
+        u,
+        delta,
+        A,
+        B,
+        C,
+        D,
+        z,
+        delta_bias,
+        initial_state,
+        lengths,
+        delta_softplus,
+        reverse,
+        save,
     )
-    return out, last_state, starts
 
 
 @scan_op.register_fake
 def _(u, delta, A, B, C, D, z, delta_bias, initial_state, lengths, delta_softplus, reverse, save):
-    return _results(u, A, save)
+    return results(u, A, 1, save)
 
 
-def _results(u, A, save):
-    """Empty tensors for what the operator returns."""
-    batch, time, channels = u.shape
-    states = A.shape[1]
-    kept = 0
-    if save:
-        # one before every chunk but the first; room for whole vectors of up to 16 channels
-        kept = batch * (time // _FRAMES) * ((channels + 15) // 16 * 16) * states
-    return (
-        u.new_empty(u.shape),
-        u.new_empty(batch, channels, states, dtype=torch.float32),
-        u.new_empty(kept, dtype=torch.float32),
-    )
-
-
-class _Inputs:
-    """The inputs as the kernels read them, kept alive while their addresses are in use."""
-
-    def __init__(self, u, delta, A, B, C, D, z, delta_bias, initial_state, lengths):
-        self.u, self.delta, self.z, self.B, self.C = rows(u), rows(delta), rows(z), rows(B), rows(C)
-        self.A, self.D, self.bias = floats(A), floats(D), floats(delta_bias)
-        self.initial, self.lengths = floats(initial_state), frames(lengths)
-
-    def numbers(self, out, delta_softplus, reverse):
-        """The members of ``scan_args`` up to ``initial``."""
-        return (
-            *self.u.shape,
-            self.A.shape[1],
-            delta_softplus,
-            reverse,
-            torch.get_num_threads(),
-            address(self.lengths),
-            *view(self.u),
-            *view(self.delta),
-            *view(self.z),
-            *view(self.B),
-            *view(self.C),
-            *view(out),
-            address(self.A),
-            address(self.D),
-            address(self.bias),
-            address(self.initial),
-        )
+def _backward(
+    grad_out,
+    grad_last,
+    starts,
+    u,
+    delta,
+    A,
+    B,
+    C,
+    D,
+    z,
+    bias,
+    initial_state,
+    lengths,
+    delta_softplus,
+    reverse,
+):
+    one = Direction(u, delta, A, B, C, D, bias, initial_state, reverse)
+    (grads,), grad_z = backward([one], z, lengths, delta_softplus, grad_out, grad_last, [starts])
+    return [*grads[:6], grad_z, *grads[6:]]
 
 
 @torch.library.custom_op("mamba_speech::selective_scan_backward", mutates_args=())
@@ -183,105 +250,147 @@ def scan_backward_op(
 ) -> list[Tensor]:
     """Gradients of the tensors from u to initial_state; empty for those not given."""
     tensors = (u, delta, A, B, C, D, z, delta_bias, initial_state)
-    inputs = _Inputs(*tensors, lengths)
-    grad_out, grad_last = rows(grad_out), floats(grad_last)
-    grads = _gradients(tensors)
-    # A, D, delta_bias and initial_state get float32 gradients first
-    gu, gdelta, gA, gB, gC, gD, gz, gbias, ginitial = (
-        None if t is None else g.float() if i in (2, 5, 7, 8) else g
-        for i, (t, g) in enumerate(zip(tensors, grads, strict=True))
-    )
-    batch, time, channels = u.shape
-    states = A.shape[1]
-    width = _slot_channels(batch, channels)
-    slots = -(-channels // width)
-    sums_A = torch.empty(batch, channels, states)
-    sums_channel = torch.empty(2, batch, channels)
-    # with one slot its sum is the gradient
-    sums_B, sums_C = (
-        g if slots == 1 and g.dtype == torch.float32 else torch.empty(slots, batch, time, states)
-        for g in (gB, gC)
-    )
-    call(
-        "scan_backward",
-        *inputs.numbers(None, delta_softplus, reverse),
-        0,
-        address(starts),
-        *(n for t in (grad_out, gu, gdelta, gz, gB, gC) for n in view(t)),
-        *map(address, (grad_last, gA, gD, gbias, ginitial, sums_A, sums_channel, sums_B, sums_C)),
-        width,
-    )
-    computed = (gu, gdelta, gA, gB, gC, gD, gz, gbias, ginitial)
-    return [g if c is None else c.to(g.dtype) for g, c in zip(grads, computed, strict=True)]
+    return _backward(grad_out, grad_last, starts, *tensors, lengths, delta_softplus, reverse)
 
 
 @scan_backward_op.register_fake
-def _(
-    grad_out,
-    grad_last,
-    starts,
-    u,
-    delta,
-    A,
-    B,
-    C,
-    D,
-    z,
-    delta_bias,
-    initial_state,
-    lengths,
-    delta_softplus,
-    reverse,
-):
-    return _gradients((u, delta, A, B, C, D, z, delta_bias, initial_state))
+def _(grad_out, grad_last, starts, u, *tensors):
+    return gradients((u, *tensors[:8]), u)
 
 
-def _gradients(tensors):
-    """Empty contiguous tensors for the gradients."""
-    u = tensors[0]
-    return [u.new_empty(0) if t is None else t.new_empty(t.shape) for t in tensors]
+def _bidirectional(*arguments):
+    *tensors, z, initial_state, lengths, delta_softplus, save = arguments
+    directions = _directions(*tensors[:7], tensors[7:], initial_state)
+    return forward(directions, z, lengths, delta_softplus, save)
 
 
-def _slot_channels(batch, channels):
-    """Channels a task of the backward pass.
+@torch.library.custom_op("mamba_speech::bidirectional_scan", mutates_args=())
+def bidirectional_scan_op(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    delta_bias: Tensor | None,
+    u_b: Tensor,
+    delta_b: Tensor,
+    A_b: Tensor,
+    B_b: Tensor,
+    C_b: Tensor,
+    D_b: Tensor | None,
+    delta_bias_b: Tensor | None,
+    z: Tensor | None,
+    initial_state: Tensor | None,
+    lengths: Tensor | None,
+    delta_softplus: bool,
+    save: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Output, the forward direction's last state, and with ``save`` the kept states of both."""
+    one = (u, delta, A, B, C, D, delta_bias)
+    other = (u_b, delta_b, A_b, B_b, C_b, D_b, delta_bias_b)
+    return _bidirectional(*one, *other, z, initial_state, lengths, delta_softplus, save)
 
-    It follows from the shape alone, so that sums over channels are added in one order for any
-    number of threads: the width that shares the work out best among four.
-    """
-    return min((64, 48), key=lambda width: -(-batch * -(-channels // width) // 4) * width)
+
+@bidirectional_scan_op.register_fake
+def _(u, delta, A, *others):
+    return results(u, A, 2, others[-1])
 
 
-class _Scan(torch.autograd.Function):
-    """The operator's gradient, for calls that do not go through the compiler."""
+def _bidirectional_backward(grad_out, grad_last, starts, starts_b, *arguments):
+    *tensors, z, initial_state, lengths, delta_softplus = arguments
+    directions = _directions(*tensors[:7], tensors[7:], initial_state)
+    given = (grad_out, grad_last, (starts, starts_b))
+    (grads, others), grad_z = backward(directions, z, lengths, delta_softplus, *given)
+    return [*grads[:7], *others[:7], grad_z, grads[7]]
 
-    @staticmethod
-    def forward(*args):
-        return scan_op(*args)
 
-    @staticmethod
-    def setup_context(ctx, inputs, output):
-        _keep(ctx, inputs, output)
+@torch.library.custom_op("mamba_speech::bidirectional_scan_backward", mutates_args=())
+def bidirectional_scan_backward_op(
+    grad_out: Tensor,
+    grad_last: Tensor | None,
+    starts: Tensor,
+    starts_b: Tensor,
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    delta_bias: Tensor | None,
+    u_b: Tensor,
+    delta_b: Tensor,
+    A_b: Tensor,
+    B_b: Tensor,
+    C_b: Tensor,
+    D_b: Tensor | None,
+    delta_bias_b: Tensor | None,
+    z: Tensor | None,
+    initial_state: Tensor | None,
+    lengths: Tensor | None,
+    delta_softplus: bool,
+) -> list[Tensor]:
+    """Gradients of the tensors from u to initial_state; empty for those not given."""
+    one = (u, delta, A, B, C, D, delta_bias)
+    other = (u_b, delta_b, A_b, B_b, C_b, D_b, delta_bias_b)
+    rest = (z, initial_state, lengths, delta_softplus)
+    return _bidirectional_backward(grad_out, grad_last, starts, starts_b, *one, *other, *rest)
 
-    @staticmethod
-    def backward(ctx, *grads):
-        return _gradient(ctx, *grads)
+
+@bidirectional_scan_backward_op.register_fake
+def _(grad_out, grad_last, starts, starts_b, u, *tensors):
+    return gradients((u, *tensors[:15]), u)
 
 
 def _keep(ctx, inputs, output):
-    *tensors, ctx.delta_softplus, ctx.reverse, _ = inputs
+    """Remember a call: tensors, lengths and kept states; then the options but the last, ``save``."""
+    tensors = [t for t in inputs if t is None or isinstance(t, Tensor)]
+    ctx.options = inputs[len(tensors) : -1]
     ctx.set_materialize_grads(False)
-    ctx.save_for_backward(*tensors, output[2])
+    ctx.save_for_backward(*tensors, *output[2:])
 
 
-def _gradient(ctx, grad_out, grad_last, _):
-    *tensors, lengths, starts = ctx.saved_tensors
+def _gradient(ctx, grads, directions, kernel, operator):
+    *tensors, lengths = ctx.saved_tensors[:-directions]
+    starts = ctx.saved_tensors[-directions:]
+    grad_out, grad_last = grads[:2]
     if grad_out is None:
         grad_out = torch.zeros_like(tensors[0])
-    grads = scan_backward_op(
-        grad_out, grad_last, starts, *tensors, lengths, ctx.delta_softplus, ctx.reverse
-    )
-    wanted = (g if need else None for g, need in zip(grads, ctx.needs_input_grad, strict=False))
-    return *wanted, None, None, None, None
+    run = kernel if unwatched(grad_out, grad_last, *tensors) else operator
+    made = run(grad_out, grad_last, *starts, *tensors, lengths, *ctx.options)
+    wanted = (g if need else None for g, need in zip(made, ctx.needs_input_grad, strict=False))
+    return *wanted, None, *[None] * len(ctx.options), None
 
 
-scan_op.register_autograd(_gradient, setup_context=_keep)
+def _scan_gradient(ctx, *grads):
+    return _gradient(ctx, grads, 1, _backward, scan_backward_op)
+
+
+def _bidirectional_gradient(ctx, *grads):
+    return _gradient(ctx, grads, 2, _bidirectional_backward, bidirectional_scan_backward_op)
+
+
+scan_op.register_autograd(_scan_gradient, setup_context=_keep)
+bidirectional_scan_op.register_autograd(_bidirectional_gradient, setup_context=_keep)
+
+
+class _Scan(torch.autograd.Function):
+    """One direction's gradient, for calls that do not go through the compiler."""
+
+    @staticmethod
+    def forward(*args):
+        return (_forward if unwatched(*args[:9]) else scan_op)(*args)
+
+    setup_context = staticmethod(_keep)
+    backward = staticmethod(once_differentiable(_scan_gradient))
+
+
+class _BidirectionalScan(torch.autograd.Function):
+    """Likewise for both directions."""
+
+    @staticmethod
+    def forward(*args):
+        return (_bidirectional if unwatched(*args[:16]) else bidirectional_scan_op)(*args)
+
+    setup_context = staticmethod(_keep)
+    backward = staticmethod(once_differentiable(_bidirectional_gradient))

@@ -8,6 +8,7 @@ from modules.ssm.scan.chunked import selective_scan_chunked
 from modules.ssm.scan.cpu import cpu_refusal, selective_scan_cpu
 from modules.ssm.scan.mamba_ssm_backend import mamba_ssm_refusal, selective_scan_mamba_ssm
 from modules.ssm.scan.naive import selective_scan_naive
+from modules.ssm.scan.triton_backend import selective_scan_triton, triton_refusal
 
 BACKENDS = Backends(
     "selective scan",
@@ -16,7 +17,10 @@ BACKENDS = Backends(
         "cpu": (selective_scan_cpu, cpu_refusal),
         "torch": (selective_scan_chunked, always),
         "naive": (selective_scan_naive, always),
+        "triton": (selective_scan_triton, triton_refusal),
     },
+    # `auto` takes it once docs/gpu_results.md holds a table of its parity on a card
+    unproven=("triton",),
 )
 
 

@@ -2,7 +2,7 @@
 
 That kernel knows neither lengths nor directions. Both are composed exactly: a frame with step 0 leaves
 the state as it is, so padding can be run through, and a reversed scan is the scan of the reversed
-frames. An initial state can not be composed and is refused.
+frames. An initial state can not be composed and is refused, and so is a gradient of the last state.
 """
 
 import importlib
@@ -38,8 +38,26 @@ def mamba_ssm_refusal(u, A, lengths=None, initial_state=None):
 
 
 def selective_scan_mamba_ssm(*args, **kwargs):
-    """Selective scan by ``mamba_ssm``; arguments as in :func:`selective_scan_naive`."""
-    return scan_channel_major(_kernel(), *args, **kwargs)
+    """Selective scan by ``mamba_ssm``; arguments as in :func:`selective_scan_naive`.
+
+    A gradient that reaches the last state raises ``RuntimeError``: that package's kernel would drop it.
+    """
+    out, last_state = scan_channel_major(_kernel(), *args, **kwargs)
+    return out, _WithoutGradient.apply(last_state)
+
+
+class _WithoutGradient(torch.autograd.Function):
+    """The tensor itself; a gradient that comes back is an error."""
+
+    @staticmethod
+    def forward(ctx, tensor):
+        return tensor.view_as(tensor)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        raise RuntimeError(
+            "mamba_ssm passes no gradient through the last state; use backend='torch' where a loss reads it"
+        )
 
 
 def scan_channel_major(

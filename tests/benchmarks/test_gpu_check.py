@@ -1,0 +1,196 @@
+"""What of the check on a GPU can be tried without one."""
+
+import ast
+import json
+import os
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks.gpu import build, kernels, parity, prepare, roofline, speed, timing, train
+from benchmarks.gpu.report import Report
+from modules.ssm import BiMamba, selective_scan_fn
+from modules.ssm.scan.chunked import selective_scan_chunked
+
+ROOT = Path(__file__).parents[2]
+CPU = torch.device("cpu")
+# laid out like the distributions' setup.py
+SETUP = """
+cc_flag = []
+cc_flag.append("-gencode")
+cc_flag.append("arch=compute_80,code=sm_80")
+cc_flag.append("-gencode")
+cc_flag.append("arch=compute_90,code=sm_90")
+extra_compile_args = {"cxx": ["-O3"], "nvcc": ["-O3", "--use_fast_math"] + cc_flag}
+extension = dict(name="selective_scan_cuda", extra_compile_args=extra_compile_args)
+"""
+
+
+def check(*arguments, **environment):
+    """Run the script."""
+    return subprocess.run(
+        ["bash", str(ROOT / "benchmarks" / "gpu_check.sh"), *map(str, arguments)],
+        check=False,
+        cwd=ROOT,
+        env={**os.environ, "PYTHON": sys.executable, **environment},
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_without_a_card_the_message_says_what_to_do(tmp_path):
+    done = check("parity", "--out", tmp_path, CUDA_VISIBLE_DEVICES="")
+    assert done.returncode == 1
+    assert "no CUDA device: run this on a machine with a card, or pass --device cpu" in done.stderr
+
+
+def test_unknown_stages_and_missing_values_are_refused_with_the_usage():
+    done = check("sped")
+    assert done.returncode == 2 and "'sped'" in done.stderr and "prepare" in done.stderr
+    done = check("speed", "--out")
+    assert done.returncode == 2 and "--out needs a value" in done.stderr
+    done = check("build", PYTHON="no-such-python")
+    assert done.returncode == 1 and "no no-such-python here" in done.stderr
+
+
+def test_a_narrowed_setup_compiles_for_the_cards_architecture_alone(tmp_path):
+    setup = tmp_path / "setup.py"
+    setup.write_text(build.narrow(SETUP, "selective_scan_cuda", (12, 0)))
+    flags = runpy.run_path(str(setup))["extra_compile_args"]["nvcc"]
+    assert flags[-2:] == ["-gencode", "arch=compute_120,code=sm_120"]
+    assert sum("code=" in flag for flag in flags) == 1 and "--use_fast_math" in flags
+
+
+@pytest.mark.parametrize(
+    "old, new, message",
+    [
+        ('name="selective_scan_cuda"', 'name="other"', "no extension selective_scan_cuda"),
+        ("+ cc_flag", "", "cc_flag"),
+    ],
+)
+def test_a_setup_that_looks_different_is_named_and_not_built(old, new, message):
+    with pytest.raises(build.BuildError, match=message):
+        build.narrow(SETUP.replace(old, new), "selective_scan_cuda", (9, 0))
+
+
+@pytest.mark.parametrize("package", build.PACKAGES, ids=lambda package: package.name)
+def test_the_carried_distributions_are_laid_out_as_expected(package, tmp_path):
+    if not (prepare.CARRIED / "sdists").is_dir():
+        pytest.skip("no carried distributions: benchmarks/gpu_check.sh prepare has not run")
+    source = build.unpack(package, tmp_path / "source")
+    narrowed = build.narrow((source / "setup.py").read_text(), package.extension, (9, 0))
+    ast.parse(narrowed)
+    build.lay_out(package, source, tmp_path / "site")
+    known = {path.stem for path in (tmp_path / "site").rglob("*.py")} | {"__init__"}
+    for path in (tmp_path / "site").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(package.name):
+                # whatever of its own package a file imports is laid out too
+                assert node.module.split(".")[-1] in known, f"{path.name} imports {node.module}"
+
+
+def test_a_row_is_on_disk_as_soon_as_it_is_known(tmp_path):
+    report = Report(tmp_path, "speed", "Speed", CPU, "the command")
+    report.add(backend="torch", ms="1.5")
+    report.notes.append("a note")
+    report.add(backend="cpu", ms="0.5")
+    rows = json.loads((tmp_path / "speed.json").read_text())
+    assert rows == [{"backend": "torch", "ms": "1.5"}, {"backend": "cpu", "ms": "0.5"}]
+    text = (tmp_path / "speed.md").read_text()
+    assert "| cpu | 0.5 |" in text and "- a note" in text and "the command" in text
+    assert not list(tmp_path.glob("*.partial"))
+
+
+def test_parity_passes_what_is_right_and_fails_what_is_wrong():
+    for number, check_one in enumerate(parity.CHECKS):
+        rows, failures = check_one(CPU, ((2, 4, 3, 2),), (torch.float32,))
+        assert failures == 0 and {row["result"] for row in rows} <= {"pass"}
+        if number != 1:  # fused convolutions of both directions are the GPU's
+            assert "torch" in {row["backend"] for row in rows}
+    expected = {"output 0": torch.ones(3).double(), "gradient of A": torch.ones(2).double()}
+    for wrong in (torch.tensor([1.0, 1.1]), torch.tensor([1.0, float("nan")])):
+        tally = parity.Tally("scan")
+        got = {"output 0": torch.ones(3), "gradient of A": wrong}
+        tally.add("triton", torch.bfloat16, got, expected, "a case")
+        tally.add("mamba_ssm", torch.bfloat16, got, expected, "a case")
+        rows, failures = tally.rows()
+        # another project's kernel is reported and not counted
+        assert failures == 1
+        assert {row["result"] for row in rows} == {"FAIL: gradient of A at a case"}
+
+
+def test_every_operation_dtype_and_option_of_the_contract_is_in_the_grid():
+    for shapes in (parity.SCAN_SHAPES, parity.CONV_SHAPES):
+        grid = list(parity.cases(shapes, tuple(parity.TOLERANCES)))
+        single = {case[2:] for case in grid if case[0] == shapes[0] and case[1] == torch.float32}
+        assert len(single) == 8
+        assert {case[0] for case in grid} == set(shapes) and any(s[1] == 1 for s in shapes)
+        assert {case[1] for case in grid} == set(parity.TOLERANCES)
+
+
+def test_the_yardsticks_layout_and_flips_compute_the_same_function():
+    shape = (2, 7, 4, 3)
+    first, second = (kernels.scan_tensors(shape, torch.float32, CPU) for _ in range(2))
+    pairs = [first[n] if n == "z" else (first[n], second[n]) for n in kernels.TENSORS[:-1]]
+    expected, _ = kernels.composed(selective_scan_chunked)(*pairs, True)
+    call, inputs = speed.channel_major(first, second, selective_scan_fn)
+    assert torch.allclose(call().transpose(1, 2), expected, atol=1e-5)
+    gradients = torch.autograd.grad(call().sum(), inputs)
+    assert all(g.abs().max() > 0 for g in gradients)
+
+
+def test_the_published_block_computes_what_ours_does():
+    block, x = BiMamba(8), torch.randn(2, 9, 8)
+    published = kernels.published_block(block, selective_scan_fn, None)
+    assert torch.allclose(published(x), block(x), atol=1e-5)
+
+
+def test_a_function_that_raises_is_a_row_and_the_others_are_timed():
+    def broken():
+        raise RuntimeError("out of registers")
+
+    found = timing.measure({"a": lambda: None, "b": broken}, CPU, rounds=2)
+    assert found["a"]["ms"] >= found["a"]["least"] >= 0
+    assert "out of registers" in found["b"]["error"]
+    late = timing.measure({"a": lambda: None}, CPU, rounds=2, deadline=0.0)
+    assert "not reached" in late["a"]["error"]
+
+
+def test_the_floor_is_the_larger_of_bytes_and_exponentials():
+    moved, exponentials = roofline.work((1, 10, 4, 2), 2, backward=False)
+    assert (moved, exponentials) == ((6 * 40 + 4 * 20) * 2, 160)
+    assert roofline.share(1.0, (1, 10, 4, 2), 2, False, (moved * 2000.0, 1e12)) == "50 % (bytes)"
+    assert roofline.share(1.0, (1, 10, 4, 2), 2, False, (1e12, 160 * 4000.0)) == "25 % (exp)"
+    assert roofline.share(1.0, (1, 10, 4, 2), 2, False, None) == ""
+
+
+def test_a_training_runs_figures_are_read_from_its_log(tmp_path):
+    assert train.read_run(tmp_path)["steps"] == 0
+    (tmp_path / "run").mkdir()
+    line = (
+        "epoch: {}, lr: 1.2e-04, steps: {} - train loss: {}, train seconds: {} - valid loss: 3.9\n"
+    )
+    (tmp_path / "run" / "train_log.txt").write_text(
+        line.format(1, 10, 4.5, 20.0)
+        + line.format(2, 20, 3.5, 5.0)
+        + "test set: test-spoken - test loss: 3.4, test WER: 9.5e+01, test CER: 60.0\n"
+    )
+    (tmp_path / "memory.json").write_text('{"peak_mib": 812}')
+    facts = train.read_run(tmp_path)
+    # the first epoch, in which kernels are compiled, is left out of the rate
+    assert facts["steps"] == 20 and facts["steps_per_second"] == 2.0
+    assert (facts["first_loss"], facts["last_loss"]) == (4.5, 3.5)
+    assert facts["WER"] == 95.0 and facts["peak_MiB"] == 812
+
+
+@pytest.mark.slow
+def test_the_speed_stage_runs_on_the_cpu_and_writes_its_table(tmp_path):
+    done = check("speed", "--device", "cpu", "--out", tmp_path)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "speed.json").read_text())
+    assert {"bidirectional scan", "BiMamba block"} == {row["operation"] for row in rows}
+    assert all(float(row["ms"]) > 0 for row in rows)
