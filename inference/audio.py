@@ -20,8 +20,8 @@ class AudioError(ValueError):
     """A file that holds no usable audio; the message names it and says what is wrong."""
 
 
-def load_audio(path, sample_rate):
-    """Read a file as a mono waveform.
+def load_audio(path, sample_rate, start=0, stop=None):
+    """Read a file, or a part of it, as a mono waveform.
 
     Channels are averaged and another rate is resampled, with one warning a rate and process.
 
@@ -31,6 +31,8 @@ def load_audio(path, sample_rate):
         Any file that libsndfile reads (WAV, FLAC, Ogg, MP3, ...).
     sample_rate : int
         Wanted samples a second.
+    start, stop : int, optional
+        The part to read, in samples of the file; by default all of it.
 
     Returns
     -------
@@ -45,7 +47,8 @@ def load_audio(path, sample_rate):
     if not Path(path).is_file():
         raise AudioError(f"{path}: no such file")
     try:
-        waveform, rate = audio_io.load(str(path))
+        part = {} if stop is None else {"num_frames": stop - start}
+        waveform, rate = audio_io.load(str(path), frame_offset=start, **part)
     except Exception as error:
         # libsndfile's errors have no common type
         raise AudioError(f"{path}: can not be read as audio ({error})") from error

@@ -15,6 +15,7 @@ import sys
 # command: module, and what the command does
 COMMANDS = {
     "transcribe": ("inference.recognition", "write down what is said in audio files"),
+    "spot": ("inference.spotting", "report keywords in audio files or at the microphone"),
 }
 
 

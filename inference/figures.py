@@ -1,4 +1,4 @@
-"""Pictures of a training run: its learning curve, and an utterance with what was heard when.
+"""Pictures of a training run: its learning curve, what was heard when, and which classes were mistaken.
 
 matplotlib, of the extra `train`, is imported only when a picture is drawn, and no display is needed.
 """
@@ -86,7 +86,7 @@ def learning_curve(train_log, png):
     """
     epochs = read_train_log(train_log)
     numbers = [int(figures["epoch"]) for figures in epochs]
-    with _picture(png, (7, 4)) as figure:
+    with picture(png, (7, 4)) as figure:
         losses = figure.add_subplot(xlabel="epoch", title="Learning curve")
         for name, label, style, face in (
             ("train loss", "loss, training", "--", "white"),
@@ -138,7 +138,7 @@ def spectrogram_with_alignment(recognizer, path, png, reference=None):
     """
     heard = recognizer.align(path)
     size = (min(max(8.0, 2.4 * heard.seconds), 30.0), 4.4)
-    with _picture(png, size) as figure:
+    with picture(png, size) as figure:
         spectrum, units = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
         image = _draw_spectrum(spectrum, heard)
         bar = figure.colorbar(image, ax=[spectrum, units], pad=0.01, fraction=0.03, aspect=30)
@@ -149,6 +149,44 @@ def spectrogram_with_alignment(recognizer, path, png, reference=None):
         units.set(xlim=(0, heard.seconds), ylim=(0, 1), yticks=[], xlabel="time in seconds")
         units.spines[["left", "right"]].set_visible(False)
         _draw_units(units, heard)
+
+
+def confusion_matrix(counts, labels, png):
+    """Draw which class was taken for which, each row being the clips of one class.
+
+    Arguments
+    ---------
+    counts : torch.Tensor
+        (classes, classes) of integers: said, heard.
+    labels : list of str
+        Names of the classes, in the counts' order.
+    png : str or Path
+        Where the picture goes; its folder must be there.
+
+    Raises
+    ------
+    RuntimeError
+        If matplotlib is not installed.
+    """
+    size = max(4.0, 1.6 + 0.26 * len(labels))
+    with picture(png, (size + 0.6, size)) as figure:
+        axes = figure.add_subplot(xlabel="heard", ylabel="said")
+        share = counts / counts.sum(1, keepdim=True).clamp(min=1)
+        image = axes.imshow(100 * share.numpy(), cmap="Blues", vmin=0, vmax=100)
+        axes.set_xticks(range(len(labels)), labels, rotation=90)
+        axes.set_yticks(range(len(labels)), labels)
+        axes.tick_params(length=0, labelsize=8)
+        axes.spines[:].set_visible(False)
+        # the matrix is read by its mistakes: every count but the zeros stands in its cell
+        for said, heard in counts.nonzero().tolist():
+            color = "white" if share[said, heard] > 0.6 else "black"
+            count = int(counts[said, heard])
+            axes.text(heard, said, count, ha="center", va="center", color=color, fontsize=6)
+        accuracy = counts.diagonal().sum() / counts.sum().clamp(min=1)
+        axes.set_title(f"{int(counts.sum())} clips, {100 * accuracy:.1f} % right")
+        bar = figure.colorbar(image, ax=axes, fraction=0.03, pad=0.02)
+        bar.set_label("% of the clips of a class")
+        bar.outline.set_visible(False)
 
 
 def _draw_spectrum(axes, heard):
@@ -192,7 +230,7 @@ def _draw_units(axes, heard):
 
 
 @contextmanager
-def _picture(png, size):
+def picture(png, size):
     """A figure of `size` inches to draw in, which needs no display and is then saved.
 
     Raises

@@ -5,6 +5,7 @@ import logging
 import speechbrain as sb
 import torch
 from speechbrain.utils.distributed import run_on_main
+from torch.nn.parallel import DistributedDataParallel
 
 from inference.run import average_model, checkpoints_to_average
 from modules.ssm import parameter_groups
@@ -56,6 +57,17 @@ class RecipeBrain(sb.Brain):
             self.optimizer.register_step_pre_hook(self._clip_all_groups)
         if self.checkpointer is not None:
             self.checkpointer.add_recoverable("optimizer", self.optimizer)
+
+    def _wrap_distributed(self):
+        """Wrap the networks in DDP; on a CPU with the BatchNorm they have, since SyncBatchNorm wants a GPU."""
+        if not self.distributed_launch or torch.device(self.device).type != "cpu":
+            super()._wrap_distributed()
+            return
+        for name, module in self.modules.items():
+            if any(parameter.requires_grad for parameter in module.parameters()):
+                self.modules[name] = DistributedDataParallel(
+                    module, find_unused_parameters=self.find_unused_parameters
+                )
 
     def _clip_all_groups(self, optimizer, arguments, options):
         parameters = [

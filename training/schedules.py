@@ -8,7 +8,7 @@ from speechbrain.utils.checkpoints import mark_as_loader, mark_as_saver, registe
 
 @register_checkpoint_hooks
 class WarmupCosine:
-    """Linear warm-up from 0, then half a cosine down to 0 at the last step.
+    """Linear warm-up from 0, then half a cosine down to ``floor`` at the last step.
 
     Called after every optimiser step, as SpeechBrain's schedulers are.
 
@@ -19,6 +19,10 @@ class WarmupCosine:
     n_warmup_steps : int
     total_steps : int
         Optimiser steps of the whole training; 0 leaves it to the recipe, which knows how many there will be.
+    warmup_fraction : float
+        Part of all steps that the warm-up takes, where ``n_warmup_steps`` is 0.
+    floor : float
+        Where the cosine ends, as a part of ``lr_initial``.
 
     Example
     -------
@@ -30,12 +34,14 @@ class WarmupCosine:
     (0.5, 1.0, True)
     """
 
-    def __init__(self, lr_initial, n_warmup_steps, total_steps=0):
-        self.lr_initial, self.n_warmup_steps, self.total_steps = (
-            lr_initial,
-            n_warmup_steps,
-            total_steps,
-        )
+    def __init__(self, lr_initial, n_warmup_steps=0, total_steps=0, warmup_fraction=0.0, floor=0.0):
+        if not (0 <= warmup_fraction < 1 and 0 <= floor <= 1):
+            raise ValueError(
+                "warmup_fraction must be 0 or more and less than 1, floor from 0 to 1; got "
+                f"{warmup_fraction} and {floor}"
+            )
+        self.lr_initial, self.n_warmup_steps = lr_initial, n_warmup_steps
+        self.total_steps, self.warmup_fraction, self.floor = total_steps, warmup_fraction, floor
         self.n_steps = 0
         self.current_lr = lr_initial
 
@@ -47,13 +53,13 @@ class WarmupCosine:
             )
         self.n_steps += 1
         old = self.current_lr
-        if self.n_steps <= self.n_warmup_steps:
-            scale = self.n_steps / self.n_warmup_steps
+        warmup = self.n_warmup_steps or round(self.warmup_fraction * self.total_steps)
+        if self.n_steps <= warmup:
+            scale = self.n_steps / warmup
         else:
-            done = (self.n_steps - self.n_warmup_steps) / max(
-                1, self.total_steps + 1 - self.n_warmup_steps
-            )
-            scale = 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+            done = (self.n_steps - warmup) / max(1, self.total_steps + 1 - warmup)
+            cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+            scale = self.floor + (1 - self.floor) * cosine
         self.current_lr = self.lr_initial * scale
         for group in optimizer.param_groups:
             group["lr"] = self.current_lr

@@ -1,0 +1,232 @@
+"""The keyword recipe's data: manifests of clips, their labels, data sets and loaders.
+
+The corpus is Speech Commands, any folder of word folders, or Free Spoken Digits with a speaker left out.
+"""
+
+import json
+import logging
+from pathlib import Path
+
+import speechbrain as sb
+from clips import ClipAugmenter, fit_length
+from speechbrain.dataio.dataset import DynamicItemDataset, add_dynamic_item, set_output_keys
+from speechbrain.utils.distributed import run_on_main
+
+from data_prep.clips import NOISE_PARTS
+from data_prep.free_spoken_digits_prepare import prepare_free_spoken_digits
+from data_prep.speechcommands_prepare import prepare_speechcommands
+from inference.audio import AudioError, load_audio
+
+logger = logging.getLogger(__name__)
+
+
+def prepare_clips(hparams):
+    """Write the manifests and the labels into the output folder.
+
+    Arguments
+    ---------
+    hparams : dict
+
+    Returns
+    -------
+    (dict, list of str)
+        What :func:`data_prep.speechcommands_prepare.prepare_speechcommands` found: paths of the manifests
+        ``train``, ``valid`` and ``test``, and of the ``noise`` recordings; and the classes in the order of
+        the model's outputs.
+
+    Raises
+    ------
+    SystemExit
+        With one message, if the corpus can not be used, its classes are not as many as the model's outputs,
+        or a trained run's classes would change under it.
+    """
+    if not hparams["data_folder"]:
+        raise SystemExit("give --data_folder: Speech Commands, or a folder of word folders")
+    found = {}
+
+    def prepare(**changes):
+        found.update(function(**options | changes))
+
+    try:
+        function, options = _preparation(hparams)
+        # the first process prepares; the others only ask where everything is
+        run_on_main(prepare, kwargs={"skip_prep": hparams["skip_prep"]})
+        if not found:
+            prepare(skip_prep=True)
+        for name in ("train", "valid", "test", "labels"):
+            if not Path(found[name]).is_file():
+                raise FileNotFoundError(f"{found[name]}: not there; run once without --skip_prep")
+        labels = json.loads(Path(found["labels"]).read_text(encoding="utf-8"))
+        if len(labels) != hparams["n_classes"]:
+            raise ValueError(
+                f"{hparams['data_folder']}: its {len(labels)} classes ({', '.join(labels)}) need a model of as "
+                f"many outputs: set --n_classes {len(labels)}"
+            )
+        run_on_main(keep_labels, args=(labels, hparams["labels_file"]))
+    except (OSError, ValueError) as error:
+        raise SystemExit(str(error)) from error
+    return found, labels
+
+
+def _preparation(hparams):
+    """The function that prepares the corpus, and its arguments."""
+    options = {
+        "data_folder": hparams["data_folder"],
+        "save_folder": hparams["output_folder"],
+        "clip_seconds": hparams["clip_seconds"],
+    }
+    if hparams["test_speaker"]:
+        speakers = {key: hparams[key] for key in ("test_speaker", "valid_speaker")}
+        return prepare_free_spoken_digits, options | speakers
+    options |= {
+        "version": hparams["version"],
+        "n_classes": hparams["words"] or hparams["n_classes"],
+        "split": hparams["split"],
+        "unknown_percentage": hparams["unknown_percentage"],
+        "silence_percentage": hparams["silence_percentage"],
+        "seed": hparams["data_seed"],
+    }
+    return prepare_speechcommands, options
+
+
+def keep_labels(labels, labels_file):
+    """Put the classes beside the checkpoints, where a trained model's user finds them.
+
+    Raises
+    ------
+    ValueError
+        If a model was trained there on other classes.
+    """
+    file = Path(labels_file)
+    if file.is_file() and any(file.parent.glob("CKPT*")):
+        before = json.loads(file.read_text(encoding="utf-8"))
+        if before != labels:
+            raise ValueError(
+                f"{file}: a model was trained here on other classes ({', '.join(before)}): give another "
+                "--output_folder"
+            )
+        return
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_suffix(".partial")
+    partial.write_text(json.dumps(labels, ensure_ascii=False) + "\n", encoding="utf-8")
+    partial.replace(file)
+
+
+def make_datasets(hparams, found, labels, training=True):
+    """Data sets that yield ``id``, ``sig`` (waveform), ``samples``, ``target`` (class index) and ``wav``.
+
+    Arguments
+    ---------
+    hparams : dict
+    found : dict
+        Of :func:`prepare_clips`.
+    labels : list of str
+    training : bool
+        Whether training and validation clips are wanted.
+
+    Returns
+    -------
+    (DynamicItemDataset or None, DynamicItemDataset or None, DynamicItemDataset)
+
+    Raises
+    ------
+    SystemExit
+        If an option of the augmentation is outside its range, or a noise recording can not be read.
+    """
+    names = ("train", "valid", "test") if training else ("test",)
+    sets = {name: DynamicItemDataset.from_csv(found[name]) for name in names}
+    index = {label: number for number, label in enumerate(labels)}
+    rate = hparams["sample_rate"]
+    length = round(hparams["clip_seconds"] * rate) if hparams["pad_clips"] else None
+    longest = round(hparams["clip_seconds"] * rate)
+    augment = _make_augmenter(hparams, found["noise"]) if training else None
+
+    def read(wav, start, stop, change=None):
+        waveform = load_audio(wav, rate, int(start), int(stop))
+        if change is not None:
+            waveform = change.change_speed(waveform)
+        waveform = fit_length(waveform, length or min(longest, len(waveform)))
+        return waveform if change is None else change(waveform)
+
+    @sb.utils.data_pipeline.takes("wav", "start", "stop")
+    @sb.utils.data_pipeline.provides("sig", "samples")
+    def listen(wav, start, stop):
+        waveform = read(wav, start, stop)
+        yield waveform
+        yield len(waveform)
+
+    @sb.utils.data_pipeline.takes("wav", "start", "stop")
+    @sb.utils.data_pipeline.provides("sig", "samples")
+    def listen_and_change(wav, start, stop):
+        # here rather than in the Brain, so that the loader's workers do it
+        waveform = read(wav, start, stop, augment)
+        yield waveform
+        yield len(waveform)
+
+    @sb.utils.data_pipeline.takes("label")
+    @sb.utils.data_pipeline.provides("target")
+    def encode(label):
+        return index[label]
+
+    for name, dataset in sets.items():
+        add_dynamic_item([dataset], listen_and_change if name == "train" else listen)
+    add_dynamic_item(list(sets.values()), encode)
+    set_output_keys(list(sets.values()), ["id", "sig", "samples", "target", "wav"])
+    return sets.get("train"), sets.get("valid"), sets["test"]
+
+
+def _make_augmenter(hparams, noise_paths):
+    rate = hparams["sample_rate"]
+    try:
+        wanted = hparams["background_probability"] > 0
+        return ClipAugmenter(
+            rate,
+            shift_ms=hparams["shift_ms"],
+            speed_changes=hparams["speed_changes"],
+            white_noise_max=hparams["white_noise_max"],
+            background_probability=hparams["background_probability"],
+            background_snr=hparams["background_snr"],
+            noises=[_training_part(load_audio(path, rate)) for path in noise_paths]
+            if wanted
+            else [],
+        )
+    except (AudioError, ValueError) as error:
+        raise SystemExit(str(error)) from error
+
+
+def _training_part(noise):
+    """The part of a noise recording that no silence of validation or test is cropped from."""
+    first, last = (round(end * len(noise)) for end in NOISE_PARTS["train"])
+    return noise[first:last]
+
+
+def loader_options(hparams, generator):
+    """Options for the training and validation loaders.
+
+    Arguments
+    ---------
+    hparams : dict
+    generator : torch.Generator
+        Of the training loader.
+
+    Returns
+    -------
+    (dict, dict)
+    """
+    workers = {"num_workers": hparams["num_workers"]}
+    train = workers | {
+        "batch_size": hparams["batch_size"],
+        "shuffle": True,
+        "drop_last": hparams["drop_last"],
+        "generator": generator,
+    }
+    return train, workers | {"batch_size": hparams["valid_batch_size"]}
+
+
+def classes_of(dataset):
+    """How many clips of each class a data set holds, by class."""
+    labels = (dataset.data[key]["label"] for key in dataset.data_ids)
+    counts = {}
+    for label in labels:
+        counts[label] = counts.get(label, 0) + 1
+    return counts
