@@ -1,5 +1,8 @@
 """The tables and the plot of ``encoder.py``, and the goals that they compare its measurements with."""
 
+from matplotlib.figure import Figure
+from measure import save_figure
+
 OURS, CEILING = "ConMamba", "ceiling"
 RELATIVE, ROTARY = "RelPosMHAXL", "RoPEMHA"
 # least ratios of Conformer's time to ConMamba's, by seconds of audio
@@ -109,9 +112,8 @@ def _megabytes(value):
 
 def plot(result, path):
     """Real-time factor and peak memory against the length of the audio."""
-    from matplotlib import pyplot as plt
-
-    figure, (time, memory) = plt.subplots(1, 2, figsize=(11, 4.4), layout="constrained")
+    figure = Figure(figsize=(11, 4.4), layout="constrained")
+    time, memory = figure.subplots(1, 2)
     # colours that the colour-blind can tell apart
     styles = {
         OURS: {"color": "#0072B2", "marker": "o"},
@@ -154,6 +156,4 @@ def plot(result, path):
         axis.set_xlabel("audio, s")
         axis.grid(alpha=0.3)
         axis.legend(frameon=False)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=130)
-    plt.close(figure)
+    save_figure(figure, path)

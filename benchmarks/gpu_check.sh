@@ -55,6 +55,11 @@ if ! command -v "$python" > /dev/null; then
     exit 1
 fi
 
+if [[ "$python" == */* ]]; then
+    # the stages run in the tree's folder, not in this one
+    python="$(cd "$(dirname "$python")" && pwd)/$(basename "$python")"
+fi
+
 mkdir -p "$out"
 out="$(cd "$out" && pwd)"
 

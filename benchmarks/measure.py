@@ -166,12 +166,20 @@ def _seconds(function):
     return time.perf_counter() - start
 
 
+# The peak is set back to what the process holds before the work, with free pages returned first:
+# what the set-up needed for a moment would else hide as much of the work's own.
 _CHILD = """
-import pathlib, re
+import ctypes, gc, pathlib, re
 def _status(name):
     text = pathlib.Path("/proc/self/status").read_text()
     return 1024 * int(re.search(name + r":\\s+(\\d+)", text).group(1))
 {setup}
+gc.collect()
+try:
+    ctypes.CDLL(None).malloc_trim(0)
+    pathlib.Path("/proc/self/clear_refs").write_text("5")
+except (AttributeError, OSError):
+    pass  # another C library, or a sandbox: counted from the set-up's peak
 _before = _status("VmHWM")
 {work}
 print(_status("VmHWM") - _before)
@@ -185,7 +193,7 @@ def peak_memory(setup, work, timeout=600):
     ---------
     setup : str
         Source that runs first and is not counted: imports, a small call that loads what is loaded
-        once. It should need little memory, because work's peak is counted from setup's peak.
+        once.
     work : str
         Source that is counted.
     timeout : float
@@ -218,7 +226,8 @@ def peak_memory(setup, work, timeout=600):
         env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
     )
     if done.returncode:
-        raise RuntimeError(f"measuring memory failed:\n{done.stderr}")
+        killed = f" (signal {-done.returncode}: out of memory?)" if done.returncode < 0 else ""
+        raise RuntimeError(f"measuring memory failed{killed}:\n{done.stderr}")
     return int(done.stdout.splitlines()[-1])
 
 
@@ -231,11 +240,30 @@ def write_json(path, value):
     os.replace(temporary, path)
 
 
+def save_figure(figure, path):
+    """Write a figure as PNG to ``path`` by way of a temporary name."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".new")
+    figure.savefig(temporary, dpi=130, format="png")
+    os.replace(temporary, path)
+
+
+def folder(text):
+    """An option's folder, made here so that a wrong one is refused before anything is measured."""
+    path = Path(text)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"{text} can not be a folder: {error.strerror}") from error
+    return path
+
+
 def common_options(parser: argparse.ArgumentParser, rounds, out):
     """Add the options that every measuring script has: --rounds, --threads and --out."""
     parser.add_argument("--rounds", type=positive, default=rounds, help="turns of each function")
     parser.add_argument("--threads", type=positive, default=None, help="torch's threads")
-    parser.add_argument("--out", type=Path, default=out, help="folder of the JSON and the plot")
+    parser.add_argument("--out", type=folder, default=out, help="folder of the JSON and the plot")
 
 
 def positive(text):

@@ -128,11 +128,15 @@ def _leaves(argument):
 
 
 def worst_error(got, expected):
-    """The largest relative error of output and gradients, each by its own largest value."""
-    return max(
-        ((a.double() - b).abs().max() / b.abs().max()).item()
-        for a, b in zip(got, expected, strict=True)
-    )
+    """The largest relative error of output and gradients, each by its own largest value.
+
+    Infinite where a value is not a number; the difference itself where the expectation is zero.
+    """
+    errors = []
+    for a, b in zip(got, expected, strict=True):
+        error = ((a.double() - b).abs().max() / (b.abs().max() or 1.0)).item()
+        errors.append(math.inf if math.isnan(error) else error)
+    return max(errors)
 
 
 def timed(functions, tensors, grad_out, options):
@@ -211,6 +215,10 @@ def measure_bidirectional(shapes, options):
             )
 
         grad_out = torch.randn(one[0].shape, generator=torch.Generator().manual_seed(1))
+        got, expected = (
+            passes(function, tuple(pairs), grad_out)[PASSES[1]]() for function in (both, two_calls)
+        )
+        error = worst_error(got, [t.double() for t in expected])
         for which in PASSES:
             calls = {
                 "one": passes(_backend("cpu"), one, grad_out)[which],
@@ -219,7 +227,7 @@ def measure_bidirectional(shapes, options):
             }
             seconds = interleaved(calls, options.rounds, budget=options.budget)
             row = {name: statistics.median(values) for name, values in seconds.items()}
-            rows.append({"shape": shape, "pass": which} | row)
+            rows.append({"shape": shape, "pass": which} | row | {"worst_error": error})
     return rows
 
 
@@ -338,9 +346,12 @@ def main(arguments=None):
     write_json(options.out / "scan.json", result)
     if "cpu" in functions and len(functions) > 1:
         plot(result["speed"], options.out / "scan.png")
-    wrong = [r for r in result["speed"] if r["backend"] != "mambapy" and r["worst_error"] > _WRONG]
-    for row in wrong:
-        print(f"{row['backend']} is wrong at {row['shape']}: {row['worst_error']}", file=sys.stderr)
+    compared = {"bidirectional": "both directions at once", "conv": "the compiled convolution"}
+    rows = [(row["backend"], row) for row in result["speed"] if row["backend"] != "mambapy"]
+    rows += [(what, row) for name, what in compared.items() for row in result[name]]
+    wrong = [(what, row) for what, row in rows if row["worst_error"] > _WRONG]
+    for what, row in wrong:
+        print(f"{what}: wrong at {row['shape']} by {row['worst_error']}", file=sys.stderr)
     return 1 if wrong else 0
 
 

@@ -140,8 +140,11 @@ class HalfFeedForward(nn.Sequential):
 
     def forward(self, x):
         """Take (batch, time, d_model) half a step on."""
-        # asked in this order: a compiler that keeps the number of frames open must not meet it here
-        if _nothing_watches() and x.device.type == "cpu" and x.shape[1] > _FRAMES:
+        # not in training: in pieces dropout draws other masks, and reentrant checkpointing runs once
+        # without gradients, then with them. Asked in this order: a compiler that keeps the number of
+        # frames open must not meet it here.
+        alone = _nothing_watches() and not self.training
+        if alone and x.device.type == "cpu" and x.shape[1] > _FRAMES:
             return torch.cat([self._half_step(frames) for frames in x.split(_FRAMES, 1)], 1)
         return self._half_step(x)
 
@@ -163,8 +166,9 @@ def _activate(activation, x):
 
 
 def _nothing_watches():
-    """Whether operations just run, neither differentiated nor recorded by a compiler."""
-    return not torch.is_grad_enabled() and not torch.compiler.is_compiling()
+    """Whether operations just run, neither differentiated nor recorded by a compiler or tracer."""
+    recorded = torch.compiler.is_compiling() or torch.jit.is_tracing()
+    return not torch.is_grad_enabled() and not recorded
 
 
 class ConmambaEncoderLayer(nn.Module):

@@ -3,6 +3,8 @@
 import json
 import os
 import re
+import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -68,24 +70,39 @@ def train(output, model, backend, chosen, limit):
     environment.pop("MAMBA_SPEECH_SCAN", None)
     if backend != "auto":
         environment["MAMBA_SPEECH_SCAN"] = backend
-    command = [sys.executable, "-m", "benchmarks.gpu.recipe", str(output / "memory.json")]
+    memory = str(output / "memory.json")
+    command = [sys.executable, "-m", "benchmarks.gpu.recipe", memory]
     command += [str(RECIPE / "train_CTC.py"), str(RECIPE / "hparams" / "CTC" / model)]
     command += ["--output_folder", str(output / "run")]
     command += [part for key, value in chosen.items() for part in (f"--{key}", str(value))]
-    output.mkdir(parents=True, exist_ok=True)
+    # a run left by an earlier check would be resumed, and its figures read as this one's
+    shutil.rmtree(output, ignore_errors=True)
+    output.mkdir(parents=True)
     began = time.monotonic()
     with (output / "console.txt").open("w", encoding="utf-8") as file:
         run = {"cwd": ROOT, "env": environment, "stdout": file, "stderr": subprocess.STDOUT}
-        stopped = False
-        try:
-            code = subprocess.run(command, check=False, timeout=limit, **run).returncode
-        except subprocess.TimeoutExpired:
-            stopped = True
-            code = subprocess.run(
-                [*command, "--test_only"], check=False, timeout=60, **run
-            ).returncode
+        code, stopped = _until(command, limit, **run)
+        if stopped:
+            # its peak goes elsewhere: the table's is the training's
+            tested = [str(output / "memory_test.json") if c == memory else c for c in command]
+            code, _ = _until([*tested, "--test_only"], 60, **run)
     facts = read_run(output) | {"seconds": round(time.monotonic() - began, 1), "code": code}
     return facts | {"stopped": stopped}
+
+
+def _until(command, limit, **run):
+    """Exit code of a command, and whether it was interrupted after ``limit`` seconds."""
+    with subprocess.Popen(command, **run) as process:
+        try:
+            return process.wait(limit), False
+        except subprocess.TimeoutExpired:
+            # an interrupt, not a kill, so that the peak of memory is still written
+            process.send_signal(signal.SIGINT)
+        try:
+            return process.wait(15), True
+        except subprocess.TimeoutExpired:
+            process.kill()
+            return process.wait(), True
 
 
 def read_run(output):

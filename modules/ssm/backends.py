@@ -23,7 +23,7 @@ _forced = []
 def use_backend(name):
     """Make ``backend="auto"`` mean ``name`` inside a ``with`` block (the environment variable
     ``MAMBA_SPEECH_SCAN`` does the same for a whole process). The convolution follows
-    where it has a backend of that name that can take its tensors.
+    where it has a backend of that name that can take its tensors; ``auto`` undoes an outer choice.
 
     Raises
     ------
@@ -125,13 +125,14 @@ def _asked_for(backend):
     """The backend named in the call, by :func:`use_backend` or in the environment; ``None`` for ``auto``."""
     if backend == "auto":
         backend = _forced[-1] if _forced else os.environ.get(_ENVIRONMENT) or None
-    if backend is not None:
-        _known(backend)
+    if backend in (None, "auto"):
+        return None
+    _known(backend)
     return backend
 
 
 def _known(name):
-    if name not in _NAMES:
+    if name not in ("auto", *_NAMES):
         raise ValueError(
             f"unknown scan backend {name!r}; choose auto or one of {', '.join(_NAMES)}"
         )

@@ -6,7 +6,8 @@ import torch
 def check_lengths(lengths, batch, time):
     """Raise ``ValueError`` unless ``lengths`` is an integer tensor ``(batch,)`` within ``0..time``.
 
-    Values are read only where that costs no synchronisation, that is on the CPU.
+    Values are read only where that costs no synchronisation, that is on the CPU, and not while a compiler
+    or an exporter looks, which could not go on from there in one graph.
     """
     if lengths is None:
         return
@@ -25,6 +26,7 @@ def check_lengths(lengths, batch, time):
         )
     if (
         lengths.device.type == "cpu"
+        and not torch.compiler.is_compiling()
         and batch
         and not 0 <= int(lengths.min()) <= int(lengths.max()) <= time
     ):

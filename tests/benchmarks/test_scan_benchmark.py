@@ -55,11 +55,28 @@ def test_every_table_is_measured_compared_and_written(tmp_path):
         (["--shapes", "8x250x512"], "BATCHxFRAMESxCHANNELSxSTATES"),
         (["--shapes", "8x0x512x16"], "0 is not 1 or more"),
         (["--backends", "cpu,tensorflow"], "'tensorflow' is none of cpu, torch, naive, mambapy"),
+        (["--out", __file__], "can not be a folder"),
     ],
 )
 def test_a_wrong_option_is_named(arguments, message):
     done = run("scan.py", *arguments)
     assert done.returncode != 0 and message in done.stderr
+
+
+ERRORS = """
+import math, torch
+from scan import worst_error
+one, zero = torch.ones(2), torch.zeros(2)
+assert worst_error([one, one * math.nan], [one.double(), one.double()]) == math.inf
+assert worst_error([one, zero], [one.double(), zero.double()]) == 0
+assert abs(worst_error([one, 1.5 * one], [one.double(), one.double()]) - 0.5) < 1e-6
+"""
+
+
+def test_a_gradient_that_is_no_number_is_the_worst_error_and_a_zero_one_is_none(tmp_path):
+    (tmp_path / "probe.py").write_text(ERRORS)
+    done = run("probe.py", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
 
 
 MEASURES = """
@@ -73,7 +90,7 @@ times = interleaved({"slow": slow, "quick": lambda: order.append("quick")}, 3, s
 assert order == ["slow", "quick"] * 4, order  # one round untimed
 assert len(times["slow"]) == 3 and min(times["slow"]) >= 0.02
 assert len(interleaved({"slow": slow}, 50, budget=0.05, shortest=0)["slow"]) < 10
-print(peak_memory("import torch", "x = torch.ones(2**23)"))
+print(peak_memory("import torch; torch.ones(2**24)", "x = torch.ones(2**23)"))
 try:
     peak_memory("", "this is no Python")
 except RuntimeError as error:

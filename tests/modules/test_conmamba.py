@@ -5,8 +5,14 @@ import torch
 from speechbrain.nnet.activations import Swish
 from speechbrain.utils.dynamic_chunk_training import DynChunkTrainConfig
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
-from modules.conmamba import ConmambaEncoder, ConmambaEncoderLayer, MaskedConvolutionModule
+from modules.conmamba import (
+    ConmambaEncoder,
+    ConmambaEncoderLayer,
+    HalfFeedForward,
+    MaskedConvolutionModule,
+)
 from modules.ctc import ConformerCTCEncoder, ConmambaCTCEncoder
 from modules.ssm import BiMamba, Mamba
 from tests.golden import Golden
@@ -215,3 +221,21 @@ def test_encoder_exports_with_any_number_of_frames():
         )
         x = torch.randn(1, 700, 8)
         assert torch.allclose(program.module()(x)[0], encoder(x)[0], atol=1e-5)
+
+
+def test_recomputing_a_long_feed_forward_draws_the_dropout_of_its_first_pass():
+    feed_forward = HalfFeedForward(8, 16, 0.5, nn.GELU).train()
+    x = torch.randn(1, 700, 8, requires_grad=True)
+    seen = []
+    feed_forward[2].register_forward_hook(lambda module, given, out: seen.append(out.detach()))
+    checkpoint(feed_forward, x, use_reentrant=True).sum().backward()
+    first, again = seen
+    assert torch.equal(first, again)
+
+
+def test_a_feed_forward_traced_at_one_length_runs_at_another():
+    feed_forward = HalfFeedForward(8, 16, 0.0, nn.GELU).eval()
+    with torch.no_grad():
+        traced = torch.jit.trace(feed_forward, torch.randn(1, 700, 8))
+        x = torch.randn(1, 1500, 8)
+        assert torch.allclose(traced(x), feed_forward(x), atol=1e-6)

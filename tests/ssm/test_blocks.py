@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+import torch.utils.checkpoint
 
 from modules.ssm import (
     BiMamba,
@@ -188,3 +189,24 @@ def test_autocast_keeps_state_and_decay_in_float32():
     assert half.ssm.dtype == torch.float32
     assert (out.float() - exact).abs().max() < 0.05 * exact.abs().max()
     assert (half.ssm - state.ssm).abs().max() < 0.05 * state.ssm.abs().max()
+
+
+@pytest.mark.parametrize("name", ["mamba", "bimamba"])
+def test_checkpointed_activations_give_the_same_gradients(name):
+    block, x = VARIANTS[name](), torch.randn(1, 20, 12, requires_grad=True)
+    (expected,) = torch.autograd.grad(block(x).sum(), x)
+    again = torch.utils.checkpoint.checkpoint(block, x, use_reentrant=False)
+    assert torch.equal(torch.autograd.grad(again.sum(), x)[0], expected)
+
+
+def test_a_block_with_lengths_compiles_into_one_graph():
+    block, x, lengths = VARIANTS["bimamba"](), torch.randn(2, 5, 12), torch.tensor([5, 3])
+    compiled = torch.compile(block, backend="aot_eager", fullgraph=True)
+    assert torch.allclose(compiled(x, lengths), block(x, lengths), atol=1e-6)
+
+
+def test_auto_may_be_asked_for_by_name(monkeypatch):
+    block, x = VARIANTS["mamba"](), torch.randn(1, 4, 12)
+    monkeypatch.setenv("MAMBA_SPEECH_SCAN", "auto")
+    with use_backend("naive"), use_backend("auto"):
+        assert block(x).shape == x.shape

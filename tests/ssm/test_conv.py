@@ -111,3 +111,8 @@ def test_looking_ahead_is_the_causal_convolution_of_a_longer_utterance(width, ah
 def test_looking_further_ahead_than_the_kernel_is_wide_is_refused():
     with pytest.raises(ValueError, match="ahead must lie in 0..3"):
         depthwise_conv1d(torch.randn(1, 5, 2), torch.randn(2, 4), ahead=4)
+
+
+def test_a_bias_of_another_size_is_refused():
+    with pytest.raises(ValueError, match=r"bias must have shape \(4,\)"):
+        causal_conv1d(torch.randn(1, 6, 4), torch.randn(4, 3), torch.randn(3))

@@ -285,8 +285,28 @@ def test_a_second_derivative_is_refused():
     inputs = to(make_inputs(1, 9, 4, 3), torch.float32)
     out = selective_scan_cpu(**inputs)[0]
     (grad,) = torch.autograd.grad(out.square().sum(), inputs["u"], create_graph=True)
-    with pytest.raises(RuntimeError, match="once_differentiable"):
+    with pytest.raises(RuntimeError, match="no autograd formula"):
         grad.sum().backward()
+    # also where the gradient depends on the inputs only by the tensors kept for it
+    out = selective_scan_cpu(**inputs)[0]
+    (grad,) = torch.autograd.grad(out.sum(), inputs["u"], create_graph=True)
+    with pytest.raises(RuntimeError, match="no autograd formula"):
+        (out.sum() + grad.square().sum()).backward()
+
+
+def test_forward_mode_differentiation_is_refused_not_dropped():
+    inputs = {k: v.detach().float() for k, v in make_inputs(1, 9, 4, 3).items()}
+    with torch.autograd.forward_ad.dual_level():
+        u = torch.autograd.forward_ad.make_dual(inputs.pop("u"), torch.ones(1, 9, 4))
+        with pytest.raises(NotImplementedError, match="jvp"):
+            selective_scan_cpu(u, **inputs)
+
+
+def test_views_that_negate_are_read_with_their_sign():
+    inputs = {k: v.detach().float() for k, v in make_inputs(1, 9, 4, 3).items()}
+    u = inputs.pop("u")
+    expected = selective_scan_cpu(-u, **inputs)[0]
+    assert torch.equal(selective_scan_cpu(torch._neg_view(u), **inputs)[0], expected)
 
 
 def test_gradients_that_no_one_asks_for_are_not_returned():

@@ -44,8 +44,8 @@ def bidirectional_conv1d(x, weight, bias, activation=None, *, lengths=None, init
     ([1.0, 12.0, 23.0], [21.0, 32.0, 3.0])
     """
     weight = (
-        check_conv(x, weight[0], activation, initial_state),
-        check_conv(x, weight[1], activation, None),
+        check_conv(x, weight[0], bias[0], activation, initial_state),
+        check_conv(x, weight[1], bias[1], activation, None),
     )
     if weight[0].shape != weight[1].shape:
         raise ValueError(

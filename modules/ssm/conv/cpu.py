@@ -6,11 +6,10 @@ and two at once, are one operator each; a call that nothing watches goes to the 
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from modules.ssm.cpu import refusal
 from modules.ssm.cpu.conv_calls import Direction, backward, forward, gradients, results
-from modules.ssm.cpu.tensors import has_float16, needs_grad, takes, unwatched
+from modules.ssm.cpu.tensors import has_float16, in_forward_mode, needs_grad, takes, unwatched
 
 # MAX_WIDTH in conv.c
 _MAX_WIDTH = 64
@@ -122,7 +121,7 @@ def bidirectional_conv1d_cpu(x, weight, bias, activation, *, lengths=None, initi
 def _runner(function, operator, kernel, tensors):
     """Who runs a call. The operator's own autograd layer costs 80 us, an autograd.Function 10, the operator
     without a gradient 30."""
-    if needs_grad(*tensors) and not torch.compiler.is_compiling():
+    if not torch.compiler.is_compiling() and (needs_grad(*tensors) or in_forward_mode()):
         return function.apply
     return kernel if unwatched(*tensors) else operator
 
@@ -252,7 +251,9 @@ def _gradient(ctx, grads, kernel, operator):
     *tensors, lengths = ctx.saved_tensors
     *grad_outs, grad_last = grads
     grad_outs = [torch.zeros_like(tensors[0]) if g is None else g for g in grad_outs]
-    run = kernel if unwatched(*grad_outs, grad_last, *tensors) else operator
+    # with create_graph: the operator refuses a second derivative, the kernel would drop it
+    direct = not torch.is_grad_enabled() and unwatched(*grad_outs, grad_last, *tensors)
+    run = kernel if direct else operator
     made = run(*grad_outs, grad_last, *tensors, lengths, *ctx.options)
     wanted = (g if need else None for g, need in zip(made, ctx.needs_input_grad, strict=False))
     return *wanted, None, *[None] * len(ctx.options)
@@ -278,7 +279,7 @@ class _Conv(torch.autograd.Function):
         return (_forward if unwatched(*args[:4]) else conv_op)(*args)
 
     setup_context = staticmethod(_keep)
-    backward = staticmethod(once_differentiable(_conv_gradient))
+    backward = staticmethod(_conv_gradient)
 
 
 class _BidirectionalConv(torch.autograd.Function):
@@ -289,4 +290,4 @@ class _BidirectionalConv(torch.autograd.Function):
         return (_bidirectional if unwatched(*args[:6]) else bidirectional_conv_op)(*args)
 
     setup_context = staticmethod(_keep)
-    backward = staticmethod(once_differentiable(_bidirectional_gradient))
+    backward = staticmethod(_bidirectional_gradient)

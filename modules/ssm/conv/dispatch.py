@@ -77,7 +77,7 @@ def causal_conv1d(
     >>> causal_conv1d(x, torch.tensor([[10.0, 1.0]]), reverse=True).flatten().tolist()
     [21.0, 32.0, 3.0]
     """
-    weight = check_conv(x, weight, activation, initial_state)
+    weight = check_conv(x, weight, bias, activation, initial_state)
     check_lengths(lengths, *x.shape[:2])
     if lengths is not None:
         lengths = lengths.to(x.device)
@@ -125,7 +125,7 @@ def depthwise_conv1d(x, weight, bias=None, *, ahead):
     >>> depthwise_conv1d(x, torch.tensor([[1.0, 10.0, 100.0]]), ahead=1).flatten().tolist()
     [210.0, 321.0, 32.0]
     """
-    weight = check_conv(x, weight, None, None)
+    weight = check_conv(x, weight, bias, None, None)
     width = weight.shape[1]
     if not 0 <= ahead < width:
         raise ValueError(f"ahead must lie in 0..{width - 1}, the width - 1; got {ahead}")
@@ -136,7 +136,7 @@ def depthwise_conv1d(x, weight, bias=None, *, ahead):
     return F.conv1d(x, kernel, bias, groups=x.shape[1]).transpose(1, 2)
 
 
-def check_conv(x, weight, activation, initial_state):
+def check_conv(x, weight, bias, activation, initial_state):
     """The weight as (channels, width); ``ValueError`` if the arguments are no convolution's."""
     if x.dim() != 3:
         raise ValueError(f"x must be (batch, time, channels); got {tuple(x.shape)}")
@@ -146,6 +146,8 @@ def check_conv(x, weight, activation, initial_state):
         raise ValueError(
             f"weight must be ({x.shape[2]}, width) for {x.shape[2]} channels; got {tuple(weight.shape)}"
         )
+    if bias is not None and bias.shape != weight.shape[:1]:
+        raise ValueError(f"bias must have shape ({weight.shape[0]},); got {tuple(bias.shape)}")
     if activation not in (None, "silu", "swish"):
         raise ValueError(f"activation must be None or 'silu'; got {activation!r}")
     state_shape = (x.shape[0], *weight.shape)

@@ -28,7 +28,7 @@ typedef struct {
 /* whether a backward task's direction is the only one, the first or the second of two */
 enum { ALONE, FIRST, SECOND };
 
-INLINE int64_t length_of(const conv_args *p, int64_t item) { return p->lengths ? p->lengths[item] : p->time; }
+INLINE int64_t length_of(const conv_args *p, int64_t item) { return frames_within(p->lengths, item, p->time); }
 INLINE int lanes_at(const conv_args *p, int64_t channel) { return (int)least(p->channels - channel, LANES); }
 INLINE int64_t by(const conv_args *p) { return p->reverse ? -1 : 1; }
 INLINE int64_t frame_of(const conv_args *p, int64_t length, int64_t step) {

@@ -45,7 +45,7 @@ typedef struct {
 
 INLINE int64_t groups_of(const scan_args *p) { return blocks(p->channels, p->task_channels); }
 INLINE int64_t segments_of(const scan_args *p) { return p->time > 0 ? blocks(p->time, p->segment_steps) : 1; }
-INLINE int64_t length_of(const scan_args *p, int64_t item) { return p->lengths ? p->lengths[item] : p->time; }
+INLINE int64_t length_of(const scan_args *p, int64_t item) { return frames_within(p->lengths, item, p->time); }
 
 /* the task of this number; tasks of one segment stand together */
 INLINE span span_of(const scan_args *p, int64_t task) {

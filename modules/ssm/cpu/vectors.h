@@ -29,6 +29,12 @@ typedef uint16_t vh __attribute__((vector_size(2 * LANES)));
 INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 INLINE int64_t blocks(int64_t count, int64_t size) { return (count + size - 1) / size; }
 
+/* frames of an utterance; compiled graphs do not check lengths, and memory outside must stay untouched */
+INLINE int64_t frames_within(const int64_t *lengths, int64_t item, int64_t time) {
+    if (!lengths) return time;
+    return lengths[item] < 0 ? 0 : least(lengths[item], time);
+}
+
 INLINE vf splat(float x) { return x - (vf){0}; }
 
 INLINE vf choose(vi mask, vf yes, vf no) { return (vf)((mask & (vi)yes) | (~mask & (vi)no)); }

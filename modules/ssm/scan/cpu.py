@@ -8,12 +8,12 @@ see one node. A call that nothing watches goes to the kernel directly.
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from modules.ssm.cpu import refusal
 from modules.ssm.cpu.scan_calls import Direction, backward, forward, gradients, results
 from modules.ssm.cpu.tensors import (
     has_float16,
+    in_forward_mode,
     needs_grad,
     takes,
     unwatched,
@@ -152,7 +152,7 @@ def _any_float64(tensors):
 def _runner(function, operator, kernel, tensors, save):
     """Who runs a call. The operator's own autograd layer costs 80 us, an autograd.Function 10, the operator
     without a gradient 30."""
-    if save and not torch.compiler.is_compiling():
+    if not torch.compiler.is_compiling() and (save or in_forward_mode()):
         return function.apply
     return kernel if unwatched(*tensors) else operator
 
@@ -351,12 +351,16 @@ def _keep(ctx, inputs, output):
 
 
 def _gradient(ctx, grads, directions, kernel, operator):
-    *tensors, lengths = ctx.saved_tensors[:-directions]
-    starts = ctx.saved_tensors[-directions:]
+    # read once: activation checkpointing computes them again for the first look only
+    saved = ctx.saved_tensors
+    *tensors, lengths = saved[:-directions]
+    starts = saved[-directions:]
     grad_out, grad_last = grads[:2]
     if grad_out is None:
         grad_out = torch.zeros_like(tensors[0])
-    run = kernel if unwatched(grad_out, grad_last, *tensors) else operator
+    # with create_graph: the operator refuses a second derivative, the kernel would drop it
+    direct = not torch.is_grad_enabled() and unwatched(grad_out, grad_last, *tensors)
+    run = kernel if direct else operator
     made = run(grad_out, grad_last, *starts, *tensors, lengths, *ctx.options)
     wanted = (g if need else None for g, need in zip(made, ctx.needs_input_grad, strict=False))
     return *wanted, None, *[None] * len(ctx.options), None
@@ -382,7 +386,7 @@ class _Scan(torch.autograd.Function):
         return (_forward if unwatched(*args[:9]) else scan_op)(*args)
 
     setup_context = staticmethod(_keep)
-    backward = staticmethod(once_differentiable(_scan_gradient))
+    backward = staticmethod(_scan_gradient)
 
 
 class _BidirectionalScan(torch.autograd.Function):
@@ -393,4 +397,4 @@ class _BidirectionalScan(torch.autograd.Function):
         return (_bidirectional if unwatched(*args[:16]) else bidirectional_scan_op)(*args)
 
     setup_context = staticmethod(_keep)
-    backward = staticmethod(once_differentiable(_bidirectional_gradient))
+    backward = staticmethod(_bidirectional_gradient)

@@ -163,6 +163,8 @@ def check_scan(u, delta, A, B, C, D, z, delta_bias, initial_state):
             continue
         if tuple(tensor.shape) != shape:
             raise ValueError(f"{name} must have shape {shape}; got {tuple(tensor.shape)}")
+        if not tensor.is_floating_point():
+            raise ValueError(f"{name} must hold floating-point numbers; got {tensor.dtype}")
         if tensor.device != u.device:
             raise ValueError(
                 f"{name} is on {tensor.device}, u on {u.device}: move them to one device"
