@@ -88,7 +88,7 @@ static void forward_steps(const conv_args *p, int64_t item, int64_t channel, int
     memset(in + (to + p->ahead - first), 0, sizeof(vf) * BLOCK);
     filter_steps(W, weight, p->bias ? load(p->bias + channel, FLOAT32, lanes) : (vf){0}, in, to - from, y);
     if (p->silu)
-        for (int64_t j = 0; j < to - from; j++) y[j] *= sigmoid_of(y[j], exp_minus_abs(y[j]));
+        for (int64_t j = 0; j < to - from; j++) y[j] *= logistic(y[j]);
     store_rows(&p->out, item, frame_of(p, length, from), by(p), channel, (int)(to - from), lanes, y);
 }
 
@@ -146,7 +146,7 @@ static void back_to_pre(const conv_args *p, work *w, int64_t item, int64_t chann
     if (p->silu) {
         filter_steps(W, w->weight, w->bias, w->in, count, w->pre);
         for (int64_t j = 0; j < count; j++) {
-            vf y = w->pre[j], sigmoid = sigmoid_of(y, exp_minus_abs(y));
+            vf y = w->pre[j], sigmoid = logistic(y);
             g[j] *= sigmoid * (y * (1.0f - sigmoid) + 1.0f);
         }
     }

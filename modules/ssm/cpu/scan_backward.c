@@ -22,13 +22,14 @@ typedef struct {
 /* the state of all frames of a chunk again, and with `gated` y */
 INLINE void recompute(int64_t N, int small, int gated, int count, chunk *k, const float *const *B,
                       const float *const *C, const vf *restrict A, vf *restrict states, vf *restrict decays) {
+    const float unit = small ? LOG2_E : 1.0f;
     for (int s = 0; s < count; s++) {
         const float *restrict b = B[s], *restrict c = C[s];
         const vf *restrict before = states + s * N;
         vf *restrict after = states + (s + 1) * N, *restrict decay = decays + s * N;
-        vf dt = k->dt[s], x = k->x[s], sum = k->y[s];
+        vf dt = k->dt[s] * unit, x = k->x[s], sum = k->y[s];
         for (int64_t n = 0; n < N; n++) {
-            vf e = small ? exp_small(dt * A[n]) : exp_any(dt * A[n]);
+            vf e = small ? exp2_small(dt, A[n]) : exp_any(dt * A[n]);
             vf h = e * before[n] + x * b[n];
             decay[n] = e;
             after[n] = h;
@@ -108,7 +109,7 @@ static void carry_chunk(int64_t N, int count, const chunk *k, const float *const
 
 /* silu(z) times the gradient of the output, and the gradient of z; y is what is gated */
 INLINE vf through_gate(vf grad_out, vf z, vf y, vf *grad_z) {
-    vf sigmoid = sigmoid_of(z, exp_minus_abs(z));
+    vf sigmoid = logistic(z);
     *grad_z = grad_out * y * sigmoid * (z * (1.0f - sigmoid) + 1.0f);
     return grad_out * z * sigmoid;
 }
@@ -151,7 +152,7 @@ static void finish_chunk(const scan_args *p, const room *r, const span *t, chunk
     vf skip = channel_values(p->D, channel, lanes), grad_D = {0}, grad_bias = {0};
     for (int s = 0; s < count; s++) {
         vf u = k->u[s], step = k->step[s], grad_step = k->grad_dt[s] + k->grad_x[s] * u;
-        if (p->softplus) grad_step *= sigmoid_of(step, exp_minus_abs(step));
+        if (p->softplus) grad_step *= logistic(step);
         grad_D += k->g[s] * u;
         grad_bias += grad_step;
         k->u[s] = k->grad_x[s] * k->dt[s] + k->g[s] * skip;

@@ -1,4 +1,4 @@
-/* Vectors of channels: arithmetic, exp, softplus, sigmoid, and rows of float32, bfloat16 or float16
+/* Vectors of channels: arithmetic, exp, softplus, the logistic function, and rows of float32, bfloat16 or float16
  * tensors as vectors. GCC's and Clang's vector extensions carry it, so that any processor compiles it;
  * intrinsics stand only where those extensions have no word for an instruction. */
 #ifndef MAMBA_SPEECH_VECTORS_H
@@ -75,17 +75,18 @@ INLINE vf exp_floored(vf x) {
     return p * (vf)((vu)shifted << 23);
 }
 
-/* exp(x) for |x| <= SMALL_EXPONENT only: n goes to the exponent by an integer addition, off the busy
- * multiplication units, and nothing is clamped. Relative error as above; exp(0) is exactly 1. */
+/* 2^(a b) for |a b| <= SMALL_EXPONENT / ln(2) only. The product is never rounded by itself, n goes to the exponent by an
+ * integer addition, off the busy multiplication units, and nothing is clamped. Relative error as above; 2^0 is exactly 1. */
 #define SMALL_EXPONENT 86.0f
-INLINE vf exp_small(vf x) {
+#define LOG2_E 1.44269502f
+INLINE vf exp2_small(vf a, vf b) {
     const float rounder = 12582912.0f;
-    vf shifted = x * 1.44269502f + rounder;
-    vf r = x - (shifted - rounder) * 0.693147182f;
-    vf p = r * 0.0083124777f + 0.0418905504f;
-    p = p * r + 0.166671157f;
-    p = p * r + 0.499992281f;
-    p = p * r + 1.0f;
+    vf shifted = a * b + rounder;
+    vf r = a * b - (shifted - rounder);
+    vf p = r * 1.33001886e-3f + 9.66980933e-3f;
+    p = p * r + 5.55056041e-2f;
+    p = p * r + 2.40222798e-1f;
+    p = p * r + 6.93147181e-1f;
     p = p * r + 1.0f;
     return (vf)((vu)p + ((vu)shifted << 23));
 }
@@ -105,10 +106,7 @@ INLINE vf softplus_of(vf x, vf e) {
     return at_least(x, 0.0f) + s * (p * q + 2.0f);
 }
 
-/* 1 / (1 + e^-x), given e = exp(-|x|) */
-INLINE vf sigmoid_of(vf x, vf e) {
-    return choose(x < splat(0.0f), e, splat(1.0f)) / (e + 1.0f);
-}
+INLINE vf logistic(vf x) { return splat(1.0f) / (exp_any(-x) + 1.0f); }
 
 /* sums[n] = the sum over the lanes of x[n] */
 INLINE void lane_sums(const vf *x, int64_t count, float *sums) {
