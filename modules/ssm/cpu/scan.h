@@ -97,7 +97,7 @@ INLINE float *state_rows(const float *rows, const scan_args *p, int64_t item, in
     return rows ? (float *)rows + (item * p->channels + channel) * p->states : NULL;
 }
 
-/* the largest |dt| a lane for which exp2_small() takes dt * A of every state; below zero if A has a NaN */
+/* the largest |dt| a lane for which exp_small() takes dt * A of every state; below zero if A has a NaN */
 INLINE vf small_steps(const vf *A, int64_t states) {
     vf most = splat(1e-30f);
     vi is_nan = {0};

@@ -22,14 +22,13 @@ typedef struct {
 /* the state of all frames of a chunk again, and with `gated` y */
 INLINE void recompute(int64_t N, int small, int gated, int count, chunk *k, const float *const *B,
                       const float *const *C, const vf *restrict A, vf *restrict states, vf *restrict decays) {
-    const float unit = small ? LOG2_E : 1.0f;
     for (int s = 0; s < count; s++) {
         const float *restrict b = B[s], *restrict c = C[s];
         const vf *restrict before = states + s * N;
         vf *restrict after = states + (s + 1) * N, *restrict decay = decays + s * N;
-        vf dt = k->dt[s] * unit, x = k->x[s], sum = k->y[s];
+        vf dt = k->dt[s], x = k->x[s], sum = k->y[s];
         for (int64_t n = 0; n < N; n++) {
-            vf e = small ? exp2_small(dt, A[n]) : exp_any(dt * A[n]);
+            vf e = small ? exp_small(dt * A[n]) : exp_any(dt * A[n]);
             vf h = e * before[n] + x * b[n];
             decay[n] = e;
             after[n] = h;

@@ -4,7 +4,7 @@
 
 typedef struct {
     vf *A, *h;         /* (vectors, states) */
-    vf *limit, *total; /* (vectors): steps that exp2_small() takes, and the sum of all */
+    vf *limit, *total; /* (vectors): steps that exp_small() takes, and the sum of all */
     float *B, *C;      /* (FRAMES, states) */
 } room;
 
@@ -13,9 +13,8 @@ typedef struct {
     vf step[FRAMES], dt[FRAMES], x[FRAMES], y[FRAMES];
 } chunk;
 
-/* with `small`, dt is in units of ln(2) */
 INLINE vf advance(int small, vf dt, vf x, vf A, vf b, vf c, vf *h, vf sum) {
-    vf decay = small ? exp2_small(dt, A) : exp_any(dt * A);
+    vf decay = small ? exp_small(dt * A) : exp_any(dt * A);
     vf state = decay * *h + x * b;
     *h = state;
     return sum + state * c;
@@ -24,11 +23,10 @@ INLINE vf advance(int small, vf dt, vf x, vf A, vf b, vf c, vf *h, vf sum) {
 /* The recurrence of W vectors, which share the loads of B and C. */
 INLINE void recur(int W, int small, int64_t N, int count, chunk *k, const float *const *B, const float *const *C,
                   const vf *restrict A, vf *restrict h) {
-    const float unit = small ? LOG2_E : 1.0f;
     for (int s = 0; s < count; s++) {
         const float *restrict b = B[s], *restrict c = C[s];
-        vf dt0 = k[0].dt[s] * unit, x0 = k[0].x[s], y0 = k[0].y[s];
-        vf dt1 = k[W - 1].dt[s] * unit, x1 = k[W - 1].x[s], y1 = k[W - 1].y[s];
+        vf dt0 = k[0].dt[s], x0 = k[0].x[s], y0 = k[0].y[s];
+        vf dt1 = k[W - 1].dt[s], x1 = k[W - 1].x[s], y1 = k[W - 1].y[s];
         for (int64_t n = 0; n < N; n++) {
             vf b_n = splat(b[n]), c_n = splat(c[n]);
             y0 = advance(small, dt0, x0, A[n], b_n, c_n, h + n, y0);
