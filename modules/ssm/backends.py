@@ -123,16 +123,17 @@ def say_once(operation, device, backend):
 
 def _asked_for(backend):
     """The backend named in the call, by :func:`use_backend` or in the environment; ``None`` for ``auto``."""
-    if backend == "auto":
-        backend = _forced[-1] if _forced else os.environ.get(_ENVIRONMENT) or None
-    if backend in (None, "auto"):
-        return None
-    _known(backend)
-    return backend
+    source = ""
+    if backend == "auto" and _forced:
+        backend = _forced[-1]
+    elif backend == "auto" and os.environ.get(_ENVIRONMENT):
+        backend, source = os.environ[_ENVIRONMENT], f" in {_ENVIRONMENT}"
+    _known(backend, source)
+    return None if backend == "auto" else backend
 
 
-def _known(name):
+def _known(name, source=""):
     if name not in ("auto", *_NAMES):
         raise ValueError(
-            f"unknown scan backend {name!r}; choose auto or one of {', '.join(_NAMES)}"
+            f"unknown scan backend {name!r}{source}; choose auto or one of {', '.join(_NAMES)}"
         )

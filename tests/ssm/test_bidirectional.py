@@ -125,6 +125,14 @@ def test_optional_inputs_may_be_left_out(backend, missing):
     torch.testing.assert_close(both, one(0, False) + one(1, True))
 
 
+def test_one_tensor_where_a_pair_is_wanted_is_refused_by_name():
+    (u, delta, A, B, C, D, _), _, _ = scan_inputs(2, 20, 4, 8, given_state=False)
+    with pytest.raises(ValueError, match="D must be a pair"):
+        bidirectional_scan(u, delta, A, B, C, D[0])
+    with pytest.raises(ValueError, match="A must be a pair"):
+        bidirectional_scan(u, delta, A[0], B, C)
+
+
 def test_directions_of_different_shapes_are_refused():
     (u, delta, A, B, C, *_), _, _ = scan_inputs(2, 20, 4, 8, given_state=False)
     longer = (u[0], torch.randn(2, 21, 4))

@@ -5,11 +5,14 @@ flipped or copied and the sum costs no pass of its own; the reference is two cal
 :func:`modules.ssm.selective_scan`.
 """
 
+import torch
+
 from modules.ssm.lengths import check_lengths
 from modules.ssm.scan.cpu import bidirectional_scan_cpu
 from modules.ssm.scan.dispatch import BACKENDS, check_scan
 from modules.ssm.scan.triton_backend import bidirectional_scan_triton
 
+_PAIRS = ("u", "delta", "A", "B", "C", "D", "delta_bias")
 # backends with a function of their own for both directions; the others are called twice
 BIDIRECTIONAL = {"cpu": bidirectional_scan_cpu, "triton": bidirectional_scan_triton}
 
@@ -65,8 +68,12 @@ def bidirectional_scan(
     >>> torch.allclose(both, selective_scan(u, u, A, B, B) + backward, atol=1e-6)
     True
     """
-    D, delta_bias = (None, None) if D is None else D, delta_bias or (None, None)
+    none = (None, None)
+    D, delta_bias = none if D is None else D, none if delta_bias is None else delta_bias
     pairs = (u, delta, A, B, C, D, delta_bias)
+    for name, pair in zip(_PAIRS, pairs, strict=True):
+        if torch.is_tensor(pair) or len(pair) != 2:
+            raise ValueError(f"{name} must be a pair of tensors, forward and backward")
     for direction, (u_, delta_, A_, B_, C_, D_, bias) in enumerate(zip(*pairs, strict=True)):
         check_scan(u_, delta_, A_, B_, C_, D_, z, bias, None if direction else initial_state)
     if u[0].shape != u[1].shape or A[0].shape != A[1].shape:
