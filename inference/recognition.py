@@ -2,8 +2,7 @@
 
 Also the command `mamba-speech transcribe`, registered in :mod:`inference.cli`.
 
-Source of best-path decoding: Graves et al., "Connectionist temporal classification", ICML 2006,
-section 3.2.
+A run of `train_CTC.py` or `train_S2S.py` will do; :mod:`inference.decoders` turns its outputs into text.
 """
 
 import argparse
@@ -16,25 +15,28 @@ from pathlib import Path
 
 import soundfile
 import torch
-from speechbrain.decoders import ctc_greedy_decode
-from speechbrain.decoders.ctc import CTCBeamSearcher
 
 from inference.audio import AudioError, load_audio
+from inference.decoders import BEAM_OPTIONS, DECODINGS, S2S_OPTIONS, CTCDecoder, S2SDecoder
+from inference.language_model import load_language_model
 from inference.run import choose_device, load_run
 from inference.units import Units
+from modules.ctc import CTCRecognizer
 from modules.lengths import relative_lengths
+from modules.s2s import S2SRecognizer
 
-DECODINGS = ("greedy", "beam")
-# The options of beam search, by the names that SpeechBrain's searcher has for them.
-BEAM_OPTIONS = {
-    "ngram_lm": "kenlm_model_path",
-    "ngram_weight": "alpha",
-    "word_bonus": "beta",
-    "beam_size": "beam_size",
-    "beam_prune_logp": "beam_prune_logp",
-    "token_prune_min_logp": "token_prune_min_logp",
-    "prune_history": "prune_history",
-}
+# What checkpoints are compared by, in runs of train_CTC.py and of train_S2S.py.
+_SELECTION_KEYS = ("WER", "token_error")
+_LM_SIZES = ("lm_d_model", "lm_nhead", "lm_num_layers", "lm_d_ffn")
+_OPTIONAL = (
+    "test_decoding",
+    *BEAM_OPTIONS,
+    *S2S_OPTIONS,
+    "no_lm",
+    "pretrained_lm_tokenizer_path",
+    "output_neurons",
+    *_LM_SIZES,
+)
 BATCH_SECONDS = 60.0
 # Files are read so many batches ahead, to put those of like length together.
 BATCHES_AHEAD = 8
@@ -89,94 +91,36 @@ class Alignment:
     frame_seconds: float
 
 
-class CTCDecoder:
-    """From log-probabilities to text: the best path, or SpeechBrain's beam search.
-
-    Arguments
-    ---------
-    units : inference.units.Units
-    decoding : str
-        `greedy` or `beam`.
-    **options
-        Of beam search, see :data:`BEAM_OPTIONS`; `ngram_lm`, a KenLM file, may be None.
-
-    Raises
-    ------
-    ValueError
-        If the decoding is unknown or the beam is empty.
-    FileNotFoundError
-        If there is no such n-gram file.
-    RuntimeError
-        If an n-gram is given and the package kenlm is not installed.
-    """
-
-    def __init__(self, units, decoding="greedy", **options):
-        if decoding not in DECODINGS:
-            raise ValueError(f"decoding must be {' or '.join(DECODINGS)}; got {decoding!r}")
-        self.units, self.decoding = units, decoding
-        self._search = _beam_searcher(units, options) if decoding == "beam" else None
-
-    def __call__(self, log_probs, frames):
-        """Decode a batch.
-
-        Arguments
-        ---------
-        log_probs : torch.Tensor
-            (batch, time, units); wider than there are units is allowed.
-        frames : torch.Tensor
-            (batch,) frame counts.
-
-        Returns
-        -------
-        texts : list of str
-        """
-        known = log_probs[..., : len(self.units)]
-        if self._search is None:
-            relative = relative_lengths(frames, known.shape[1])
-            best = ctc_greedy_decode(known, relative, blank_id=self.units.blank)
-            return [self.units.decode(indices) for indices in best]
-        # start and end of a sentence are never targets, and have no text
-        known = known.clone()
-        known[..., list(self.units.control)] = -torch.inf
-        # one utterance at a time and cut to its frames: the searcher rounds relative lengths down
-        pairs = zip(known, frames, strict=True)
-        return [self._search(item[None, :count])[0][0].text for item, count in pairs]
-
-
-def _beam_searcher(units, options):
-    options = {BEAM_OPTIONS[name]: value for name, value in options.items()}
-    if options.get("beam_size", 1) < 1:
-        raise ValueError(f"beam_size must be 1 or more; got {options['beam_size']}")
-    try:
-        return CTCBeamSearcher(blank_index=units.blank, vocab_list=units.labels(), **options)
-    except ImportError as error:
-        raise RuntimeError("ngram_lm needs the package kenlm: pip install kenlm") from error
-    except OSError as error:
-        raise FileNotFoundError(
-            f"ngram_lm {options['kenlm_model_path']} can not be read; give a KenLM file ({error})"
-        ) from error
-
-
 class Recognizer:
     """A trained recogniser.
 
     An utterance is recognised as a whole, so that memory grows with its length: on the CPU about
-    100 MB for each minute of audio with `conmamba_mini` and 150 MB with `conmamba_large`, which for
-    an hour comes to 6 and 9 GB. Cut longer recordings into parts first.
+    100 MB for each minute of audio with the CTC recipe's `conmamba_mini` and 150 MB with its
+    `conmamba_large`, which for an hour comes to 6 and 9 GB. Cut longer recordings into parts first.
 
     Arguments
     ---------
     run_folder : str or Path
-        Output folder of a run of `train_CTC.py`, wherever it lies now.
+        Output folder of a run of `train_CTC.py` or `train_S2S.py`, wherever it lies now.
     device : str or torch.device, optional
         A CUDA device if there is one, else the CPU.
     decoding : str, optional
-        `greedy` or `beam`; by default the run's `test_decoding`.
+        Of a CTC run, `greedy` or `beam`; by default the run's `test_decoding`.
+    beam_size : int, optional
+        Of the beam search; by default the run's.
+    lm : str or Path, optional
+        Of an S2S run, the language model to search with, see
+        :func:`inference.language_model.load_language_model`; by default the run's, if it has one.
+    no_lm : bool
+        Search without the run's language model.
+    ctc_only : bool
+        Of an S2S run, take the best path of its CTC output: fast, and less accurate than the search.
 
     Raises
     ------
     FileNotFoundError, ValueError
-        If the run can not be loaded, see :func:`inference.run.load_run`, or an option is unknown.
+        If the run or its language model can not be loaded, see :func:`inference.run.load_run`; if an
+        option is unknown, or not one of the run's kind.
     RuntimeError
         If the device is not there.
 
@@ -189,22 +133,58 @@ class Recognizer:
             print(result.path, result.error or result.text)
     """
 
-    def __init__(self, run_folder, device=None, decoding=None):
+    def __init__(
+        self,
+        run_folder,
+        device=None,
+        decoding=None,
+        *,
+        beam_size=None,
+        lm=None,
+        no_lm=False,
+        ctc_only=False,
+    ):
+        if lm is not None and no_lm:
+            raise ValueError("--lm and --no_lm contradict one another: give one of them")
         self.device = choose_device(device)
         run = load_run(
             run_folder,
             wanted=["compute_features", "normalize", "sample_rate", "fidelity", "units_file"],
-            optional=["test_decoding", *BEAM_OPTIONS],
+            optional=_OPTIONAL,
+            selection_key=_SELECTION_KEYS,
         )
         self.sample_rate, self.fidelity = run["sample_rate"], run["fidelity"]
         self.units = Units(run["units_file"])
-        options = {name: run[name] for name in BEAM_OPTIONS if name in run}
-        self.decode = CTCDecoder(
-            self.units, decoding or run.get("test_decoding", "greedy"), **options
-        )
         self.compute_features = run["compute_features"].to(self.device)
         self.normalize = run["normalize"].to(self.device)
         self.model = run["model"].to(self.device)
+        if isinstance(self.model, CTCRecognizer):
+            if lm is not None or no_lm or ctc_only:
+                raise ValueError(
+                    f"{run_folder}: is a run of train_CTC.py, which has no use for --lm, --no_lm and "
+                    "--ctc_only: those are for runs of train_S2S.py"
+                )
+            self._encode, self.decode = self._ctc_log_probs, self._ctc_decoder(
+                run, decoding, beam_size
+            )
+        elif isinstance(self.model, S2SRecognizer):
+            if decoding is not None:
+                raise ValueError(
+                    f"{run_folder}: is a run of train_S2S.py, which has no use for --decoding: give "
+                    "--beam_size (1 takes the best token at each step), or --ctc_only for CTC's best path"
+                )
+            if ctc_only:
+                if beam_size is not None or lm is not None or no_lm:
+                    raise ValueError(
+                        "--ctc_only takes the best path without a search: leave out --beam_size, --lm "
+                        "and --no_lm"
+                    )
+                self._encode, self.decode = self._ctc_log_probs, CTCDecoder(self.units)
+            else:
+                self._encode = self.model.encode
+                self.decode = self._s2s_decoder(run, run_folder, beam_size, lm, no_lm)
+        else:
+            raise ValueError(f"{run_folder}: its model is no recogniser; it is a run of another task")
 
     def transcribe(self, paths, batch_seconds=BATCH_SECONDS):
         """Recognise files, in batches of like length; in the files' order, as they become ready.

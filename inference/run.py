@@ -123,8 +123,8 @@ def load_run(folder, wanted, optional=(), selection_key="WER"):
         Top-level keys of the YAML that must be there; `model` always is one.
     optional : list of str
         Keys that are taken if they are there.
-    selection_key : str
-        See :func:`checkpoints_to_average`.
+    selection_key : str or tuple of str
+        See :func:`checkpoints_to_average`. Of several, the one that the run's recipe saved.
 
     Returns
     -------
@@ -141,6 +141,30 @@ def load_run(folder, wanted, optional=(), selection_key="WER"):
         SpeechBrain or torch; if a checkpoint is damaged, or of another model than the YAML's.
     """
     folder = Path(folder)
+    options = read_options(folder, [*_ALWAYS, *wanted], optional)
+    checkpoints = _find_checkpoints(folder, options, selection_key)
+    _load_weights(folder, options, checkpoints)
+    return options
+
+
+def read_options(folder, wanted, optional=()):
+    """Some options of a run as they stand, networks without their trained weights.
+
+    Arguments
+    ---------
+    folder, wanted, optional
+        See :func:`load_run`; `model` only if it is asked for.
+
+    Returns
+    -------
+    options : dict
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        If the folder is no run, or its YAML not usable; see :func:`load_run`.
+    """
+    folder = Path(folder)
     file = folder / OPTIONS_FILE
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder; give the output folder of a run")
@@ -149,16 +173,14 @@ def load_run(folder, wanted, optional=(), selection_key="WER"):
             f"{folder}: is not the output folder of a run, since it holds no {OPTIONS_FILE}; give "
             "the folder that training was given as --output_folder"
         )
-    wanted = [*_ALWAYS, *wanted]
-    options = _read_options(file, {*wanted, *optional})
+    wanted = ["output_folder", *wanted]
+    options = _read_keys(file, {*wanted, *optional})
     missing = sorted(set(wanted) - set(options))
     if missing:
         raise ValueError(f"{file}: lacks {', '.join(missing)}; it is a run of another task")
     for key in options:
         if key.endswith("_file") or key == "save_folder":
             options[key] = _moved(options[key], options["output_folder"], folder)
-    checkpoints = _find_checkpoints(folder, options, selection_key)
-    _load_weights(folder, options, checkpoints)
     return options
 
 
@@ -209,17 +231,19 @@ def _moved(path, old_root, new_root):
 
 def _find_checkpoints(folder, options, selection_key):
     save_folder, choice = options["save_folder"], options["checkpoint_choice"]
-    checkpoints = []
+    keys = (selection_key,) if isinstance(selection_key, str) else selection_key
     if save_folder.is_dir():
-        checkpoints = checkpoints_to_average(
-            CompleteCheckpoints(save_folder), choice, options["avg_checkpoints"], selection_key
-        )
-    if not checkpoints:
-        raise FileNotFoundError(
-            f"{folder}: holds no checkpoint of a whole epoch yet (looked in {save_folder}); let the "
-            "training finish an epoch first"
-        )
-    return checkpoints
+        checkpointer = CompleteCheckpoints(save_folder)
+        for key in keys:
+            checkpoints = checkpoints_to_average(
+                checkpointer, choice, options["avg_checkpoints"], key
+            )
+            if checkpoints:
+                return checkpoints
+    raise FileNotFoundError(
+        f"{folder}: holds no checkpoint of a whole epoch yet (looked in {save_folder}); let the "
+        "training finish an epoch first"
+    )
 
 
 def _load_weights(folder, options, checkpoints):
@@ -240,7 +264,7 @@ def _load_weights(folder, options, checkpoints):
             value.eval().requires_grad_(False)
 
 
-def _read_options(file, keys):
+def _read_keys(file, keys):
     """The values of some top-level keys; nodes outside them are never constructed."""
     try:
         loader = _OptionsLoader(file.read_text(encoding="utf-8"))

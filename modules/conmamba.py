@@ -13,6 +13,7 @@ from speechbrain.nnet.attention import PositionalwiseFeedForward
 from speechbrain.nnet.normalization import LayerNorm
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from modules.fidelity import check_fidelity
 from modules.ssm import BiMamba, Mamba, causal_conv1d, depthwise_conv1d
@@ -262,6 +263,15 @@ class ConmambaEncoderLayer(nn.Module):
         return (x, (mamba_state, conv_state)) if return_state else x
 
 
+def run_layer(layer, *args, checkpointed, **options):
+    """``layer(*args, **options)``, in training with its inner activations computed again for the gradients if
+    ``checkpointed``; dropout then draws the same masks again.
+    """
+    if checkpointed and layer.training and torch.is_grad_enabled():
+        return checkpoint(layer, *args, use_reentrant=False, **options)
+    return layer(*args, **options)
+
+
 class ConmambaEncoder(nn.Module):
     """A stack of ConMamba layers and a last normalisation.
 
@@ -271,6 +281,9 @@ class ConmambaEncoder(nn.Module):
         Of the layers, see :class:`ConmambaEncoderLayer`.
     fidelity : str
         ``corrected`` keeps padding out; ``upstream`` lets it in, as the published encoder does.
+    gradient_checkpointing : bool
+        In training keep each layer's input only and compute what lies within again for the gradients: less
+        memory, more time, the same gradients.
 
     Raises
     ------
@@ -298,9 +311,11 @@ class ConmambaEncoder(nn.Module):
         causal=False,
         mamba_config=None,
         fidelity="corrected",
+        gradient_checkpointing=False,
     ):
         super().__init__()
         self.fidelity = check_fidelity(fidelity)
+        self.gradient_checkpointing = gradient_checkpointing
         self.layers = nn.ModuleList(
             ConmambaEncoderLayer(
                 d_model, d_ffn, kernel_size, activation, bias, dropout, causal, mamba_config
@@ -348,7 +363,9 @@ class ConmambaEncoder(nn.Module):
             lengths = (~src_key_padding_mask).sum(1)
         hidden = None
         for index, layer in enumerate(self.layers, start=1):
-            src = layer(src, lengths, dynchunktrain_config)
+            src = run_layer(
+                layer, src, lengths, dynchunktrain_config, checkpointed=self.gradient_checkpointing
+            )
             if index == hidden_after:
                 hidden = self.norm(src)
         return self.norm(src), hidden

@@ -14,7 +14,8 @@ from speechbrain.nnet.containers import ModuleList
 from speechbrain.nnet.linear import Linear
 from torch import nn
 
-from modules.conmamba import ConmambaEncoder, MaskedConvolutionModule
+from modules.conformer import ConformerEncoder
+from modules.conmamba import ConmambaEncoder
 from modules.fidelity import check_fidelity, initialise_transformer_
 from modules.lengths import relative_lengths
 
@@ -123,49 +124,56 @@ class ConformerCTCEncoder(TransformerASR):
             input_size=input_size,
             d_model=d_model,
             nhead=nhead,
-            num_encoder_layers=num_encoder_layers,
+            # one layer, because SpeechBrain refuses none; the encoder below takes its place
+            num_encoder_layers=1,
             num_decoder_layers=0,
             d_ffn=d_ffn,
             dropout=dropout,
-            conformer_activation=activation,
-            encoder_module="conformer",
             attention_type=attention_type,
-            normalize_before=True,
-            kernel_size=kernel_size,
-            bias=bias,
             max_length=max_length,
             causal=False,
-            output_hidden_states=True,
         )
         self.fidelity = check_fidelity(fidelity)
-        if fidelity == "corrected":
-            for layer in self.encoder.layers:
-                layer.convolution_module = MaskedConvolutionModule(
-                    d_model, kernel_size, bias, activation, dropout
-                )
-            initialise_transformer_(self, fidelity)
+        self.encoder = ConformerEncoder(
+            num_encoder_layers,
+            d_model,
+            d_ffn,
+            nhead,
+            kernel_size,
+            activation,
+            bias,
+            dropout,
+            attention_type=attention_type,
+            fidelity=fidelity,
+        )
+        initialise_transformer_(self, fidelity)
 
     def encode(self, src, frames=None, wav_lens=None, hidden_after=None):
         """Encode (batch, time, input_size) to (batch, time, d_model), and the output of layer ``hidden_after``.
 
         ``upstream`` takes the relative lengths ``wav_lens`` and rounds them, as the published recipe does.
         """
-        if self.fidelity == "corrected" and frames is not None:
-            wav_lens = relative_lengths(frames, src.shape[1])
-        out, hidden_states = super().encode(src, wav_lens)
-        hidden = None if hidden_after is None else self.encoder.norm(hidden_states[hidden_after])
-        return out, hidden
+        if wav_lens is not None and (self.fidelity == "upstream" or frames is None):
+            frames = torch.round(wav_lens * src.shape[1]).long()
+        positions = None
+        src = self.custom_src_module(src)
+        if self.attention_type == "RelPosMHAXL":
+            positions = self.positional_encoding(src)
+        elif self.attention_type == "regularMHA":
+            src = src + self.positional_encoding(src)
+        return self.encoder(src, pos_embs=positions, lengths=frames, hidden_after=hidden_after)
 
 
-class CTCRecognizer(nn.Module):
-    """From normalised features to log-probabilities of units, with frame counts.
+class Recognizer(nn.Module):
+    """What recognisers with a CTC output share: subsampling that counts frames, and a CTC layer on the encoder.
 
     The sub-modules keep the names of the published recipes' modules.
 
     Arguments
     ---------
     CNN : modules.frontend.ConvolutionSubsampling
-    Transformer : ConmambaCTCEncoder or ConformerCTCEncoder
+    Transformer : torch.nn.Module
+        With an ``encoder`` of layers and a ``fidelity``.
     ctc_lin : torch.nn.Module
         From ``d_model`` to the number of units, blank included.
     intermediate_layer : int
@@ -195,6 +203,41 @@ class CTCRecognizer(nn.Module):
         """``corrected`` or ``upstream``, the encoder's."""
         return self.Transformer.fidelity
 
+    @property
+    def hidden_after(self):
+        """The layer to read an intermediate output off now: in training, if there is one."""
+        return self.intermediate_layer if self.training and self.intermediate_layer else None
+
+    def subsample(self, features, frames, wav_lens=None):
+        """What the encoder takes, (batch, subsampled time, channels), and its frame counts (batch,).
+
+        ``upstream`` rounds them from relative lengths (those of ``frames`` where ``wav_lens`` is not given).
+        """
+        if self.fidelity == "corrected":
+            return self.CNN(features, frames)
+        x, _ = self.CNN(features)
+        relative = relative_lengths(frames, features.shape[1]) if wav_lens is None else wav_lens
+        return x, (relative * x.shape[1]).round().long()
+
+    def ctc_log_probs(self, encoded):
+        """Log-probabilities (batch, time, units) from the encoder's output (batch, time, d_model)."""
+        return torch.log_softmax(self.ctc_lin(encoded).float(), dim=-1)
+
+
+class CTCRecognizer(Recognizer):
+    """From normalised features to log-probabilities of units, with frame counts.
+
+    Arguments
+    ---------
+    CNN, Transformer, ctc_lin, intermediate_layer
+        See :class:`Recognizer`; the transformer is a :class:`ConmambaCTCEncoder` or :class:`ConformerCTCEncoder`.
+
+    Raises
+    ------
+    ValueError
+        If the encoder has no such intermediate layer.
+    """
+
     def forward(self, features, frames, wav_lens=None):
         """Log-probabilities for every frame.
 
@@ -213,20 +256,7 @@ class CTCRecognizer(nn.Module):
             (batch, subsampled time, units); the counts of subsampled frames; the intermediate layer's
             log-probabilities, in training only.
         """
-        if self.fidelity == "upstream":
-            x, _ = self.CNN(features)
-            relative = relative_lengths(frames, features.shape[1]) if wav_lens is None else wav_lens
-            out_frames = (relative * x.shape[1]).round().long()
-            encoded, hidden = self.Transformer.encode(x, None, relative, self._hidden_after)
-        else:
-            x, out_frames = self.CNN(features, frames)
-            encoded, hidden = self.Transformer.encode(x, out_frames, None, self._hidden_after)
-        intermediate = None if hidden is None else self._log_probs(hidden)
-        return self._log_probs(encoded), out_frames, intermediate
-
-    @property
-    def _hidden_after(self):
-        return self.intermediate_layer if self.training and self.intermediate_layer else None
-
-    def _log_probs(self, encoded):
-        return torch.log_softmax(self.ctc_lin(encoded).float(), dim=-1)
+        x, frames = self.subsample(features, frames, wav_lens)
+        encoded, hidden = self.Transformer.encode(x, frames, hidden_after=self.hidden_after)
+        intermediate = None if hidden is None else self.ctc_log_probs(hidden)
+        return self.ctc_log_probs(encoded), frames, intermediate

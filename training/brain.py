@@ -10,6 +10,7 @@ from torch.nn.parallel import DistributedDataParallel
 from inference.run import average_model, checkpoints_to_average
 from modules.ssm import parameter_groups
 from training.checkpoints import RandomState
+from training.results import TrainingCost
 
 logger = logging.getLogger(__name__)
 
@@ -20,6 +21,7 @@ class RecipeBrain(sb.Brain):
     - Weight decay spares ``A_log``, ``D``, the step's bias, norms and biases (with ``fidelity: upstream`` nothing is
       spared, as in the published system), and clipping covers all parameter groups together.
     - The random state is a recoverable, so that a resumed run continues as if it had never stopped.
+    - What training has cost so far, in seconds and memory, is another (``cost``).
     - A checkpoint of another model is refused with one sentence.
 
     The YAML gives ``fidelity``, ``avg_checkpoints`` and ``checkpoint_choice`` (``best`` by ``selection_key``, or
@@ -31,8 +33,10 @@ class RecipeBrain(sb.Brain):
 
     def __init__(self, *arguments, **options):
         super().__init__(*arguments, **options)
+        self.cost = TrainingCost(self.device)
         if self.checkpointer is not None:
             self.checkpointer.add_recoverable("random_state", RandomState(), optional_load=True)
+            self.checkpointer.add_recoverable("cost", self.cost, optional_load=True)
         self._averaged = False
         self.skipped_steps = 0
         # of the training loader; see on_stage_start
@@ -100,12 +104,15 @@ class RecipeBrain(sb.Brain):
             self.hparams.lr_annealing(self.optimizer)
 
     def on_stage_start(self, stage, epoch=None):
-        """Begin to count skipped steps, and seed the training loader's own generator.
+        """Begin to count skipped steps and the time of training, and seed the training loader's own generator.
 
         Workers are seeded from that generator and not from the process's, which a resumed epoch would
         otherwise advance once more than an uninterrupted one.
         """
-        if stage == sb.Stage.TRAIN:
+        if stage != sb.Stage.TRAIN:
+            self.cost.stop()
+        else:
+            self.cost.start()
             self.skipped_steps = 0
             self.loader_generator.manual_seed(getattr(self.hparams, "seed", 0) + epoch)
 
@@ -123,6 +130,12 @@ class RecipeBrain(sb.Brain):
         write = getattr(self.hparams, "write_hyperparams", None)
         if write is not None:
             run_on_main(write)
+
+    @property
+    def is_last_epoch(self):
+        """Whether the epoch that runs is the last, by the number of epochs or of steps."""
+        counter = self.hparams.epoch_counter
+        return counter.current >= counter.limit or bool(self._optimizer_step_limit_exceeded)
 
     def plan_schedule(self, batches):
         """Tell a schedule that ends with the training how many steps that is, unless its YAML does.
@@ -176,6 +189,10 @@ class RecipeBrain(sb.Brain):
         with _one_error_for_another_model(self.checkpointer):
             self.checkpointer.load_checkpoint(checkpoints[0])
             self.hparams.model.load_state_dict(average_model(checkpoints), strict=True)
+        # the foremost is not always the last, which knows of all the training
+        last = self.checkpointer.find_checkpoint().paramfiles
+        if "cost" in last:
+            self.cost.load(last["cost"])
         logger.info(
             "evaluating the average of %d checkpoint(s), epochs %s",
             len(checkpoints),

@@ -1,17 +1,97 @@
-"""One line a test set for every run: what was measured, by which model, how and when."""
+"""One line a test set for every run: what was measured, by which model, how, when, and at what cost."""
 
 import datetime
 import json
 import os
+import resource
+import sys
+import time
 from pathlib import Path
 
 import speechbrain
 import torch
+from speechbrain.utils.checkpoints import mark_as_loader, mark_as_saver, register_checkpoint_hooks
 
 from training.experiment import count_parameters, describe_device
 
+_PROCESS_STATUS = Path("/proc/self/status")
 
-def record_result(brain, test_set, figures):
+
+@register_checkpoint_hooks
+class TrainingCost:
+    """Seconds of training and the most memory it held, over all epochs and resumes; a recoverable.
+
+    Arguments
+    ---------
+    device : str or torch.device
+        Whose memory counts.
+
+    Example
+    -------
+    >>> cost = TrainingCost("cpu")
+    >>> cost.start()
+    >>> cost.stop()
+    >>> 0 < cost.seconds < 1 and cost.peak_memory_mb > 1
+    True
+    """
+
+    def __init__(self, device):
+        self.device = torch.device(device)
+        self._seconds, self._peak, self._began = 0.0, 0.0, None
+
+    def start(self):
+        """An epoch of training begins."""
+        self._began = time.monotonic()
+
+    def stop(self):
+        """It ends; nothing, if none had begun."""
+        self._seconds, self._began = self.seconds, None
+
+    @property
+    def seconds(self):
+        """Seconds of training so far, that of the running epoch included."""
+        return self._seconds + (0.0 if self._began is None else time.monotonic() - self._began)
+
+    @property
+    def peak_memory_mb(self):
+        """The most memory so far, in MB: of this process, or of earlier ones that its checkpoint knows of."""
+        return max(self._peak, peak_memory_mb(self.device))
+
+    @mark_as_saver
+    def save(self, path):
+        """Write both figures to ``path``."""
+        torch.save({"seconds": self.seconds, "peak_memory_mb": self.peak_memory_mb}, path)
+
+    @mark_as_loader
+    def load(self, path, end_of_epoch=False):
+        """Read what earlier processes spent; an earlier checkpoint than the last takes nothing back."""
+        del end_of_epoch
+        state = torch.load(path, weights_only=True)
+        self._seconds = max(self._seconds, state["seconds"])
+        self._peak = max(self._peak, state["peak_memory_mb"])
+
+
+def peak_memory_mb(device):
+    """The most memory that this process has held so far, in MB of 2**20 bytes.
+
+    Arguments
+    ---------
+    device : torch.device
+        CUDA: what torch had allocated there. Otherwise: resident memory of the process.
+    """
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    if _PROCESS_STATUS.exists():
+        # unlike getrusage's figure, this one is not handed on by the program that started us
+        lines = _PROCESS_STATUS.read_text(encoding="utf-8").splitlines()
+        kilobytes = [line.split()[1] for line in lines if line.startswith("VmHWM:")]
+        if kilobytes:
+            return int(kilobytes[0]) / 2**10
+    usage = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return usage / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def record_result(brain, test_set, figures, conditions=None):
     """Write or replace the test set's entry in ``results.json`` of the run's output folder.
 
     Arguments
@@ -20,14 +100,19 @@ def record_result(brain, test_set, figures):
     test_set : str
     figures : dict of str: float
         What was measured on it.
+    conditions : dict, optional
+        What else the entry is to say, such as how the test set was decoded.
     """
     path = Path(brain.hparams.output_folder) / "results.json"
     results = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     results[test_set] = {name: round(float(value), 4) for name, value in figures.items()} | {
+        **(conditions or {}),
         "fidelity": brain.hparams.fidelity,
         "parameters": count_parameters(brain.hparams.model),
         "seed": brain.hparams.seed,
         "optimizer_steps": brain.optimizer_step,
+        "train_seconds": round(brain.cost.seconds, 1),
+        "peak_memory_mb": round(brain.cost.peak_memory_mb),
         "precision": str(brain.precision),
         "device": describe_device(brain.device),
         "torch": torch.__version__,

@@ -209,6 +209,46 @@ class Mamba(nn.Module):
         D = _wide(getattr(self, f"D{suffix}"))
         return F.linear(dt, dt_proj.weight), A, B, C, D, _wide(dt_proj.bias)
 
+    def final_state(self, x, lengths=None, state=None):
+        """The state after the last valid frame, for who needs no outputs: half the projections fall away.
+
+        Arguments
+        ---------
+        x, lengths, state
+            As for :meth:`forward`.
+
+        Returns
+        -------
+        MambaState
+            What :meth:`forward` returns with ``return_state``; of a :class:`BiMamba`, its forward branch's.
+        """
+        weight, bias = self.in_proj.weight, self.in_proj.bias
+        inner = F.linear(x, weight[: self.d_inner], None if bias is None else bias[: self.d_inner])
+        conv_state, ssm_state = (None, None) if state is None else state
+        u, conv_state = causal_conv1d(
+            inner,
+            self.conv1d.weight,
+            self.conv1d.bias,
+            "silu",
+            lengths=lengths,
+            initial_state=conv_state,
+            return_last_state=True,
+        )
+        delta, A, B, C, _, bias = self._scan_inputs(u, "")
+        _, ssm_state = selective_scan(
+            u,
+            delta,
+            A,
+            B,
+            C,
+            delta_bias=bias,
+            delta_softplus=True,
+            lengths=lengths,
+            initial_state=ssm_state,
+            return_last_state=True,
+        )
+        return MambaState(conv_state, ssm_state)
+
     def step(self, x_t, state):
         """One frame.
 

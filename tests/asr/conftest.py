@@ -1,11 +1,14 @@
-"""A spoken corpus of a minute, and the recipe's script run as a user runs it."""
+"""A spoken corpus of a minute, and the recipes' scripts run as a user runs them."""
 
+import importlib
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
+import torch
 
 from data_prep.spoken import generate_librispeech
 
@@ -16,6 +19,10 @@ SPLITS = {
     "dev_splits": "[dev-spoken]",
     "test_splits": "[test-spoken]",
 }
+# the script of each folder of YAMLs
+SCRIPTS = {"CTC": "train_CTC", "S2S": "train_S2S"}
+# modules in the recipe's folder, which a test must not leave behind
+MODULES = ("asr_brain", "speech_data", *SCRIPTS.values())
 
 
 @pytest.fixture(scope="session")
@@ -28,27 +35,72 @@ def spoken(tmp_path_factory):
     return folder / "corpus"
 
 
+def run_script(kind, yaml, *flags, launcher=(sys.executable,), check=True, wait=True, **options):
+    """Run a script in its folder; gives the finished process, its output in ``output``."""
+    command = [*launcher, f"{SCRIPTS[kind]}.py", f"hparams/{kind}/{yaml}.yaml", "--noprogressbar"]
+    command += [*flags, *as_arguments(options)]
+    # the scripts import the installed packages; here, those of this tree
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(
+        command,
+        cwd=RECIPE,
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    if not wait:
+        return process
+    process.output, _ = process.communicate(timeout=300)
+    assert not check or process.returncode == 0, process.output[-3000:]
+    return process
+
+
+def as_arguments(options):
+    """``--key value`` for each option."""
+    return [part for key, value in options.items() for part in (f"--{key}", str(value))]
+
+
 @pytest.fixture(scope="session")
 def train_ctc():
-    """Run train_CTC.py in its folder; gives the finished process, its output in `stdout`."""
+    """Run train_CTC.py; see :func:`run_script`."""
+    return partial(run_script, "CTC")
 
-    def run(yaml, *flags, launcher=(sys.executable,), check=True, wait=True, **options):
-        command = [*launcher, "train_CTC.py", f"hparams/CTC/{yaml}.yaml", "--noprogressbar", *flags]
-        command += [part for key, value in options.items() for part in (f"--{key}", str(value))]
-        # the scripts import the installed packages; here, those of this tree
-        environment = os.environ | {"PYTHONPATH": str(ROOT)}
-        process = subprocess.Popen(
-            command,
-            cwd=RECIPE,
-            env=environment,
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-        )
-        if not wait:
-            return process
-        process.output, _ = process.communicate(timeout=300)
-        assert not check or process.returncode == 0, process.output[-3000:]
-        return process
 
-    return run
+@pytest.fixture(scope="session")
+def train_s2s():
+    """Run train_S2S.py; see :func:`run_script`."""
+    return partial(run_script, "S2S")
+
+
+@pytest.fixture
+def import_recipe(monkeypatch):
+    """Import a script as a module, its folder being where Python looks first."""
+    monkeypatch.syspath_prepend(str(RECIPE))
+    yield importlib.import_module
+    for name in MODULES:
+        sys.modules.pop(name, None)
+
+
+@pytest.fixture
+def call_main(import_recipe, monkeypatch):
+    """Run a script's main() in this process, which spares it the seconds of importing everything."""
+
+    def call(kind, yaml, *flags, **options):
+        path = RECIPE / "hparams" / kind / f"{yaml}.yaml"
+        arguments = [SCRIPTS[kind], str(path), "--noprogressbar", *flags, *as_arguments(options)]
+        monkeypatch.setattr(sys, "argv", arguments)
+        import_recipe(SCRIPTS[kind]).main()
+
+    return call
+
+
+def checkpoints(folder):
+    """End-of-epoch checkpoints, oldest first."""
+    found = (folder / "save").glob("CKPT*/CKPT.yaml")
+    return sorted(path.parent for path in found if "end-of-epoch: true" in path.read_text())
+
+
+def weights(folder):
+    """The last end-of-epoch checkpoint's."""
+    return torch.load(checkpoints(folder)[-1] / "model.ckpt", weights_only=True)

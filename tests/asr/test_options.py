@@ -1,7 +1,6 @@
 """The recognition recipes' options: every one can be overridden, and wrong ones get one sentence."""
 
-import importlib
-import sys
+import shutil
 
 import pytest
 import soundfile
@@ -10,11 +9,15 @@ import yaml
 from speechbrain.utils.run_opts import RunOptions
 
 from inference.units import Units
-from tests.asr.conftest import RECIPE
+from tests.asr.conftest import RECIPE, SCRIPTS
 from training.experiment import load_experiment
 
-FOLDER = RECIPE / "hparams" / "CTC"
-YAMLS = sorted(FOLDER.glob("*.yaml"))
+YAMLS = [path for kind in SCRIPTS for path in sorted((RECIPE / "hparams" / kind).glob("*.yaml"))]
+
+
+def short(path):
+    """CTC/conmamba_debug"""
+    return f"{path.parent.name}/{path.stem}"
 
 
 def plain_options(path):
@@ -34,7 +37,7 @@ def another(value):
     return "another"
 
 
-@pytest.mark.parametrize("path", YAMLS, ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", YAMLS, ids=short)
 def test_every_option_can_be_overridden_from_the_command_line(path, tmp_path):
     fixed = {
         "fidelity": "upstream",
@@ -42,6 +45,8 @@ def test_every_option_can_be_overridden_from_the_command_line(path, tmp_path):
         "n_mels": 80,
         "intermediate_layer": 1,
         "attention_type": "RoPEMHA",
+        "encoder_module": "conformer",
+        "decoder_module": "mamba",
         "kernel_size": 7,
         "win_length": 20,
         "precision": "fp16",
@@ -51,7 +56,13 @@ def test_every_option_can_be_overridden_from_the_command_line(path, tmp_path):
     }
     wanted = {k: fixed.get(k, another(v)) for k, v in plain_options(path)}
     # the published sizes are overridden downwards, to be quick
-    small = {"d_model": 24, "d_ffn": 17, "num_encoder_layers": 2, "nhead": 2}
+    small = {
+        "d_model": 24,
+        "d_ffn": 17,
+        "num_encoder_layers": 2,
+        "num_decoder_layers": 2,
+        "nhead": 2,
+    }
     wanted |= {k: v for k, v in small.items() if k in wanted}
     lists = {"output_folder": str(tmp_path)}
     lists |= {"train_splits": ["a", "b"], "test_splits": ["c"], "speed_changes": [90, 100]}
@@ -66,15 +77,6 @@ def test_every_option_can_be_overridden_from_the_command_line(path, tmp_path):
         assert got == value or str(got) == str(value), key
     assert hparams["model"].fidelity == "upstream"
     assert hparams["ctc_lin"].w.weight.shape == (wanted["output_neurons"], 24)
-
-
-@pytest.fixture
-def recipe(monkeypatch):
-    """The recipe's script as a module, its folder being where Python looks first."""
-    monkeypatch.syspath_prepend(str(RECIPE))
-    yield importlib.import_module("train_CTC")
-    for name in ("train_CTC", "speech_data"):
-        sys.modules.pop(name, None)
 
 
 @pytest.mark.parametrize(
@@ -100,30 +102,59 @@ def recipe(monkeypatch):
     ],
     ids=str,
 )
-def test_a_wrong_option_gets_one_sentence(options, message, recipe, spoken, tmp_path, monkeypatch):
+def test_a_wrong_option_gets_one_sentence(options, message, call_main, spoken, tmp_path):
+    check_wrong_option(call_main, "CTC", options, message, spoken, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"data_folder": "null"}, "give --data_folder"),
+        ({"encoder_module": "lstm"}, "encoder_module must be one of conmamba, conformer"),
+        ({"decoder_module": "lstm"}, "decoder_module must be one of transformer, mamba"),
+        ({"attention_type": "none"}, "attention_type must be one of"),
+        ({"intermediate_layer": 9}, "intermediate_layer must be"),
+        ({"valid_beam_size": 0}, "--valid_beam_size must be 1 or more"),
+        ({"valid_search_interval": 0}, "--valid_search_interval must be 1 or more"),
+        ({"ctc_weight": 1.2}, "--ctc_weight must be between 0 and 1"),
+        ({"ctc_weight_decode": 1.0}, "ctc_weight_decode must be"),
+        ({"ctc_scoring": "some"}, "ctc_scoring must be one of"),
+        ({"min_decode_ratio": 2.0}, "min_decode_ratio must be"),
+        (
+            {"token_type": "char", "output_neurons": 200},
+            "holds .* units, but output_neurons is 200",
+        ),
+        ({"output_neurons": 4000}, "set another --output_neurons"),
+        ({"pretrained_lm_tokenizer_path": "{tmp}/none"}, "no such folder"),
+        ({"pretrained_lm_tokenizer_path": "{tmp}"}, "is not the folder of a language model"),
+        ({"skip_train": True}, "units.model: no such file"),
+    ],
+    ids=str,
+)
+def test_a_wrong_option_of_a_decoder_gets_one_sentence(
+    options, message, call_main, spoken, tmp_path
+):
+    check_wrong_option(call_main, "S2S", options, message, spoken, tmp_path)
+
+
+def check_wrong_option(call_main, kind, options, message, spoken, tmp_path):
     options = {
         "data_folder": spoken,
         "output_folder": tmp_path / "run",
         "train_splits": "[train-spoken]",
     } | options
-    arguments = ["train_CTC.py", str(FOLDER / "conmamba_debug.yaml")]
-    for key, value in options.items():
-        arguments += [f"--{key}", str(value).format(tmp=tmp_path)]
-    monkeypatch.setattr(sys, "argv", arguments)
+    options = {key: str(value).format(tmp=tmp_path) for key, value in options.items()}
     with pytest.raises(SystemExit, match=message):
-        recipe.main()
+        call_main(kind, "conmamba_debug", **options)
 
 
+@pytest.mark.parametrize("kind", SCRIPTS)
 def test_splits_may_be_plain_names_and_units_never_change_under_a_trained_run(
-    recipe, spoken, tmp_path, monkeypatch
+    kind, call_main, spoken, tmp_path
 ):
     def run(**options):
         options = {"data_folder": spoken, "output_folder": tmp_path / "run"} | options
-        arguments = ["train_CTC.py", str(FOLDER / "conmamba_debug.yaml"), "--noprogressbar"]
-        for key, value in options.items():
-            arguments += [f"--{key}", str(value)]
-        monkeypatch.setattr(sys, "argv", arguments)
-        recipe.main()
+        call_main(kind, "conmamba_debug", **options)
 
     names = {
         "train_splits": "train-spoken",
@@ -159,23 +190,22 @@ def test_no_option_is_without_effect():
             assert f"<{key}>" in text or read or key in RunOptions.__dataclass_fields__, (path, key)
 
 
-def test_fixed_structure_is_the_same_in_every_conmamba_yaml():
-    """What stands under `objects` differs by the schedule and the optimiser's epsilon only."""
+@pytest.mark.parametrize("kind, stem", [("CTC", "conmamba"), ("S2S", "")])
+def test_fixed_structure_is_the_same_in_every_yaml(kind, stem):
+    """What stands under `objects` differs by the schedule, the optimiser and when statistics end only."""
     kept = set()
     for path in YAMLS:
-        if path.stem.startswith("conmamba"):
+        if path.parent.name == kind and path.stem.startswith(stem):
             text = path.read_text(encoding="utf-8").partition("# --- objects")[2]
             before, _, after = text.partition("lr_annealing: !new")
             after = after.partition("epoch_counter: !new")[2]
-            own = ("    eps: ", "    fused: ")
+            own = ("    eps: ", "    fused: ", "opt_class: ", "    update_until_epoch: ")
             lines = [line for line in (before + after).splitlines() if not line.startswith(own)]
             kept.add("\n".join(lines))
     assert len(kept) == 1
 
 
-def test_bad_utterances_are_counted_listed_and_left_out(recipe, spoken, tmp_path, monkeypatch):
-    import shutil
-
+def test_bad_utterances_are_counted_listed_and_left_out(call_main, spoken, tmp_path):
     corpus = tmp_path / "corpus"
     shutil.copytree(spoken, corpus)
     audio = sorted(corpus.rglob("train-spoken/*/*/*.flac"))
@@ -184,12 +214,8 @@ def test_bad_utterances_are_counted_listed_and_left_out(recipe, spoken, tmp_path
     transcript = next(audio[2].parent.glob("*.trans.txt"))
     lines = transcript.read_text().splitlines()
     transcript.write_text("\n".join([lines[0].split()[0], *lines[1:]]) + "\n")
-    options = ["--data_folder", str(corpus), "--output_folder", str(tmp_path / "run")]
-    options += ["--optimizer_step_limit", "1", "--noprogressbar"]
-    monkeypatch.setattr(
-        sys, "argv", ["train_CTC.py", str(FOLDER / "conmamba_debug.yaml"), *options]
-    )
-    recipe.main()
+    options = {"data_folder": corpus, "output_folder": tmp_path / "run"}
+    call_main("CTC", "conmamba_debug", **options, optimizer_step_limit=1)
     skipped = (tmp_path / "run" / "skipped_train-spoken.csv").read_text()
     assert audio[0].stem in skipped and audio[1].stem in skipped
     assert len(skipped.splitlines()) >= 4

@@ -1,34 +1,21 @@
-"""train_CTC.py as a user runs it: every YAML, resuming, being killed, torchrun, one's own speech."""
+"""train_CTC.py as a user runs it: every YAML, resuming, torchrun, one's own speech; both scripts being killed."""
 
 import json
 import signal
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 import torch
 
-from tests.asr.conftest import SPLITS
+from tests.asr.conftest import RECIPE, SPLITS, checkpoints, run_script, weights
 
-YAMLS = sorted(
-    path.stem for path in (Path(__file__).parents[2] / "hparams/LibriSpeech/ASR/CTC").glob("*.yaml")
-)
+YAMLS = sorted(path.stem for path in (RECIPE / "hparams" / "CTC").glob("*.yaml"))
 # sizes only: the rest of each YAML stays as it is
 SMALL = {"d_model": 16, "d_ffn": 16, "num_encoder_layers": 3, "num_workers": 0, "n_warmup_steps": 2}
 SMALL |= {"max_batch_length_train": 15, "max_batch_ex": 8, "output_neurons": 40}
-
-
-def checkpoints(folder):
-    """End-of-epoch checkpoints, oldest first."""
-    found = (folder / "save").glob("CKPT*/CKPT.yaml")
-    return sorted(path.parent for path in found if "end-of-epoch: true" in path.read_text())
-
-
-def weights(folder):
-    return torch.load(checkpoints(folder)[-1] / "model.ckpt", weights_only=True)
 
 
 @pytest.mark.slow
@@ -74,11 +61,12 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(train_ctc, spoken, t
 
 
 @pytest.mark.slow
-def test_a_killed_run_goes_on_from_its_last_checkpoint(train_ctc, spoken, tmp_path):
+@pytest.mark.parametrize("kind, yaml", [("CTC", "conmamba_debug"), ("S2S", "conmambamamba_debug")])
+def test_a_killed_run_goes_on_from_its_last_checkpoint(kind, yaml, spoken, tmp_path):
     options = SPLITS | {"data_folder": spoken, "output_folder": tmp_path / "run"}
     options |= {"max_batch_length_train": 6}
     options |= {"ckpt_interval_steps": 1, "ckpt_interval_minutes": 0, "number_of_epochs": 2}
-    process = train_ctc("conmamba_debug", **options, wait=False)
+    process = run_script(kind, yaml, **options, wait=False)
     deadline = time.monotonic() + 120
     while not list((tmp_path / "run").glob("save/CKPT*/CKPT.yaml")):
         assert process.poll() is None and time.monotonic() < deadline, process.stdout.read()
@@ -89,11 +77,11 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(train_ctc, spoken, tmp_pa
     torn = tmp_path / "run" / "save" / "CKPT+2000-01-01+00-00-00+00"
     torn.mkdir()
     (torn / "model.ckpt").write_bytes(b"half")
-    done = train_ctc("conmamba_debug", **options)
+    done = run_script(kind, yaml, **options)
     assert "Loading a checkpoint" in done.output and not torn.exists()
     assert (tmp_path / "run" / "results.json").exists()
     assert not list((tmp_path / "run").rglob("*.partial"))
-    whole = train_ctc("conmamba_debug", **options | {"output_folder": tmp_path / "whole"})
+    whole = run_script(kind, yaml, **options | {"output_folder": tmp_path / "whole"})
     assert whole.returncode == 0
     interrupted, uninterrupted = weights(tmp_path / "run"), weights(tmp_path / "whole")
     assert all(torch.equal(interrupted[k], v) for k, v in uninterrupted.items())

@@ -95,6 +95,19 @@ def test_step_by_step_equals_the_whole_and_leaves_the_given_state_alone():
     assert torch.allclose(torch.stack(outputs, 1), module(x), atol=2e-6)
 
 
+@pytest.mark.parametrize("backend", available_backends())
+@pytest.mark.parametrize("name", [name for name in VARIANTS if "stack" not in name])
+def test_the_final_state_alone_is_that_of_the_whole_forward(name, backend):
+    module = VARIANTS[name]()
+    x, lengths = torch.randn(3, 14, 12), torch.tensor([14, 1, 6])
+    with use_backend(backend):
+        _, before = module(torch.randn(3, 5, 12), return_state=True)
+        for options in ({}, {"lengths": lengths}, {"lengths": lengths, "state": before}):
+            _, expected = module(x, return_state=True, **options)
+            found = module.final_state(x, **options)
+            assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(found, expected, strict=True))
+
+
 def test_bimamba_carries_the_forward_branch_state():
     module, forward = BiMamba(12, d_state=5), Mamba(12, d_state=5)
     forward.load_state_dict({k: v for k, v in module.state_dict().items() if "_b" not in k})

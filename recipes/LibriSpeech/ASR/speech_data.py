@@ -8,7 +8,9 @@ import itertools
 import json
 import logging
 import math
+import operator
 import os
+import shutil
 from pathlib import Path
 
 import speechbrain as sb
@@ -25,6 +27,7 @@ from speechbrain.utils.distributed import run_on_main
 from data_prep.librispeech_prepare import prepare_librispeech
 from data_prep.manifest import prepare_manifest
 from inference.audio import load_audio
+from inference.language_model import find_tokenizer
 from inference.units import Units
 
 logger = logging.getLogger(__name__)
@@ -125,7 +128,7 @@ def _own_manifests(hparams, training):
 
 
 def prepare_units(hparams, train_manifest=None):
-    """Learn the units from the training transcripts, or load those that this run has learnt.
+    """Learn the units from the training transcripts, or take a language model's, or load those that this run has.
 
     Raises
     ------
@@ -135,16 +138,41 @@ def prepare_units(hparams, train_manifest=None):
     """
     try:
         if train_manifest is not None:
-            run_on_main(_learn_units, args=(hparams, train_manifest))
+            if hparams.get("pretrained_lm_tokenizer_path"):
+                run_on_main(_take_units, args=(hparams,))
+            else:
+                run_on_main(_learn_units, args=(hparams, train_manifest))
         units = Units(hparams["units_file"])
-        if len(units) > hparams["output_neurons"]:
+        # a decoder may write any output that it has; CTC's outputs behind the last unit are never read
+        wrong = operator.ne if "decoder_module" in hparams else operator.gt
+        if wrong(len(units), hparams["output_neurons"]):
             raise ValueError(
                 f"{hparams['units_file']}: holds {len(units)} units, but output_neurons is "
-                f"{hparams['output_neurons']}"
+                f"{hparams['output_neurons']}: set --output_neurons {len(units)}, or give a tokenizer of that size"
             )
     except (OSError, ValueError) as error:
         raise SystemExit(str(error)) from error
     return units
+
+
+def _take_units(hparams):
+    """Copy a language model's tokenizer into the run, unless the run's own has the same units."""
+    source = hparams["pretrained_lm_tokenizer_path"]
+    found = find_tokenizer(source, hparams["save_folder"])
+    units, model_file = Units(found), Path(hparams["units_file"])
+    if model_file.is_file():
+        if Units(model_file).labels() == units.labels():
+            return
+        if any(model_file.parent.glob("CKPT*")):
+            raise ValueError(
+                f"{source}: its tokenizer has other units than {model_file}, which a model was trained on: give "
+                "another --output_folder, or a language model that was trained on this run's units"
+            )
+    model_file.parent.mkdir(parents=True, exist_ok=True)
+    partial = model_file.with_suffix(".partial")
+    shutil.copyfile(found, partial)
+    os.replace(partial, model_file)
+    model_file.with_suffix(".json").unlink(missing_ok=True)
 
 
 def _learn_units(hparams, train_manifest):
@@ -155,8 +183,8 @@ def _learn_units(hparams, train_manifest):
     digest = hashlib.sha256("\n".join(sorted(texts)).encode()).hexdigest()
     # the size of a set of characters follows from the text
     record = {"token_type": kind, "size": None if kind == "char" else size, "transcripts": digest}
-    if model_file.is_file() and record_file.is_file():
-        if json.loads(record_file.read_text(encoding="utf-8")) == record:
+    if model_file.is_file():
+        if record_file.is_file() and json.loads(record_file.read_text(encoding="utf-8")) == record:
             return
         if any(model_file.parent.glob("CKPT*")):
             raise ValueError(
@@ -172,13 +200,18 @@ def _learn_units(hparams, train_manifest):
 def make_datasets(hparams, units, train_manifest, valid_manifest, test_manifests):
     """Data sets that yield ``id``, ``sig`` (waveform), ``wrd`` (text), ``spk_id`` and ``tokens``.
 
-    Training utterances under or over the length limits, or with fewer encoder frames than CTC needs for their
-    text, are left out, counted.
+    ``tokens_bos`` begin with the start of a sentence, ``tokens_eos`` end with its end. Training utterances under
+    or over the length limits, or with fewer encoder frames than CTC needs for their text, are left out, counted.
 
     Returns
     -------
     (DynamicItemDataset or None, DynamicItemDataset or None, dict)
         Training, validation (none without their manifests), and the test sets by name.
+
+    Raises
+    ------
+    SystemExit
+        With one message, if a set is empty, or an utterance is longer than the model's positional table.
     """
     if train_manifest is not None:
         train, valid = _training_sets(hparams, units, train_manifest, valid_manifest)
@@ -188,6 +221,11 @@ def make_datasets(hparams, units, train_manifest, valid_manifest, test_manifests
         name: DynamicItemDataset.from_csv(path).filtered_sorted(sort_key="duration")
         for name, path in test_manifests.items()
     }
+    for name, dataset in tests.items():
+        if not len(dataset):
+            raise SystemExit(
+                f"{test_manifests[name]}: the test set {name} has no utterance: leave it out, or mend its source"
+            )
     for name, dataset in {"validation": valid, **tests}.items():
         texts = (
             [] if dataset is None else [dataset.data[index]["wrd"] for index in dataset.data_ids]
@@ -201,8 +239,40 @@ def make_datasets(hparams, units, train_manifest, valid_manifest, test_manifests
                 len(texts),
             )
     heard = [dataset for dataset in (valid, *tests.values()) if dataset is not None]
+    if "max_length" in hparams:
+        for dataset in heard:
+            _check_positions(dataset, units, hparams)
+        if train is not None:
+            slowest = min(hparams["speed_changes"]) / 100 if hparams["speed_perturb"] else 1.0
+            _check_positions(train, units, hparams, slowest)
     _add_pipelines(hparams, units, [train] if train is not None else [], heard)
     return train, valid, tests
+
+
+def _check_positions(dataset, units, hparams, speed=1.0):
+    """Refuse what is longer than the positional table, before hours of training rather than after."""
+    limit = hparams["max_length"]
+    frames_a_second = _frames_a_second(hparams) / speed
+    for index in dataset.data_ids:
+        item = dataset.data[index]
+        tokens = len(units.encode(item["wrd"])) + 1
+        # the other attentions compute positions of any number
+        frames = (
+            math.ceil(item["duration"] * frames_a_second) + 1
+            if hparams["attention_type"] == "regularMHA"
+            else 0
+        )
+        if max(tokens, frames) > limit:
+            what = f"{tokens} tokens" if tokens > limit else f"{frames} frames"
+            raise SystemExit(
+                f"utterance {index} has {what}, but the model's table of positions ends at {limit}: give a larger "
+                "--max_length (nothing in it is learnt), or cut the utterance"
+            )
+
+
+def _frames_a_second(hparams):
+    """Encoder frames, before any perturbation of speed."""
+    return 1000 / (hparams["hop_length"] * math.prod(hparams["CNN"].strides))
 
 
 def _training_sets(hparams, units, train_manifest, valid_manifest):
@@ -237,22 +307,25 @@ def _add_pipelines(hparams, units, trained, heard):
         return waveform if perturb is None else perturb(waveform.unsqueeze(0)).squeeze(0)
 
     @sb.utils.data_pipeline.takes("wrd")
-    @sb.utils.data_pipeline.provides("tokens")
+    @sb.utils.data_pipeline.provides("tokens", "tokens_bos", "tokens_eos")
     def encode(wrd):
-        return torch.tensor(units.encode(wrd), dtype=torch.long)
+        tokens = units.encode(wrd)
+        start, end = units.control
+        for sequence in (tokens, [start, *tokens], [*tokens, end]):
+            yield torch.tensor(sequence, dtype=torch.long)
 
     add_dynamic_item(trained, read_and_perturb)
     add_dynamic_item(heard, read)
     add_dynamic_item(trained + heard, encode)
-    set_output_keys(trained + heard, ["id", "sig", "wrd", "spk_id", "tokens"])
+    keys = ["id", "sig", "wrd", "spk_id", "tokens", "tokens_bos", "tokens_eos"]
+    set_output_keys(trained + heard, keys)
 
 
 def _within_limits(train, units, hparams):
     shortest, longest = hparams["shortest_utterance"], hparams["longest_utterance"]
     # frames after subsampling; speed perturbation shortens, and CTC needs a blank between equal neighbours
     fastest = max(hparams["speed_changes"]) / 100 if hparams["speed_perturb"] is not None else 1.0
-    subsampling = math.prod(hparams["CNN"].strides)
-    frames_a_second = 1000 / (hparams["hop_length"] * subsampling) / fastest
+    frames_a_second = _frames_a_second(hparams) / fastest
     kept, reasons = [], {"too short": 0, "too long": 0, "more text than frames": 0}
     for index in train.data_ids:
         item = train.data[index]
@@ -300,9 +373,11 @@ def loader_options(hparams, train, valid):
         batch_ordering=hparams["sorting"],
         **options,
     )
+    # each of the two published recipes has a name of its own for it
+    longest = "max_batch_len_val" if "max_batch_len_val" in hparams else "max_batch_length_val"
     valid_sampler = DynamicBatchSampler(
         valid,
-        max_batch_length=hparams["max_batch_len_val"],
+        max_batch_length=hparams[longest],
         shuffle=False,
         batch_ordering="descending",
         **options,

@@ -1,0 +1,149 @@
+"""The tables and the plot of ``decoding.py``, and the goals that they compare its measurements with."""
+
+from matplotlib.figure import Figure
+from measure import save_figure
+
+STATEFUL = "Mamba, state carried"
+PARTS = ("forward_step", "flat", "search", "ctc", "lm")
+# how many times as long the decoders that re-run the prefix take at least
+LEAST_SPEEDUP = 5
+RE_RUN = ("Mamba, prefix re-run", "Mamba, prefix re-run by SpeechBrain's searcher")
+# the slowest of the steps over the quickest, of the decoder that carries its state
+MOST_GROWTH = 1.1
+
+
+def forward_step_table(result):
+    """All steps of a beam's decoder: seconds of forward_step, without scorers and choice."""
+    steps = result["steps"]
+    own = result["decoders"][STATEFUL]["forward_step"]
+    shown = sorted({1, (steps + 1) // 2, steps})
+    table = []
+    for name, figures in result["decoders"].items():
+        ratio = figures["forward_step"] / own
+        row = {"decoder": name, "prefill, ms": _milliseconds(figures["prefill"])}
+        row |= {f"step {n}, ms": _milliseconds(figures["each_step"][n - 1]) for n in shown}
+        row[f"forward_step, {steps} steps, s"] = f"{figures['forward_step']:.3f}"
+        row["permute_mem, s"] = f"{figures['permute_mem']:.3f}"
+        row["times the first"] = f"{ratio:.1f}"
+        row["goal"] = _verdict(ratio, LEAST_SPEEDUP, "at least") if name in RE_RUN else "-"
+        table.append(row)
+    return table
+
+
+def flat_table(rows):
+    """Milliseconds of one forward_step by the number of the step."""
+    steps = sorted({row["step"] for row in rows})
+    found = {(row["decoder"], row["step"]): row["seconds"] for row in rows}
+    table = []
+    for name in dict.fromkeys(row["decoder"] for row in rows):
+        known = [found[name, step] for step in steps if (name, step) in found]
+        growth = max(known) / min(known)
+        row = {"decoder": name}
+        row |= {f"step {step}": _milliseconds(found.get((name, step))) for step in steps}
+        row["slowest / quickest"] = f"{growth:.2f}"
+        row["goal"] = _verdict(growth, MOST_GROWTH, "at most") if name == STATEFUL else "-"
+        table.append(row)
+    return table
+
+
+def search_table(result):
+    """A whole search of one utterance; real-time factor without the encoder."""
+    steps, table = result["steps"], []
+    for row in result["rows"]:
+        whole = row["seconds"] / row["steps"] * steps
+        cut = row["steps"] < steps
+        table.append(
+            {
+                "decoder": row["decoder"],
+                "CTC scorer": row["ctc"].removeprefix("CTC").lstrip(", "),
+                "language model": row["lm"],
+                f"{steps} steps, s": f"{whole:.2f}"
+                + (f" (from {row['steps']} steps)" if cut else ""),
+                "ms a step": _milliseconds(row["seconds"] / row["steps"]),
+                "real-time factor": f"{whole / result['audio']:.2f}",
+                "rounds": row["rounds"],
+            }
+        )
+    return table
+
+
+def ctc_table(rows):
+    """CTC scorers alone: time of a step, memory, and distance from SpeechBrain's full scores."""
+    table = []
+    for row in rows:
+        slowest = max(row["seconds"].values())
+        for kind, seconds in row["seconds"].items():
+            used = row["bytes"][kind]
+            table.append(
+                {
+                    "vocabulary": row["vocabulary"],
+                    "scorer": kind,
+                    "ms a step": _milliseconds(seconds),
+                    "times as fast as the slowest": f"{slowest / seconds:.1f}",
+                    "peak memory, MB": "?" if used is None else f"{used / 1e6:.0f}",
+                    "largest difference": f"{row['difference'][kind]:.0e}",
+                }
+            )
+    return table
+
+
+def lm_table(rows):
+    """Language models alone: milliseconds of a step of the whole beam."""
+    return [
+        {"model": row["model"], "size": row["size"], "parameters": row["parameters"]}
+        | {f"step {step}, ms": _milliseconds(seconds) for step, seconds in row["seconds"].items()}
+        for row in rows
+    ]
+
+
+def wer_table(result):
+    """What the kinds of scoring cost a trained run."""
+    return [
+        {
+            "CTC scoring": row["scoring"],
+            "beam": row["beam"],
+            "WER, %": f"{row['wer']:.2f}",
+            "errors": row["errors"],
+            "words": result["words"],
+            "search, s": f"{row['seconds']:.1f}",
+            "real-time factor": f"{row['seconds'] / result['audio']:.3f}",
+        }
+        for row in result["rows"]
+    ]
+
+
+TABLES = {
+    "forward_step": forward_step_table,
+    "flat": flat_table,
+    "search": search_table,
+    "ctc": ctc_table,
+    "lm": lm_table,
+    "trained_run": wer_table,
+}
+
+
+def _verdict(value, limit, way):
+    reached = value >= limit if way == "at least" else value <= limit
+    return f"{way} {limit:g}: {'met' if reached else 'missed'}"
+
+
+def _milliseconds(value):
+    return "-" if value is None else f"{1e3 * value:.1f}"
+
+
+def plot(rows, path):
+    """Time of a step against its number."""
+    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    axis = figure.subplots()
+    # colours that the colour-blind can tell apart
+    styles = (("#0072B2", "o"), ("#D55E00", "^"), ("#E69F00", "v"), ("#009E73", "s"))
+    names = list(dict.fromkeys(row["decoder"] for row in rows))
+    for name, (color, marker) in zip(names, styles, strict=False):
+        points = [(row["step"], 1e3 * row["seconds"]) for row in rows if row["decoder"] == name]
+        axis.plot(*zip(*points, strict=True), color=color, marker=marker, label=name)
+    axis.set_yscale("log")
+    axis.set_xlabel("number of the step")
+    axis.set_ylabel("forward_step of the whole beam, ms")
+    axis.grid(alpha=0.3)
+    axis.legend(frameon=False, fontsize=8)
+    save_figure(figure, path)

@@ -1,0 +1,237 @@
+"""What the recognition recipes share beside their data: features, error rates, stages, and the order of a run.
+
+A recipe's script adds its losses and its decoders.
+"""
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import NamedTuple
+
+import speechbrain as sb
+import torch
+from speech_data import loader_options, make_datasets, prepare_manifests, prepare_units
+from speechbrain.utils.distributed import if_main_process
+
+from modules.lengths import relative_lengths
+from training.brain import RecipeBrain
+from training.experiment import count_parameters, load_experiment
+from training.loggers import TrainLoggers
+from training.results import record_result
+from training.significance import write_errors
+
+logger = logging.getLogger(__name__)
+
+
+class Decoding(NamedTuple):
+    """A way to decode, and how the results describe it.
+
+    Attributes
+    ----------
+    decoder : callable
+        From what the network gives to a list of texts.
+    settings : dict
+        Plain values.
+    """
+
+    decoder: Callable
+    settings: dict
+
+
+class RecognitionBrain(RecipeBrain):
+    """A Brain that hears utterances, counts its errors in them and writes both down.
+
+    A subclass gives ``compute_forward`` and ``compute_objectives``. ``decodings`` maps a stage to its ways to
+    decode by the ending that their files and results have: none for the first.
+    """
+
+    def on_stage_start(self, stage, epoch=None):
+        """Begin counting errors and time."""
+        super().on_stage_start(stage, epoch)
+        self.stage_began, self.seconds_of_audio = time.monotonic(), 0.0
+        self.seconds_of_decoding = Counter()
+        if stage != sb.Stage.TRAIN:
+            self.wer_metrics = {name: _error_rates() for name in self.decodings_of(stage)}
+            self.cer_metrics = {
+                name: _error_rates(split_tokens=True) for name in self.decodings_of(stage)
+            }
+
+    def decodings_of(self, stage):
+        """The ways to decode that a stage uses now, by their endings."""
+        return self.decodings.get(stage, {})
+
+    def normalised_features(self, batch, stage):
+        """Features of a batch, augmented where the stage and the options want it.
+
+        Returns
+        -------
+        (torch.Tensor, torch.Tensor, torch.Tensor)
+            (batch, frames, n_mels); frame counts; relative lengths of the waveforms. With ``consistency_weight`` an
+            augmented batch stands there twice, one masked view after the other.
+        """
+        wavs, wav_lens = batch.sig
+        features, frames = self.hparams.compute_features(wavs, wav_lens)
+        epoch = self.hparams.epoch_counter.current
+        features = self.modules.normalize(
+            features, relative_lengths(frames, features.shape[1]), epoch=epoch
+        )
+        if (
+            stage == sb.Stage.TRAIN
+            and self.hparams.fea_augment is not None
+            and self.optimizer_step >= getattr(self.hparams, "augment_warmup", 0)
+        ):
+            if getattr(self.hparams, "consistency_weight", 0) > 0:
+                features, frames, wav_lens = (
+                    torch.cat([rows, rows]) for rows in (features, frames, wav_lens)
+                )
+            features, _ = self.hparams.fea_augment(features, wav_lens)
+        return features, frames, wav_lens
+
+    def decode(self, stage, encoded, frames):
+        """Texts of a batch by every way to decode that the stage uses, by their endings."""
+        hypotheses = {}
+        for name, decoding in self.decodings_of(stage).items():
+            began = time.monotonic()
+            hypotheses[name] = decoding.decoder(encoded, frames)
+            self.seconds_of_decoding[name] += time.monotonic() - began
+        return hypotheses
+
+    def ctc_objective(self, log_probs, intermediate, frames, tokens, token_lens):
+        """The CTC loss, with the intermediate layer's mixed in where there is one."""
+        relative = relative_lengths(frames, log_probs.shape[1])
+        loss = self.hparams.ctc_cost(log_probs, tokens, relative, token_lens)
+        if intermediate is not None:
+            weight = self.hparams.intermediate_weight
+            loss = (1 - weight) * loss + weight * self.hparams.ctc_cost(
+                intermediate, tokens, relative, token_lens
+            )
+        return loss
+
+    def count_errors(self, batch, hypotheses):
+        """Add a batch to the error rates, and its seconds of audio to their count."""
+        spoken = [text.split() for text in batch.wrd]
+        for name, texts in hypotheses.items():
+            heard = [text.split() for text in texts]
+            self.wer_metrics[name].append(batch.id, heard, spoken)
+            self.cer_metrics[name].append(batch.id, heard, spoken)
+        seconds = (batch.sig.lengths * batch.sig.data.shape[1]).sum() / self.hparams.sample_rate
+        self.seconds_of_audio += float(seconds)
+
+    def figures(self, stage):
+        """What a recipe measures of a stage besides loss and error rates; nothing by default."""
+        return {}
+
+    def on_stage_end(self, stage, stage_loss, epoch=None):
+        """Log the stage, and save: a checkpoint after validation, the alignments and the results after a test."""
+        seconds = time.monotonic() - self.stage_began
+        if stage == sb.Stage.TRAIN:
+            self.train_stats = {
+                "loss": stage_loss,
+                "seconds": seconds,
+                "skipped steps": self.skipped_steps,
+            }
+            return
+        stats = {"loss": stage_loss} | self.figures(stage)
+        if stage == sb.Stage.VALID:
+            for name in self.decodings_of(stage):
+                stats |= self._error_rates_of(name)
+            self._end_epoch(epoch, stats)
+            return
+        for name in self.decodings_of(stage):
+            # what the other ways to decode took is not this one's
+            others = sum(self.seconds_of_decoding.values()) - self.seconds_of_decoding[name]
+            factor = {"RTF": (seconds - others) / max(self.seconds_of_audio, 1e-9)}
+            self._record_test(name, stats | self._error_rates_of(name) | factor)
+
+    def _error_rates_of(self, name):
+        return {
+            "WER": self.wer_metrics[name].summarize("error_rate"),
+            "CER": self.cer_metrics[name].summarize("error_rate"),
+        }
+
+    def _end_epoch(self, epoch, stats):
+        meta = {
+            "epoch": epoch,
+            "lr": self.hparams.lr_annealing.current_lr,
+            "steps": self.optimizer_step,
+        }
+        self.train_logger.log_stats(meta, train_stats=self.train_stats, valid_stats=stats)
+        self.save_epoch({self.selection_key: stats[self.selection_key], "epoch": epoch})
+
+    def _record_test(self, name, stats):
+        test_set = self.test_name + name
+        self.train_logger.log_stats({"test set": test_set}, test_stats=stats)
+        if not if_main_process():
+            return
+        metric = self.wer_metrics[name]
+        folder = self.hparams.output_folder
+        with open(f"{folder}/wer_{test_set}.txt", "w", encoding="utf-8") as file:
+            metric.write_stats(file)
+        write_errors(f"{folder}/errors_{test_set}.csv", metric.scores)
+        settings = self.decodings_of(sb.Stage.TEST)[name].settings
+        record_result(
+            self, test_set, stats | {"utterances": len(metric.ids)}, {"decoding": settings}
+        )
+
+
+def _error_rates(**options):
+    return sb.utils.metric_stats.ErrorRateStats(**options)
+
+
+def run_recipe(brain_class, make_decodings):
+    """Prepare, train, average, test.
+
+    Arguments
+    ---------
+    brain_class : type
+        A :class:`RecognitionBrain`.
+    make_decodings : callable
+        From (hparams, units, device) to the ways to decode of each stage; see :class:`RecognitionBrain`.
+
+    Raises
+    ------
+    SystemExit
+        With one message, if an option or the data can not be used.
+    """
+    hparams, run_opts = load_experiment()
+    training = not (hparams["skip_train"] or run_opts.test_only)
+    manifests = prepare_manifests(hparams, training)
+    units = prepare_units(hparams, manifests[0])
+    train, valid, tests = make_datasets(hparams, units, *manifests)
+    brain = brain_class(
+        modules=hparams["modules"],
+        opt_class=hparams["opt_class"],
+        hparams=hparams,
+        run_opts=run_opts,
+        checkpointer=hparams["checkpointer"],
+    )
+    brain.decodings = make_decodings(hparams, units, brain.device)
+    brain.train_logger = TrainLoggers(
+        hparams["train_log"],
+        tensorboard_folder=f"{hparams['output_folder']}/tensorboard"
+        if hparams["use_tensorboard"]
+        else None,
+        wandb=hparams["wandb_options"] if hparams["use_wandb"] else None,
+    )
+    logger.info("%s parameters", f"{count_parameters(hparams['model']):,}")
+    if training:
+        _train(brain, hparams, train, valid)
+    for brain.test_name, test in tests.items():
+        brain.evaluate(test, test_loader_kwargs={"batch_size": hparams["test_batch_size"]})
+
+
+def _train(brain, hparams, train, valid):
+    logger.info("%d utterances to train on, %d to validate", len(train), len(valid))
+    train_options, valid_options, brain.train_sampler = loader_options(hparams, train, valid)
+    train_options["generator"] = brain.loader_generator
+    brain.plan_schedule(
+        len(train_options.get("batch_sampler", range(-(-len(train) // hparams["batch_size"]))))
+    )
+    brain.fit(
+        hparams["epoch_counter"],
+        train,
+        valid,
+        train_loader_kwargs=train_options,
+        valid_loader_kwargs=valid_options,
+    )

@@ -1,0 +1,438 @@
+"""What the language model's recipe reads: sentences of text files and transcripts, and their units.
+
+Text is read as a stream and written once as numbers that are mapped into memory, so that a text of
+gigabytes, compressed or not, takes its size in tokens on disk and little memory.
+"""
+
+import csv
+import gzip
+import json
+import os
+import random
+import shutil
+import zlib
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from speech_data import prepare_manifests
+from speechbrain.utils.distributed import run_on_main
+
+from data_prep.verify import normalise_text
+from inference.units import Units
+
+
+class Text(NamedTuple):
+    """Sentences from one file.
+
+    Attributes
+    ----------
+    path : str
+        A text in UTF-8 with a sentence a line, gzip's if its name ends in ``.gz``; or a manifest.
+    is_manifest : bool
+        Whether the sentences are the transcripts of a manifest that the data preparation wrote.
+    part : str
+        ``all``, or, by a fixed rule, ``rest`` and ``held_out``.
+    held_out : float
+        Part of all sentences that the rule holds out.
+
+    Example
+    -------
+    >>> import tempfile
+    >>> with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
+    ...     _ = file.write("a  sentence\\n\\nanother\\n")
+    ...     file.flush()
+    ...     [sentence for _, sentence in Text(file.name).sentences()]
+    ['a sentence', 'another']
+    """
+
+    path: str
+    is_manifest: bool = False
+    part: str = "all"
+    held_out: float = 0.0
+
+    def sentences(self):
+        """Yield ``(line number, sentence)`` with one space between words; empty lines are passed over.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no such file.
+        ValueError
+            If it is not UTF-8, or its compression is damaged.
+        """
+        if not Path(self.path).is_file():
+            raise FileNotFoundError(f"{self.path}: no such file; a text has a sentence a line")
+        number = 0
+        try:
+            for number, sentence in enumerate(self._lines(), start=1):
+                sentence = normalise_text(sentence)
+                if sentence and self._takes(sentence):
+                    yield number, sentence
+        except UnicodeDecodeError as error:
+            raise ValueError(
+                f"{self.path}: is not UTF-8 after line {number} ({error.reason}); convert it, or leave it out"
+            ) from error
+        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+            raise ValueError(
+                f"{self.path}: can not be decompressed after line {number} ({error})"
+            ) from error
+
+    def _lines(self):
+        opener = gzip.open if self.path.endswith(".gz") else open
+        with opener(
+            self.path, "rt", encoding="utf-8", newline="" if self.is_manifest else None
+        ) as file:
+            yield from (row["wrd"] for row in csv.DictReader(file)) if self.is_manifest else file
+
+    def _takes(self, sentence):
+        # by the sentence itself, so that the same one never stands on both sides
+        held_out = zlib.crc32(sentence.encode()) < self.held_out * 2**32
+        return self.part == "all" or held_out == (self.part == "held_out")
+
+    def fingerprint(self):
+        """What tells the file from another, without reading all of it."""
+        size, ends = os.path.getsize(self.path), b""
+        with open(self.path, "rb") as file:
+            for start in (0, max(0, size - 2**20)):
+                file.seek(start)
+                ends += file.read(2**20)
+        return [Path(self.path).name, size, zlib.crc32(ends), self.part, self.held_out]
+
+
+def find_texts(hparams, training=True):
+    """The texts that the options name: files, transcripts of a corpus, or both.
+
+    Arguments
+    ---------
+    hparams : dict
+    training : bool
+        Whether text to train and validate on is wanted, or only to test.
+
+    Returns
+    -------
+    (list of Text, list of Text, dict of str: list of Text)
+        To train on and to validate with (empty where not wanted), and to test with, by name. Where no text
+        is named for validation, a part of the training text is held out; where none is for a test, that is
+        validation's.
+
+    Raises
+    ------
+    SystemExit
+        With one message, if no text is named, or one is missing.
+    """
+    paths = {key: _as_list(hparams[key]) for key in ("text_files", "valid_text", "test_texts")}
+    for option, path in ((option, path) for option, found in paths.items() for path in found):
+        if not Path(path).is_file():
+            raise SystemExit(f"--{option}: {path}: no such file")
+    train, valid = ([Text(path) for path in paths[key]] for key in ("text_files", "valid_text"))
+    tests = {}
+    for path in paths["test_texts"]:
+        name = Path(path).name.split(".")[0]
+        while name in {"valid", *tests}:
+            name = f"test-{name}"
+        tests[name] = [Text(path)]
+    by_manifests = hparams["train_manifest"] or hparams["test_manifests"]
+    if hparams["data_folder"] or by_manifests:
+        spoken = training and hparams["train_manifest" if by_manifests else "train_splits"]
+        spoken, dev, tested = prepare_manifests(hparams, bool(spoken))
+        if spoken:
+            train.append(Text(spoken, is_manifest=True))
+            valid = valid or [Text(dev, is_manifest=True)]
+        tests |= {name: [Text(path, is_manifest=True)] for name, path in tested.items()}
+    if not training:
+        train = []
+        if not tests and not valid:
+            raise SystemExit("there is nothing to test: give --test_texts")
+    elif not train:
+        raise SystemExit(
+            "give --text_files (a sentence a line, several as '[a.txt, b.txt.gz]'), or --data_folder or "
+            "--train_manifest for the transcripts of speech"
+        )
+    elif not valid:
+        fraction = hparams["valid_fraction"]
+        if not 0 < fraction < 1:
+            raise SystemExit(
+                f"--valid_fraction must lie between 0 and 1, or give --valid_text; got {fraction}"
+            )
+        valid = [text._replace(part="held_out", held_out=fraction) for text in train]
+        train = [text._replace(part="rest", held_out=fraction) for text in train]
+    return train, valid, tests or {"valid": valid}
+
+
+def _as_list(value):
+    """A YAML option that may be a name, a list of names or nothing."""
+    return [value] if isinstance(value, str) else list(value or [])
+
+
+def prepare_tokenizer(hparams, train):
+    """The units: of ``tokenizer_file``, learnt from the text, or those that this run has already.
+
+    Arguments
+    ---------
+    hparams : dict
+    train : list of Text
+        Empty to take what the run has.
+
+    Returns
+    -------
+    inference.units.Units
+
+    Raises
+    ------
+    SystemExit
+        With one message, if the units do not fit the text or the vocabulary, or a trained run's would change.
+    """
+    model_file = Path(hparams["units_file"])
+    try:
+        if train:
+            run_on_main(
+                _take_units if hparams["tokenizer_file"] else _learn_units, args=(hparams, train)
+            )
+        units = _read_units(model_file)
+        if len(units) != hparams["output_neurons"]:
+            raise ValueError(
+                f"{model_file}: holds {len(units)} units, but output_neurons is "
+                f"{hparams['output_neurons']}: set --output_neurons {len(units)}"
+            )
+    except (OSError, ValueError) as error:
+        raise SystemExit(str(error)) from error
+    return units
+
+
+def _read_units(path):
+    try:
+        units = Units(path)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f"{path}: is no SentencePiece model ({error})") from error
+    if any(units.decode([unit]) for unit in units.control):
+        raise ValueError(
+            f"{path}: its units 1 and 2 are text, where the start and end of a sentence belong; learn it with "
+            "bos_id 1 and eos_id 2"
+        )
+    return units
+
+
+def _take_units(hparams, train):
+    """Put a copy of ``tokenizer_file`` into the run."""
+    del train
+    model_file = Path(hparams["units_file"])
+    given = _read_units(hparams["tokenizer_file"])
+    if model_file.is_file() and _read_units(model_file).labels() == given.labels():
+        return
+    _check_untrained(model_file)
+    model_file.parent.mkdir(parents=True, exist_ok=True)
+    partial = model_file.with_suffix(".partial")
+    shutil.copyfile(hparams["tokenizer_file"], partial)
+    os.replace(partial, model_file)
+    model_file.with_suffix(".json").unlink(missing_ok=True)
+
+
+def _learn_units(hparams, train):
+    """Learn units from a sample of the sentences, the same at every start."""
+    model_file = Path(hparams["units_file"])
+    record_file = model_file.with_suffix(".json")
+    record = {key: hparams[key] for key in ("token_type", "output_neurons", "tokenizer_lines")}
+    record["texts"] = [text.fingerprint() for text in train]
+    if model_file.is_file():
+        if record_file.is_file() and json.loads(record_file.read_text(encoding="utf-8")) == record:
+            return
+        _check_untrained(model_file)
+    chance, sample = random.Random(0), []
+    for index, (_, sentence) in enumerate(pair for text in train for pair in text.sentences()):
+        if len(sample) < hparams["tokenizer_lines"]:
+            sample.append(sentence)
+        elif (place := chance.randrange(index + 1)) < len(sample):
+            sample[place] = sentence
+    if not sample:
+        raise ValueError(f"{_names(train)}: there is no sentence to train on")
+    Units.train(sample, model_file, hparams["token_type"], hparams["output_neurons"])
+    _write_json(record_file, record)
+
+
+def _check_untrained(model_file):
+    if any(model_file.parent.glob("CKPT*")):
+        raise ValueError(
+            f"{model_file} was made from another tokenizer_file, text, token_type or output_neurons, and a model was "
+            "trained on it: give another --output_folder"
+        )
+
+
+def _names(texts):
+    return ", ".join(text.path for text in texts)
+
+
+def _write_json(path, value):
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(value), encoding="utf-8")
+    os.replace(partial, path)
+
+
+class TokenisedText(torch.utils.data.Dataset):
+    """Sentences as numbers, mapped from the files that :func:`tokenise` wrote; an item is a sentence's units.
+
+    Attributes
+    ----------
+    lengths : numpy.ndarray
+        (sentences,) units of each, the end of the sentence included.
+    words : int
+        Of all sentences.
+    """
+
+    def __init__(self, stem):
+        record = json.loads(Path(f"{stem}.json").read_text(encoding="utf-8"))
+        self.words, self.left_out = record["words"], record["left_out"]
+        self._tokens = np.memmap(f"{stem}.tokens", dtype=record["dtype"], mode="r")
+        self._ends = np.memmap(f"{stem}.ends", dtype="int64", mode="r")
+        self.lengths = np.diff(self._ends, prepend=0).astype("int32") + 1
+
+    def __len__(self):
+        return len(self._ends)
+
+    def __getitem__(self, index):
+        start = self._ends[index - 1] if index else 0
+        return torch.from_numpy(self._tokens[start : self._ends[index]].astype("int64"))
+
+
+def tokenise(hparams, units, name, texts, longest=None):
+    """Write the sentences of some texts as numbers, unless an earlier start of this run has.
+
+    Arguments
+    ---------
+    hparams : dict
+    units : inference.units.Units
+    name : str
+        Of the files, in the folder ``text`` of the run.
+    texts : list of Text
+    longest : int, optional
+        Sentences of more units are left out.
+
+    Returns
+    -------
+    TokenisedText
+
+    Raises
+    ------
+    SystemExit
+        With one message, if a text can not be read, has no sentence, or has a character that the units lack.
+    """
+    stem = Path(hparams["output_folder"]) / "text" / name
+    try:
+        run_on_main(_write_tokens, args=(units, stem, texts, longest))
+    except (OSError, ValueError) as error:
+        raise SystemExit(str(error)) from error
+    return TokenisedText(stem)
+
+
+def _write_tokens(units, stem, texts, longest):
+    labels = zlib.crc32("\n".join(units.labels()).encode())
+    source = {"texts": [text.fingerprint() for text in texts], "units": labels, "longest": longest}
+    record_file = Path(f"{stem}.json")
+    if record_file.is_file():
+        if json.loads(record_file.read_text(encoding="utf-8"))["source"] == source:
+            return
+        record_file.unlink()
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    counts = {"words": 0, "left_out": 0}
+    dtype = "uint16" if len(units) <= 2**16 else "int32"
+    end = 0
+    with open(f"{stem}.tokens", "wb") as tokens_file, open(f"{stem}.ends", "wb") as ends_file:
+        for sentence, tokens in _encoded(units, texts):
+            if longest is not None and len(tokens) > longest:
+                counts["left_out"] += 1
+                continue
+            end += len(tokens)
+            counts["words"] += sentence.count(" ") + 1
+            tokens_file.write(np.asarray(tokens, dtype=dtype).tobytes())
+            ends_file.write(end.to_bytes(8, "little"))
+    if not end:
+        raise ValueError(
+            f"{_names(texts)}: there is no sentence in it"
+            + (f" of at most {longest} units (longest_sentence)" if counts["left_out"] else "")
+            + (
+                ": give --valid_text, or a larger --valid_fraction"
+                if texts[0].part != "all"
+                else ""
+            )
+        )
+    # without its record the rest does not count, so that a killed run leaves nothing half done
+    _write_json(record_file, {"source": source, "dtype": dtype} | counts)
+
+
+def _encoded(units, texts):
+    """Yield ``(sentence, units)``; a character that the units can not write is an error."""
+    known = {" "}
+    for text in texts:
+        for number, sentence in text.sentences():
+            for character in set(sentence) - known:
+                if not units.decode(units.encode(character)):
+                    raise ValueError(
+                        f"{text.path}: line {number} has the character {character!r}, which the tokenizer does not: "
+                        "write the text as the tokenizer's was written (capitals, punctuation), or train without "
+                        "--tokenizer_file on text that has it"
+                    )
+                known.add(character)
+            yield sentence, units.encode(sentence)
+
+
+class TokenBatchSampler(torch.utils.data.Sampler):
+    """Batches of sentences of like length, with at most so many tokens, padding included.
+
+    Nothing but arrays is held of the whole text. Each epoch has the same number of batches; which sentences of a
+    length meet, and the order of the batches, change with it.
+
+    Arguments
+    ---------
+    lengths : numpy.ndarray
+        (sentences,) tokens of each; one of more than ``max_tokens`` makes a batch of its own.
+    max_tokens : int
+        In a batch.
+    max_sentences : int
+        In a batch.
+    shuffle : bool
+    seed : int
+
+    Example
+    -------
+    >>> import numpy as np
+    >>> sampler = TokenBatchSampler(np.array([3, 9, 3, 4]), max_tokens=8, max_sentences=8, shuffle=False)
+    >>> list(sampler)
+    [[0, 2], [3], [1]]
+    """
+
+    def __init__(self, lengths, max_tokens, max_sentences, shuffle=True, seed=0):
+        if min(max_tokens, max_sentences) < 1:
+            raise SystemExit(
+                "--max_batch_tokens and --max_batch_ex must be 1 or more; got "
+                f"{max_tokens} and {max_sentences}"
+            )
+        self.lengths, self.shuffle, self.seed, self.epoch = lengths, shuffle, seed, 0
+        ordered = np.sort(lengths)
+        starts, start = [], 0
+        while start < len(ordered):
+            starts.append(start)
+            count = min(max_sentences, len(ordered) - start)
+            # the last is the longest: fewer sentences may fit, which makes the last one shorter
+            while count > 1 and count * ordered[start + count - 1] > max_tokens:
+                count = max(1, min(count - 1, int(max_tokens // ordered[start + count - 1])))
+            start += count
+        self.bounds = np.array([*starts, len(ordered)])
+
+    def set_epoch(self, epoch):
+        """The order depends on the epoch's number alone, so that a resumed epoch is the same."""
+        self.epoch = epoch
+
+    def __len__(self):
+        return len(self.bounds) - 1
+
+    def __iter__(self):
+        if not self.shuffle:
+            order, batches = np.argsort(self.lengths, kind="stable"), np.arange(len(self))
+        else:
+            chance = np.random.default_rng([self.seed, self.epoch])
+            order = chance.permutation(len(self.lengths))
+            order = order[np.argsort(self.lengths[order], kind="stable")]
+            batches = chance.permutation(len(self))
+        for batch in batches:
+            yield order[self.bounds[batch] : self.bounds[batch + 1]].tolist()

@@ -1,0 +1,200 @@
+#!/usr/bin/env python3
+"""Train a Mamba language model on any text, for the decoding of a recogniser with the same units.
+
+    python train_LM.py hparams/LM/mamba_mini.yaml --text_files '[a.txt, b.txt.gz]' --valid_text v.txt
+    python train_LM.py hparams/LM/mamba_mini.yaml --text_files a.txt --tokenizer_file S2S_RUN/save/units.model
+    python train_S2S.py ... --pretrained_lm_tokenizer_path LM_RUN
+
+The same command again resumes. Any top-level key of the YAML is an option. Source of the model: "Mamba: Linear-Time
+Sequence Modeling with Selective State Spaces" (arXiv 2312.00752), section 4.2.
+"""
+
+import logging
+import math
+import time
+from typing import NamedTuple
+
+import speechbrain as sb
+import torch
+from speechbrain.utils.distributed import if_main_process
+from text_data import TokenBatchSampler, find_texts, prepare_tokenizer, tokenise
+
+from inference.units import Units
+from training.brain import RecipeBrain
+from training.experiment import count_parameters, load_experiment
+from training.loggers import TrainLoggers
+from training.results import record_result
+
+logger = logging.getLogger(__name__)
+
+# of targets past a sentence's end: torch's cross entropy leaves these out
+PADDING = -100
+
+
+class TextBatch(NamedTuple):
+    """Sentences side by side.
+
+    Attributes
+    ----------
+    tokens_bos : torch.Tensor
+        (batch, tokens + 1): what the model reads; the start of the sentence, then its units, then zeros.
+    tokens_eos : torch.Tensor
+        (batch, tokens + 1): what is to come next, the end of the sentence last, then :data:`PADDING`.
+    """
+
+    tokens_bos: torch.Tensor
+    tokens_eos: torch.Tensor
+
+    @classmethod
+    def of(cls, sentences):
+        """Put sentences, each a tensor of units, into a batch."""
+        start, end = (torch.tensor([unit]) for unit in Units.control)
+        read = [torch.cat([start, units]) for units in sentences]
+        to_come = [torch.cat([units, end]) for units in sentences]
+        pad = torch.nn.utils.rnn.pad_sequence
+        return cls(pad(read, True), pad(to_come, True, PADDING))
+
+    def to(self, device):
+        """The same on another device."""
+        return TextBatch(*(tensor.to(device) for tensor in self))
+
+
+class LM(RecipeBrain):
+    """Units to the next unit."""
+
+    selection_key = "loss"
+
+    def compute_forward(self, batch, stage):
+        """Logits of the next unit after every unit."""
+        return self.modules.model(batch.to(self.device).tokens_bos)
+
+    def compute_objectives(self, predictions, batch, stage):
+        """Cross entropy a unit, the end of the sentence included, in nats; counted exactly outside training."""
+        targets = batch.tokens_eos.to(self.device).flatten()
+        loss = torch.nn.functional.cross_entropy(
+            predictions.flatten(0, 1).float(), targets, ignore_index=PADDING
+        )
+        if stage != sb.Stage.TRAIN:
+            tokens = int((targets != PADDING).sum())
+            self.tokens += tokens
+            self.nats += float(loss) * tokens
+        return loss
+
+    def on_stage_start(self, stage, epoch=None):
+        """Begin counting."""
+        super().on_stage_start(stage, epoch)
+        self.stage_began, self.tokens, self.nats = time.monotonic(), 0, 0.0
+
+    def on_stage_end(self, stage, stage_loss, epoch=None):
+        """Log the stage, and save: a checkpoint after validation, the perplexities after a test."""
+        seconds = time.monotonic() - self.stage_began
+        if stage == sb.Stage.TRAIN:
+            self.train_stats = {
+                "loss": stage_loss,
+                "seconds": seconds,
+                "skipped steps": self.skipped_steps,
+            }
+            return
+        loss = self.nats / self.tokens
+        stats = {"loss": loss, "perplexity": _perplexity(loss)}
+        if stage == sb.Stage.VALID:
+            rate = self.hparams.lr_annealing.current_lr
+            meta = {"epoch": epoch, "lr": rate, "steps": self.optimizer_step}
+            self.train_logger.log_stats(meta, train_stats=self.train_stats, valid_stats=stats)
+            self.save_epoch({"loss": loss, "epoch": epoch})
+            return
+        # the end of a sentence counts as a word, as it does for n-gram toolkits: models with other units compare
+        sentences = len(self.test_text)
+        stats["word perplexity"] = _perplexity(self.nats / (self.test_text.words + sentences))
+        self.train_logger.log_stats({"test set": self.test_name}, test_stats=stats)
+        if if_main_process():
+            counts = {"tokens": self.tokens, "words": self.test_text.words, "sentences": sentences}
+            record_result(self, self.test_name, stats | counts)
+
+
+def _perplexity(nats):
+    """The exponential; infinite where that is more than a float holds."""
+    return math.exp(nats) if nats < 700 else math.inf
+
+
+def make_loader_options(hparams, text, stage):
+    """Options of a data loader for a text, its batch sampler among them."""
+    training = stage == sb.Stage.TRAIN
+    sampler = TokenBatchSampler(
+        text.lengths,
+        hparams["max_batch_tokens" if training else "max_batch_tokens_val"],
+        hparams["max_batch_ex"],
+        shuffle=training,
+        seed=hparams["seed"],
+    )
+    return {
+        "batch_sampler": sampler,
+        "collate_fn": TextBatch.of,
+        "num_workers": hparams["num_workers"],
+    }
+
+
+def train_model(brain, hparams, train, valid):
+    """Fit the model to tokenised text."""
+    if train.left_out:
+        logger.warning(
+            "left out of training: %d sentences of more than %d units (longest_sentence)",
+            train.left_out,
+            hparams["longest_sentence"],
+        )
+    logger.info(
+        "%d sentences of %d words to train on, %d to validate", len(train), train.words, len(valid)
+    )
+    train_options = make_loader_options(hparams, train, sb.Stage.TRAIN)
+    brain.train_sampler = train_options["batch_sampler"]
+    train_options["generator"] = brain.loader_generator
+    brain.plan_schedule(len(brain.train_sampler))
+    brain.fit(
+        hparams["epoch_counter"],
+        train,
+        valid,
+        train_loader_kwargs=train_options,
+        valid_loader_kwargs=make_loader_options(hparams, valid, sb.Stage.VALID),
+    )
+
+
+def main():
+    """Prepare, train, average, test."""
+    hparams, run_opts = load_experiment()
+    if hparams["fidelity"] != "corrected":
+        raise SystemExit(
+            "--fidelity upstream: no language model of Mamba was published with the recipes; leave it at corrected"
+        )
+    training = not (hparams["skip_train"] or run_opts.test_only)
+    train_texts, valid_texts, test_texts = find_texts(hparams, training)
+    units = prepare_tokenizer(hparams, train_texts)
+    if training:
+        train = tokenise(hparams, units, "train", train_texts, hparams["longest_sentence"])
+        valid = tokenise(hparams, units, "valid", valid_texts)
+    tests = {
+        name: tokenise(hparams, units, f"test-{name}", texts) for name, texts in test_texts.items()
+    }
+    brain = LM(
+        modules=hparams["modules"],
+        opt_class=hparams["opt_class"],
+        hparams=hparams,
+        run_opts=run_opts,
+        checkpointer=hparams["checkpointer"],
+    )
+    brain.train_logger = TrainLoggers(
+        hparams["train_log"],
+        tensorboard_folder=f"{hparams['output_folder']}/tensorboard"
+        if hparams["use_tensorboard"]
+        else None,
+        wandb=hparams["wandb_options"] if hparams["use_wandb"] else None,
+    )
+    logger.info("%s parameters", f"{count_parameters(hparams['model']):,}")
+    if training:
+        train_model(brain, hparams, train, valid)
+    for brain.test_name, brain.test_text in tests.items():
+        options = make_loader_options(hparams, brain.test_text, sb.Stage.TEST)
+        brain.evaluate(brain.test_text, test_loader_kwargs=options)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,130 @@
+#!/usr/bin/env python3
+"""Train a recogniser that reads and writes: ConMamba or Conformer, and a Transformer or Mamba decoder behind it.
+
+    python train_S2S.py hparams/S2S/conmamba_large.yaml --data_folder LibriSpeech --precision bf16
+    torchrun --nproc-per-node=4 train_S2S.py hparams/S2S/conmamba_large.yaml --data_folder LibriSpeech --precision bf16
+
+The same command again resumes. Any top-level key of the YAML is an option. Sources: xi-j/Mamba-ASR, "Speech
+Slytherin" (arXiv 2407.09732), for the recipe; Watanabe et al., "Hybrid CTC/attention architecture for end-to-end
+speech recognition" (2017), for its loss and its search.
+"""
+
+import speechbrain as sb
+import torch
+from asr_brain import Decoding, RecognitionBrain, run_recipe
+from speechbrain.utils.Accuracy import AccuracyStats
+
+from inference.decoders import S2S_OPTIONS, S2SDecoder
+from inference.language_model import load_language_model
+from modules.consistency import consistency_loss
+
+
+class ASR(RecognitionBrain):
+    """Waveform to word pieces by an encoder with a CTC head and an autoregressive decoder."""
+
+    # of the decoder that is told the truth so far, in %
+    selection_key = "token_error"
+
+    def compute_forward(self, batch, stage):
+        """What the network gives, and hypotheses where the stage searches for them."""
+        batch = batch.to(self.device)
+        features, frames, wav_lens = self.normalised_features(batch, stage)
+        tokens_bos = _repeat_to(len(frames), batch.tokens_bos.data)
+        out = self.modules.model(features, frames, tokens_bos, wav_lens)
+        return out, self.decode(stage, out.encoded, out.frames)
+
+    def compute_objectives(self, predictions, batch, stage):
+        """CTC's and the decoder's loss, weighted; outside training also the errors of both kinds."""
+        out, hypotheses = predictions
+        rows = len(out.frames)
+        tokens, token_lens = (_repeat_to(rows, part) for part in batch.tokens)
+        tokens_eos, eos_lens = (_repeat_to(rows, part) for part in batch.tokens_eos)
+        mean = self.hparams.loss_reduction == "mean"
+
+        ctc = self.ctc_objective(
+            out.ctc_log_probs, out.intermediate, out.frames, tokens, token_lens
+        )
+        if rows > len(batch.id):
+            counts = (token_lens * tokens.shape[1]).round().clamp(min=1)
+            ctc = ctc + self.hparams.consistency_weight * consistency_loss(
+                out.ctc_log_probs, out.frames, counts if mean else None
+            )
+        sequence = self.hparams.seq_cost(out.seq_log_probs, tokens_eos, length=eos_lens)
+        if mean:
+            # a sum over tokens divided by utterances so far, since SpeechBrain's mean is a sum with smoothing
+            sequence = sequence * rows / (eos_lens * tokens_eos.shape[1]).round().sum()
+        if stage != sb.Stage.TRAIN:
+            self.count_errors(batch, hypotheses)
+            self.accuracy.append(out.seq_log_probs, tokens_eos, eos_lens)
+        return self.hparams.ctc_weight * ctc + (1 - self.hparams.ctc_weight) * sequence
+
+    def on_stage_start(self, stage, epoch=None):
+        """Begin counting errors, time and right tokens."""
+        super().on_stage_start(stage, epoch)
+        self.accuracy = AccuracyStats()
+
+    def decodings_of(self, stage):
+        """The searches of a stage: for validation in every ``valid_search_interval``-th epoch and the last."""
+        epoch, interval = self.hparams.epoch_counter.current, self.hparams.valid_search_interval
+        if stage == sb.Stage.VALID and epoch % interval and not self.is_last_epoch:
+            return {}
+        return super().decodings_of(stage)
+
+    def figures(self, stage):
+        """The share of tokens, in %, that the decoder gets wrong when all before them are given."""
+        return {"token_error": 100 * (1 - self.accuracy.summarize())}
+
+
+def _repeat_to(rows, tensor):
+    """``tensor`` (batch, ...) as often as makes it ``rows`` long: twice where a batch has two views."""
+    return torch.cat([tensor] * (rows // len(tensor)))
+
+
+def make_decodings(hparams, units, device):
+    """Beam searches: a narrow one to validate, wide ones for the test sets, without and with a language model."""
+    _check_options(hparams)
+    options = {argument: hparams[name] for name, argument in S2S_OPTIONS.items()}
+    # as published: a narrow search whose distributions are taken as they are
+    narrow = options | {"beam_size": hparams["valid_beam_size"], "temperature": 1.0}
+    source = None if hparams["no_lm"] else hparams["pretrained_lm_tokenizer_path"]
+    model = hparams["model"]
+    try:
+        valid = {"": _search(model, units, narrow)}
+        test = {"": _search(model, units, options)}
+        if source is not None:
+            lm, _ = load_language_model(source, units, hparams["save_folder"], **_lm_size(hparams))
+            test["_lm"] = _search(model, units, options, lm.to(device), source)
+    except (OSError, ValueError) as error:
+        raise SystemExit(str(error)) from error
+    return {sb.Stage.VALID: valid, sb.Stage.TEST: test}
+
+
+def _check_options(hparams):
+    for name in ("valid_beam_size", "valid_search_interval"):
+        if hparams[name] < 1:
+            raise SystemExit(f"--{name} must be 1 or more; got {hparams[name]}")
+    for name in ("ctc_weight", "label_smoothing", "intermediate_weight"):
+        if not 0 <= hparams[name] <= 1:
+            raise SystemExit(f"--{name} must be between 0 and 1; got {hparams[name]}")
+
+
+def _search(model, units, options, lm=None, source=None):
+    settings = {name: options[name] for name in ("beam_size", "ctc_weight", "ctc_scoring")}
+    if lm is not None:
+        settings |= {"lm": str(source), "lm_weight": options["lm_weight"]}
+    return Decoding(S2SDecoder(model, units, lm=lm, **options), settings)
+
+
+def _lm_size(hparams):
+    return {
+        name: hparams[name] for name in ("lm_d_model", "lm_nhead", "lm_num_layers", "lm_d_ffn")
+    } | {"lm_vocab": hparams["output_neurons"]}
+
+
+def main():
+    """Prepare, train, average, test."""
+    run_recipe(ASR, make_decodings)
+
+
+if __name__ == "__main__":
+    main()

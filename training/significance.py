@@ -1,0 +1,168 @@
+"""Whether one recogniser is better than another: errors utterance by utterance, and a paired bootstrap over them.
+
+Source: Bisani and Ney, "Bootstrap estimates for confidence intervals in ASR performance evaluation", ICASSP 2004.
+"""
+
+import csv
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+COLUMNS = ("id", "words", "errors")
+# drawn at once, so that memory stays small on large test sets
+CHUNK = 500
+
+
+class Utterance(NamedTuple):
+    """Words of the reference, and how many of them (and beside them) were recognised wrongly."""
+
+    words: int
+    errors: int
+
+
+class Comparison(NamedTuple):
+    """The second system's word error rate minus the first's, in points of per cent.
+
+    ``low`` and ``high`` bound its 95 % interval. ``p`` is two-sided: how often two systems of equal error rates
+    would seem to differ by this much.
+    """
+
+    difference: float
+    low: float
+    high: float
+    p: float
+
+
+def write_errors(path, scores):
+    """Write the errors of every utterance of a test set as a CSV file with the columns ``id,words,errors``.
+
+    Arguments
+    ---------
+    path : str or Path
+    scores : list of dict
+        ``scores`` of :class:`speechbrain.utils.metric_stats.ErrorRateStats`.
+    """
+    partial = Path(path).with_suffix(".partial")
+    with open(partial, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(COLUMNS)
+        writer.writerows(
+            (score["key"], score["num_ref_tokens"], score["num_edits"]) for score in scores
+        )
+    os.replace(partial, path)
+
+
+def read_errors(path):
+    """Read what :func:`write_errors` has written.
+
+    Arguments
+    ---------
+    path : str or Path
+
+    Returns
+    -------
+    dict of str: Utterance
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If it is not such a table, is empty, or names an utterance twice.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path}: no such file; the test of the training script writes it")
+    utterances = {}
+    with open(path, newline="", encoding="utf-8") as file:
+        rows = csv.reader(file)
+        if tuple(next(rows, ())) != COLUMNS:
+            raise ValueError(f"{path}: the first line must be {','.join(COLUMNS)}")
+        for row in rows:
+            try:
+                name, words, errors = row[0], int(row[1]), int(row[2])
+            except (IndexError, ValueError) as error:
+                raise ValueError(
+                    f"{path}: line {rows.line_num} is no utterance: {','.join(row)}"
+                ) from error
+            if name in utterances:
+                raise ValueError(f"{path}: {name} stands there twice")
+            utterances[name] = Utterance(words, errors)
+    if not utterances:
+        raise ValueError(f"{path}: holds no utterance")
+    return utterances
+
+
+def paired_bootstrap(first, second, resamples=10_000, seed=0, group=None):
+    """Compare two systems on the same test set by drawing its utterances again and again.
+
+    Every resample draws as many utterances as there are, with replacement, the same for both systems and for all
+    runs of each. Runs with several seeds are averaged within each resample, so that more seeds do not
+    feign more speech; how much seeds differ is not part of the interval, and is to be reported beside it.
+
+    Arguments
+    ---------
+    first, second : list of dict of str: Utterance
+        One dictionary a run, see :func:`read_errors`.
+    resamples : int
+    seed : int
+    group : callable, optional
+        From an utterance's id to what is drawn in its stead, a speaker for example: utterances of one speaker are
+        not independent, and with few speakers their interval is too narrow.
+
+    Returns
+    -------
+    Comparison
+
+    Raises
+    ------
+    ValueError
+        If a system has no run, or the runs are not of the same utterances.
+
+    Example
+    -------
+    >>> worse = {f"utterance {i}": Utterance(words=10, errors=2 + i % 2) for i in range(50)}
+    >>> better = {name: Utterance(10, one.errors - 1) for name, one in worse.items()}
+    >>> result = paired_bootstrap([worse], [better])
+    >>> round(result.difference, 1), result.p < 0.001
+    (-10.0, True)
+    """
+    words, errors = _differences(first, second)
+    if group is not None:
+        _, member = np.unique([group(name) for name in sorted(first[0])], return_inverse=True)
+        words, errors = np.bincount(member, words), np.bincount(member, errors)
+    generator = np.random.default_rng(seed)
+    drawn = []
+    for start in range(0, resamples, CHUNK):
+        index = generator.integers(len(words), size=(min(CHUNK, resamples - start), len(words)))
+        drawn.append(100 * errors[index].sum(1) / np.maximum(words[index].sum(1), 1))
+    drawn = np.concatenate(drawn)
+    low, high = np.percentile(drawn, [2.5, 97.5])
+    # the drawn difference itself counts as one more, so that p is never 0
+    beyond = 1 + min(int((drawn <= 0).sum()), int((drawn >= 0).sum()))
+    p = min(1.0, 2 * beyond / (resamples + 1))
+    return Comparison(float(100 * errors.sum() / words.sum()), float(low), float(high), p)
+
+
+def _differences(first, second):
+    """Words of each utterance, and errors of the second system minus the first's, each averaged over its runs."""
+    if not (first and second):
+        raise ValueError("each system needs at least one run")
+    names = sorted(first[0])
+    for run in (*first, *second):
+        different = run.keys() ^ first[0].keys()
+        different = different or {name for name in names if run[name].words != first[0][name].words}
+        if different:
+            raise ValueError(
+                f"the systems were not tested on the same utterances: {min(different)} differs, and "
+                f"{len(different) - 1} more"
+            )
+    words = np.array([first[0][name].words for name in names], dtype=float)
+    if not words.sum():
+        raise ValueError("the references of the test set hold no word")
+    means = [
+        np.mean([[run[name].errors for name in names] for run in runs], axis=0)
+        for runs in (first, second)
+    ]
+    return words, means[1] - means[0]
