@@ -5,6 +5,7 @@ encoder does not take part, so that the models here have one layer of it and its
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from speechbrain.decoders import S2STransformerBeamSearcher
@@ -39,6 +40,8 @@ CTC[THEIR_FULL] = (speechbrain_scorer.CTCScorer, False)
 TRANSFORMER_LM, MAMBA_LM = "TransformerLM", "MambaLM"
 # as published: weights, and how many candidates a hypothesis a pruned scorer looks at, over the beam
 CTC_WEIGHT, LM_WEIGHT, CANDIDATES = 0.4, 0.6, 1.5
+# scores of what is compared in speed may differ by rounding only
+MOST_DIFFERENCE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,8 @@ class Sizes:
     last_stateless_step: int = 100
     vocabularies: tuple = (500, 5000)
     scorer_steps: int = 3
+    # CTC scorers whose memory is measured, each in a fresh process at the last of the vocabularies
+    weighed: tuple = tuple(CTC)
     lm: LanguageModelSizes = LanguageModelSizes()
     # the language model published with SpeechBrain's LibriSpeech recipes
     large_lm: LanguageModelSizes = LanguageModelSizes(768, 12, 12, 3072)
@@ -80,7 +85,22 @@ class Sizes:
 PUBLISHED = Sizes()
 _TINY = LanguageModelSizes(16, 1, 2, 32)
 QUICK = Sizes(
-    16, 2, 1, 32, 40, 4, 20, 5, (2, 4, 8), 4, (20, 40), 2, lm=_TINY, large_lm=_TINY, lm_steps=(1, 3)
+    d_model=16,
+    heads=2,
+    layers=1,
+    d_ffn=32,
+    vocabulary=40,
+    beam=4,
+    frames=20,
+    steps=5,
+    flat_steps=(2, 4, 8),
+    last_stateless_step=4,
+    vocabularies=(20, 40),
+    scorer_steps=2,
+    weighed=(EXACT,),
+    lm=_TINY,
+    large_lm=_TINY,
+    lm_steps=(1, 3),
 )
 
 
@@ -147,10 +167,17 @@ def memory(sizes):
     return torch.randn(1, sizes.frames, sizes.d_model, generator=torch.Generator().manual_seed(1))
 
 
+def random_tokens(sizes, steps):
+    """For every step the tokens read (beam,) and the hypotheses kept (beam,)."""
+    generator = torch.Generator().manual_seed(3)
+    draw = partial(torch.randint, size=(steps, sizes.beam), generator=generator)
+    return list(zip(draw(END + 1, sizes.vocabulary), draw(0, sizes.beam), strict=True))
+
+
 def ctc_scorer(kind, d_model, vocabulary):
     """A CTC scorer of that kind, a key of :data:`CTC`, on an output layer that is the same for all.
 
-    Its probabilities are uneven as a trained layer's: the best of 5,000 has about a half.
+    Its probabilities are uneven, as a trained layer's are: the best of 5,000 has a third in the median.
     """
     layer = Linear(input_size=d_model, n_neurons=vocabulary)
     generator = torch.Generator().manual_seed(2)

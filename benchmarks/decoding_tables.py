@@ -24,6 +24,7 @@ def forward_step_table(result):
         row |= {f"step {n}, ms": _milliseconds(figures["each_step"][n - 1]) for n in shown}
         row[f"forward_step, {steps} steps, s"] = f"{figures['forward_step']:.3f}"
         row["permute_mem, s"] = f"{figures['permute_mem']:.3f}"
+        row["rounds"] = figures["rounds"]
         row["times the first"] = f"{ratio:.1f}"
         row["goal"] = _verdict(ratio, LEAST_SPEEDUP, "at least") if name in RE_RUN else "-"
         table.append(row)
@@ -73,14 +74,14 @@ def ctc_table(rows):
     for row in rows:
         slowest = max(row["seconds"].values())
         for kind, seconds in row["seconds"].items():
-            used = row["bytes"][kind]
+            used = row["bytes"].get(kind)
             table.append(
                 {
                     "vocabulary": row["vocabulary"],
                     "scorer": kind,
                     "ms a step": _milliseconds(seconds),
                     "times as fast as the slowest": f"{slowest / seconds:.1f}",
-                    "peak memory, MB": "?" if used is None else f"{used / 1e6:.0f}",
+                    "peak memory, MB": "-" if used is None else f"{used / 1e6:.0f}",
                     "largest difference": f"{row['difference'][kind]:.0e}",
                 }
             )
@@ -97,7 +98,7 @@ def lm_table(rows):
 
 
 def wer_table(result):
-    """What the kinds of scoring cost a trained run."""
+    """What the kinds of scoring cost a trained run; the real-time factor includes the encoder."""
     return [
         {
             "CTC scoring": row["scoring"],
@@ -106,7 +107,7 @@ def wer_table(result):
             "errors": row["errors"],
             "words": result["words"],
             "search, s": f"{row['seconds']:.1f}",
-            "real-time factor": f"{row['seconds'] / result['audio']:.3f}",
+            "real-time factor": f"{(row['seconds'] + result['encoder']) / result['audio']:.3f}",
         }
         for row in result["rows"]
     ]

@@ -10,11 +10,14 @@ from speechbrain.decoders.ctc import CTCBeamSearcher
 from speechbrain.decoders.scorer import CTCScorer as FullCTCScorer
 from speechbrain.decoders.scorer import TransformerLMScorer
 
+from inference.language_model import LM_OPTIONS, language_model_of_run
+from modules.ctc import CTCRecognizer
 from modules.decoding.beam_search import MambaBeamSearcher, TransformerBeamSearcher
 from modules.decoding.ctc_scorer import CTCScorer
 from modules.decoding.lm_scorer import LMScorerBuilder, MambaLMScorer
 from modules.lengths import relative_lengths
 from modules.lm import MambaLM
+from modules.s2s import S2SRecognizer
 
 DECODINGS = ("greedy", "beam")
 # The options of CTC's beam search, by the names that SpeechBrain's searcher has for them.
@@ -44,6 +47,8 @@ S2S_OPTIONS = {
     "using_eos_threshold": "using_eos_threshold",
     "eos_threshold": "eos_threshold",
 }
+# Keys of a run's YAML that decoder_of_run reads, those that there are.
+DECODING_OPTIONS = ("test_decoding", *BEAM_OPTIONS, *S2S_OPTIONS, *LM_OPTIONS)
 
 
 class CTCDecoder:
@@ -166,6 +171,14 @@ class S2SDecoder:
     ------
     ValueError
         If an option is outside its range; the YAML's name of the option is given.
+
+    Example
+    -------
+    Not run here, since it needs a trained run::
+
+        run = load_run("results/S2S/conmamba_mini/1", ["units_file"], selection_key="token_error")
+        decoder = S2SDecoder(run["model"], Units(run["units_file"]), beam_size=10)
+        texts = decoder(*run["model"].encode(normalised_features, frames))
     """
 
     def __init__(
@@ -198,9 +211,11 @@ class S2SDecoder:
             scorer_beam_scale=scorer_beam_scale,
         )
         self.units = units
+        start, end = units.control
         weights, full, partial = {}, [], []
         if ctc_weight > 0:
-            scorer = _ctc_scorer(model.ctc_lin, units, ctc_scoring)
+            ctc_scorer = FullCTCScorer if ctc_scoring == "full" else CTCScorer
+            scorer = ctc_scorer(model.ctc_lin, blank_index=units.blank, eos_index=end)
             (partial if ctc_scoring == "pruned" else full).append(scorer)
             weights["ctc"] = ctc_weight
         if lm is not None and lm_weight > 0:
@@ -210,7 +225,6 @@ class S2SDecoder:
             weights["mambalm" if carries else "transformerlm"] = lm_weight
         network = model.Transformer
         searcher = MambaBeamSearcher if network.has_stateful_decoder else TransformerBeamSearcher
-        start, end = units.control
         self._search = searcher(
             modules=[network, model.seq_lin],
             temperature=temperature,
@@ -254,37 +268,110 @@ class S2SDecoder:
         ]
 
 
-def _ctc_scorer(ctc_lin, units, scoring):
-    # the end of a sentence is where all frames have been read
-    _, end = units.control
-    scorer_class = FullCTCScorer if scoring == "full" else CTCScorer
-    return scorer_class(ctc_lin, blank_index=units.blank, eos_index=end)
+# Arguments of S2SDecoder: whether a value will do, and what is said of one that will not.
+_RULES = {
+    "beam_size": (lambda value: value >= 1, "1 or more"),
+    "ctc_weight": (lambda value: 0 <= value < 1, "at least 0 and under 1"),
+    "ctc_scoring": (lambda value: value in CTC_SCORINGS, f"one of {', '.join(CTC_SCORINGS)}"),
+    "scorer_beam_scale": (lambda value: value > 0, "over 0"),
+    "lm_weight": (lambda value: value >= 0, "0 or more"),
+    "temperature": (lambda value: value > 0, "over 0"),
+    "lm_temperature": (lambda value: value > 0, "over 0"),
+    "max_decode_ratio": (lambda value: value > 0, "over 0"),
+    "min_decode_ratio": (lambda value: value >= 0, "0 or more"),
+}
 
 
 def _check_s2s_options(**options):
     """Refuse what is outside its range, by the YAML's name of the option."""
-    yaml_name = {argument: name for name, argument in S2S_OPTIONS.items()}
+    for name, argument in S2S_OPTIONS.items():
+        if argument in options and not _RULES[argument][0](options[argument]):
+            raise ValueError(f"{name} must be {_RULES[argument][1]}; got {options[argument]!r}")
+    least, most = options["min_decode_ratio"], options["max_decode_ratio"]
+    if least > most:
+        raise ValueError(f"min_decode_ratio must not be over max_decode_ratio, {most}; got {least}")
 
-    def refuse(argument, rule):
-        raise ValueError(f"{yaml_name[argument]} must be {rule}; got {options[argument]!r}")
 
-    if options["ctc_scoring"] not in CTC_SCORINGS:
-        refuse("ctc_scoring", f"one of {', '.join(CTC_SCORINGS)}")
-    if options["beam_size"] < 1:
-        refuse("beam_size", "1 or more")
-    if not 0 <= options["ctc_weight"] < 1:
-        refuse(
-            "ctc_weight",
-            "at least 0 and under 1 (at 1 the decoder would have no say: train_CTC.py trains such recognisers)",
+def decoder_of_run(
+    run, run_folder, units, decoding=None, beam_size=None, lm=None, no_lm=False, ctc_only=False
+):
+    """The decoder that a run was tested with, or as the arguments say.
+
+    Arguments
+    ---------
+    run : dict
+        From :func:`inference.run.load_run`: `model`, and those of :data:`DECODING_OPTIONS` that there are.
+    run_folder : str or Path
+        Where it is from.
+    units : inference.units.Units
+    decoding, beam_size, lm, no_lm, ctc_only
+        See :class:`inference.recognition.Recognizer`.
+
+    Returns
+    -------
+    decoder : S2SDecoder or CTCDecoder
+
+    Raises
+    ------
+    FileNotFoundError
+        If the language model is not there.
+    ValueError
+        If an argument is unknown, contradicts another or is not for runs of this kind; if the run holds no recogniser.
+    """
+    model = run["model"]
+    if isinstance(model, CTCRecognizer):
+        _check_units(run_folder, units, model, few_is_well=True)
+        given = {"--lm": lm is not None, "--no_lm": no_lm, "--ctc_only": ctc_only}
+        _refuse(run_folder, "train_CTC.py", given, "give --decoding greedy or beam")
+        return _ctc_decoder(run, units, decoding, beam_size)
+    if isinstance(model, S2SRecognizer):
+        instead = "give --beam_size (1: the best token at each step), or --ctc_only"
+        _refuse(run_folder, "train_S2S.py", {"--decoding": decoding is not None}, instead)
+        _check_units(run_folder, units, model)
+        if not ctc_only:
+            return _s2s_decoder(run, run_folder, units, beam_size, lm, no_lm)
+        if beam_size is None and lm is None and not no_lm:
+            return CTCDecoder(units)
+        raise ValueError(
+            "--ctc_only takes the best path, without a search: leave out --beam_size, --lm and --no_lm"
         )
-    if not options["lm_weight"] >= 0:
-        refuse("lm_weight", "0 or more")
-    for argument in ("temperature", "lm_temperature"):
-        if not options[argument] > 0:
-            refuse(argument, "over 0")
-    if not options["scorer_beam_scale"] > 0:
-        refuse("scorer_beam_scale", "over 0")
-    if not 0 <= options["min_decode_ratio"] <= options["max_decode_ratio"]:
-        refuse("min_decode_ratio", "between 0 and max_decode_ratio")
-    if not options["max_decode_ratio"] > 0:
-        refuse("max_decode_ratio", "over 0")
+    raise ValueError(f"{run_folder}: holds no recogniser; it is a run of another task")
+
+
+def _check_units(run_folder, units, model, few_is_well=False):
+    """Refuse units that are not as many as the outputs; CTC's outputs past the last unit are never read."""
+    outputs = model.ctc_lin.w.out_features
+    if len(units) > outputs or (len(units) < outputs and not few_is_well):
+        raise ValueError(
+            f"{run_folder}: its units_file holds {len(units)} units, but its model was trained with "
+            f"output_neurons {outputs}: put the run's own save/units.model back"
+        )
+
+
+def _refuse(run_folder, script, given, instead):
+    names = [name for name, is_given in given.items() if is_given]
+    if names:
+        raise ValueError(
+            f"{run_folder}: is a run of {script}, for which there is no {', '.join(names)}: {instead}"
+        )
+
+
+def _ctc_decoder(run, units, decoding, beam_size):
+    decoding = decoding or run.get("test_decoding", "greedy")
+    options = {name: run[name] for name in BEAM_OPTIONS if name in run}
+    if beam_size is not None:
+        if decoding == "greedy":
+            raise ValueError("--beam_size needs --decoding beam: the best path has no beam")
+        options["beam_size"] = beam_size
+    return CTCDecoder(units, decoding, **options)
+
+
+def _s2s_decoder(run, run_folder, units, beam_size, lm, no_lm):
+    if lm is not None and no_lm:
+        raise ValueError("--lm and --no_lm contradict one another: give one of them")
+    options = {S2S_OPTIONS[name]: run[name] for name in S2S_OPTIONS if name in run}
+    if beam_size is not None:
+        options["beam_size"] = beam_size
+    if not no_lm:
+        options["lm"] = language_model_of_run(run, run_folder, units, lm)
+    return S2SDecoder(run["model"], units, **options)

@@ -15,6 +15,9 @@ from speechbrain.utils.fetching import fetch
 from inference.run import OPTIONS_FILE, load_run, read_options, read_tensors
 from inference.units import Units
 
+_SIZES = ("lm_d_model", "lm_nhead", "lm_num_layers", "lm_d_ffn")
+# Keys of a recogniser's YAML that language_model_of_run reads, those that there are.
+LM_OPTIONS = ("pretrained_lm_tokenizer_path", "no_lm", *_SIZES)
 WEIGHTS_FILE, TOKENIZER_FILE = "lm.ckpt", "tokenizer.ckpt"
 # the statistic by which train_LM.py compares its checkpoints
 _SELECTION_KEY = "loss"
@@ -73,10 +76,7 @@ def load_language_model(
         _check_tokenizer(source, own_units, units)
     if _is_run(source):
         lm = load_run(source, wanted=["units_file"], selection_key=_SELECTION_KEY)["model"]
-        vocab = getattr(lm, "vocab", None)
-        if vocab is None:
-            raise ValueError(f"{source}: is a run, but not of a language model; see train_LM.py")
-        _check_vocabulary(source, vocab, lm_vocab)
+        _check_vocabulary(source, lm.vocab, lm_vocab)
         return lm, own_units
     file = _find(WEIGHTS_FILE, source, save_folder)
     weights = read_tensors(file)
@@ -105,6 +105,46 @@ def load_language_model(
             f"{lm_d_ffn} describe ({reason})"
         ) from error
     return lm.eval().requires_grad_(False), own_units
+
+
+def language_model_of_run(run, run_folder, units, source=None):
+    """Load the language model that a recogniser was tested with, or another in its place.
+
+    Arguments
+    ---------
+    run : dict
+        From :func:`inference.run.load_run`: an S2S run's `model`, and those of :data:`LM_OPTIONS` that there are.
+    run_folder : str or Path
+        Where it is from.
+    units : inference.units.Units
+        The recogniser's.
+    source : str or Path, optional
+        Instead of the run's own.
+
+    Returns
+    -------
+    lm : torch.nn.Module or None
+        None, if there is none.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        See :func:`load_language_model`.
+    """
+    recorded = None if run.get("no_lm") else run.get("pretrained_lm_tokenizer_path")
+    if source is None and not recorded:
+        return None
+    sizes = {name: run[name] for name in _SIZES if name in run}
+    outputs = run["model"].seq_lin.w.out_features
+    try:
+        return load_language_model(source or recorded, units, lm_vocab=outputs, **sizes)[0]
+    except FileNotFoundError as error:
+        if source is not None:
+            raise
+        raise FileNotFoundError(
+            f"{run_folder}: the language model that it was tested with can not be loaded: give --lm FOLDER, or --no_lm "
+            f"to go without one ({error})"
+        ) from error
 
 
 def find_tokenizer(source, save_folder=None):

@@ -17,26 +17,23 @@ import soundfile
 import torch
 
 from inference.audio import AudioError, load_audio
-from inference.decoders import BEAM_OPTIONS, DECODINGS, S2S_OPTIONS, CTCDecoder, S2SDecoder
-from inference.language_model import load_language_model
+from inference.decoders import (
+    BEAM_OPTIONS,
+    DECODING_OPTIONS,
+    DECODINGS,
+    CTCDecoder,
+    S2SDecoder,
+    decoder_of_run,
+)
 from inference.run import choose_device, load_run
 from inference.units import Units
-from modules.ctc import CTCRecognizer
 from modules.lengths import relative_lengths
 from modules.s2s import S2SRecognizer
 
 # What checkpoints are compared by, in runs of train_CTC.py and of train_S2S.py.
 _SELECTION_KEYS = ("WER", "token_error")
-_LM_SIZES = ("lm_d_model", "lm_nhead", "lm_num_layers", "lm_d_ffn")
-_OPTIONAL = (
-    "test_decoding",
-    *BEAM_OPTIONS,
-    *S2S_OPTIONS,
-    "no_lm",
-    "pretrained_lm_tokenizer_path",
-    "output_neurons",
-    *_LM_SIZES,
-)
+__all__ = ["BEAM_OPTIONS", "Alignment", "CTCDecoder", "Recognizer", "Transcript", "find_audio"]
+
 BATCH_SECONDS = 60.0
 # Files are read so many batches ahead, to put those of like length together.
 BATCHES_AHEAD = 8
@@ -144,13 +141,11 @@ class Recognizer:
         no_lm=False,
         ctc_only=False,
     ):
-        if lm is not None and no_lm:
-            raise ValueError("--lm and --no_lm contradict one another: give one of them")
         self.device = choose_device(device)
         run = load_run(
             run_folder,
             wanted=["compute_features", "normalize", "sample_rate", "fidelity", "units_file"],
-            optional=_OPTIONAL,
+            optional=DECODING_OPTIONS,
             selection_key=_SELECTION_KEYS,
         )
         self.sample_rate, self.fidelity = run["sample_rate"], run["fidelity"]
@@ -158,33 +153,9 @@ class Recognizer:
         self.compute_features = run["compute_features"].to(self.device)
         self.normalize = run["normalize"].to(self.device)
         self.model = run["model"].to(self.device)
-        if isinstance(self.model, CTCRecognizer):
-            if lm is not None or no_lm or ctc_only:
-                raise ValueError(
-                    f"{run_folder}: is a run of train_CTC.py, which has no use for --lm, --no_lm and "
-                    "--ctc_only: those are for runs of train_S2S.py"
-                )
-            self._encode, self.decode = self._ctc_log_probs, self._ctc_decoder(
-                run, decoding, beam_size
-            )
-        elif isinstance(self.model, S2SRecognizer):
-            if decoding is not None:
-                raise ValueError(
-                    f"{run_folder}: is a run of train_S2S.py, which has no use for --decoding: give "
-                    "--beam_size (1 takes the best token at each step), or --ctc_only for CTC's best path"
-                )
-            if ctc_only:
-                if beam_size is not None or lm is not None or no_lm:
-                    raise ValueError(
-                        "--ctc_only takes the best path without a search: leave out --beam_size, --lm "
-                        "and --no_lm"
-                    )
-                self._encode, self.decode = self._ctc_log_probs, CTCDecoder(self.units)
-            else:
-                self._encode = self.model.encode
-                self.decode = self._s2s_decoder(run, run_folder, beam_size, lm, no_lm)
-        else:
-            raise ValueError(f"{run_folder}: its model is no recogniser; it is a run of another task")
+        self.decode = decoder_of_run(
+            run, run_folder, self.units, decoding, beam_size, lm, no_lm, ctc_only
+        )
 
     def transcribe(self, paths, batch_seconds=BATCH_SECONDS):
         """Recognise files, in batches of like length; in the files' order, as they become ready.
@@ -212,14 +183,16 @@ class Recognizer:
             raise ValueError(f"batch_seconds must be more than 0; got {batch_seconds}")
         for window in self._windows(paths, batch_seconds):
             waveforms = {index: one for index, (_, one) in enumerate(window) if _is_audio(one)}
-            texts = {}
+            found = dict(enumerate(one for _, one in window))
             for batch in self._batches(waveforms, batch_seconds):
-                texts |= zip(batch, self._recognise([waveforms[i] for i in batch]), strict=True)
-            for index, (path, one) in enumerate(window):
-                if index in texts:
-                    yield Transcript(path, texts[index], len(one) / self.sample_rate)
+                found |= self._recognise_each(batch, waveforms)
+            for (path, one), result in zip(window, found.values(), strict=True):
+                if isinstance(result, str):
+                    yield Transcript(path, result, len(one) / self.sample_rate)
+                elif isinstance(result, AudioError):
+                    yield Transcript(path, None, 0.0, str(result))
                 else:
-                    yield Transcript(path, None, 0.0, str(one))
+                    yield Transcript(path, None, 0.0, f"{path}: {result}")
 
     @torch.inference_mode()
     def align(self, path):
@@ -239,15 +212,17 @@ class Recognizer:
             If the file is no usable audio.
         """
         waveform = load_audio(path, self.sample_rate)
-        log_probs, frames, features = self._forward([waveform])
+        inputs, features = self._inputs([waveform])
+        log_probs, frames = self._ctc_log_probs(*inputs)
         best = log_probs[0, : frames[0], : len(self.units)].argmax(-1).tolist()
         seconds = len(waveform) / self.sample_rate
         frame_seconds = self.compute_features.hop / self.sample_rate
         step = frame_seconds * math.prod(self.model.CNN.strides)
+        silent = (self.units.blank, *self.units.control)
         labels, units, indices, start = self.units.labels(), [], [], 0
         for index, run in groupby(best):
             end = start + sum(1 for _ in run)
-            if index != self.units.blank:
+            if index not in silent:
                 # frame t stands for the time around t * step
                 span = (max(0.0, (start - 0.5) * step), min(seconds, (end - 0.5) * step))
                 units.append((labels[index], *span))
@@ -285,20 +260,41 @@ class Recognizer:
             batch.append(key)
         return [*batches, batch] if batch else batches
 
+    def _recognise_each(self, keys, waveforms):
+        """Texts by key; of one that the model's positional table is too short for, the error."""
+        try:
+            texts = self._recognise([waveforms[key] for key in keys])
+            return dict(zip(keys, texts, strict=True))
+        except ValueError as error:
+            if len(keys) == 1:
+                return {keys[0]: error}
+        results = [self._recognise_each([key], waveforms) for key in keys]
+        return {key: result for one in results for key, result in one.items()}
+
     @torch.inference_mode()
     def _recognise(self, waveforms):
-        log_probs, frames, _ = self._forward(waveforms)
+        inputs, _ = self._inputs(waveforms)
+        if isinstance(self.decode, S2SDecoder):
+            return self.decode(*self.model.encode(*inputs))
+        log_probs, frames = self._ctc_log_probs(*inputs)
         return self.decode(log_probs.cpu(), frames.cpu())
 
-    def _forward(self, waveforms):
-        """Log-probabilities (batch, time, units), their counts, and features (batch, frames, mels)."""
+    def _inputs(self, waveforms):
+        """What the model takes: normalised features, their counts, relative lengths; and plain features."""
         samples = torch.tensor([len(waveform) for waveform in waveforms])
         wavs = torch.nn.utils.rnn.pad_sequence(waveforms, batch_first=True).to(self.device)
         wav_lens = (samples / wavs.shape[1]).to(self.device)
         features, frames = self.compute_features(wavs, samples=samples)
         normalised = self.normalize(features, relative_lengths(frames, features.shape[1]))
-        log_probs, out_frames, _ = self.model(normalised, frames, wav_lens)
-        return log_probs, out_frames, features
+        return (normalised, frames, wav_lens), features
+
+    def _ctc_log_probs(self, *inputs):
+        """Log-probabilities (batch, time, units) of the CTC output, and counts of frames."""
+        if isinstance(self.model, S2SRecognizer):
+            encoded, frames = self.model.encode(*inputs)
+            return self.model.ctc_log_probs(encoded), frames
+        log_probs, frames, _ = self.model(*inputs)
+        return log_probs, frames
 
 
 def _is_audio(value):
@@ -312,7 +308,25 @@ def add_arguments(parser):
         "files", metavar="FILE", nargs="+", help="audio file, or folder to search for audio"
     )
     parser.add_argument("--device", help="cpu, cuda, cuda:1, mps; default: cuda, else cpu")
-    parser.add_argument("--decoding", choices=DECODINGS, help="default: the run's test_decoding")
+    parser.add_argument(
+        "--decoding", choices=DECODINGS, help="of a CTC run; default: the run's test_decoding"
+    )
+    parser.add_argument(
+        "--beam_size", type=int, metavar="N", help="of the beam search; default: the run's"
+    )
+    parser.add_argument(
+        "--lm",
+        metavar="FOLDER",
+        help="of an S2S run: the language model to search with; default: the run's, if it has one",
+    )
+    parser.add_argument(
+        "--no_lm", action="store_true", help="of an S2S run: search without a language model"
+    )
+    parser.add_argument(
+        "--ctc_only",
+        action="store_true",
+        help="of an S2S run: the best path of its CTC output, which is fast and less accurate",
+    )
     parser.add_argument("--json", action="store_true", help="print a JSON object a line")
     parser.add_argument(
         "--batch_seconds",
@@ -328,7 +342,15 @@ def add_arguments(parser):
 
 def run_command(arguments):
     """Run `mamba-speech transcribe`; returns the exit status, 0 if every file was good."""
-    recognizer = Recognizer(arguments.run_folder, arguments.device, arguments.decoding)
+    recognizer = Recognizer(
+        arguments.run_folder,
+        arguments.device,
+        arguments.decoding,
+        beam_size=arguments.beam_size,
+        lm=arguments.lm,
+        no_lm=arguments.no_lm,
+        ctc_only=arguments.ctc_only,
+    )
     bad = []
     files = find_audio(arguments.files)
     for result in recognizer.transcribe(files, arguments.batch_seconds):

@@ -138,7 +138,8 @@ def load_run(folder, wanted, optional=(), selection_key="WER"):
         If the folder is no run, or has no checkpoint of a whole epoch yet.
     ValueError
         If the YAML can not be read, lacks a key, or names anything but networks of this project,
-        SpeechBrain or torch; if a checkpoint is damaged, or of another model than the YAML's.
+        SpeechBrain or torch; if a checkpoint is damaged, of another model than the YAML's, or was
+        not compared by the selection key.
     """
     folder = Path(folder)
     options = read_options(folder, [*_ALWAYS, *wanted], optional)
@@ -240,6 +241,10 @@ def _find_checkpoints(folder, options, selection_key):
             )
             if checkpoints:
                 return checkpoints
+        if any("epoch" in checkpoint.meta for checkpoint in checkpointer.list_checkpoints()):
+            raise ValueError(
+                f"{folder}: its checkpoints have no {' or '.join(keys)}; it is a run of another task"
+            )
     raise FileNotFoundError(
         f"{folder}: holds no checkpoint of a whole epoch yet (looked in {save_folder}); let the "
         "training finish an epoch first"

@@ -96,14 +96,16 @@ class MambaLM(nn.Module):
         Arguments
         ---------
         tokens : torch.Tensor
-            (batch, tokens), integers; each sentence begins with its start token.
+            (batch, tokens); each sentence begins with its start token.
 
         Returns
         -------
         torch.Tensor
             (batch, tokens, vocab).
         """
-        return self.output_proj(self.dropout(self.stack(self.dropout(self.embedding(tokens)))))
+        # SpeechBrain's TransformerLMScorer hands over whole numbers as floats
+        x = self.dropout(self.embedding(tokens.long()))
+        return self.output_proj(self.dropout(self.stack(x)))
 
     def initial_state(self, batch):
         """The state before the first token of ``batch`` sentences: one :class:`MambaState` a block."""

@@ -116,10 +116,12 @@ class UtteranceBeamSearcher(S2SBeamSearcher):
         return torch.log_softmax(logits / self.temperature, dim=-1)
 
     def _attn_weight_step(self, inp_tokens, memory, enc_states, enc_lens, attn, log_probs):
-        # Where the decoder has no weight a step begins from 0; SpeechBrain passes the last step's scores on.
-        return super()._attn_weight_step(
-            inp_tokens, memory, enc_states, enc_lens, attn, torch.zeros_like(log_probs)
-        )
+        if self.attn_weight > 0:
+            return super()._attn_weight_step(
+                inp_tokens, memory, enc_states, enc_lens, attn, log_probs
+            )
+        # a step begins from 0: SpeechBrain would begin from the scores of the last one
+        return torch.zeros_like(log_probs), memory, attn
 
     def _set_eos_minus_inf_step(self, log_probs, step, min_decode_steps):
         log_probs[min_decode_steps > step, self.eos_index] = self.minus_inf

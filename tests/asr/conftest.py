@@ -1,13 +1,16 @@
 """A spoken corpus of a minute, and the recipes' scripts run as a user runs them."""
 
 import importlib
+import json
 import os
 import subprocess
 import sys
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 import torch
 
 from data_prep.spoken import generate_librispeech
@@ -33,6 +36,28 @@ def spoken(tmp_path_factory):
         folder / "corpus", hours=40 / 3600, dev_minutes=1 / 6, test_minutes=1 / 6, workers=2
     )
     return folder / "corpus"
+
+
+@pytest.fixture(scope="session")
+def own_speech(tmp_path_factory):
+    """Twelve recordings in a script of its own, at several rates, formats and numbers of channels."""
+    folder = tmp_path_factory.mktemp("own_speech")
+    rng = np.random.default_rng(0)
+    kinds = [("wav", 8000, 1), ("flac", 44100, 2), ("ogg", 16000, 1)]
+    for index in range(12):
+        suffix, rate, channels = kinds[index % 3]
+        sound = 0.1 * rng.standard_normal((int(1.5 * rate), channels))
+        soundfile.write(folder / f"{index}.{suffix}", sound, rate)
+    paths = sorted(path.name for path in folder.iterdir())
+    texts = ["доброе утро", "добрый вечер", "γειά σου", "早上 好"]
+    rows = [(name, texts[i % 4]) for i, name in enumerate(paths)]
+    (folder / "train.csv").write_text(
+        "path,text\n" + "".join(f"{p},{t}\n" for p, t in rows), encoding="utf-8"
+    )
+    with open(folder / "valid.jsonl", "w", encoding="utf-8") as file:
+        for path, text in rows[:4]:
+            print(json.dumps({"audio_filepath": path, "text": text, "speaker": "a"}), file=file)
+    return folder
 
 
 def run_script(kind, yaml, *flags, launcher=(sys.executable,), check=True, wait=True, **options):

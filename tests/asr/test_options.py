@@ -109,7 +109,6 @@ def test_a_wrong_option_gets_one_sentence(options, message, call_main, spoken, t
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"data_folder": "null"}, "give --data_folder"),
         ({"encoder_module": "lstm"}, "encoder_module must be one of conmamba, conformer"),
         ({"decoder_module": "lstm"}, "decoder_module must be one of transformer, mamba"),
         ({"attention_type": "none"}, "attention_type must be one of"),
@@ -127,7 +126,6 @@ def test_a_wrong_option_gets_one_sentence(options, message, call_main, spoken, t
         ({"output_neurons": 4000}, "set another --output_neurons"),
         ({"pretrained_lm_tokenizer_path": "{tmp}/none"}, "no such folder"),
         ({"pretrained_lm_tokenizer_path": "{tmp}"}, "is not the folder of a language model"),
-        ({"skip_train": True}, "units.model: no such file"),
     ],
     ids=str,
 )

@@ -5,9 +5,7 @@ import signal
 import sys
 import time
 
-import numpy as np
 import pytest
-import soundfile
 import torch
 
 from tests.asr.conftest import RECIPE, SPLITS, checkpoints, run_script, weights
@@ -105,37 +103,16 @@ def test_torchrun_trains_on_two_processes(train_ctc, spoken, tmp_path):
     assert (checkpoints(tmp_path / "run")[-1] / "random_state.rank1.ckpt").exists()
 
 
-def make_own_speech(folder):
-    """Twelve recordings in a script of its own, at several rates, formats and numbers of channels."""
-    rng = np.random.default_rng(0)
-    kinds = [("wav", 8000, 1), ("flac", 44100, 2), ("ogg", 16000, 1)]
-    for index in range(12):
-        suffix, rate, channels = kinds[index % 3]
-        sound = 0.1 * rng.standard_normal((int(1.5 * rate), channels))
-        soundfile.write(folder / f"{index}.{suffix}", sound, rate)
-    paths = sorted(path.name for path in folder.iterdir())
-    texts = ["доброе утро", "добрый вечер", "γειά σου", "早上 好"]
-    rows = [(name, texts[i % 4]) for i, name in enumerate(paths)]
-    (folder / "train.csv").write_text(
-        "path,text\n" + "".join(f"{p},{t}\n" for p, t in rows), encoding="utf-8"
-    )
-    with open(folder / "valid.jsonl", "w", encoding="utf-8") as file:
-        for path, text in rows[:4]:
-            print(json.dumps({"audio_filepath": path, "text": text, "speaker": "a"}), file=file)
-    return folder
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("token_type, size", [("char", 40), ("unigram", 28)])
-def test_own_speech_in_any_language_format_and_rate(token_type, size, train_ctc, tmp_path):
-    folder = tmp_path / "speech"
-    folder.mkdir()
-    make_own_speech(folder)
+def test_own_speech_in_any_language_format_and_rate(
+    token_type, size, train_ctc, own_speech, tmp_path
+):
     done = train_ctc(
         "conmamba_debug",
-        train_manifest=folder / "train.csv",
-        valid_manifest=folder / "valid.jsonl",
-        test_manifests=f"[{folder / 'valid.jsonl'}]",
+        train_manifest=own_speech / "train.csv",
+        valid_manifest=own_speech / "valid.jsonl",
+        test_manifests=f"[{own_speech / 'valid.jsonl'}]",
         output_folder=tmp_path / "run",
         token_type=token_type,
         output_neurons=size,

@@ -1,4 +1,8 @@
-"""A recogniser of a few thousand parameters, trained for two epochs on noise, as a user trains it."""
+"""Recognisers and language models of a few thousand parameters.
+
+The CTC recogniser was trained for two epochs on noise, as a user trains it. The others have the files of a run, and
+weights that were never trained.
+"""
 
 import csv
 import os
@@ -11,6 +15,10 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from hyperpyyaml import load_hyperpyyaml, resolve_references
+from speechbrain.lobes.models.transformer.TransformerLM import TransformerLM
+
+from inference.units import Units
 
 ROOT = Path(__file__).parents[2]
 RATE = 16000
@@ -79,3 +87,69 @@ def trained(audio, tmp_path_factory):
 def run(trained, tmp_path):
     """A copy of the run in another folder."""
     return shutil.copytree(trained, tmp_path / "moved run")
+
+
+@pytest.fixture(scope="session")
+def letters(tmp_path_factory):
+    """The SentencePiece model of the letters that the texts are made of, and its number of units."""
+    file = tmp_path_factory.mktemp("letters") / "units.model"
+    return file, len(Units.train(["one two three four"], file, "char", size=TEXT_UNITS))
+
+
+def write_run(folder, yaml, letters, meta, **options):
+    """Write what a run of `yaml` leaves behind: options, units, and a checkpoint of random weights."""
+    units_file, count = letters
+    options = {"output_folder": str(folder), "output_neurons": count, **options}
+    with open(ROOT / "hparams" / "LibriSpeech" / "ASR" / yaml, encoding="utf-8") as file:
+        text = resolve_references(file, options).getvalue()
+    with torch.random.fork_rng():
+        run = load_hyperpyyaml(text)
+        if "normalize" in run:
+            run["normalize"](2 * torch.randn(2, 50, run["n_mels"]) - 30, torch.ones(2), epoch=1)
+        for name, parameter in run["model"].named_parameters():
+            if name.split(".")[0] in ("ctc_lin", "seq_lin", "output_proj"):
+                # sharp distributions, so that two hypotheses are never alike
+                torch.nn.init.normal_(parameter)
+    run["checkpointer"].save_checkpoint(meta={"epoch": 1, **meta})
+    shutil.copy(units_file, folder / "save" / "units.model")
+    (folder / "hyperparams.yaml").write_text(text, encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="session", params=["transformer", "mamba"])
+def s2s(request, letters, tmp_path_factory):
+    """The folder of an S2S run, with either decoder; tests that change it take `s2s_run`."""
+    yaml = {"transformer": "conmamba_debug", "mamba": "conmambamamba_debug"}[request.param]
+    folder = tmp_path_factory.mktemp(request.param) / "run"
+    # random weights seldom end a hypothesis
+    options = {"max_decode_ratio": 0.5}
+    return write_run(folder, f"S2S/{yaml}.yaml", letters, {"token_error": 50.0}, **options)
+
+
+@pytest.fixture
+def s2s_run(s2s, tmp_path):
+    """A copy of the run in another folder."""
+    return shutil.copytree(s2s, tmp_path / "moved run")
+
+
+@pytest.fixture(scope="session")
+def lm_run(letters, tmp_path_factory):
+    """The folder of a run of train_LM.py."""
+    folder = tmp_path_factory.mktemp("lm") / "run"
+    return write_run(folder, "LM/mamba_debug.yaml", letters, {"loss": 2.0})
+
+
+LM_SIZES = {"lm_d_model": 16, "lm_nhead": 2, "lm_num_layers": 1, "lm_d_ffn": 32}
+
+
+@pytest.fixture(scope="session")
+def pretrained_lm(letters, tmp_path_factory):
+    """A folder with a TransformerLM, in the layout of those that SpeechBrain publishes."""
+    folder = tmp_path_factory.mktemp("pretrained")
+    units_file, count = letters
+    with torch.random.fork_rng():
+        lm = TransformerLM(count, 16, 2, 1, 0, 32, activation=torch.nn.GELU)
+    torch.save(lm.state_dict(), folder / "lm.ckpt")
+    shutil.copy(units_file, folder / "tokenizer.ckpt")
+    (folder / "hyperparams.yaml").write_text("sample_rate: 16000\n")
+    return folder

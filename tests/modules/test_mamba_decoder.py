@@ -1,4 +1,4 @@
-"""The Mamba decoder: the published one to the last digit, padded memory left out, and a state that replaces the past."""
+"""The Mamba decoder: the published one to the last digit, padded memory left out, a state in place of the past."""
 
 import pytest
 import torch

@@ -105,7 +105,9 @@ def test_the_final_state_alone_is_that_of_the_whole_forward(name, backend):
         for options in ({}, {"lengths": lengths}, {"lengths": lengths, "state": before}):
             _, expected = module(x, return_state=True, **options)
             found = module.final_state(x, **options)
-            assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(found, expected, strict=True))
+            assert all(
+                torch.allclose(a, b, atol=1e-6) for a, b in zip(found, expected, strict=True)
+            )
 
 
 def test_bimamba_carries_the_forward_branch_state():

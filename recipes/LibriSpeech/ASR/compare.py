@@ -116,7 +116,11 @@ def read_arguments(arguments):
         epilog="Other options are those of the training script: --data_folder, --number_of_epochs, ...",
     )
     parser.add_argument(
-        "systems", metavar="NAME=YAML[,option=value...]", nargs="+", type=System.parse
+        "systems",
+        metavar="SYSTEM",
+        nargs="+",
+        type=System.parse,
+        help="name=file.yaml, or name=file.yaml,option=value,...",
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--out", type=Path, default=Path("results/compare"), help="output folder")

@@ -122,17 +122,16 @@ def find_texts(hparams, training=True):
     SystemExit
         With one message, if no text is named, or one is missing.
     """
-    paths = {key: _as_list(hparams[key]) for key in ("text_files", "valid_text", "test_texts")}
-    for option, path in ((option, path) for option, found in paths.items() for path in found):
-        if not Path(path).is_file():
-            raise SystemExit(f"--{option}: {path}: no such file")
-    train, valid = ([Text(path) for path in paths[key]] for key in ("text_files", "valid_text"))
+    by_option = {
+        key: _given_texts(hparams, key) for key in ("text_files", "valid_text", "test_texts")
+    }
+    train, valid = by_option["text_files"], by_option["valid_text"]
     tests = {}
-    for path in paths["test_texts"]:
-        name = Path(path).name.split(".")[0]
+    for text in by_option["test_texts"]:
+        name = Path(text.path).name.split(".")[0]
         while name in {"valid", *tests}:
             name = f"test-{name}"
-        tests[name] = [Text(path)]
+        tests[name] = [text]
     by_manifests = hparams["train_manifest"] or hparams["test_manifests"]
     if hparams["data_folder"] or by_manifests:
         spoken = training and hparams["train_manifest" if by_manifests else "train_splits"]
@@ -151,19 +150,31 @@ def find_texts(hparams, training=True):
             "--train_manifest for the transcripts of speech"
         )
     elif not valid:
-        fraction = hparams["valid_fraction"]
-        if not 0 < fraction < 1:
-            raise SystemExit(
-                f"--valid_fraction must lie between 0 and 1, or give --valid_text; got {fraction}"
-            )
-        valid = [text._replace(part="held_out", held_out=fraction) for text in train]
-        train = [text._replace(part="rest", held_out=fraction) for text in train]
+        train, valid = _hold_out(train, hparams["valid_fraction"])
     return train, valid, tests or {"valid": valid}
 
 
-def _as_list(value):
-    """A YAML option that may be a name, a list of names or nothing."""
-    return [value] if isinstance(value, str) else list(value or [])
+def _given_texts(hparams, option):
+    """The files that an option names, each with a sentence at least."""
+    paths = hparams[option] or []
+    texts = [Text(path) for path in ([paths] if isinstance(paths, str) else paths)]
+    for text in texts:
+        try:
+            if next(text.sentences(), None) is None:
+                raise ValueError(f"{text.path}: has no sentence")
+        except (OSError, ValueError) as error:
+            raise SystemExit(f"--{option}: {error}") from error
+    return texts
+
+
+def _hold_out(train, fraction):
+    """Training texts without a part of their sentences, and that part."""
+    if not 0 < fraction < 1:
+        raise SystemExit(
+            f"--valid_fraction must lie between 0 and 1, or give --valid_text; got {fraction}"
+        )
+    parts = ("rest", "held_out")
+    return ([text._replace(part=part, held_out=fraction) for text in train] for part in parts)
 
 
 def prepare_tokenizer(hparams, train):
@@ -284,7 +295,7 @@ class TokenisedText(torch.utils.data.Dataset):
         record = json.loads(Path(f"{stem}.json").read_text(encoding="utf-8"))
         self.words, self.left_out = record["words"], record["left_out"]
         self._tokens = np.memmap(f"{stem}.tokens", dtype=record["dtype"], mode="r")
-        self._ends = np.memmap(f"{stem}.ends", dtype="int64", mode="r")
+        self._ends = np.memmap(f"{stem}.ends", dtype="<i8", mode="r")
         self.lengths = np.diff(self._ends, prepend=0).astype("int32") + 1
 
     def __len__(self):
@@ -335,7 +346,7 @@ def _write_tokens(units, stem, texts, longest):
         record_file.unlink()
     stem.parent.mkdir(parents=True, exist_ok=True)
     counts = {"words": 0, "left_out": 0}
-    dtype = "uint16" if len(units) <= 2**16 else "int32"
+    dtype = "<u2" if len(units) <= 2**16 else "<i4"
     end = 0
     with open(f"{stem}.tokens", "wb") as tokens_file, open(f"{stem}.ends", "wb") as ends_file:
         for sentence, tokens in _encoded(units, texts):
@@ -351,9 +362,9 @@ def _write_tokens(units, stem, texts, longest):
             f"{_names(texts)}: there is no sentence in it"
             + (f" of at most {longest} units (longest_sentence)" if counts["left_out"] else "")
             + (
-                ": give --valid_text, or a larger --valid_fraction"
-                if texts[0].part != "all"
-                else ""
+                ""
+                if texts[0].part == "all"
+                else ": set another --valid_fraction, or give --valid_text"
             )
         )
     # without its record the rest does not count, so that a killed run leaves nothing half done
@@ -374,65 +385,3 @@ def _encoded(units, texts):
                     )
                 known.add(character)
             yield sentence, units.encode(sentence)
-
-
-class TokenBatchSampler(torch.utils.data.Sampler):
-    """Batches of sentences of like length, with at most so many tokens, padding included.
-
-    Nothing but arrays is held of the whole text. Each epoch has the same number of batches; which sentences of a
-    length meet, and the order of the batches, change with it.
-
-    Arguments
-    ---------
-    lengths : numpy.ndarray
-        (sentences,) tokens of each; one of more than ``max_tokens`` makes a batch of its own.
-    max_tokens : int
-        In a batch.
-    max_sentences : int
-        In a batch.
-    shuffle : bool
-    seed : int
-
-    Example
-    -------
-    >>> import numpy as np
-    >>> sampler = TokenBatchSampler(np.array([3, 9, 3, 4]), max_tokens=8, max_sentences=8, shuffle=False)
-    >>> list(sampler)
-    [[0, 2], [3], [1]]
-    """
-
-    def __init__(self, lengths, max_tokens, max_sentences, shuffle=True, seed=0):
-        if min(max_tokens, max_sentences) < 1:
-            raise SystemExit(
-                "--max_batch_tokens and --max_batch_ex must be 1 or more; got "
-                f"{max_tokens} and {max_sentences}"
-            )
-        self.lengths, self.shuffle, self.seed, self.epoch = lengths, shuffle, seed, 0
-        ordered = np.sort(lengths)
-        starts, start = [], 0
-        while start < len(ordered):
-            starts.append(start)
-            count = min(max_sentences, len(ordered) - start)
-            # the last is the longest: fewer sentences may fit, which makes the last one shorter
-            while count > 1 and count * ordered[start + count - 1] > max_tokens:
-                count = max(1, min(count - 1, int(max_tokens // ordered[start + count - 1])))
-            start += count
-        self.bounds = np.array([*starts, len(ordered)])
-
-    def set_epoch(self, epoch):
-        """The order depends on the epoch's number alone, so that a resumed epoch is the same."""
-        self.epoch = epoch
-
-    def __len__(self):
-        return len(self.bounds) - 1
-
-    def __iter__(self):
-        if not self.shuffle:
-            order, batches = np.argsort(self.lengths, kind="stable"), np.arange(len(self))
-        else:
-            chance = np.random.default_rng([self.seed, self.epoch])
-            order = chance.permutation(len(self.lengths))
-            order = order[np.argsort(self.lengths[order], kind="stable")]
-            batches = chance.permutation(len(self))
-        for batch in batches:
-            yield order[self.bounds[batch] : self.bounds[batch + 1]].tolist()

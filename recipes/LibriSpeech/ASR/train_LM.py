@@ -14,10 +14,11 @@ import math
 import time
 from typing import NamedTuple
 
+import numpy as np
 import speechbrain as sb
 import torch
 from speechbrain.utils.distributed import if_main_process
-from text_data import TokenBatchSampler, find_texts, prepare_tokenizer, tokenise
+from text_data import find_texts, prepare_tokenizer, tokenise
 
 from inference.units import Units
 from training.brain import RecipeBrain
@@ -29,6 +30,68 @@ logger = logging.getLogger(__name__)
 
 # of targets past a sentence's end: torch's cross entropy leaves these out
 PADDING = -100
+
+
+class TokenBatchSampler(torch.utils.data.Sampler):
+    """Batches of sentences of like length, with at most so many tokens, padding included.
+
+    Nothing but arrays is held of the whole text. Each epoch has the same number of batches; which sentences of a
+    length meet, and the order of the batches, change with it.
+
+    Arguments
+    ---------
+    lengths : numpy.ndarray
+        (sentences,) tokens of each; one of more than ``max_tokens`` makes a batch of its own.
+    max_tokens : int
+        In a batch.
+    max_sentences : int
+        In a batch.
+    shuffle : bool
+    seed : int
+
+    Example
+    -------
+    >>> import numpy as np
+    >>> sampler = TokenBatchSampler(np.array([3, 9, 3, 4]), max_tokens=8, max_sentences=8, shuffle=False)
+    >>> list(sampler)
+    [[0, 2], [3], [1]]
+    """
+
+    def __init__(self, lengths, max_tokens, max_sentences, shuffle=True, seed=0):
+        if min(max_tokens, max_sentences) < 1:
+            raise SystemExit(
+                "--max_batch_tokens and --max_batch_ex must be 1 or more; got "
+                f"{max_tokens} and {max_sentences}"
+            )
+        self.lengths, self.shuffle, self.seed, self.epoch = lengths, shuffle, seed, 0
+        ordered = np.sort(lengths)
+        starts, start = [], 0
+        while start < len(ordered):
+            starts.append(start)
+            count = min(max_sentences, len(ordered) - start)
+            # the last is the longest: fewer sentences may fit, which makes the last one shorter
+            while count > 1 and count * ordered[start + count - 1] > max_tokens:
+                count = max(1, min(count - 1, int(max_tokens // ordered[start + count - 1])))
+            start += count
+        self.bounds = np.array([*starts, len(ordered)])
+
+    def set_epoch(self, epoch):
+        """The order depends on the epoch's number alone, so that a resumed epoch is the same."""
+        self.epoch = epoch
+
+    def __len__(self):
+        return len(self.bounds) - 1
+
+    def __iter__(self):
+        if not self.shuffle:
+            order, batches = np.argsort(self.lengths, kind="stable"), np.arange(len(self))
+        else:
+            chance = np.random.default_rng([self.seed, self.epoch])
+            order = chance.permutation(len(self.lengths))
+            order = order[np.argsort(self.lengths[order], kind="stable")]
+            batches = chance.permutation(len(self))
+        for batch in batches:
+            yield order[self.bounds[batch] : self.bounds[batch + 1]].tolist()
 
 
 class TextBatch(NamedTuple):

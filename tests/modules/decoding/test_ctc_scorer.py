@@ -47,14 +47,14 @@ def beam_start(batch, beam, device="cpu"):
 @pytest.mark.parametrize("sharpness", [0.5, 4.0, 30.0])
 @pytest.mark.parametrize("n_candidates", [None, 3])
 def test_scores_are_those_of_speechbrain(n_candidates, sharpness, vocab, device, double_precision):
-    beam, frames = 5, torch.tensor([24, 17, 9, 1], device=device)
-    log_probs = random_log_probs(len(frames), 24, vocab, sharpness).to(device)
+    beam, frames = 5, torch.tensor([16, 11, 1], device=device)
+    log_probs = random_log_probs(len(frames), 16, vocab, sharpness).to(device)
     reference = SpeechBrainPrefixScore(log_probs.clone(), frames, BLANK, END)
     prefixes = CTCPrefixScore(log_probs, frames, BLANK, END)
     totals, tokens = beam_start(len(frames), beam, device)
     wanted_state = state = None
     compared = 0
-    for _ in range(20):
+    for _ in range(14):
         candidates = None
         if n_candidates:
             candidates = torch.randn(len(tokens), vocab).to(device).topk(n_candidates).indices
@@ -69,7 +69,7 @@ def test_scores_are_those_of_speechbrain(n_candidates, sharpness, vocab, device,
         totals, index, tokens = keep(wanted, totals, beam)
         wanted_state = reference.permute_mem(wanted_memory, index)
         state = prefixes.permute_mem(memory, index)
-    assert compared > 500
+    assert compared > 100
 
 
 @pytest.mark.parametrize("time", [1, 2, 5])
