@@ -2,6 +2,7 @@
 
 import gzip
 import importlib
+import itertools
 import json
 import math
 import os
@@ -318,6 +319,10 @@ def test_every_epoch_holds_every_sentence_once_within_the_limits(max_tokens, max
         for batch in epochs[-1]:
             assert len(batch) <= max_sentences
             assert len(batch) == 1 or len(batch) * lengths[batch].max() <= max_tokens
+    # no batch could have taken the next longer sentence too
+    ordered, bounds = np.sort(lengths), sampler.bounds
+    for start, end in itertools.pairwise(bounds[:-1]):
+        assert end - start == max_sentences or (end - start + 1) * ordered[end] > max_tokens
     assert epochs[0] == epochs[2] and (len(sampler) == 1 or epochs[0] != epochs[1])
 
 

@@ -24,7 +24,7 @@ def run(script, *arguments):
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, str(FOLDER / script), "--threads", "1", *map(str, arguments)]
     return subprocess.run(
-        command, check=False, capture_output=True, text=True, env=environment, timeout=300
+        command, check=False, capture_output=True, text=True, env=environment, timeout=600
     )
 
 

@@ -9,6 +9,7 @@ The same command again resumes. Any top-level key of the YAML is an option. Sour
 Sequence Modeling with Selective State Spaces" (arXiv 2312.00752), section 4.2.
 """
 
+import bisect
 import logging
 import math
 import time
@@ -68,11 +69,12 @@ class TokenBatchSampler(torch.utils.data.Sampler):
         starts, start = [], 0
         while start < len(ordered):
             starts.append(start)
-            count = min(max_sentences, len(ordered) - start)
-            # the last is the longest: fewer sentences may fit, which makes the last one shorter
-            while count > 1 and count * ordered[start + count - 1] > max_tokens:
-                count = max(1, min(count - 1, int(max_tokens // ordered[start + count - 1])))
-            start += count
+            counts = range(1, min(max_sentences, len(ordered) - start) + 1)
+            # tokens with padding, which grow with the count: the last sentence is the longest
+            fitting = bisect.bisect_right(
+                counts, max_tokens, key=lambda n, start=start: n * int(ordered[start + n - 1])
+            )
+            start += max(1, fitting)
         self.bounds = np.array([*starts, len(ordered)])
 
     def set_epoch(self, epoch):
