@@ -164,7 +164,7 @@ def test_a_language_model_of_the_runs_own_units_fits_and_one_of_others_is_refuse
 ):
     run = tmp_path / "run"
     options = SPLITS | LM | {"data_folder": spoken, "output_folder": run}
-    call_main("S2S", "conmamba_debug", **options, optimizer_step_limit=1, test_splits="null")
+    call_main("S2S", "conmamba_debug", **options | {"test_splits": "null"}, optimizer_step_limit=1)
     own = write_lm(tmp_path / "own", run / "save" / "units.model")
     # whether training is asked for or not
     for more in ({"optimizer_step_limit": 1}, {"skip_train": True}):

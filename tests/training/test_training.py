@@ -14,6 +14,7 @@ from training.brain import RecipeBrain
 from training.checkpoints import AtomicCheckpointer, RandomState
 from training.experiment import load_experiment
 from training.loggers import TrainLoggers
+from training.results import TrainingCost, peak_memory_mb
 from training.schedules import WarmupCosine
 
 
@@ -144,6 +145,27 @@ def test_testing_without_a_checkpoint_and_resuming_another_model_say_what_to_do(
     other.checkpointer.recoverables["model"] = Mamba(12)
     with pytest.raises(SystemExit, match="of another model or optimiser"):
         other.on_fit_start()
+
+
+def test_the_cost_of_training_adds_up_over_resumes_and_counts_no_validation(tmp_path):
+    first = train(make_brain(tmp_path, epochs=1)).cost
+    spent = first.seconds
+    assert 0 < spent == first.seconds  # it stands still when no epoch runs
+    resumed = train(make_brain(tmp_path, epochs=2))
+    assert resumed.cost.seconds > spent
+    fresh = make_brain(tmp_path, epochs=2, choice="best")
+    fresh.on_evaluate_start()
+    # whichever checkpoint is evaluated, all the training has been paid for
+    assert spent < fresh.cost.seconds <= resumed.cost.seconds
+
+
+def test_peak_memory_is_the_highest_of_all_processes(tmp_path):
+    now = peak_memory_mb(torch.device("cpu"))
+    torch.save({"seconds": 3.0, "peak_memory_mb": now + 500}, tmp_path / "cost.ckpt")
+    cost = TrainingCost("cpu")
+    assert now <= cost.peak_memory_mb < now + 400
+    cost.load(tmp_path / "cost.ckpt")
+    assert cost.peak_memory_mb == now + 500 and cost.seconds == 3.0
 
 
 def test_a_step_with_gradients_that_are_not_finite_is_dropped_and_counted(tmp_path):

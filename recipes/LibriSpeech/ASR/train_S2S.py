@@ -88,14 +88,14 @@ def make_decodings(hparams, units, device):
     narrow = options | {"beam_size": hparams["valid_beam_size"], "temperature": 1.0}
     source = None if hparams["no_lm"] else hparams["pretrained_lm_tokenizer_path"]
     model = hparams["model"]
-    try:
-        valid = {"": _search(model, units, narrow)}
-        test = {"": _search(model, units, options)}
-        if source is not None:
+    valid = {"": _search(model, units, narrow)}
+    test = {"": _search(model, units, options)}
+    if source is not None:
+        try:
             lm, _ = load_language_model(source, units, hparams["save_folder"], **_lm_size(hparams))
-            test["_lm"] = _search(model, units, options, lm.to(device), source)
-    except (OSError, ValueError) as error:
-        raise SystemExit(str(error)) from error
+        except (OSError, ValueError) as error:
+            raise SystemExit(str(error)) from error
+        test["_lm"] = _search(model, units, options, lm.to(device), source)
     return {sb.Stage.VALID: valid, sb.Stage.TEST: test}
 
 
@@ -112,7 +112,11 @@ def _search(model, units, options, lm=None, source=None):
     settings = {name: options[name] for name in ("beam_size", "ctc_weight", "ctc_scoring")}
     if lm is not None:
         settings |= {"lm": str(source), "lm_weight": options["lm_weight"]}
-    return Decoding(S2SDecoder(model, units, lm=lm, **options), settings)
+    try:
+        return Decoding(S2SDecoder(model, units, lm=lm, **options), settings)
+    except ValueError as error:
+        # which begins with the option's name
+        raise SystemExit(f"--{error}") from error
 
 
 def _lm_size(hparams):

@@ -1,12 +1,9 @@
-"""Sequence-to-sequence recognisers: an encoder, a decoder over tokens, and CTC beside it.
+"""The transformer of sequence-to-sequence recognisers: SpeechBrain's, with other parts in its places.
 
-The transformer is SpeechBrain's TransformerASR with other parts in its places: a ConMamba or Conformer encoder
-that counts frames, and a Transformer or Mamba decoder. The recogniser around it is one network, so that
-one DistributedDataParallel wraps it. Source: Jiang et al., "Speech Slytherin" (arXiv 2407.09732,
-section 2.3) and its published recipes, whose module names are kept.
+A ConMamba or Conformer encoder that counts frames, and a Transformer or Mamba decoder. Source: Jiang et al., "Speech
+Slytherin" (arXiv 2407.09732, section 2.3) and its published recipes, whose module names are kept.
 """
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -16,7 +13,6 @@ from speechbrain.lobes.models.transformer.Transformer import (
 )
 from speechbrain.lobes.models.transformer.TransformerASR import (
     TransformerASR,
-    TransformerASRStreamingContext,
     make_transformer_src_mask,
 )
 from speechbrain.nnet.activations import Swish
@@ -24,9 +20,9 @@ from torch import nn
 
 from modules.conformer import ConformerEncoder
 from modules.conmamba import ConmambaEncoder
-from modules.ctc import Recognizer
 from modules.fidelity import check_fidelity, initialise_transformer_
 from modules.mamba_decoder import MambaDecoder
+from modules.s2s.streaming import StreamingEncoding
 from modules.ssm.lengths import valid_frames
 
 ENCODERS = ("conmamba", "conformer")
@@ -41,15 +37,7 @@ class DecodingState(NamedTuple):
     decoder: list
 
 
-@dataclass
-class ConmambaStreamingContext:
-    """What a causal ConMamba encoder carries from chunk to chunk: frames read, and the layers' states."""
-
-    frames: int = 0
-    state: list | None = None
-
-
-class S2STransformer(TransformerASR):
+class S2STransformer(StreamingEncoding, TransformerASR):
     """Encoder and decoder of a sequence-to-sequence recogniser.
 
     Arguments
@@ -88,8 +76,8 @@ class S2STransformer(TransformerASR):
     Raises
     ------
     ValueError
-        If ``encoder_module``, ``decoder_module``, ``attention_type`` or ``fidelity`` is unknown, or a number of layers
-        is below 1.
+        If ``encoder_module``, ``decoder_module``, ``attention_type`` or ``fidelity`` is unknown, a number of layers is
+        below 1, or something attends and ``nhead`` does not divide ``d_model``.
 
     Example
     -------
@@ -132,12 +120,17 @@ class S2STransformer(TransformerASR):
         _check_choice("decoder_module", decoder_module, DECODERS)
         _check_choice("attention_type", attention_type, ATTENTIONS)
         check_fidelity(fidelity)
-        for name, layers in (
-            ("num_encoder_layers", num_encoder_layers),
-            ("num_decoder_layers", num_decoder_layers),
-        ):
-            if layers < 1:
-                raise ValueError(f"{name} must be at least 1; got {layers}")
+        layers = {
+            "num_encoder_layers": num_encoder_layers,
+            "num_decoder_layers": num_decoder_layers,
+        }
+        for name, number in layers.items():
+            if number < 1:
+                raise ValueError(f"{name} must be at least 1; got {number}")
+        if encoder_module == "conmamba" and decoder_module == "mamba":
+            nhead = 1  # nothing attends, so that any number of heads will do
+        elif d_model % nhead:
+            raise ValueError(f"nhead must divide d_model, {d_model}; got {nhead}")
         super().__init__(
             tgt_vocab=tgt_vocab,
             input_size=input_size,
@@ -155,12 +148,11 @@ class S2STransformer(TransformerASR):
             causal=causal,
         )
         self.fidelity, self.max_length = fidelity, max_length
-        shared = {
+        options = {
             "num_layers": num_encoder_layers,
             "d_model": d_model,
             "d_ffn": d_ffn,
             "kernel_size": kernel_size,
-            "activation": activation if encoder_module == "conmamba" else conformer_activation,
             "bias": bias,
             "dropout": dropout,
             "causal": causal,
@@ -168,19 +160,15 @@ class S2STransformer(TransformerASR):
             "gradient_checkpointing": gradient_checkpointing,
         }
         if encoder_module == "conmamba":
-            self.encoder = ConmambaEncoder(mamba_config=mamba_config, **shared)
+            options |= {"activation": activation, "mamba_config": mamba_config}
+            self.encoder = ConmambaEncoder(**options)
         else:
-            self.encoder = ConformerEncoder(nhead=nhead, attention_type=attention_type, **shared)
+            options |= {"activation": conformer_activation, "attention_type": attention_type}
+            self.encoder = ConformerEncoder(nhead=nhead, **options)
         if decoder_module == "mamba":
+            sizes = (num_decoder_layers, d_model, d_ffn)
             self.decoder = MambaDecoder(
-                num_decoder_layers,
-                d_model,
-                d_ffn,
-                activation,
-                dropout,
-                normalize_before,
-                mamba_config,
-                fidelity,
+                *sizes, activation, dropout, normalize_before, mamba_config, fidelity
             )
         initialise_transformer_(self, fidelity)
 
@@ -247,7 +235,7 @@ class S2STransformer(TransformerASR):
         pad_idx : int
             Taken because SpeechBrain's callers pass it.
         dynchunktrain_config : speechbrain.utils.dynamic_chunk_training.DynChunkTrainConfig, optional
-            Chunks that hide the future.
+            Chunks that hide the future from attention and convolutions; Mamba's backward branch hears it all the same.
         frames : torch.Tensor, optional
             (batch,) integer frame counts, instead of ``wav_len`` and exact.
         hidden_after : int, optional
@@ -291,14 +279,12 @@ class S2STransformer(TransformerASR):
         """Rows ``first`` to ``first + count`` of a table of positions, (1, count, d_model)."""
         rows = table.pe.shape[1]
         if first + count > rows:
-            remedy = (
-                "cut the utterance into shorter ones, or choose attention_type RelPosMHAXL or RoPEMHA"
-                if what == "frames"
-                else "cut the utterance into shorter ones, or lower max_decode_ratio"
-            )
+            choose = "choose attention_type RelPosMHAXL or RoPEMHA"
+            remedy = choose if what == "frames" else "lower max_decode_ratio"
             raise ValueError(
-                f"{first + count} {what} do not fit the table of positions, max_length: {rows}; raise max_length "
-                f"(the table holds nothing learned: a trained model takes a longer one), {remedy}"
+                f"{first + count} {what} do not fit the table of positions, max_length: {rows}; raise max_length (the "
+                "table holds nothing learned: a trained model takes a longer one), cut the utterance into shorter ones, "
+                f"or {remedy}"
             )
         return table.pe[:, first : first + count]
 
@@ -309,7 +295,7 @@ class S2STransformer(TransformerASR):
 
     def _decode(self, tgt, memory, lengths, padding=None):
         valid = valid_frames(lengths, memory.shape[1], memory.device)
-        options = {} if not self.has_stateful_decoder else {"memory_lengths": lengths}
+        options = {"memory_lengths": lengths} if self.has_stateful_decoder else {}
         decoded, _, attentions = self.decoder(
             self._embed(tgt),
             memory,
@@ -398,46 +384,6 @@ class S2STransformer(TransformerASR):
         prediction, decoder = self.decoder.step(embedded, state.decoder)
         return prediction, DecodingState(state.position + 1, decoder)
 
-    def make_streaming_context(self, dynchunktrain_config, encoder_kwargs=None):
-        """A context for :meth:`encode_streaming`, before the first chunk.
-
-        Raises
-        ------
-        ValueError
-            If the encoder is a ConMamba that sees the future.
-        """
-        if isinstance(self.encoder, ConformerEncoder):
-            return super().make_streaming_context(dynchunktrain_config, encoder_kwargs or {})
-        if not self.causal:
-            raise ValueError(
-                "a bidirectional ConMamba encoder reads whole utterances and can not stream: build it with causal: True"
-            )
-        return TransformerASRStreamingContext(dynchunktrain_config, ConmambaStreamingContext())
-
-    def encode_streaming(self, src, context):
-        """Encode the next chunk of each utterance.
-
-        Arguments
-        ---------
-        src : torch.Tensor
-            (batch, time, input_size).
-        context : speechbrain.lobes.models.transformer.TransformerASR.TransformerASRStreamingContext
-            From :meth:`make_streaming_context`; moved on to the chunk's end.
-
-        Returns
-        -------
-        torch.Tensor
-            (batch, time, d_model); of ConMamba the frames that the whole utterance would give.
-        """
-        if isinstance(self.encoder, ConformerEncoder):
-            return super().encode_streaming(src, context)
-        past = context.encoder_context
-        encoded, past.state = self.encoder.forward_chunk(
-            self._project(src, past.frames), past.state
-        )
-        past.frames += src.shape[1]
-        return encoded
-
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
         # the table of sines is the same at any length: a checkpoint's own may be longer or shorter
         for name in ("positional_encoding", "positional_encoding_decoder"):
@@ -445,85 +391,6 @@ class S2STransformer(TransformerASR):
             if own is not None and key in state_dict and state_dict[key].shape != own.shape:
                 state_dict[key] = own
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
-
-
-class S2SOutput(NamedTuple):
-    """What :class:`S2SRecognizer` gives: log-probabilities (batch, time, units) and (batch, tokens, units), the
-    counts of subsampled frames (batch,), the encoder's output (batch, time, d_model), and in training with an
-    intermediate layer its log-probabilities (batch, time, units).
-    """
-
-    ctc_log_probs: torch.Tensor
-    seq_log_probs: torch.Tensor
-    frames: torch.Tensor
-    encoded: torch.Tensor
-    intermediate: torch.Tensor | None
-
-
-class S2SRecognizer(Recognizer):
-    """From normalised features and tokens to log-probabilities of the next tokens, and of units a frame.
-
-    The sub-modules keep the names of the published recipes' modules.
-
-    Arguments
-    ---------
-    CNN : modules.frontend.ConvolutionSubsampling
-    Transformer : S2STransformer
-    seq_lin, ctc_lin : torch.nn.Module
-        From ``d_model`` to the number of units: of the decoder, and of the encoder (blank included).
-    intermediate_layer : int
-        See :class:`modules.ctc.CTCRecognizer`.
-
-    Raises
-    ------
-    ValueError
-        If the encoder has no such intermediate layer.
-    """
-
-    def __init__(self, CNN, Transformer, seq_lin, ctc_lin, intermediate_layer=0):
-        super().__init__(CNN, Transformer, ctc_lin, intermediate_layer)
-        self.seq_lin = seq_lin
-
-    def forward(self, features, frames, tokens_bos, wav_lens=None):
-        """Log-probabilities, each token given those before it.
-
-        Arguments
-        ---------
-        features : torch.Tensor
-            (batch, time, n_mels).
-        frames : torch.Tensor
-            (batch,) frame counts.
-        tokens_bos : torch.Tensor
-            (batch, tokens) indices, the start token first, padded with 0.
-        wav_lens : torch.Tensor, optional
-            (batch,) relative lengths; only ``upstream`` reads them.
-
-        Returns
-        -------
-        S2SOutput
-
-        Raises
-        ------
-        ValueError
-            If a sequence is longer than the table of positions.
-        """
-        x, frames = self.subsample(features, frames, wav_lens)
-        hidden_after = self.hidden_after
-        encoded, *hidden, decoded = self.Transformer(
-            x, tokens_bos, frames=frames, hidden_after=hidden_after
-        )
-        return S2SOutput(
-            self.ctc_log_probs(encoded),
-            torch.log_softmax(self.seq_lin(decoded).float(), dim=-1),
-            frames,
-            encoded,
-            self.ctc_log_probs(hidden[0]) if hidden else None,
-        )
-
-    def encode(self, features, frames, wav_lens=None):
-        """The encoder's output (batch, time, d_model) and its frame counts (batch,)."""
-        x, frames = self.subsample(features, frames, wav_lens)
-        return self.Transformer.encode(x, frames=frames), frames
 
 
 def _check_choice(name, value, choices):

@@ -1,0 +1,90 @@
+"""The sequence-to-sequence recogniser: subsampling, a transformer, and an output layer each for CTC and for tokens.
+
+It is one network, so that one DistributedDataParallel wraps it. Source: Jiang et al., "Speech Slytherin" (arXiv
+2407.09732, section 2.3) and its published recipes, whose module names are kept.
+"""
+
+from typing import NamedTuple
+
+import torch
+
+from modules.ctc import Recognizer
+
+
+class S2SOutput(NamedTuple):
+    """What :class:`S2SRecognizer` gives: log-probabilities (batch, time, units) and (batch, tokens, units), the
+    counts of subsampled frames (batch,), the encoder's output (batch, time, d_model), and in training with an
+    intermediate layer its log-probabilities (batch, time, units).
+    """
+
+    ctc_log_probs: torch.Tensor
+    seq_log_probs: torch.Tensor
+    frames: torch.Tensor
+    encoded: torch.Tensor
+    intermediate: torch.Tensor | None
+
+
+class S2SRecognizer(Recognizer):
+    """From normalised features and tokens to log-probabilities of the next tokens, and of units a frame.
+
+    The sub-modules keep the names of the published recipes' modules.
+
+    Arguments
+    ---------
+    CNN : modules.frontend.ConvolutionSubsampling
+    Transformer : S2STransformer
+    seq_lin, ctc_lin : torch.nn.Module
+        From ``d_model`` to the number of units: of the decoder, and of the encoder (blank included).
+    intermediate_layer : int
+        See :class:`modules.ctc.CTCRecognizer`.
+
+    Raises
+    ------
+    ValueError
+        If the encoder has no such intermediate layer.
+    """
+
+    def __init__(self, CNN, Transformer, seq_lin, ctc_lin, intermediate_layer=0):
+        super().__init__(CNN, Transformer, ctc_lin, intermediate_layer)
+        self.seq_lin = seq_lin
+
+    def forward(self, features, frames, tokens_bos, wav_lens=None):
+        """Log-probabilities, each token given those before it.
+
+        Arguments
+        ---------
+        features : torch.Tensor
+            (batch, time, n_mels).
+        frames : torch.Tensor
+            (batch,) frame counts.
+        tokens_bos : torch.Tensor
+            (batch, tokens) indices, the start token first, padded with 0.
+        wav_lens : torch.Tensor, optional
+            (batch,) relative lengths; only ``upstream`` reads them.
+
+        Returns
+        -------
+        S2SOutput
+
+        Raises
+        ------
+        ValueError
+            If a sequence is longer than the table of positions.
+        """
+        x, frames = self.subsample(features, frames, wav_lens)
+        hidden_after = self.hidden_after
+        encoded, *hidden, decoded = self.Transformer(
+            x, tokens_bos, frames=frames, hidden_after=hidden_after
+        )
+        return S2SOutput(
+            self.ctc_log_probs(encoded),
+            torch.log_softmax(self.seq_lin(decoded).float(), dim=-1),
+            frames,
+            encoded,
+            self.ctc_log_probs(hidden[0]) if hidden else None,
+        )
+
+    def encode(self, features, frames, wav_lens=None):
+        """The encoder's output (batch, time, d_model) and its frame counts (batch,)."""
+        x, frames = self.subsample(features, frames, wav_lens)
+        return self.Transformer.encode(x, frames=frames), frames
