@@ -4,6 +4,8 @@ Sources: Graves et al., "Connectionist temporal classification", ICML 2006, sect
 al., "Hybrid CTC/attention architecture for end-to-end speech recognition", 2017, section III (joint search).
 """
 
+from functools import partial
+
 import torch
 from speechbrain.decoders import ctc_greedy_decode
 from speechbrain.decoders.ctc import CTCBeamSearcher
@@ -211,21 +213,18 @@ class S2SDecoder:
             scorer_beam_scale=scorer_beam_scale,
         )
         self.units = units
-        start, end = units.control
-        weights, full, partial = {}, [], []
-        if ctc_weight > 0:
-            ctc_scorer = FullCTCScorer if ctc_scoring == "full" else CTCScorer
-            scorer = ctc_scorer(model.ctc_lin, blank_index=units.blank, eos_index=end)
-            (partial if ctc_scoring == "pruned" else full).append(scorer)
-            weights["ctc"] = ctc_weight
-        if lm is not None and lm_weight > 0:
-            carries = isinstance(lm, MambaLM)
-            scorer_class = MambaLMScorer if carries else TransformerLMScorer
-            full.append(scorer_class(lm, lm_temperature))
-            weights["mambalm" if carries else "transformerlm"] = lm_weight
-        network = model.Transformer
+        self._output = model.seq_lin
+        if lm_weight == 0:
+            lm = None
+        self._new_scorer = partial(
+            _scorer,
+            *(model.ctc_lin, units, ctc_weight, ctc_scoring),
+            *(lm, lm_weight, lm_temperature, scorer_beam_scale),
+        )
+        network, (start, end) = model.Transformer, units.control
         searcher = MambaBeamSearcher if network.has_stateful_decoder else TransformerBeamSearcher
-        self._search = searcher(
+        self._new_search = partial(
+            searcher,
             modules=[network, model.seq_lin],
             temperature=temperature,
             bos_index=start,
@@ -233,7 +232,6 @@ class S2SDecoder:
             min_decode_ratio=min_decode_ratio,
             max_decode_ratio=max_decode_ratio,
             beam_size=beam_size,
-            scorer=LMScorerBuilder(weights, full, partial, scorer_beam_scale) if weights else None,
             using_eos_threshold=using_eos_threshold,
             eos_threshold=eos_threshold,
             length_normalization=length_normalization,
@@ -246,7 +244,7 @@ class S2SDecoder:
         Arguments
         ---------
         encoded : torch.Tensor
-            (batch, time, d_model), the encoder's output.
+            (batch, time, d_model), the encoder's output, of any precision.
         frames : torch.Tensor
             (batch,) frame counts.
 
@@ -259,13 +257,35 @@ class S2SDecoder:
         ValueError
             If a hypothesis grows longer than the model's `max_length`.
         """
-        hypotheses, *_ = self._search(encoded, relative_lengths(frames, encoded.shape[1]))
+        # a searcher and its scorers keep in themselves what they are at: each batch has its own, in any thread
+        search = self._new_search(scorer=self._new_scorer())
+        # the encoder may have run under autocast, and the search be outside of it
+        encoded = encoded.to(next(self._output.parameters()).dtype)
+        hypotheses, *_ = search(encoded, relative_lengths(frames, encoded.shape[1]))
         # outputs past the units are never trained, and the special ones have no text
         spoken = set(range(len(self.units))) - {self.units.blank, *self.units.control}
         return [
             self.units.decode([index for index in map(int, tokens) if index in spoken])
             for tokens in hypotheses
         ]
+
+
+def _scorer(
+    ctc_lin, units, ctc_weight, ctc_scoring, lm, lm_weight, lm_temperature, scorer_beam_scale
+):
+    """What scores hypotheses beside the decoder, or None."""
+    weights, full, pruned = {}, [], []
+    if ctc_weight > 0:
+        ctc_scorer = FullCTCScorer if ctc_scoring == "full" else CTCScorer
+        scorer = ctc_scorer(ctc_lin, blank_index=units.blank, eos_index=units.control[1])
+        (pruned if ctc_scoring == "pruned" else full).append(scorer)
+        weights["ctc"] = ctc_weight
+    if lm is not None:
+        carries = isinstance(lm, MambaLM)
+        scorer_class = MambaLMScorer if carries else TransformerLMScorer
+        full.append(scorer_class(lm, lm_temperature))
+        weights["mambalm" if carries else "transformerlm"] = lm_weight
+    return LMScorerBuilder(weights, full, pruned, scorer_beam_scale) if weights else None
 
 
 # Arguments of S2SDecoder: whether a value will do, and what is said of one that will not.

@@ -1,7 +1,8 @@
 """Language models for the joint search: those of `train_LM.py`, and SpeechBrain's pretrained TransformerLM.
 
 A source is the output folder of a run of `train_LM.py`, or a folder or a name on the Hugging Face Hub that holds
-`lm.ckpt` and `tokenizer.ckpt`, as `speechbrain/asr-transformer-transformerlm-librispeech` does.
+`lm.ckpt` and `tokenizer.ckpt`, as `speechbrain/asr-transformer-transformerlm-librispeech` does. A name on the Hub is
+`owner/model`, without a folder `owner` here.
 """
 
 import re
@@ -21,8 +22,8 @@ LM_OPTIONS = ("pretrained_lm_tokenizer_path", "no_lm", *_SIZES)
 WEIGHTS_FILE, TOKENIZER_FILE = "lm.ckpt", "tokenizer.ckpt"
 # the statistic by which train_LM.py compares its checkpoints
 _SELECTION_KEY = "loss"
-# a name on the Hub: `model` or `owner/model`
-_HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
+# a name on the Hub: `owner/model`
+_HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 _EMBEDDING = "custom_src_module.emb.Embedding.weight"
 
 
@@ -137,7 +138,8 @@ def language_model_of_run(run, run_folder, units, source=None):
     sizes = {name: run[name] for name in _SIZES if name in run}
     outputs = run["model"].seq_lin.w.out_features
     try:
-        return load_language_model(source or recorded, units, lm_vocab=outputs, **sizes)[0]
+        chosen = source or _recorded_source(recorded, run, run_folder)
+        return load_language_model(chosen, units, lm_vocab=outputs, **sizes)[0]
     except FileNotFoundError as error:
         if source is not None:
             raise
@@ -145,6 +147,16 @@ def language_model_of_run(run, run_folder, units, source=None):
             f"{run_folder}: the language model that it was tested with can not be loaded: give --lm FOLDER, or --no_lm "
             f"to go without one ({error})"
         ) from error
+
+
+def _recorded_source(recorded, run, run_folder):
+    """A language model's folder, recorded from where training was started: the run's own folder may tell where."""
+    output, folder = Path(run["output_folder"]).parts, Path(run_folder).resolve().parts
+    if folder[-len(output) :] == output and not Path(run["output_folder"]).is_absolute():
+        beside = Path(*folder[: -len(output)]) / recorded
+        if beside.is_dir():
+            return beside
+    return recorded
 
 
 def find_tokenizer(source, save_folder=None):
@@ -188,9 +200,11 @@ def _find(name, source, save_folder):
                 f"folder of train_LM.py, or a folder with {WEIGHTS_FILE} and {TOKENIZER_FILE}"
             )
         return folder / name
-    if not _HUB_NAME.fullmatch(str(source)):
+    # beside other folders of its parent it is one that was misspelt: the Hub would take half a minute to say no
+    if not _HUB_NAME.fullmatch(str(source)) or folder.parent.is_dir():
         raise FileNotFoundError(
-            f"{source}: no such folder; give the folder of a language model, or its name on the Hugging Face Hub"
+            f"{source}: no such folder; give the folder of a language model, or its name on the Hugging Face Hub "
+            "(owner/model, and no folder of that owner's name here)"
         )
     # a folder for each model: what is there already is not fetched again
     linked = None if save_folder is None else Path(save_folder) / str(source).replace("/", "--")

@@ -17,14 +17,7 @@ import soundfile
 import torch
 
 from inference.audio import AudioError, load_audio
-from inference.decoders import (
-    BEAM_OPTIONS,
-    DECODING_OPTIONS,
-    DECODINGS,
-    CTCDecoder,
-    S2SDecoder,
-    decoder_of_run,
-)
+from inference.decoders import DECODING_OPTIONS, DECODINGS, S2SDecoder, decoder_of_run
 from inference.run import choose_device, load_run
 from inference.units import Units
 from modules.lengths import relative_lengths
@@ -32,7 +25,6 @@ from modules.s2s import S2SRecognizer
 
 # What checkpoints are compared by, in runs of train_CTC.py and of train_S2S.py.
 _SELECTION_KEYS = ("WER", "token_error")
-__all__ = ["BEAM_OPTIONS", "Alignment", "CTCDecoder", "Recognizer", "Transcript", "find_audio"]
 
 BATCH_SECONDS = 60.0
 # Files are read so many batches ahead, to put those of like length together.

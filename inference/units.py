@@ -20,6 +20,8 @@ class Units:
     ------
     FileNotFoundError
         If there is no such file.
+    ValueError
+        If it is no SentencePiece model, or one of the special units is text.
     """
 
     blank = 0
@@ -31,7 +33,22 @@ class Units:
             raise FileNotFoundError(
                 f"{model_file}: no such file; a run writes its units there when it starts"
             )
-        self._processor = sentencepiece.SentencePieceProcessor(model_file=str(model_file))
+        try:
+            self._processor = sentencepiece.SentencePieceProcessor(model_file=str(model_file))
+        except (OSError, RuntimeError, TypeError) as error:
+            raise ValueError(
+                f"{model_file}: is no SentencePiece model: damaged, or another kind of file ({error})"
+            ) from error
+        text = [
+            str(unit)
+            for unit in (self.blank, *self.control)
+            if not (self._processor.is_control(unit) or self._processor.is_unknown(unit))
+        ]
+        if text:
+            raise ValueError(
+                f"{model_file}: its units {' and '.join(text)} are text, where the blank (0), the start and the end "
+                "of a sentence (1, 2) belong; learn it with unk_id 0, bos_id 1 and eos_id 2"
+            )
 
     @classmethod
     def train(cls, texts, model_file, kind="char", size=None):

@@ -167,7 +167,7 @@ class ConformerCTCEncoder(TransformerASR):
 class Recognizer(nn.Module):
     """What recognisers with a CTC output share: subsampling that counts frames, and a CTC layer on the encoder.
 
-    The sub-modules keep the names of the published recipes' modules.
+    The sub-modules keep the names of the published recipes' modules; checkpoints of those recipes load as they are.
 
     Arguments
     ---------
@@ -187,6 +187,9 @@ class Recognizer(nn.Module):
         If the encoder has no such intermediate layer.
     """
 
+    # the published recipes save a list of their modules, which numbers them
+    _published_list = ("CNN", "Transformer", "ctc_lin")
+
     def __init__(self, CNN, Transformer, ctc_lin, intermediate_layer=0):
         super().__init__()
         self.CNN, self.Transformer, self.ctc_lin = CNN, Transformer, ctc_lin
@@ -197,6 +200,13 @@ class Recognizer(nn.Module):
                 f"got {intermediate_layer}"
             )
         self.intermediate_layer = intermediate_layer
+
+    def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
+        for number, part in enumerate(self._published_list):
+            old = f"{prefix}{number}."
+            for key in [key for key in state_dict if key.startswith(old)]:
+                state_dict[f"{prefix}{part}.{key.removeprefix(old)}"] = state_dict.pop(key)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     @property
     def fidelity(self):

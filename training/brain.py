@@ -103,6 +103,12 @@ class RecipeBrain(sb.Brain):
         if should_step and getattr(self.hparams, "lr_annealing", None) is not None:
             self.hparams.lr_annealing(self.optimizer)
 
+    def _should_save_intra_epoch_ckpt(self, last_ckpt_time, steps_since_ckpt):
+        """Between two steps of the optimiser only: accumulated gradients are in no checkpoint."""
+        # asked always, since the processes of a distributed run agree on the answer
+        due = super()._should_save_intra_epoch_ckpt(last_ckpt_time, steps_since_ckpt)
+        return due and self.step % self.grad_accumulation_factor == 0
+
     def on_stage_start(self, stage, epoch=None):
         """Begin to count skipped steps and the time of training, and seed the training loader's own generator.
 
@@ -144,12 +150,22 @@ class RecipeBrain(sb.Brain):
         ---------
         batches : int
             Batches an epoch, over all processes.
+
+        Raises
+        ------
+        SystemExit
+            If gradients are accumulated over more batches than an epoch has.
         """
         schedule = self.hparams.lr_annealing
+        world = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
+        # SpeechBrain begins to accumulate anew with every epoch: what is left over is dropped
+        an_epoch = -(-batches // world) // self.grad_accumulation_factor
+        if not an_epoch:
+            raise SystemExit(
+                f"an epoch has {-(-batches // world)} batches, fewer than --grad_accumulation_factor "
+                f"{self.grad_accumulation_factor}, so that no step would be taken: lower it, or make batches smaller"
+            )
         if getattr(schedule, "total_steps", None) == 0:
-            world = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
-            # SpeechBrain begins to accumulate anew with every epoch: what is left over is dropped
-            an_epoch = max(1, -(-batches // world) // self.grad_accumulation_factor)
             steps = an_epoch * self.hparams.number_of_epochs
             schedule.total_steps = min(steps, self.optimizer_step_limit or steps)
 

@@ -2,7 +2,6 @@
 
 import datetime
 import json
-import os
 import resource
 import sys
 import time
@@ -13,6 +12,7 @@ import torch
 from speechbrain.utils.checkpoints import mark_as_loader, mark_as_saver, register_checkpoint_hooks
 
 from training.experiment import count_parameters, describe_device
+from training.tables import write_json
 
 _PROCESS_STATUS = Path("/proc/self/status")
 
@@ -119,6 +119,4 @@ def record_result(brain, test_set, figures, conditions=None):
         "speechbrain": speechbrain.__version__,
         "date": datetime.date.today().isoformat(),
     }
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-    os.replace(partial, path)
+    write_json(path, results)

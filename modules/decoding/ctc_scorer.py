@@ -170,7 +170,7 @@ class CTCPrefixScore:
     def _columns(self, candidates):
         """Tokens that are a candidate of any hypothesis, for each utterance: (batch, at most n * beam)."""
         wanted = candidates.new_zeros(self.batch_size, self.vocab_size)
-        wanted.scatter_(1, candidates.view(self.batch_size, -1), 1)
+        wanted.scatter_(1, candidates.reshape(self.batch_size, -1), 1)
         # utterances with fewer than the most are filled up with others
         return wanted.topk(int(wanted.sum(1).max()), dim=1).indices
 

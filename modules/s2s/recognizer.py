@@ -44,6 +44,8 @@ class S2SRecognizer(Recognizer):
         If the encoder has no such intermediate layer.
     """
 
+    _published_list = ("CNN", "Transformer", "seq_lin", "ctc_lin")
+
     def __init__(self, CNN, Transformer, seq_lin, ctc_lin, intermediate_layer=0):
         super().__init__(CNN, Transformer, ctc_lin, intermediate_layer)
         self.seq_lin = seq_lin

@@ -283,8 +283,8 @@ class S2STransformer(StreamingEncoding, TransformerASR):
             remedy = choose if what == "frames" else "lower max_decode_ratio"
             raise ValueError(
                 f"{first + count} {what} do not fit the table of positions, max_length: {rows}; raise max_length (the "
-                "table holds nothing learned: a trained model takes a longer one), cut the utterance into shorter ones, "
-                f"or {remedy}"
+                "table holds nothing learned: a trained model takes a longer one), cut the utterance into shorter "
+                f"ones, or {remedy}"
             )
         return table.pe[:, first : first + count]
 

@@ -6,6 +6,7 @@ import pytest
 import soundfile
 import torch
 import yaml
+from hyperpyyaml.core import resolve_references
 from speechbrain.utils.run_opts import RunOptions
 
 from inference.units import Units
@@ -116,9 +117,12 @@ def test_a_wrong_option_gets_one_sentence(options, message, call_main, spoken, t
         ({"valid_beam_size": 0}, "--valid_beam_size must be 1 or more"),
         ({"valid_search_interval": 0}, "--valid_search_interval must be 1 or more"),
         ({"ctc_weight": 1.2}, "--ctc_weight must be between 0 and 1"),
+        ({"loss_reduction": "sum"}, "--loss_reduction must be batchmean or mean; got sum"),
+        ({"consistency_weight": 0.2, "fea_augment": "null"}, "--consistency_weight .* fea_augment"),
+        ({"grad_accumulation_factor": 99}, "batches, fewer than --grad_accumulation_factor 99"),
         ({"ctc_weight_decode": 1.0}, "ctc_weight_decode must be"),
         ({"ctc_scoring": "some"}, "ctc_scoring must be one of"),
-        ({"min_decode_ratio": 2.0}, "min_decode_ratio must be"),
+        ({"min_decode_ratio": 2.0}, "min_decode_ratio must not be over max_decode_ratio"),
         (
             {"token_type": "char", "output_neurons": 200},
             "holds .* units, but output_neurons is 200",
@@ -144,6 +148,39 @@ def check_wrong_option(call_main, kind, options, message, spoken, tmp_path):
     options = {key: str(value).format(tmp=tmp_path) for key, value in options.items()}
     with pytest.raises(SystemExit, match=message):
         call_main(kind, "conmamba_debug", **options)
+
+
+def test_the_published_warm_up_counts_batches_and_so_follows_the_accumulation():
+    for stem, batches, own in (("small", 25000, 1), ("large", 30000, 8)):
+        path = RECIPE / "hparams" / "S2S" / f"conmamba_{stem}.yaml"
+        for options, factor in (({}, own), ({"grad_accumulation_factor": 5}, 5)):
+            with open(path, encoding="utf-8") as file:
+                resolved = resolve_references(file, options).getvalue()
+            assert f"n_warmup_steps: {batches // factor}\n" in resolved, (stem, factor)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", SCRIPTS)
+def test_texts_of_characters_that_training_lacks_are_errors_and_no_obstacle(
+    kind, call_main, own_speech, tmp_path
+):
+    # in batches of their own too
+    folder = shutil.copytree(own_speech, tmp_path / "speech")
+    for name in ("valid", "test"):
+        lines = [f"{path.name},ABC" for path in sorted(folder.glob("*.wav"))]
+        (folder / f"{name}.csv").write_text("\n".join(["path,text", *lines]), encoding="utf-8")
+    call_main(
+        kind,
+        "conmamba_debug",
+        train_manifest=folder / "train.csv",
+        valid_manifest=folder / "valid.csv",
+        test_manifests=folder / "test.csv",
+        output_folder=tmp_path / "run",
+        token_type="char",
+        output_neurons=25,
+        optimizer_step_limit=1,
+    )
+    assert "ABC" in (tmp_path / "run" / "wer_test.txt").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("kind", SCRIPTS)

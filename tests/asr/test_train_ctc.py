@@ -13,6 +13,7 @@ from tests.asr.conftest import RECIPE, SPLITS, checkpoints, run_script, weights
 YAMLS = sorted(path.stem for path in (RECIPE / "hparams" / "CTC").glob("*.yaml"))
 # sizes only: the rest of each YAML stays as it is
 SMALL = {"d_model": 16, "d_ffn": 16, "num_encoder_layers": 3, "num_workers": 0, "n_warmup_steps": 2}
+SMALL |= {"max_batch_length_train": 15}
 SMALL |= {"max_batch_length_train": 15, "max_batch_ex": 8, "output_neurons": 40}
 
 
@@ -31,12 +32,13 @@ def test_every_yaml_trains_saves_resumes_and_tests(yaml, train_ctc, spoken, tmp_
     assert any(not torch.equal(before[k], v) for k, v in weights(tmp_path / "run").items())
     results = json.loads((tmp_path / "run" / "results.json").read_text())["test-spoken"]
     assert results["fidelity"] == "corrected" and 0 <= results["WER"] and results["utterances"] > 0
+    assert results["optimizer_steps"] >= 2
     assert "%WER" in (tmp_path / "run" / "wer_test-spoken.txt").read_text()
 
 
 @pytest.mark.slow
 def test_upstream_fidelity_trains_and_its_results_say_so(train_ctc, spoken, tmp_path):
-    options = SMALL | SPLITS | {"data_folder": spoken, "output_folder": tmp_path / "run"}
+    options = SMALL | SPLITS | {"data_folder": spoken, "grad_accumulation_factor": 1}
     for yaml in ("conmamba_large", "conformer_large"):
         options["output_folder"] = tmp_path / yaml
         train_ctc(
@@ -44,6 +46,7 @@ def test_upstream_fidelity_trains_and_its_results_say_so(train_ctc, spoken, tmp_
         )
         results = json.loads((tmp_path / yaml / "results.json").read_text())
         assert results["test-spoken"]["fidelity"] == "upstream"
+        assert results["test-spoken"]["optimizer_steps"] == 1
 
 
 @pytest.mark.slow

@@ -181,6 +181,15 @@ def debug_options(folder, **options):
         return load_hyperpyyaml(file, {"output_folder": str(folder)}) | options
 
 
+def test_a_text_that_windows_wrote_holds_the_same_sentences(recipe, tmp_path):
+    text_data = importlib.import_module("text_data")
+    written = "\ufeffHE SEES\r\n\r\n  \r\nA BIRD\r\n".encode()
+    for name, content in (("a.txt", written), ("a.txt.gz", gzip.compress(written))):
+        (tmp_path / name).write_bytes(content)
+        sentences = [sentence for _, sentence in text_data.Text(str(tmp_path / name)).sentences()]
+        assert sentences == ["HE SEES", "A BIRD"]
+
+
 TEXT_ERRORS = [
     ({"text_files": []}, "give --text_files"),
     ({"text_files": "{tmp}/none.txt"}, "--text_files: .*none.txt: no such file"),

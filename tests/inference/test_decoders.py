@@ -1,6 +1,7 @@
 """The joint search: the options that it takes, and texts that no special unit gets into."""
 
 import functools
+import pickle
 
 import pytest
 import torch
@@ -75,8 +76,9 @@ def test_special_units_and_outputs_past_the_units_give_no_text(model, units, enc
         """Reads its hypotheses instead of searching for them."""
 
         def __init__(self):
-            self.units = units
-            self._search = lambda encoded, lengths: ([[5, 0, 6, 1, 99, 7]], None, None, None)
+            super().__init__(model, units)
+            heard = [[5, 0, 6, 1, 99, 7]], None, None, None
+            self._new_search = lambda scorer: lambda encoded, lengths: heard
 
     said = Said()(encoded[0][:1], encoded[1][:1])
     assert said == [units.decode([5, 6, 7])]
@@ -115,3 +117,33 @@ def test_a_hypothesis_longer_than_the_positional_table_names_max_length(s2s, uni
         model.seq_lin.w.bias[2] = -1e4
     with pytest.raises(ValueError, match="max_length: 3; raise max_length"):
         S2SDecoder(model, units, beam_size=2, ctc_weight=0.0)(*encoded)
+
+
+def test_an_encoder_of_low_precision_is_searched_in_the_models_own(decoder, encoded):
+    states, frames = encoded
+    for precision in (torch.bfloat16, torch.float16, torch.float64):
+        texts = decoder()(states.to(precision), frames)
+        assert texts == decoder()(states.to(precision).float(), frames)
+        assert any(texts)
+
+
+@pytest.mark.parametrize("scoring", ["exact", "full"])
+def test_a_search_that_begins_within_another_disturbs_neither(scoring, decoder, model, encoded):
+    """As threads do that share a decoder."""
+    joint, (states, frames) = decoder(ctc_scoring=scoring), encoded
+    other = states[1:2, :4].flip(2), frames[1:2]
+    wanted = joint(*encoded), joint(*other)
+    found = []
+
+    def interrupt(module, given, out):
+        hook.remove()
+        found.append(joint(*other))
+
+    hook = model.seq_lin.register_forward_hook(interrupt)
+    found.insert(0, joint(*encoded))
+    assert tuple(found) == wanted and wanted[0][1:2] != wanted[1]
+
+
+def test_a_decoder_can_be_pickled(decoder, encoded):
+    joint = decoder()
+    assert pickle.loads(pickle.dumps(joint))(*encoded) == joint(*encoded)

@@ -4,6 +4,7 @@ import os
 import shutil
 
 import pytest
+import sentencepiece
 import torch
 from huggingface_hub import constants
 from speechbrain.lobes.models.transformer.TransformerLM import TransformerLM
@@ -128,8 +129,40 @@ def test_a_source_that_is_none_is_named_in_one_sentence(tmp_path, trained, monke
         load_language_model(tmp_path)
     with pytest.raises(ValueError, match="run: its checkpoints have no loss; it is a run of"):
         load_language_model(trained)
+    # beside other folders it is a folder that was misspelt, and no name on the Hub
+    monkeypatch.chdir(trained.parent.parent)
+    for source in (f"{trained.parent.name}/rnu", trained.parent.name + "x"):
+        with pytest.raises(FileNotFoundError, match=f"{source}: no such folder; give the folder"):
+            load_language_model(source)
     # huggingface_hub reads the variable HF_HUB_OFFLINE when it is imported
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(FileNotFoundError, match="nobody/nothing: is no folder here") as caught:
         load_language_model("nobody/nothing", save_folder=tmp_path / "save")
     assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_tokenizer_whose_special_units_are_text_is_refused(pretrained_lm, tmp_path):
+    folder = shutil.copytree(pretrained_lm, tmp_path / "lm")
+    # SpeechBrain's default: neither start nor end
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(["one two three four"]),
+        model_prefix=str(tmp_path / "plain"),
+        model_type="char",
+        vocab_size=20,
+        hard_vocab_limit=False,
+        bos_id=-1,
+        eos_id=-1,
+        minloglevel=2,
+    )
+    shutil.copy(tmp_path / "plain.model", folder / "tokenizer.ckpt")
+    with pytest.raises(ValueError, match="tokenizer.ckpt: its units 1 and 2 are text.* bos_id 1"):
+        load_language_model(folder, **LM_SIZES)
+
+
+@pytest.mark.parametrize("content", [b"", b"no model at all", None])
+def test_a_damaged_tokenizer_is_named(content, pretrained_lm, tmp_path):
+    folder = shutil.copytree(pretrained_lm, tmp_path / "lm")
+    file = folder / "tokenizer.ckpt"
+    file.write_bytes(file.read_bytes()[:100] if content is None else content)
+    with pytest.raises(ValueError, match="tokenizer.ckpt: is no SentencePiece model"):
+        load_language_model(folder, **LM_SIZES)

@@ -7,6 +7,7 @@ import pytest
 
 from inference.cli import main
 from inference.recognition import Recognizer
+from inference.run import read_options
 from inference.units import Units
 from tests.inference.conftest import LM_SIZES
 
@@ -86,6 +87,23 @@ def test_a_language_model_that_is_gone_is_named_with_what_to_do(s2s_run, lm_run,
         Recognizer(s2s_run, device="cpu")
     assert texts(Recognizer(s2s_run, device="cpu", no_lm=True), files[:1])
     assert texts(Recognizer(s2s_run, device="cpu", lm=lm_run), files[:1])
+
+
+def test_a_language_model_recorded_by_a_relative_path_is_found_from_anywhere(
+    s2s_run, pretrained_lm, tmp_path, files, monkeypatch, recognizer
+):
+    """Training was started in the folder that the run and the model are named from."""
+    started = tmp_path / "where training was started"
+    run = shutil.copytree(s2s_run, started / "results" / "s2s")
+    shutil.copytree(pretrained_lm, started / "results" / "lm")
+    yaml = run / "hyperparams.yaml"
+    yaml.write_text(yaml.read_text().replace(read_options(run, [])["output_folder"], "results/s2s"))
+    with_option(with_lm(run, "results/lm"), "lm_weight", 5.0)
+    wanted = texts(Recognizer(run, device="cpu", lm=pretrained_lm), files[:2])
+    for folder, source in ((tmp_path, run), (started / "results", "s2s")):
+        monkeypatch.chdir(folder)
+        assert texts(Recognizer(source, device="cpu"), files[:2]) == wanted
+    assert wanted != texts(recognizer, files[:2])
 
 
 def test_a_language_model_of_other_units_is_refused(s2s_run, pretrained_lm, tmp_path):

@@ -93,3 +93,14 @@ def test_intermediate_output_in_training_only(tmp_path):
     assert intermediate.shape == log_probs.shape
     assert not torch.allclose(intermediate, log_probs)
     assert model.eval()(features, frames)[2] is None
+
+
+@pytest.mark.parametrize("name", ["conmamba_debug", "conformer_large"])
+def test_checkpoints_of_the_published_recipes_load_as_they_are(name, tmp_path):
+    small = {} if "debug" in name else {"d_model": 16, "d_ffn": 16, "num_encoder_layers": 2}
+    model, other = (load(name, tmp_path, **small)["model"] for _ in range(2))
+    torch.nn.init.normal_(other.ctc_lin.w.weight)
+    # the published YAML: !new:torch.nn.ModuleList [[CNN, Transformer, ctc_lin]]
+    saved = torch.nn.ModuleList([other.CNN, other.Transformer, other.ctc_lin]).state_dict()
+    model.load_state_dict(saved, strict=True)
+    assert all(torch.equal(model.state_dict()[key], x) for key, x in other.state_dict().items())

@@ -373,11 +373,33 @@ def test_state_space_parameters_survive_construction_in_corrected_mode_only(fide
         ({"attention_type": "hypermixing"}, "attention_type must be one of"),
         ({"fidelity": "published"}, "corrected, upstream"),
         ({"num_decoder_layers": 0}, "num_decoder_layers must be at least 1"),
+        ({"nhead": 3}, "nhead must divide d_model, 16; got 3"),
+        ({"nhead": 3, "encoder": "conformer", "decoder": "mamba"}, "nhead must divide d_model, 16"),
     ],
 )
 def test_options_outside_their_range_are_refused_by_name(options, message):
     with pytest.raises(ValueError, match=message):
         transformer(**options)
+
+
+def test_a_model_without_attention_takes_any_number_of_heads():
+    net = transformer(decoder="mamba", nhead=3).eval()
+    assert net(torch.randn(1, 9, 12), torch.tensor([[1, 5]]))[1].shape == (1, 2, 16)
+
+
+@pytest.mark.parametrize("decoder", ["transformer", "mamba"])
+def test_checkpoints_of_the_published_recipes_load_as_they_are(decoder):
+    model, other = (recognizer(transformer(decoder=decoder)).eval() for _ in range(2))
+    # the published YAML: !new:torch.nn.ModuleList [[CNN, Transformer, seq_lin, ctc_lin]]
+    parts = nn.ModuleList([other.CNN, other.Transformer, other.seq_lin, other.ctc_lin])
+    saved = parts.state_dict()
+    names = list(saved)
+    model.load_state_dict(saved, strict=True)
+    assert all(torch.equal(model.state_dict()[key], x) for key, x in other.state_dict().items())
+    assert list(saved) == names
+    del saved["2.w.bias"]
+    with pytest.raises(RuntimeError, match="seq_lin.w.bias"):
+        model.load_state_dict(saved, strict=True)
 
 
 def test_the_conformer_s_activation_is_its_own_as_published():

@@ -179,6 +179,38 @@ def test_a_step_with_gradients_that_are_not_finite_is_dropped_and_counted(tmp_pa
     assert all(torch.equal(before[k], v) for k, v in brain.hparams.model.state_dict().items())
 
 
+def test_a_checkpoint_within_an_epoch_never_parts_accumulated_gradients(tmp_path):
+    options = {"grad_accumulation_factor": 2, "ckpt_interval_steps": 1}
+    brain = make_brain(tmp_path, **options)
+    saved = []
+    brain._save_intra_epoch_ckpt = lambda: saved.append(brain.step)
+    brain.fit(brain.hparams.epoch_counter, batches(5), None)
+    assert saved == [2, 4] and brain.optimizer_step == 2
+
+
+def test_an_epoch_of_fewer_batches_than_are_accumulated_is_refused(tmp_path):
+    brain = make_brain(tmp_path, grad_accumulation_factor=4)
+    brain.plan_schedule(batches=4)
+    with pytest.raises(SystemExit, match="an epoch has 3 batches, fewer than --grad_accum"):
+        brain.plan_schedule(batches=3)
+
+
+def test_the_cost_of_training_adds_up_over_processes_and_is_never_taken_back(tmp_path):
+    first = TrainingCost("cpu")
+    first._seconds, first._peak = 100.0, 1e9
+    first.save(tmp_path / "cost.ckpt")
+    second = TrainingCost("cpu")
+    second.load(tmp_path / "cost.ckpt")
+    second.start()
+    second.stop()
+    second.stop()
+    assert second.seconds > 100 and second.peak_memory_mb == 1e9
+    # a checkpoint of an earlier epoch, as evaluation may load
+    spent = second.seconds
+    second.load(tmp_path / "cost.ckpt")
+    assert second.seconds == spent
+
+
 def test_first_step_is_taken_at_the_schedules_rate(tmp_path):
     schedule = WarmupCosine(lr_initial=0.1, n_warmup_steps=10)
     brain = make_brain(tmp_path, schedule=schedule, epochs=4)

@@ -4,6 +4,7 @@ A recipe's script adds its losses and its decoders.
 """
 
 import logging
+import os
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -97,6 +98,16 @@ class RecognitionBrain(RecipeBrain):
             self.seconds_of_decoding[name] += time.monotonic() - began
         return hypotheses
 
+    def ctc_targets(self, batch):
+        """Tokens of a batch (utterances, tokens) and their relative lengths, for CTC.
+
+        They are read from those that the end of a sentence follows, since SpeechBrain can not pad a batch whose
+        texts are all empty: those of characters that the units lack are.
+        """
+        tokens, relative = batch.tokens_eos
+        longest = tokens.shape[1]
+        return tokens, ((relative * longest).round() - 1) / longest
+
     def ctc_objective(self, log_probs, intermediate, frames, tokens, token_lens):
         """The CTC loss, with the intermediate layer's mixed in where there is one."""
         relative = relative_lengths(frames, log_probs.shape[1])
@@ -166,8 +177,10 @@ class RecognitionBrain(RecipeBrain):
             return
         metric = self.wer_metrics[name]
         folder = self.hparams.output_folder
-        with open(f"{folder}/wer_{test_set}.txt", "w", encoding="utf-8") as file:
+        partial = f"{folder}/wer_{test_set}.partial"
+        with open(partial, "w", encoding="utf-8") as file:
             metric.write_stats(file)
+        os.replace(partial, f"{folder}/wer_{test_set}.txt")
         write_errors(f"{folder}/errors_{test_set}.csv", metric.scores)
         settings = self.decodings_of(sb.Stage.TEST)[name].settings
         record_result(

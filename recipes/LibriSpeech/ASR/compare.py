@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from training.significance import paired_bootstrap, read_errors
+from training.tables import as_text, write_json
 
 HERE = Path(__file__).resolve().parent
 RESERVED = ("seed", "output_folder")
@@ -248,22 +249,6 @@ def table_line(row):
     else:
         line |= dict.fromkeys(("difference", "95 % interval", "p"), "")
     return line
-
-
-def as_text(table):
-    """The table with aligned columns."""
-    lines = [list(table[0]), *([str(value) for value in row.values()] for row in table)]
-    widths = [max(len(line[index]) for line in lines) for index in range(len(lines[0]))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in lines
-    )
-
-
-def write_json(path, value):
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    partial.replace(path)
 
 
 if __name__ == "__main__":

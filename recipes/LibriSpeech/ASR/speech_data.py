@@ -29,6 +29,7 @@ from data_prep.manifest import prepare_manifest
 from inference.audio import load_audio
 from inference.language_model import find_tokenizer
 from inference.units import Units
+from training.tables import write_json
 
 logger = logging.getLogger(__name__)
 
@@ -171,8 +172,9 @@ def _take_units(hparams):
     model_file.parent.mkdir(parents=True, exist_ok=True)
     partial = model_file.with_suffix(".partial")
     shutil.copyfile(found, partial)
-    os.replace(partial, model_file)
+    # first, so that a killed start never leaves the record of other units
     model_file.with_suffix(".json").unlink(missing_ok=True)
+    os.replace(partial, model_file)
 
 
 def _learn_units(hparams, train_manifest):
@@ -191,17 +193,17 @@ def _learn_units(hparams, train_manifest):
                 f"{model_file} was learnt with another token_type, number of units or other transcripts than "
                 "these, and a model was trained on it: give another --output_folder"
             )
+    record_file.unlink(missing_ok=True)
     Units.train(texts, model_file, kind, size)
-    partial = record_file.with_suffix(".partial")
-    partial.write_text(json.dumps(record), encoding="utf-8")
-    os.replace(partial, record_file)
+    write_json(record_file, record)
 
 
 def make_datasets(hparams, units, train_manifest, valid_manifest, test_manifests):
-    """Data sets that yield ``id``, ``sig`` (waveform), ``wrd`` (text), ``spk_id`` and ``tokens``.
+    """Data sets that yield ``id``, ``sig`` (waveform), ``wrd`` (text), ``spk_id``, ``tokens_bos`` and ``tokens_eos``.
 
-    ``tokens_bos`` begin with the start of a sentence, ``tokens_eos`` end with its end. Training utterances under
-    or over the length limits, or with fewer encoder frames than CTC needs for their text, are left out, counted.
+    ``tokens_bos`` begin with the start of a sentence, ``tokens_eos`` end with its end. Training utterances under or
+    over the length limits, of characters that the units lack, or with fewer encoder frames than CTC needs for their
+    text, are left out, counted.
 
     Returns
     -------
@@ -307,17 +309,17 @@ def _add_pipelines(hparams, units, trained, heard):
         return waveform if perturb is None else perturb(waveform.unsqueeze(0)).squeeze(0)
 
     @sb.utils.data_pipeline.takes("wrd")
-    @sb.utils.data_pipeline.provides("tokens", "tokens_bos", "tokens_eos")
+    @sb.utils.data_pipeline.provides("tokens_bos", "tokens_eos")
     def encode(wrd):
         tokens = units.encode(wrd)
         start, end = units.control
-        for sequence in (tokens, [start, *tokens], [*tokens, end]):
+        for sequence in ([start, *tokens], [*tokens, end]):
             yield torch.tensor(sequence, dtype=torch.long)
 
     add_dynamic_item(trained, read_and_perturb)
     add_dynamic_item(heard, read)
     add_dynamic_item(trained + heard, encode)
-    keys = ["id", "sig", "wrd", "spk_id", "tokens", "tokens_bos", "tokens_eos"]
+    keys = ["id", "sig", "wrd", "spk_id", "tokens_bos", "tokens_eos"]
     set_output_keys(trained + heard, keys)
 
 
@@ -326,7 +328,8 @@ def _within_limits(train, units, hparams):
     # frames after subsampling; speed perturbation shortens, and CTC needs a blank between equal neighbours
     fastest = max(hparams["speed_changes"]) / 100 if hparams["speed_perturb"] is not None else 1.0
     frames_a_second = _frames_a_second(hparams) / fastest
-    kept, reasons = [], {"too short": 0, "too long": 0, "more text than frames": 0}
+    reasons = ("too short", "too long", "of unknown characters", "more text than frames")
+    kept, reasons = [], dict.fromkeys(reasons, 0)
     for index in train.data_ids:
         item = train.data[index]
         tokens = units.encode(item["wrd"])
@@ -335,6 +338,8 @@ def _within_limits(train, units, hparams):
             reasons["too short"] += 1
         elif item["duration"] > longest:
             reasons["too long"] += 1
+        elif not tokens:
+            reasons["of unknown characters"] += 1
         elif needed > item["duration"] * frames_a_second:
             reasons["more text than frames"] += 1
         else:

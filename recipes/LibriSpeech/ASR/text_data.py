@@ -21,6 +21,7 @@ from speechbrain.utils.distributed import run_on_main
 
 from data_prep.verify import normalise_text
 from inference.units import Units
+from training.tables import write_json
 
 
 class Text(NamedTuple):
@@ -81,8 +82,9 @@ class Text(NamedTuple):
 
     def _lines(self):
         opener = gzip.open if self.path.endswith(".gz") else open
+        # a byte order mark, which editors on Windows write, is no text
         with opener(
-            self.path, "rt", encoding="utf-8", newline="" if self.is_manifest else None
+            self.path, "rt", encoding="utf-8-sig", newline="" if self.is_manifest else None
         ) as file:
             yield from (row["wrd"] for row in csv.DictReader(file)) if self.is_manifest else file
 
@@ -236,8 +238,9 @@ def _take_units(hparams, train):
     model_file.parent.mkdir(parents=True, exist_ok=True)
     partial = model_file.with_suffix(".partial")
     shutil.copyfile(hparams["tokenizer_file"], partial)
-    os.replace(partial, model_file)
+    # first, so that a killed start never leaves the record of other units
     model_file.with_suffix(".json").unlink(missing_ok=True)
+    os.replace(partial, model_file)
 
 
 def _learn_units(hparams, train):
@@ -258,8 +261,9 @@ def _learn_units(hparams, train):
             sample[place] = sentence
     if not sample:
         raise ValueError(f"{_names(train)}: there is no sentence to train on")
+    record_file.unlink(missing_ok=True)
     Units.train(sample, model_file, hparams["token_type"], hparams["output_neurons"])
-    _write_json(record_file, record)
+    write_json(record_file, record)
 
 
 def _check_untrained(model_file):
@@ -272,12 +276,6 @@ def _check_untrained(model_file):
 
 def _names(texts):
     return ", ".join(text.path for text in texts)
-
-
-def _write_json(path, value):
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(value), encoding="utf-8")
-    os.replace(partial, path)
 
 
 class TokenisedText(torch.utils.data.Dataset):
@@ -368,7 +366,7 @@ def _write_tokens(units, stem, texts, longest):
             )
         )
     # without its record the rest does not count, so that a killed run leaves nothing half done
-    _write_json(record_file, {"source": source, "dtype": dtype} | counts)
+    write_json(record_file, {"source": source, "dtype": dtype} | counts)
 
 
 def _encoded(units, texts):

@@ -27,7 +27,7 @@ class ASR(RecognitionBrain):
     def compute_objectives(self, predictions, batch, stage):
         """The CTC loss, with the intermediate layer's mixed in while training; error rates otherwise."""
         log_probs, frames, intermediate, hypotheses = predictions
-        loss = self.ctc_objective(log_probs, intermediate, frames, *batch.tokens)
+        loss = self.ctc_objective(log_probs, intermediate, frames, *self.ctc_targets(batch))
         if stage != sb.Stage.TRAIN:
             self.count_errors(batch, hypotheses)
         return loss

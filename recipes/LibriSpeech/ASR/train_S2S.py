@@ -18,6 +18,9 @@ from inference.decoders import S2S_OPTIONS, S2SDecoder
 from inference.language_model import load_language_model
 from modules.consistency import consistency_loss
 
+# of both losses: sums over an utterance, averaged over utterances; or CTC's a unit, the decoder's a token
+REDUCTIONS = ("batchmean", "mean")
+
 
 class ASR(RecognitionBrain):
     """Waveform to word pieces by an encoder with a CTC head and an autoregressive decoder."""
@@ -37,7 +40,7 @@ class ASR(RecognitionBrain):
         """CTC's and the decoder's loss, weighted; outside training also the errors of both kinds."""
         out, hypotheses = predictions
         rows = len(out.frames)
-        tokens, token_lens = (_repeat_to(rows, part) for part in batch.tokens)
+        tokens, token_lens = (_repeat_to(rows, part) for part in self.ctc_targets(batch))
         tokens_eos, eos_lens = (_repeat_to(rows, part) for part in batch.tokens_eos)
         mean = self.hparams.loss_reduction == "mean"
 
@@ -106,6 +109,14 @@ def _check_options(hparams):
     for name in ("ctc_weight", "label_smoothing", "intermediate_weight"):
         if not 0 <= hparams[name] <= 1:
             raise SystemExit(f"--{name} must be between 0 and 1; got {hparams[name]}")
+    if hparams["loss_reduction"] not in REDUCTIONS:
+        raise SystemExit(
+            f"--loss_reduction must be {' or '.join(REDUCTIONS)}; got {hparams['loss_reduction']}"
+        )
+    if hparams["consistency_weight"] > 0 and hparams["fea_augment"] is None:
+        raise SystemExit(
+            "--consistency_weight compares two masked views of each batch: it needs fea_augment, or must be 0"
+        )
 
 
 def _search(model, units, options, lm=None, source=None):

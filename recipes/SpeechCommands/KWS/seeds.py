@@ -14,6 +14,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from training.tables import as_text, write_json
+
 HERE = Path(__file__).resolve().parent
 COLUMNS = ("accuracy", "macro_F1")
 
@@ -84,22 +86,6 @@ def summarise(rows):
         )
         table.append(line)
     return table
-
-
-def as_text(table):
-    """The table with aligned columns."""
-    lines = [list(table[0]), *([str(value) for value in row.values()] for row in table)]
-    widths = [max(len(line[index]) for line in lines) for index in range(len(lines[0]))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in lines
-    )
-
-
-def write_json(path, value):
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    partial.replace(path)
 
 
 if __name__ == "__main__":

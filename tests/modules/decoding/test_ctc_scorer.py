@@ -201,3 +201,13 @@ def test_inputs_are_left_as_they_were():
 def test_blank_and_the_end_of_the_sentence_must_differ():
     with pytest.raises(ValueError, match="blank_index and eos_index"):
         CTCScorer(Linear(input_size=8, n_neurons=6), blank_index=0, eos_index=0)
+
+
+def test_candidates_may_lie_in_memory_in_any_order():
+    prefixes = CTCPrefixScore(random_log_probs(2, 6, 9, 1.0), torch.tensor([6, 4]), BLANK, END)
+    tokens = torch.full((6,), START)
+    candidates = torch.randn(9, 6).topk(4, dim=0).indices.t()
+    assert not candidates.is_contiguous()
+    scores, _ = prefixes.forward_step(tokens, None, candidates)
+    wanted, _ = prefixes.forward_step(tokens, None, candidates.contiguous())
+    assert torch.equal(scores, wanted)

@@ -1,0 +1,46 @@
+"""From training to text: a run of train_S2S.py, and the command line on the files of its test set."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from speechbrain.utils.metric_stats import ErrorRateStats
+
+from inference.cli import main
+from tests.inference.conftest import ROOT
+
+
+@pytest.mark.slow
+def test_the_command_hears_what_the_test_of_training_heard(audio, letters, tmp_path, capsys):
+    folder = tmp_path / "run"
+    command = [sys.executable, "train_S2S.py", "hparams/S2S/conmambamamba_debug.yaml"]
+    command += ["--noprogressbar", "--output_folder", str(folder)]
+    command += ["--train_manifest", str(audio / "train.csv")]
+    command += ["--valid_manifest", str(audio / "valid.csv")]
+    command += ["--test_manifests", f"[{audio / 'test.csv'}]"]
+    command += ["--token_type", "char", "--output_neurons", str(letters[1])]
+    # so little training ends every hypothesis at once
+    command += ["--number_of_epochs", "2", "--min_decode_ratio", "0.1", "--test_beam_size", "3"]
+    done = subprocess.run(
+        command,
+        check=False,
+        cwd=ROOT / "recipes" / "LibriSpeech" / "ASR",
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    (row,) = json.loads((folder / "results.json").read_text()).values()
+
+    rows = [line.split(",") for line in (audio / "test.csv").read_text().splitlines()[1:]]
+    files = [str(audio / path) for path, *_ in rows]
+    assert main(["transcribe", str(folder), *files, "--device", "cpu"]) == 0
+    lines = dict(line.split("\t") for line in capsys.readouterr().out.splitlines())
+    texts = [lines[file] for file in files]
+    assert all(texts)
+    for name, options in (("WER", {}), ("CER", {"split_tokens": True})):
+        errors = ErrorRateStats(**options)
+        errors.append(files, [t.split() for t in texts], [text.split() for _, text, _ in rows])
+        assert errors.summarize("error_rate") == pytest.approx(row[name], abs=1e-3)

@@ -1,0 +1,46 @@
+"""What a run's figures are written as: a JSON file that is never half there, and a table for the terminal."""
+
+import json
+import os
+from pathlib import Path
+
+
+def write_json(path, value):
+    """Write a value as a JSON file, whole or not at all.
+
+    Arguments
+    ---------
+    path : str or Path
+    value : object
+        What JSON can hold.
+    """
+    partial = Path(path).with_suffix(".partial")
+    partial.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(partial, path)
+
+
+def as_text(table):
+    """Rows as text with aligned columns, the names of the columns first.
+
+    Arguments
+    ---------
+    table : list of dict
+        At least one row; all have the same keys.
+
+    Returns
+    -------
+    str
+
+    Example
+    -------
+    >>> print(as_text([{"system": "small", "WER %": 9.5}, {"system": "large", "WER %": 10}]))
+    system  WER %
+    small   9.5
+    large   10
+    """
+    lines = [list(table[0]), *([str(value) for value in row.values()] for row in table)]
+    widths = [max(len(line[index]) for line in lines) for index in range(len(lines[0]))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    )
