@@ -13,7 +13,6 @@ from tests.asr.conftest import RECIPE, SPLITS, checkpoints, run_script, weights
 YAMLS = sorted(path.stem for path in (RECIPE / "hparams" / "CTC").glob("*.yaml"))
 # sizes only: the rest of each YAML stays as it is
 SMALL = {"d_model": 16, "d_ffn": 16, "num_encoder_layers": 3, "num_workers": 0, "n_warmup_steps": 2}
-SMALL |= {"max_batch_length_train": 15}
 SMALL |= {"max_batch_length_train": 15, "max_batch_ex": 8, "output_neurons": 40}
 
 
@@ -37,12 +36,17 @@ def test_every_yaml_trains_saves_resumes_and_tests(yaml, train_ctc, spoken, tmp_
 
 
 @pytest.mark.slow
-def test_upstream_fidelity_trains_and_its_results_say_so(train_ctc, spoken, tmp_path):
+def test_upstream_fidelity_trains_and_its_results_say_so(call_main, spoken, tmp_path):
     options = SMALL | SPLITS | {"data_folder": spoken, "grad_accumulation_factor": 1}
     for yaml in ("conmamba_large", "conformer_large"):
         options["output_folder"] = tmp_path / yaml
-        train_ctc(
-            yaml, **options, fidelity="upstream", optimizer_step_limit=1, test_decoding="greedy"
+        call_main(
+            "CTC",
+            yaml,
+            **options,
+            fidelity="upstream",
+            optimizer_step_limit=1,
+            test_decoding="greedy",
         )
         results = json.loads((tmp_path / yaml / "results.json").read_text())
         assert results["test-spoken"]["fidelity"] == "upstream"
@@ -50,12 +54,18 @@ def test_upstream_fidelity_trains_and_its_results_say_so(train_ctc, spoken, tmp_
 
 
 @pytest.mark.slow
-def test_a_resumed_run_ends_where_an_uninterrupted_one_does(train_ctc, spoken, tmp_path):
+def test_a_resumed_run_ends_where_an_uninterrupted_one_does(call_main, spoken, tmp_path):
     options = SPLITS | {"data_folder": spoken, "total_steps": 20, "max_batch_length_train": 15}
-    train_ctc("conmamba_debug", **options, output_folder=tmp_path / "whole", number_of_epochs=2)
+    call_main(
+        "CTC", "conmamba_debug", **options, output_folder=tmp_path / "whole", number_of_epochs=2
+    )
     for epochs in (1, 2):
-        train_ctc(
-            "conmamba_debug", **options, output_folder=tmp_path / "parts", number_of_epochs=epochs
+        call_main(
+            "CTC",
+            "conmamba_debug",
+            **options,
+            output_folder=tmp_path / "parts",
+            number_of_epochs=epochs,
         )
     whole, parts = weights(tmp_path / "whole"), weights(tmp_path / "parts")
     assert all(torch.equal(whole[k], parts[k]) for k in whole)
