@@ -203,12 +203,12 @@ class RecipeBrain(sb.Brain):
                 "test; train first, or give the --output_folder of a trained run"
             )
         with _one_error_for_another_model(self.checkpointer):
+            # the foremost is not always the last, which knows of all the training
+            self.checkpointer.load_checkpoint(self.checkpointer.find_checkpoint())
+            steps = self.optimizer_step
             self.checkpointer.load_checkpoint(checkpoints[0])
             self.hparams.model.load_state_dict(average_model(checkpoints), strict=True)
-        # the foremost is not always the last, which knows of all the training
-        last = self.checkpointer.find_checkpoint().paramfiles
-        if "cost" in last:
-            self.cost.load(last["cost"])
+        self.optimizer_step = steps
         logger.info(
             "evaluating the average of %d checkpoint(s), epochs %s",
             len(checkpoints),

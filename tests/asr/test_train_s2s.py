@@ -32,6 +32,7 @@ def test_every_yaml_trains_saves_resumes_and_tests(yaml, call_main, spoken, tmp_
     options = SMALL | SPLITS | {"data_folder": spoken, "output_folder": tmp_path / "run"}
     options |= {"precision": "fp32" if "mini" in yaml or "debug" in yaml else "bf16"}
     options |= {"grad_accumulation_factor": 2 if "large" in yaml else 1}
+    options |= {"intermediate_layer": 2} if "plus" in yaml else {}
     call_main("S2S", yaml, **options, number_of_epochs=1)
     before, first = weights(tmp_path / "run"), results(tmp_path / "run")["test-spoken"]
     call_main("S2S", yaml, **options, number_of_epochs=2)
