@@ -157,8 +157,9 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(run, tmp_path):
         parts = run("debug", **options, number_of_epochs=epochs, output_folder=tmp_path / "parts")
     a, b = weights(whole), weights(parts)
     assert all(torch.equal(a[key], b[key]) for key in a)
-    # but for the date, nothing in a result tells the two apart
-    assert results(whole) == results(parts)
+    # but for the date and what the machine spent, nothing in a result tells the two apart
+    spent = {"train_seconds": 0, "peak_memory_mb": 0}
+    assert {**results(whole), **spent} == {**results(parts), **spent}
 
 
 def test_the_test_takes_the_best_epoch_and_testing_again_changes_nothing(run):
@@ -173,7 +174,7 @@ def test_the_test_takes_the_best_epoch_and_testing_again_changes_nothing(run):
     for flags in (("--test_only",), ("--skip_train", "True")):
         run("debug", *flags)
         again = results(folder)
-        assert {**again, "optimizer_steps": 0} == {**first, "optimizer_steps": 0}
+        assert {**again, "peak_memory_mb": 0} == {**first, "peak_memory_mb": 0}
     assert all(torch.equal(saved[key], value) for key, value in weights(folder).items())
 
 
