@@ -34,9 +34,10 @@ def encoded():
     return torch.randn(4, 13, 16, generator=torch.Generator().manual_seed(0)), frames
 
 
-def test_every_option_of_the_yaml_is_an_argument(decoder, s2s):
+def test_every_option_of_the_yaml_is_an_argument_that_decodes(decoder, s2s, encoded):
     run = read_options(s2s, list(S2S_OPTIONS))
-    decoder(**{argument: run[name] for name, argument in S2S_OPTIONS.items()})
+    options = {argument: run[name] for name, argument in S2S_OPTIONS.items()}
+    assert len(decoder(**options)(*encoded)) == len(encoded[1])
 
 
 def test_exact_and_full_scoring_agree_and_pruned_with_all_candidates_too(decoder, encoded):
