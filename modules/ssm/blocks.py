@@ -171,15 +171,7 @@ class Mamba(nn.Module):
     def _mix(self, inner, z, lengths, state):
         """From the projected input to what the output projection takes, and the state to carry."""
         conv_state, ssm_state = (None, None) if state is None else state
-        u, conv_state = causal_conv1d(
-            inner,
-            self.conv1d.weight,
-            self.conv1d.bias,
-            "silu",
-            lengths=lengths,
-            initial_state=conv_state,
-            return_last_state=True,
-        )
+        u, conv_state = self._convolve(inner, lengths, conv_state)
         delta, A, B, C, D, bias = self._scan_inputs(u, "")
         y, ssm_state = selective_scan(
             u,
@@ -196,6 +188,18 @@ class Mamba(nn.Module):
             return_last_state=True,
         )
         return y, MambaState(conv_state, ssm_state)
+
+    def _convolve(self, inner, lengths, state):
+        """What the forward scan takes in, and the state of the convolution to carry."""
+        return causal_conv1d(
+            inner,
+            self.conv1d.weight,
+            self.conv1d.bias,
+            "silu",
+            lengths=lengths,
+            initial_state=state,
+            return_last_state=True,
+        )
 
     def _scan_inputs(self, u, suffix):
         """What one direction's scan takes besides its input ``u``: delta, A, B, C, D and the step's bias."""
@@ -225,15 +229,7 @@ class Mamba(nn.Module):
         weight, bias = self.in_proj.weight, self.in_proj.bias
         inner = F.linear(x, weight[: self.d_inner], None if bias is None else bias[: self.d_inner])
         conv_state, ssm_state = (None, None) if state is None else state
-        u, conv_state = causal_conv1d(
-            inner,
-            self.conv1d.weight,
-            self.conv1d.bias,
-            "silu",
-            lengths=lengths,
-            initial_state=conv_state,
-            return_last_state=True,
-        )
+        u, conv_state = self._convolve(inner, lengths, conv_state)
         delta, A, B, C, _, bias = self._scan_inputs(u, "")
         _, ssm_state = selective_scan(
             u,
