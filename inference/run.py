@@ -79,15 +79,38 @@ def checkpoints_to_average(checkpointer, choice, count, selection_key):
     )
 
 
-def average_model(checkpoints):
-    """The mean of the weights named `model` in several checkpoints, as a state dict on the CPU.
+def average_model(checkpoints, model):
+    """The mean of a model's weights in several checkpoints, as a state dict on the CPU.
+
+    The weights are in one file named `model`, or, as the published separation checkpoints are, in one file
+    for each child of the model, by the child's name.
+
+    Arguments
+    ---------
+    checkpoints : list of speechbrain.utils.checkpoints.Checkpoint
+    model : torch.nn.Module
+        Whose children are asked for their names.
+
+    Returns
+    -------
+    weights : dict of str to torch.Tensor
 
     Raises
     ------
+    KeyError
+        If a checkpoint has neither.
     ValueError
         If a file is damaged, holds more than tensors, or differs in its names from the others.
     """
-    return average_checkpoints(checkpoints, "model", parameter_loader=read_tensors)
+    if all("model" in checkpoint.paramfiles for checkpoint in checkpoints):
+        return average_checkpoints(checkpoints, "model", parameter_loader=read_tensors)
+    return {
+        f"{part}.{name}": weight
+        for part, _ in model.named_children()
+        for name, weight in average_checkpoints(
+            checkpoints, part, parameter_loader=read_tensors
+        ).items()
+    }
 
 
 def read_tensors(path, map_location="cpu"):
@@ -255,7 +278,7 @@ def _load_weights(folder, options, checkpoints):
     """The averaged model, and what else was saved under a name of its own, from the foremost."""
     files = checkpoints[0].paramfiles
     try:
-        options["model"].load_state_dict(average_model(checkpoints), strict=True)
+        options["model"].load_state_dict(average_model(checkpoints, options["model"]), strict=True)
         if "normalize" in options:
             options["normalize"]._load_statistics_dict(read_tensors(files["normalizer"]))
     except (KeyError, RuntimeError) as error:

@@ -207,7 +207,8 @@ class RecipeBrain(sb.Brain):
             self.checkpointer.load_checkpoint(self.checkpointer.find_checkpoint())
             steps = self.optimizer_step
             self.checkpointer.load_checkpoint(checkpoints[0])
-            self.hparams.model.load_state_dict(average_model(checkpoints), strict=True)
+            model = self.hparams.model
+            model.load_state_dict(average_model(checkpoints, model), strict=True)
         self.optimizer_step = steps
         logger.info(
             "evaluating the average of %d checkpoint(s), epochs %s",
