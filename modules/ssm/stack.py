@@ -88,12 +88,18 @@ class MambaStack(nn.Module):
         new_states = []
         for index, layer in enumerate(self.layers):
             mixed, state = layer["mixer"](
-                layer["norm"](residual),
+                self._normalise(layer["norm"], residual),
                 lengths,
                 state=None if states is None else states[index],
                 return_state=True,
             )
             residual = residual + mixed
             new_states.append(state)
-        out = keep_valid(self.norm_f(residual), valid_frames(lengths, x.shape[1], x.device))
+        out = keep_valid(
+            self._normalise(self.norm_f, residual), valid_frames(lengths, x.shape[1], x.device)
+        )
         return (out, new_states) if return_states else out
+
+    def _normalise(self, norm, residual):
+        """``norm`` in the dtype of its own weights, where the residual is kept in a wider one."""
+        return norm(residual.to(norm.weight.dtype) if self.residual_in_fp32 else residual)

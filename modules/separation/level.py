@@ -1,0 +1,102 @@
+"""Separated sources at the level at which they stand in the mixture.
+
+A network that is trained on a scale-invariant measure gives its sources any level and either sign: written to
+a file as they are, they clip or are all but silent.
+"""
+
+from itertools import combinations
+
+import torch
+
+from modules.ssm.lengths import check_lengths, keep_valid, valid_frames
+
+# of the normalised Gram matrix: shares the level evenly between estimates that are equal
+RIDGE = 1e-6
+
+
+@torch.no_grad()
+def fit_to_mixture(estimates, mix, samples=None, peak=0.99):
+    """Give each source the gain with which the sources sum to the mixture, in the sense of least squares.
+
+    The gains are found jointly, and those of one mixture never differ in sign: a source that is subtracted would
+    be no source. The sign itself is free, since the measure does not fix that of the decoder, which all sources share.
+    Where a source would then pass ``peak``, all of the mixture's sources are turned down by one factor, so that
+    their ratio stays.
+
+    Arguments
+    ---------
+    estimates : torch.Tensor
+        (batch, time, speakers) or (time, speakers).
+    mix : torch.Tensor
+        (batch, time) or (time,).
+    samples : torch.Tensor, optional
+        (batch,) integer sample counts; the result is 0 past them.
+    peak : float
+        Largest magnitude of the result; full scale is 1.
+
+    Returns
+    -------
+    torch.Tensor
+        As ``estimates``. A silent estimate, and all of a silent mixture, give silence.
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not belong together, ``peak`` is not positive, or a value is not finite.
+
+    Example
+    -------
+    >>> import torch
+    >>> from modules.separation import fit_to_mixture
+    >>> sources = 0.1 * torch.randn(400, 2)
+    >>> fitted = fit_to_mixture(sources * torch.tensor([50.0, 0.2]), sources.sum(dim=1))
+    >>> bool((fitted - sources).abs().max() < 1e-3)
+    True
+    """
+    if estimates.dim() == 2 and mix.dim() == 1 and samples is None:
+        return fit_to_mixture(estimates.unsqueeze(0), mix.unsqueeze(0), None, peak).squeeze(0)
+    if estimates.dim() != 3 or estimates.shape[:2] != mix.shape:
+        raise ValueError(
+            "estimates must be (batch, time, speakers) and mix (batch, time), or both without batch; got "
+            f"{tuple(estimates.shape)} and {tuple(mix.shape)}"
+        )
+    if peak <= 0:
+        raise ValueError(f"peak must be positive; got {peak}")
+    check_lengths(samples, *mix.shape)
+    valid = valid_frames(samples, mix.shape[1], mix.device)
+    sources, target = keep_valid(estimates, valid).double(), keep_valid(mix, valid).double()
+    if not (torch.isfinite(sources).all() and torch.isfinite(target).all()):
+        raise ValueError("estimates or mix hold values that are not finite")
+    # on sources of unit norm, so that their levels do not matter to the solution
+    norms = sources.norm(dim=1)
+    units = sources / norms.clamp(min=1e-20).unsqueeze(1)
+    gains = _gains_of_one_sign(units, target) * (norms > 0)
+    fitted = units * gains.unsqueeze(1)
+    loudest = fitted.abs().amax(dim=(1, 2), keepdim=True)
+    fitted = fitted * torch.where(loudest > peak, peak / loudest, 1.0)
+    return fitted.to(estimates.dtype)
+
+
+def _gains_of_one_sign(units, target):
+    """Gains (batch, speakers) with which ``units`` (batch, time, speakers) come nearest to ``target`` (batch, time).
+
+    Every subset of the sources is solved freely; the best solution whose gains share one sign is the answer.
+    """
+    speakers = units.shape[2]
+    gram = units.transpose(1, 2) @ units + RIDGE * torch.eye(speakers, device=units.device)
+    products = (units.transpose(1, 2) @ target.unsqueeze(2)).squeeze(2)
+    best = torch.zeros_like(products)
+    most = torch.zeros_like(products[:, 0])
+    for size in range(1, speakers + 1):
+        for subset in combinations(range(speakers), size):
+            chosen = torch.tensor(subset, device=units.device)
+            wanted = products[:, chosen]
+            gains = torch.linalg.solve(gram[:, chosen][:, :, chosen], wanted)
+            # how much of the target's energy these gains explain
+            explained = (gains * wanted).sum(dim=1)
+            one_sign = (gains >= 0).all(dim=1) | (gains <= 0).all(dim=1)
+            better = one_sign & (explained > most)
+            most = torch.where(better, explained, most)
+            candidate = torch.zeros_like(products).index_copy(1, chosen, gains)
+            best = torch.where(better.unsqueeze(1), candidate, best)
+    return best
