@@ -1,0 +1,233 @@
+"""Copying a tree of recordings at another rate, as dynamic mixing on WSJ0 wants it: 16 to 8 kHz.
+
+`python -m data_prep.resample_speech IN OUT --sample_rate 8000` writes every recording of IN under the same
+relative name into OUT, as 16-bit WAV. It may be stopped at any time: the same command goes on where it was.
+"""
+
+import argparse
+import logging
+import os
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from pathlib import Path
+
+import soundfile
+import torch
+from torchaudio.transforms import Resample
+from tqdm import tqdm
+
+from data_prep.verify import Skipped, is_recorded, write_record, write_skipped
+
+logger = logging.getLogger(__name__)
+
+# .wv1 and .sph are SPHERE files, as on WSJ0's discs; .wv2, the second microphone, stands in no mixing list
+SUFFIXES = (".wav", ".flac", ".wv1", ".sph")
+RECORD = "resampled.json"
+SKIPPED = "skipped.csv"
+# Little is left above half the new rate (-41 dB at 4.1 kHz, where torchaudio's default leaves -8):
+# the values that torchaudio's documentation gives for librosa's "kaiser_best".
+FILTER = {
+    "resampling_method": "sinc_interp_kaiser",
+    "lowpass_filter_width": 64,
+    "rolloff": 0.9475937167399596,
+    "beta": 14.769656459379492,
+}
+
+
+def resample_speech(input_folder, output_folder, sample_rate=8000, jobs=None):
+    """Copy a tree of recordings at one rate.
+
+    Files that are in `output_folder` already are not made again, even if their source changed. A file whose
+    peak would pass full scale is scaled down to it.
+
+    Arguments
+    ---------
+    input_folder : str or Path
+        Mono .wav, .flac, .wv1 or .sph files at `sample_rate` or above, in folders of any depth.
+    output_folder : str or Path
+        New, empty, or that of an earlier run with the same input and rate.
+    sample_rate : int
+        Hz.
+    jobs : int, optional
+        Files at a time; by default one for each processor.
+
+    Returns
+    -------
+    counts : dict of str to int
+        How many files were ``written``, were there ``before``, and were ``skipped``: unreadable, empty, of
+        several channels, of a lower rate, with values that are not finite, or of a name that another file
+        has. Those are listed with the reason in `<output_folder>/skipped.csv`.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the input folder is missing or holds no audio.
+    ValueError
+        If the output folder is inside the input folder or holds something else, an option is outside its
+        range, or no file can be used.
+
+    Example
+    -------
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> (folder / "in" / "011").mkdir(parents=True)
+    >>> soundfile.write(folder / "in" / "011" / "011a0101.wav", [0.0, 0.5] * 800, 16000)
+    >>> resample_speech(folder / "in", folder / "out")
+    {'written': 1, 'before': 0, 'skipped': 0}
+    >>> soundfile.info(folder / "out" / "011" / "011a0101.wav").samplerate
+    8000
+    """
+    source, target = Path(input_folder).resolve(), Path(output_folder).resolve()
+    jobs = jobs or os.cpu_count() or 1
+    if sample_rate < 1 or jobs < 1:
+        raise ValueError(
+            f"the rate and the jobs must be 1 or more; got {sample_rate} Hz and {jobs} jobs"
+        )
+    if not source.is_dir():
+        raise FileNotFoundError(f"{source}: no such folder of recordings")
+    if target == source or source in target.parents:
+        raise ValueError(f"{target}: lies inside the input folder; give an output folder beside it")
+    files, skipped = _find_files(source)
+    if not files:
+        raise FileNotFoundError(f"{source}: holds no {', '.join(SUFFIXES)} file to resample")
+    _claim(target, {"input_folder": str(source), "sample_rate": sample_rate})
+
+    wanted = {name: path for name, path in files.items() if not (target / name).is_file()}
+    work = [(path, target / name, sample_rate) for name, path in wanted.items()]
+    reasons = _run(work, jobs, f"resampling to {sample_rate} Hz")
+    for (name, path), reason in zip(wanted.items(), reasons, strict=True):
+        if reason:
+            skipped.append(Skipped(str(name.with_suffix("")), str(path), reason))
+    write_skipped(target / SKIPPED, skipped, len(files), str(source))
+    counts = {
+        "written": reasons.count(None),
+        "before": len(files) - len(wanted),
+        "skipped": len(skipped),
+    }
+    if not counts["written"] and not counts["before"]:
+        raise ValueError(f"{source}: no file could be resampled; see {target / SKIPPED}")
+    return counts
+
+
+def _find_files(source):
+    """Files by the relative name they shall have, sorted, and those whose name was taken."""
+    files, skipped = {}, []
+    for folder, folders, names in os.walk(source, followlinks=True):
+        folders.sort()
+        for name in sorted(names):
+            path = Path(folder, name)
+            if path.suffix.lower() not in SUFFIXES or name.startswith("."):
+                continue
+            relative = path.relative_to(source).with_suffix(".wav")
+            if relative in files:
+                reason = f"{files[relative].name} has the same name but for its suffix"
+                skipped.append(Skipped(str(relative.with_suffix("")), str(path), reason))
+                continue
+            files[relative] = path
+    return files, skipped
+
+
+def _claim(target, record):
+    """Make the output folder, or recognise that of an earlier run."""
+    if is_recorded(target / RECORD, record):
+        return
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise ValueError(
+            f"{target}: is there already and was not made from {record['input_folder']} at "
+            f"{record['sample_rate']} Hz; give another output folder, or remove it"
+        )
+    target.mkdir(parents=True, exist_ok=True)
+    write_record(target / RECORD, record)
+
+
+def _run(work, jobs, description):
+    """Resample in parallel, with a progress bar; the reasons why not, or None, in order."""
+    if not work:
+        return []
+    # threads: reading, filtering and writing all leave Python's lock; each filters on one core
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    threads = ThreadPoolExecutor(jobs)
+    try:
+        done = threads.map(lambda one: _resample_file(*one), work)
+        return list(tqdm(done, total=len(work), desc=description, unit="file", mininterval=0.5))
+    finally:
+        # what is not begun is dropped if one fails or the user interrupts
+        threads.shutdown(cancel_futures=True)
+        torch.set_num_threads(before)
+
+
+def _resample_file(path, target, sample_rate):
+    """Write one file; None, or the reason why it was not written."""
+    try:
+        # (samples, channels)
+        waveform, rate = soundfile.read(path, dtype="float32", always_2d=True)
+    except (soundfile.SoundFileError, OSError):
+        return _why_unreadable(path)
+    if len(waveform) == 0:
+        return "no samples"
+    if waveform.shape[1] > 1:
+        return f"{waveform.shape[1]} channels, not one"
+    if rate < sample_rate:
+        return f"sampled at {rate} Hz, below the rate wanted"
+    waveform = torch.from_numpy(waveform[:, 0])
+    if not torch.isfinite(waveform).all():
+        return "samples that are not finite numbers"
+    if rate != sample_rate:
+        waveform = _resampler(rate, sample_rate)(waveform)
+    peak = float(waveform.abs().max())
+    if peak > 1:
+        waveform = waveform / peak
+    target.parent.mkdir(parents=True, exist_ok=True)
+    # one name, so that what a killed run left is overwritten
+    partial = target.with_name(f".{target.name}.partial")
+    soundfile.write(partial, waveform.numpy(), sample_rate, "PCM_16", format="WAV")
+    os.replace(partial, target)
+    return None
+
+
+@cache
+def _resampler(rate, sample_rate):
+    return Resample(rate, sample_rate, **FILTER)
+
+
+def _why_unreadable(path):
+    with open(path, "rb") as file:
+        header = file.read(1024)
+    if not header:
+        return "empty file"
+    if header.startswith(b"NIST_1A") and b"shorten" in header:
+        return "compressed SPHERE: unpack it with sph2pipe first"
+    return "unreadable audio"
+
+
+def parse_arguments(arguments=None):
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m data_prep.resample_speech",
+        description="Copy a tree of recordings at another rate, as 16-bit WAV under the same relative "
+        "names. The same command again goes on where it was stopped, or does nothing.",
+    )
+    parser.add_argument("input_folder", help="for example wsj0/si_tr_s")
+    parser.add_argument("output_folder", help="for example wsj0_8k/si_tr_s")
+    parser.add_argument("--sample_rate", type=int, default=8000, help="default: 8000")
+    parser.add_argument("--jobs", type=int, help="files at a time (default: one a processor)")
+    return parser.parse_args(arguments)
+
+
+def main(arguments=None):
+    """Run the command line; bad options and failures end it with one line on stderr."""
+    options = vars(parse_arguments(arguments))
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        counts = resample_speech(**options)
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
+    logger.info(
+        "%s: %s", options["output_folder"], ", ".join(f"{n} {k}" for k, n in counts.items())
+    )
+
+
+if __name__ == "__main__":
+    main()
