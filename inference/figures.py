@@ -1,4 +1,4 @@
-"""Pictures of a training run: its learning curve, what was heard when, and which classes were mistaken.
+"""Pictures of training runs: learning curves, what was heard when, which classes were mistaken, what was separated.
 
 matplotlib, of the extra `train`, is imported only when a picture is drawn, and no display is needed.
 """
@@ -8,8 +8,13 @@ from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 
+import torch
+
 # Okabe and Ito's colours, which the colour-blind can tell apart.
 BLUE, ORANGE = "#0072B2", "#D55E00"
+COLOURS = (BLUE, ORANGE, "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+# so that curves and their order are told apart in grey, too
+DASHES, MARKERS = ("-", "--", "-.", ":"), "osD^vP"
 STYLE = {
     "font.size": 10,
     "axes.spines.top": False,
@@ -20,6 +25,8 @@ STYLE = {
     "lines.markersize": 5,
 }
 WORD_START = "\u2581"
+# decibels below the loudest point of a spectrogram that are worth a colour
+DEPTH = 60
 
 
 def read_train_log(train_log):
@@ -189,9 +196,105 @@ def confusion_matrix(counts, labels, png):
         bar.outline.set_visible(False)
 
 
+def separation_spectrograms(mix, targets, estimates, sample_rate, png):
+    """Draw the spectrograms of a mixture, of its sources, and beneath them of what was separated, in one colour scale.
+
+    Arguments
+    ---------
+    mix : torch.Tensor
+        (samples,).
+    targets, estimates : torch.Tensor
+        (samples, speakers) in one order, the estimates at the level that they have in the mixture.
+    sample_rate : int
+        In Hz.
+    png : str or Path
+        Where the picture goes; its folder must be there.
+
+    Raises
+    ------
+    RuntimeError
+        If matplotlib is not installed.
+    """
+    speakers = targets.shape[1]
+    signals = torch.cat([mix[:, None], targets, estimates], dim=1)
+    spectra = [_decibels(signal, sample_rate) for signal in signals.T]
+    loudest = max(float(spectrum.max()) for spectrum in spectra)
+    names = ["mixture", *(f"source {n + 1}" for n in range(speakers))]
+    names += [f"estimate {n + 1}" for n in range(speakers)]
+    with picture(png, (3.6 * (1 + speakers), 5)) as figure:
+        grid = figure.subplots(2, 1 + speakers, sharex=True, sharey=True)
+        # nothing stands beneath the mixture
+        grid[1, 0].set_axis_off()
+        cells = [*grid[0], *grid[1, 1:]]
+        for axes, spectrum, name in zip(cells, spectra, names, strict=True):
+            image = axes.imshow(
+                spectrum.numpy(),
+                origin="lower",
+                aspect="auto",
+                interpolation="nearest",
+                extent=(0, len(mix) / sample_rate, 0, sample_rate / 2000),
+                cmap="viridis",
+                vmin=loudest - DEPTH,
+                vmax=loudest,
+            )
+            axes.set_title(name)
+        for axes in (grid[0, 0], *grid[1, 1:]):
+            axes.set_xlabel("time in s")
+            axes.tick_params(labelbottom=True)
+        for axes in (grid[0, 0], grid[1, 1]):
+            axes.set_ylabel("frequency in kHz")
+            axes.tick_params(labelleft=True)
+        bar = figure.colorbar(image, ax=grid, pad=0.01, fraction=0.03, aspect=30)
+        bar.set_label("dB")
+        bar.outline.set_visible(False)
+
+
+def _decibels(signal, sample_rate):
+    """Power of a signal (samples,) in dB, (frequencies, frames), in windows of 32 ms."""
+    window = torch.hann_window(round(0.032 * sample_rate), dtype=signal.dtype)
+    # no more frames than a picture has room for
+    hop = max(round(0.008 * sample_rate), len(signal) // 1500)
+    spectrum = torch.stft(
+        signal, len(window), hop, window=window, pad_mode="constant", return_complex=True
+    )
+    return 20 * torch.log10(spectrum.abs() + 1e-6)
+
+
+def curves(lines, png, xlabel, ylabel, title):
+    """Draw one curve a run, such as its validation score by minutes of training.
+
+    Arguments
+    ---------
+    lines : dict of str: list of (float, float)
+        Points of each run, by its name.
+    png : str or Path
+        Where the picture goes; its folder must be there.
+    xlabel, ylabel, title : str
+
+    Raises
+    ------
+    RuntimeError
+        If matplotlib is not installed.
+    """
+    with picture(png, (7, 4)) as figure:
+        axes = figure.add_subplot(xlabel=xlabel, ylabel=ylabel, title=title)
+        for index, (name, points) in enumerate(lines.items()):
+            axes.plot(
+                *zip(*points, strict=True),
+                linestyle=DASHES[index % len(DASHES)],
+                marker=MARKERS[index % len(MARKERS)],
+                color=COLOURS[index % len(COLOURS)],
+                label=name,
+            )
+        axes.set_xlim(0, None)
+        axes.grid(axis="y", color="0.9")
+        axes.spines["right"].set_visible(False)
+        axes.legend()
+
+
 def _draw_spectrum(axes, heard):
     """Log-mel energies, with a line where each word starts."""
-    # the first frame is centred on 0; what is 60 dB below the loudest is not worth a colour
+    # the first frame is centred on 0; what is far below the loudest is not worth a colour
     half = heard.frame_seconds / 2
     end = (len(heard.features) - 0.5) * heard.frame_seconds
     loudest = float(heard.features.max())
@@ -202,7 +305,7 @@ def _draw_spectrum(axes, heard):
         interpolation="nearest",
         extent=(-half, end, 0, heard.features.shape[1]),
         cmap="viridis",
-        vmin=loudest - 60,
+        vmin=loudest - DEPTH,
         vmax=loudest,
     )
     axes.set_ylabel("mel band")

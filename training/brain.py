@@ -166,7 +166,7 @@ class RecipeBrain(sb.Brain):
                 f"{self.grad_accumulation_factor}, so that no step would be taken: lower it, or make batches smaller"
             )
         if getattr(schedule, "total_steps", None) == 0:
-            steps = an_epoch * self.hparams.number_of_epochs
+            steps = an_epoch * self.hparams.epoch_counter.limit
             schedule.total_steps = min(steps, self.optimizer_step_limit or steps)
 
     def save_epoch(self, meta):

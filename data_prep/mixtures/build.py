@@ -1,0 +1,373 @@
+"""Making mixtures from a list: loading, levels, cutting or padding, and writing, in parallel.
+
+The files stand as in WSJ0-2mix, `wav8k/min/{tr,cv,tt}/{mix,s1,s2[,s3]}/<id>.wav`, 16 bit. Every
+mixture follows from its line in the list alone, so neither the number of processes nor a kill and a
+second run change anything.
+"""
+
+import hashlib
+import json
+import logging
+import os
+from dataclasses import dataclass
+from functools import partial
+from math import gcd
+from pathlib import Path
+
+import numpy as np
+import soundfile
+from scipy.signal import resample_poly
+
+from data_prep.mixtures.levels import MEASURES, level_of, loudness_meter
+from data_prep.mixtures.lists import SPLITS, natural_name, write_list
+from data_prep.mixtures.workers import Workers
+from data_prep.verify import Skipped, write_record, write_skipped
+
+logger = logging.getLogger(__name__)
+
+RECORD = "mixtures.json"
+# Part of the record: raised when the samples change, so that old mixtures are not taken for new.
+VERSION = 1
+
+MODES = ("min", "max")
+SAMPLE_RATES = (8000, 16000)
+# Every source is brought to this level (dB below full scale) before its own gain.
+LEVEL = -25.0
+# Largest amplitude in a mixture or source; WSJ0-2mix has this one.
+PEAK = 0.9
+# WSJ0-2mix measures at this rate, also for its 16 kHz version.
+ACTIVE_LEVEL_RATE = 8000
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the samples of a mixture depend on, apart from its line in the list.
+
+    Arguments
+    ---------
+    speech_folder : str
+        What the list's paths are relative to.
+    sample_rate : int
+        Hz, 8000 or 16000; recordings of another rate are resampled.
+    mode : str
+        `min`: all sources are cut to the shortest; `max`: padded with zeros to the longest.
+    loudness : str
+        A measure of `level_of`, by which sources are brought to one level.
+    full_scale : bool
+        Bring the peak of every mixture to 0.9, as WSJ0-2mix; otherwise only those that exceed it.
+    """
+
+    speech_folder: str
+    sample_rate: int = 8000
+    mode: str = "min"
+    loudness: str = "rms"
+    full_scale: bool = False
+
+
+class UnusableError(ValueError):
+    """A recording from which no mixture can be made; the text is the reason."""
+
+
+def build_mixtures(output_folder, lists, settings, jobs=None, progress=True):
+    """Make the mixtures of some lists; those that an earlier run finished are left as they are.
+
+    Writes the lists themselves to `lists/<split>.csv`, and mixtures that cannot be made, with the
+    reason, to `skipped_<split>.csv`. Sources are rounded to 16 bit and the mixture is their sum, so
+    it is so exactly; in the official WSJ0-2mix all three are rounded.
+
+    Arguments
+    ---------
+    output_folder : str or Path
+        New, empty, or made by an earlier run with the same lists, level and speech; another mode
+        or sample rate goes into folders of its own.
+    lists : dict of str to list of Mixture
+        The keys are some of `tr`, `cv`, `tt`.
+    settings : Settings
+    jobs : int, optional
+        Processes; by default one for each processor, at most 16.
+    progress : bool
+        Show a progress bar.
+
+    Returns
+    -------
+    folder : Path
+        The folder that holds `tr`, `cv`, `tt`.
+
+    Raises
+    ------
+    FileNotFoundError
+        If a list names recordings that are not there.
+    ImportError
+        If the loudness needs a library that is not installed.
+    ValueError
+        If an option does not fit, the folder holds something else, or no mixture of a list can be
+        made.
+    """
+    check_settings(settings, lists)
+    check_files(lists, settings.speech_folder)
+    output_folder = Path(output_folder).absolute()
+    rate_folder = rate_folder_of(output_folder, settings)
+    with Workers(jobs, progress) as workers:
+        claim_folder(output_folder, lists, settings)
+        for split, mixtures in lists.items():
+            folder = rate_folder / settings.mode / split
+            for name in ("mix", *source_names(mixtures)):
+                (folder / name).mkdir(parents=True, exist_ok=True)
+            waiting = [one for one in mixtures if not (folder / "mix" / f"{one.id}.wav").is_file()]
+            work = partial(make_mixture, settings=settings, folder=folder)
+            skipped = workers.run(work, waiting, len(mixtures), f"mixing {split}")
+            write_skipped(
+                output_folder / f"skipped_{split}.csv", skipped, len(mixtures), f"{split}, mixed"
+            )
+            if len(skipped) == len(mixtures):
+                raise ValueError(
+                    f"no mixture of {split} can be made; see {output_folder}/skipped_{split}.csv"
+                )
+    return folder.parent
+
+
+def check_settings(settings, lists):
+    """Refuse settings out of range with a ValueError, a missing library with an ImportError."""
+    if settings.sample_rate not in SAMPLE_RATES:
+        raise ValueError(f"sample_rate must be 8000 or 16000, not {settings.sample_rate}")
+    if settings.mode not in MODES:
+        raise ValueError(f"mode must be min or max, not {settings.mode!r}")
+    if settings.loudness not in MEASURES:
+        raise ValueError(f"loudness must be one of {', '.join(MEASURES)}, not {settings.loudness}")
+    if settings.loudness == "lufs":
+        loudness_meter(settings.sample_rate)
+    unknown = sorted(lists.keys() - set(SPLITS))
+    if unknown or not lists or not all(lists.values()):
+        raise ValueError(f"lists must be mixtures for some of {', '.join(SPLITS)}, none empty")
+
+
+def check_files(lists, speech_folder):
+    """Refuse lists that name recordings which are not there."""
+    if not Path(speech_folder).is_dir():
+        raise FileNotFoundError(f"the speech folder {speech_folder} does not exist")
+    for split, mixtures in lists.items():
+        files = {name for one in mixtures for source in one.sources for name in source.files}
+        missing = sorted(name for name in files if not Path(speech_folder, name).is_file())
+        if missing:
+            hint = ""
+            if any(Path(speech_folder, name).with_suffix(".wv1").is_file() for name in missing):
+                hint = "; convert the .wv1 files with sph2pipe -f wav first"
+            raise FileNotFoundError(
+                f"the list of {split} names {len(missing)} recordings that are not in "
+                f"{speech_folder}, {missing[0]} first{hint}"
+            )
+
+
+def claim_folder(folder, lists, settings):
+    """Write the lists and a record of what the folder holds; refuse one that holds other things.
+
+    Raises
+    ------
+    ValueError
+        If it was made from other lists or with other settings, or holds something else.
+    """
+    record = {"version": VERSION, "speech_folder": str(Path(settings.speech_folder).absolute())}
+    record |= {"loudness": settings.loudness, "full_scale": settings.full_scale}
+    for split, mixtures in lists.items():
+        lines = "\n".join(repr(one) for one in mixtures)
+        record[f"list {split}"] = hashlib.sha256(lines.encode()).hexdigest()
+    path = folder / RECORD
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is a file; choose another folder for the mixtures")
+    if path.is_file():
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise ValueError(f"{path} is damaged; delete {folder} or choose another") from error
+        differing = [key for key in sorted({*found, *record}) if found.get(key) != record.get(key)]
+        if differing:
+            raise ValueError(
+                f"{folder} holds mixtures made otherwise (different: {', '.join(differing)}); "
+                "choose another folder or delete that one"
+            )
+    elif folder.is_dir() and any(folder.iterdir()):
+        raise ValueError(f"{folder} holds something else than mixtures; choose another folder")
+    (folder / "lists").mkdir(parents=True, exist_ok=True)
+    write_record(path, record)
+    for split, mixtures in lists.items():
+        write_list(folder / "lists" / f"{split}.csv", mixtures)
+
+
+def source_names(mixtures):
+    """Folders of the sources: s1, s2 and, with three speakers, s3."""
+    return [f"s{number}" for number in range(1, len(mixtures[0].sources) + 1)]
+
+
+def make_mixture(mixture, settings, folder):
+    """Write one mixture and its sources, the mixture last.
+
+    Returns
+    -------
+    skipped : Skipped or None
+        Why it could not be made.
+    """
+    try:
+        samples = mix([load_source(source, settings) for source in mixture.sources], settings)
+    except UnusableError as error:
+        return Skipped(mixture.id, str(folder / "mix" / f"{mixture.id}.wav"), str(error))
+    names = [f"s{number}" for number in range(1, len(samples) + 1)]
+    for name, waveform in zip((*names, "mix"), (*samples, samples.sum(axis=0)), strict=True):
+        write_wav(folder / name / f"{mixture.id}.wav", waveform, settings.sample_rate)
+    return None
+
+
+def mix(sources, settings):
+    """Bring loaded sources to one length and a common scale.
+
+    Arguments
+    ---------
+    sources : list of np.ndarray
+        Shape (samples,) each, with their gains.
+    settings : Settings
+
+    Returns
+    -------
+    samples : np.ndarray
+        Shape (speakers, samples), 16-bit values as int32; their sum is within 16 bit too.
+
+    Raises
+    ------
+    UnusableError
+        If a source is silent in what is left of it.
+    """
+    lengths = [len(source) for source in sources]
+    length = min(lengths) if settings.mode == "min" else max(lengths)
+    sources = np.stack([np.pad(one[:length], (0, max(length - len(one), 0))) for one in sources])
+    peak = max(np.abs(sources).max(), np.abs(sources.sum(axis=0)).max())
+    if settings.full_scale or peak > PEAK:
+        sources *= PEAK / peak
+    samples = np.round(sources * 32768).astype(np.int32)
+    silent = [f"s{number}" for number, one in enumerate(samples, start=1) if not one.any()]
+    if silent:
+        raise UnusableError(f"{silent[0]} is silent")
+    return samples
+
+
+def load_source(source, settings):
+    """One speaker's waveform at the common level and with its gain.
+
+    Returns
+    -------
+    waveform : np.ndarray
+        Shape (samples,), float64.
+
+    Raises
+    ------
+    UnusableError
+        If a recording is unreadable, empty, silent, not mono, or has values that are no numbers.
+    """
+    waveform, rate = load_files(source.files, settings.speech_folder)
+    resampled = resample(waveform, rate, settings.sample_rate)
+    if settings.loudness == "active":
+        measured = resample(waveform, rate, ACTIVE_LEVEL_RATE), ACTIVE_LEVEL_RATE
+    else:
+        measured = resampled, settings.sample_rate
+    level = level_of(*measured, settings.loudness)
+    if not np.isfinite(level):
+        raise UnusableError(f"{source.files[0]} is silent or too short to measure its level")
+    return resampled * 10 ** ((LEVEL - level + source.gain) / 20)
+
+
+def load_files(names, speech_folder):
+    """Recordings one after the other, and their sample rate."""
+    waveforms, rates = [], []
+    for name in names:
+        try:
+            waveform, rate = soundfile.read(Path(speech_folder, name), always_2d=True)
+        except (soundfile.SoundFileError, OSError) as error:
+            raise UnusableError(f"{name} is unreadable") from error
+        if waveform.shape[1] > 1:
+            raise UnusableError(f"{name} has {waveform.shape[1]} channels")
+        if not len(waveform):
+            raise UnusableError(f"{name} has no samples")
+        if not np.isfinite(waveform).all():
+            raise UnusableError(f"{name} has values that are not finite")
+        waveforms.append(waveform[:, 0])
+        rates.append(rate)
+    if len(set(rates)) > 1:
+        raise UnusableError(f"{names[0]} and those after it differ in sample rate")
+    return np.concatenate(waveforms), rates[0]
+
+
+def resample(waveform, from_rate, to_rate):
+    """Change the sample rate (Hz), with scipy's polyphase filter (Kaiser window, beta 5)."""
+    common = gcd(from_rate, to_rate)
+    if from_rate == to_rate:
+        return waveform
+    return resample_poly(waveform, to_rate // common, from_rate // common)
+
+
+def rate_folder_of(output_folder, settings):
+    """`wav8k` or `wav16k` in the folder of the mixtures."""
+    return Path(output_folder).absolute() / f"wav{settings.sample_rate // 1000}k"
+
+
+def write_speech(output_folder, sources, settings, jobs=None, progress=True):
+    """Write single speakers for dynamic mixing, `wav8k/speech/<speaker>/<utterance>.wav`.
+
+    They have the sample rate of the mixtures, and their own level. What is there already is left
+    as it is; what cannot be used is listed in `wav8k/skipped_speech.csv`.
+
+    Arguments
+    ---------
+    output_folder : str or Path
+    sources : iterable of Source
+        Each set of recordings is written once.
+    settings : Settings
+    jobs : int, optional
+        As for `build_mixtures`.
+    progress : bool
+
+    Returns
+    -------
+    folder : Path
+
+    Raises
+    ------
+    ValueError
+        If there are no sources.
+    """
+    folder = rate_folder_of(output_folder, settings) / "speech"
+    paths = {
+        source.files: (source, folder / source.speaker / f"{natural_name(source)}.wav")
+        for source in sources
+    }
+    if not paths:
+        raise ValueError("there is no speech for dynamic mixing: no mixtures for training")
+    waiting = [one for one in paths.values() if not one[1].is_file()]
+    work = partial(write_single, settings=settings)
+    with Workers(jobs, progress) as workers:
+        skipped = workers.run(work, waiting, len(paths), "speech for dynamic mixing")
+    folder.mkdir(parents=True, exist_ok=True)
+    write_skipped(folder.with_name("skipped_speech.csv"), skipped, len(paths), str(folder))
+    return folder
+
+
+def write_single(item, settings):
+    """Write one source at the sample rate of the mixtures and at its own level."""
+    source, path = item
+    try:
+        waveform, rate = load_files(source.files, settings.speech_folder)
+    except UnusableError as error:
+        return Skipped(path.stem, str(path), str(error))
+    waveform = resample(waveform, rate, settings.sample_rate)
+    # Resampling may overshoot full scale by a little.
+    waveform = waveform * min(32767 / 32768 / max(np.abs(waveform).max(), 1e-9), 1.0)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_wav(path, np.round(waveform * 32768), settings.sample_rate)
+    return None
+
+
+def write_wav(path, samples, sample_rate):
+    """Write 16-bit values, under a temporary name first.
+
+    The temporary name is always the same, so that a second run replaces what a killed one left.
+    """
+    temporary = path.with_name(f".{path.name}.partial")
+    soundfile.write(temporary, samples.astype(np.int16), sample_rate, "PCM_16", format="WAV")
+    os.replace(temporary, path)

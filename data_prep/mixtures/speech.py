@@ -1,0 +1,168 @@
+"""Finding the single-speaker recordings of a folder: who speaks, in which files, of which set.
+
+Knows the layouts of LibriSpeech and VoxCeleb, and any other folder in which the first folder is the
+speaker.
+"""
+
+import logging
+import os
+import re
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import soundfile
+from tqdm import tqdm
+
+logger = logging.getLogger(__name__)
+
+LAYOUTS = ("auto", "librispeech", "voxceleb", "flat")
+SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
+# What the parts of LibriSpeech begin with, for the splits of a mixture set.
+SETS = {"train": "tr", "dev": "cv", "test": "tt"}
+
+
+def find_speech(folder, layout="auto"):
+    """List the recordings of a folder by set and speaker.
+
+    Arguments
+    ---------
+    folder : str or Path
+    layout : str
+        `librispeech`: `[<set>/]<speaker>/<chapter>/<speaker>-<chapter>-<number>.flac`;
+        `voxceleb`: `[wav/]id<number>/.../<file>`; `flat`: `<speaker>/.../<file>`; `auto`: that
+        which fits more than half of the files, the last one if none does.
+
+    Returns
+    -------
+    speech : dict of str to dict of str to list of str
+        From `tr`, `cv`, `tt`, or the empty string where the folder tells no set, to the speakers
+        and on to their recordings, relative to `folder`. Sorted throughout.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the folder does not exist.
+    ValueError
+        If it holds no recording in this layout.
+    """
+    if layout not in LAYOUTS:
+        raise ValueError(f"layout must be one of {', '.join(LAYOUTS)}, not {layout!r}")
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"the speech folder {folder} does not exist")
+    files, others = list_files(folder)
+    if not files:
+        raise ValueError(
+            f"{folder} holds no {', '.join(SUFFIXES)} file"
+            + (f" (but {others.most_common(1)[0][0]}: convert them first)" if others else "")
+        )
+    placed = {name: [PLACES[name](parts) for parts in files] for name in PLACES}
+    if layout == "auto":
+        fits = [name for name in PLACES if sum(map(bool, placed[name])) > len(files) / 2]
+        layout = fits[0] if fits else "flat"
+    speech, outside = {}, 0
+    for parts, place in zip(files, placed[layout], strict=True):
+        if place is None:
+            outside += 1
+            continue
+        name, speaker = place
+        speech.setdefault(name, {}).setdefault(speaker, []).append("/".join(parts))
+    if not speech:
+        raise ValueError(f"{folder} has no recording in the layout {layout}; try another --layout")
+    if outside:
+        logger.warning("%d files of %s do not fit the layout %s", outside, folder, layout)
+    return {name: dict(sorted(speech[name].items())) for name in sorted(speech)}
+
+
+def list_files(folder):
+    """The recordings below a folder as tuples of path parts, sorted; a count of other suffixes."""
+    files, others = [], Counter()
+    for root, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = [name for name in folders if name[0] not in "._"]
+        for name in names:
+            suffix = os.path.splitext(name)[1].lower()
+            if name[0] != "." and suffix in SUFFIXES:
+                files.append((*Path(root).relative_to(folder).parts, name))
+            elif suffix in (".m4a", ".wv1", ".sph"):
+                others[suffix] += 1
+    return sorted(files), others
+
+
+def place_librispeech(parts):
+    """Set and speaker of a file in LibriSpeech's layout; None if it does not fit.
+
+    Example
+    -------
+    >>> place_librispeech(("dev-clean", "84", "121123", "84-121123-0000.flac"))
+    ('cv', '84')
+    """
+    if len(parts) < 3 or not parts[-1].startswith(f"{parts[-3]}-{parts[-2]}-"):
+        return None
+    kind = parts[-4].partition("-")[0] if len(parts) > 3 else ""
+    return SETS.get(kind, ""), parts[-3]
+
+
+def place_voxceleb(parts):
+    """Set (none) and speaker of a file in VoxCeleb's layout; None if it does not fit."""
+    speakers = [part for part in parts[:-1] if re.fullmatch(r"id\d+", part)]
+    return ("", speakers[0]) if speakers else None
+
+
+def place_flat(parts):
+    """Set (none) and speaker of a file whose first folder is the speaker; None without folder."""
+    return ("", parts[0]) if len(parts) > 1 else None
+
+
+PLACES = {"librispeech": place_librispeech, "voxceleb": place_voxceleb, "flat": place_flat}
+
+
+def usable(folder, speakers, min_seconds):
+    """Leave out recordings that cannot be a source, with a warning that counts them.
+
+    Arguments
+    ---------
+    folder : str or Path
+    speakers : dict of str to list of str
+    min_seconds : float
+
+    Returns
+    -------
+    speakers : dict of str to list of str
+        Without unreadable, shorter and multi-channel recordings, and without speakers that have
+        no other.
+    """
+    files = [(speaker, name) for speaker, names in speakers.items() for name in names]
+    with ThreadPoolExecutor(min(2 * (os.cpu_count() or 1), 16)) as threads:
+        faults = list(
+            tqdm(
+                threads.map(lambda one: fault_of(Path(folder, one[1]), min_seconds), files),
+                total=len(files),
+                desc="looking at recordings",
+                mininterval=0.5,
+            )
+        )
+    kept = {}
+    for (speaker, name), fault in zip(files, faults, strict=True):
+        if fault is None:
+            kept.setdefault(speaker, []).append(name)
+    counts = Counter(fault for fault in faults if fault)
+    if counts:
+        text = ", ".join(f"{count} {fault}" for fault, count in counts.most_common())
+        logger.warning("%d of %d recordings are left out: %s", counts.total(), len(files), text)
+    return kept
+
+
+def fault_of(path, min_seconds):
+    """Why a recording cannot be a source, by its header; None if it can."""
+    try:
+        info = soundfile.info(path)
+    except (soundfile.SoundFileError, OSError):
+        return "unreadable"
+    if "+" in str(path):
+        return "with a + in the path, which a mixture list cannot hold"
+    if info.channels > 1:
+        return "with several channels"
+    if info.frames < min_seconds * info.samplerate:
+        return f"shorter than {min_seconds} s"
+    return None

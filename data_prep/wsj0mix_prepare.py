@@ -1,0 +1,354 @@
+"""Preparation of WSJ0-2mix and WSJ0-3mix, or of any mixtures in their layout, for separation.
+
+Checks every mixture against its sources and writes one CSV manifest a split. Source: Hershey et al.,
+"Deep clustering: discriminative embeddings for segmentation and separation", ICASSP 2016, section 4.1;
+`python -m data_prep.mixtures` makes such a tree from WSJ0 or from any other speech.
+"""
+
+import csv
+import hashlib
+import logging
+import os
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import soundfile
+from tqdm import tqdm
+
+from data_prep.verify import VARIABLE, Skipped, is_recorded, write_record, write_skipped
+
+logger = logging.getLogger(__name__)
+
+SPLITS = {"train": "tr", "valid": "cv", "test": "tt"}
+MODES = ("min", "max")
+SUFFIXES = (".wav", ".flac", ".ogg")
+
+RECORD = "wsj0mix_prepare.json"
+# Part of the record: raised when the manifests change, so that old ones are not taken for new.
+VERSION = 1
+
+NOT_THE_SUM = "the mixture is not the sum of its sources"
+
+
+def prepare_wsj0mix(
+    data_folder,
+    save_folder,
+    num_spks=2,
+    sample_rate=8000,
+    mode="min",
+    skip_prep=False,
+    splits=("train", "valid", "test"),
+    check_sum=True,
+):
+    """Write `train.csv`, `valid.csv` and `test.csv`, a row a mixture.
+
+    A row has ID (the name of the file), duration (seconds), mix_wav, s1_wav, s2_wav and, for three
+    speakers, s3_wav (absolute paths). Mixtures that cannot be used are left out, with a warning
+    that counts them, and listed with the reason in `skipped_<split>.csv`: a file that is missing,
+    unreadable, truncated, empty or not mono; sources of another length or sample rate than their
+    mixture; values that are not finite; a silent source; an id that occurs twice; a mixture that
+    is not the sum of its sources. The sum may differ by one step of 16 bit more than there
+    are speakers (3/32768 for two), as each file of WSJ0-2mix is rounded, or cut, to 16 bit by
+    itself; a mixture that was scaled apart from its sources differs by more. Nothing is done if an
+    earlier run with the same options skipped nothing and no file came or went since.
+
+    Arguments
+    ---------
+    data_folder : str or Path
+        A folder D with `D/wav8k/min/{tr,cv,tt}/{mix,s1,s2[,s3]}`, the one above `2speakers` or
+        `3speakers` which hold this, or the folder of `tr`, `cv`, `tt`.
+    save_folder : str or Path
+        Where the manifests go; made if it is not there.
+    num_spks : int
+        2 or 3.
+    sample_rate : int
+        Hz, of every file; 16000 reads `wav16k`.
+    mode : str
+        `min` (mixtures as long as the shortest source) or `max`.
+    skip_prep : bool
+        Return at once.
+    splits : list of str
+        Which of `train`, `valid`, `test` are wanted.
+    check_sum : bool
+        False for sets whose mixtures hold noise or reverberation that the sources lack.
+
+    Returns
+    -------
+    prepared : dict of str to Path
+        The manifests of the splits.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the folder, a split in it, or a source's folder in a split is missing.
+    ValueError
+        If an option does not fit, the sample rate is another, a split is empty or has no usable
+        mixture, or more than half of its mixtures are not the sum of their sources.
+
+    Example
+    -------
+    >>> prepare_wsj0mix("not/needed", "manifests", skip_prep=True)["valid"].name
+    'valid.csv'
+    """
+    splits = [splits] if isinstance(splits, str) else list(splits)
+    check_options(num_spks, sample_rate, mode, splits)
+    save_folder = Path(save_folder)
+    prepared = {split: save_folder / f"{split}.csv" for split in splits}
+    if skip_prep:
+        return prepared
+    root = find_root(data_folder, num_spks, sample_rate, mode)
+    listed = {split: list_split(root / SPLITS[split], num_spks) for split in splits}
+    record = {
+        "version": VERSION,
+        "folder": str(root),
+        "num_spks": num_spks,
+        "sample_rate": sample_rate,
+        "check_sum": check_sum,
+        "contents": {split: fingerprint(files) for split, files in listed.items()},
+        "skipped": 0,
+    }
+    if is_recorded(save_folder / RECORD, record) and all(
+        path.is_file() for path in prepared.values()
+    ):
+        logger.info("the manifests in %s are up to date; preparation skipped", save_folder)
+        return prepared
+    save_folder.mkdir(parents=True, exist_ok=True)
+    for split, files in listed.items():
+        rows, skipped = check_split(files, split, sample_rate, check_sum)
+        skipped_list = save_folder / f"skipped_{split}.csv"
+        write_skipped(skipped_list, skipped, len(rows) + len(skipped), f"the mixtures, {split},")
+        wrong = sum(one.reason.startswith(NOT_THE_SUM) for one in skipped)
+        if wrong > (len(rows) + len(skipped)) / 2:
+            raise ValueError(
+                f"{root / SPLITS[split]}: {wrong} mixtures are not the sum of their sources (see "
+                f"{skipped_list}); if they hold noise or reverberation besides, as in noisy "
+                "LibriMix, set check_sum to False, otherwise make the mixtures again"
+            )
+        if not rows:
+            raise ValueError(f"the split {split} has no usable mixture; see {skipped_list}")
+        write_rows(prepared[split], rows, num_spks)
+        record["skipped"] += len(skipped)
+        hours = sum(row["duration"] for row in rows) / 3600
+        logger.info("%s: %d mixtures, %.2f hours", split, len(rows), hours)
+    write_record(save_folder / RECORD, record)
+    return prepared
+
+
+def check_options(num_spks, sample_rate, mode, splits):
+    """Refuse options out of range with a ValueError."""
+    if num_spks not in (2, 3):
+        raise ValueError(f"num_spks must be 2 or 3, not {num_spks}")
+    if sample_rate < 1000 or sample_rate % 1000:
+        raise ValueError(f"sample_rate must be 8000 or 16000 Hz, not {sample_rate}")
+    if mode not in MODES:
+        raise ValueError(f"mode must be min or max, not {mode!r}")
+    unknown = [split for split in splits if split not in SPLITS]
+    if unknown or not splits:
+        raise ValueError(f"splits must be some of {', '.join(SPLITS)}, not {unknown or 'none'}")
+
+
+def find_root(data_folder, num_spks, sample_rate, mode):
+    """The folder of `tr`, `cv`, `tt`; FileNotFoundError if there is none."""
+    data_folder = Path(data_folder).absolute()
+    if not data_folder.is_dir():
+        raise FileNotFoundError(
+            f"data_folder {data_folder} does not exist; give a folder of mixtures as WSJ0-2mix, or "
+            "make one with python -m data_prep.mixtures"
+        )
+    inside = Path(f"wav{sample_rate // 1000}k", mode)
+    choices = (data_folder / inside, data_folder / f"{num_spks}speakers" / inside, data_folder)
+    for root in choices:
+        if any((root / name).is_dir() for name in SPLITS.values()):
+            if root == data_folder and root.name in MODES and root.name != mode:
+                raise ValueError(f"data_folder {root} holds the mode {root.name}, not {mode}")
+            return root
+    raise FileNotFoundError(
+        f"data_folder {data_folder} is not laid out like WSJ0-{num_spks}mix: there is neither "
+        f"{inside}/tr, cv or tt nor {num_spks}speakers/{inside} nor tr, cv or tt in it (check "
+        "--sample_rate and --mode)"
+    )
+
+
+def list_split(folder, num_spks):
+    """The files of a split.
+
+    Arguments
+    ---------
+    folder : Path
+    num_spks : int
+
+    Returns
+    -------
+    files : dict of str to list of Path
+        The files of `mix`, `s1`, `s2`, ..., sorted.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the split or one of its folders is missing.
+    ValueError
+        If there is no audio in `mix`, or one speaker's folder more.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"there is no {folder}; a split that is not needed can be left out by the option splits"
+        )
+    names = ["mix", *(f"s{number}" for number in range(1, num_spks + 1))]
+    for name in names:
+        if not (folder / name).is_dir():
+            raise FileNotFoundError(f"there is no {folder / name}; num_spks is {num_spks}")
+    if (folder / f"s{num_spks + 1}").is_dir():
+        raise ValueError(f"{folder} has s{num_spks + 1} too; set num_spks to {num_spks + 1}")
+    files = {name: list_audio(folder / name) for name in names}
+    if not files["mix"]:
+        raise ValueError(f"there is no {' or '.join(SUFFIXES)} file in {folder / 'mix'}")
+    return files
+
+
+def list_audio(folder):
+    """The audio files of a folder by their suffix, sorted; hidden ones are none."""
+    names = sorted(os.listdir(folder))
+    return [folder / name for name in names if name.lower().endswith(SUFFIXES) and name[0] != "."]
+
+
+def fingerprint(files):
+    """A hash that changes when files come or go."""
+    digest = hashlib.sha256()
+    for name, paths in files.items():
+        changed = paths[0].parent.stat().st_mtime_ns if paths else None
+        digest.update(f"{name} {changed}\n".encode())
+        digest.update(b"".join(f"{path.name}\n".encode() for path in paths))
+    return digest.hexdigest()
+
+
+def check_split(files, split, sample_rate, check_sum):
+    """Check the mixtures of a split, with a progress bar.
+
+    Arguments
+    ---------
+    files : dict of str to list of Path
+        As `list_split` gives them.
+    split : str
+    sample_rate : int
+    check_sum : bool
+
+    Returns
+    -------
+    rows : list of dict
+        With the keys ID, duration, mix_wav, s1_wav, ...
+    skipped : list of Skipped
+
+    Raises
+    ------
+    ValueError
+        If a mixture has another sample rate.
+    """
+    known = {name: {path.stem: path for path in paths} for name, paths in files.items()}
+    ids = sorted(set().union(*known.values()))
+    counts = Counter(path.stem for path in files["mix"])
+    wanted = [(one, {name: paths.get(one) for name, paths in known.items()}) for one in ids]
+    check = partial(check_mixture, sample_rate=sample_rate, check_sum=check_sum)
+    rows, skipped = [], []
+    with ThreadPoolExecutor(min(2 * (os.cpu_count() or 1), 16)) as threads:
+        checked = threads.map(check, [paths for _, paths in wanted])
+        progress = tqdm(
+            zip(wanted, checked, strict=True),
+            total=len(wanted),
+            desc=f"checking {split}",
+            unit="mixture",
+            mininterval=0.5,
+        )
+        try:
+            for (name, paths), (duration, reason) in progress:
+                reason = "duplicate id" if counts[name] > 1 else reason
+                if reason:
+                    skipped.append(Skipped(name, str(paths["mix"] or ""), reason))
+                    continue
+                row = {"ID": name, "duration": duration}
+                rows.append(row | {f"{key}_wav": str(path) for key, path in paths.items()})
+        except ValueError:
+            # A wrong sample rate is that of the whole set: the rest need not be read.
+            threads.shutdown(cancel_futures=True)
+            raise
+    return rows, skipped
+
+
+def check_mixture(paths, sample_rate, check_sum):
+    """Read a mixture with its sources and compare them.
+
+    Arguments
+    ---------
+    paths : dict of str to (Path or None)
+        `mix`, `s1`, `s2`, ...
+    sample_rate : int
+    check_sum : bool
+
+    Returns
+    -------
+    duration : float
+        Seconds; 0 if there is something wrong.
+    reason : str or None
+        What is wrong.
+
+    Raises
+    ------
+    ValueError
+        If the mixture has another sample rate.
+    """
+    waveforms = {}
+    for name, path in paths.items():
+        if path is None:
+            return 0.0, f"{name} is missing"
+        if VARIABLE.search(str(path)):
+            return 0.0, "a '$' before a letter or digit, which SpeechBrain takes for a variable"
+        waveform, rate, reason = read_mono(path)
+        if reason:
+            return 0.0, f"{name} {reason}"
+        if name == "mix" and rate != sample_rate:
+            raise ValueError(f"{path} is at {rate} Hz, not {sample_rate}; set --sample_rate {rate}")
+        if rate != sample_rate:
+            return 0.0, f"{name} is at {rate} Hz, the mixture at {sample_rate}"
+        if len(waveform) != len(waveforms.get("mix", waveform)):
+            return 0.0, f"{name} is not as long as the mixture"
+        if name != "mix" and not waveform.any():
+            return 0.0, f"{name} is silent"
+        waveforms[name] = waveform
+    mix = waveforms.pop("mix")
+    if check_sum:
+        difference = np.abs(mix - sum(waveforms.values())).max()
+        if difference > (len(waveforms) + 1) / 32768:
+            return 0.0, NOT_THE_SUM
+    return round(len(mix) / sample_rate, 6), None
+
+
+def read_mono(path):
+    """Samples and rate of a file, and what is wrong with it or None."""
+    try:
+        with soundfile.SoundFile(path) as file:
+            rate, frames = file.samplerate, file.frames
+            waveform = file.read(dtype="float32", always_2d=True)
+    except (soundfile.SoundFileError, OSError):
+        return None, 0, "is unreadable"
+    if waveform.shape[1] > 1:
+        return None, rate, f"has {waveform.shape[1]} channels"
+    if frames <= 0:
+        return None, rate, "has no samples"
+    if len(waveform) < frames:
+        return None, rate, "is truncated"
+    if not np.isfinite(waveform).all():
+        return None, rate, "has values that are not finite"
+    return waveform[:, 0], rate, None
+
+
+def write_rows(path, rows, num_spks):
+    """Write a manifest, under a temporary name first."""
+    names = ("mix", *(f"s{number}" for number in range(1, num_spks + 1)))
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    with open(temporary, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, ("ID", "duration", *(f"{name}_wav" for name in names)))
+        writer.writeheader()
+        writer.writerows(rows)
+    os.replace(temporary, path)

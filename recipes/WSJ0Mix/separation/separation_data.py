@@ -1,0 +1,181 @@
+"""The separation recipe's data: manifests of mixtures, data sets of waveforms, loaders.
+
+Mixtures come from a tree in the layout of WSJ0-2mix, or are made while training from single speakers.
+"""
+
+import logging
+from pathlib import Path
+
+import speechbrain as sb
+from augmentation import AugmentedMixtures, MixtureAugmenter
+from speechbrain.dataio.batch import PaddedBatch
+from speechbrain.dataio.dataset import DynamicItemDataset, add_dynamic_item, set_output_keys
+from speechbrain.utils.distributed import run_on_main
+
+from data_prep.wsj0mix_prepare import prepare_wsj0mix
+from inference.audio import load_audio
+
+logger = logging.getLogger(__name__)
+
+
+def prepare_mixtures(hparams, training=True):
+    """Write the manifests into the output folder.
+
+    Arguments
+    ---------
+    hparams : dict
+    training : bool
+        Whether mixtures to train on and to validate are wanted besides those of the test.
+
+    Returns
+    -------
+    dict of str: Path
+        Manifests by split.
+
+    Raises
+    ------
+    SystemExit
+        With one message, if the tree of mixtures can not be used.
+    """
+    if not hparams["data_folder"]:
+        raise SystemExit(
+            "give --data_folder: a tree of mixtures with tr, cv and tt, such as wav8k/min of WSJ0-2mix; "
+            "python -m data_prep.mixtures makes one of any recordings of single speakers"
+        )
+    splits = _wanted_splits(hparams, training)
+    options = {key: hparams[key] for key in ("data_folder", "num_spks", "sample_rate", "mode")}
+    options |= {"save_folder": hparams["output_folder"], "splits": splits}
+    options["check_sum"] = hparams["check_sum"]
+    found = {}
+
+    def prepare(**changes):
+        found.update(prepare_wsj0mix(**options | changes))
+
+    try:
+        # the first process prepares; the others only ask where everything is
+        run_on_main(prepare, kwargs={"skip_prep": hparams["skip_prep"]})
+        if not found:
+            prepare(skip_prep=True)
+        for split in splits:
+            if not Path(found[split]).is_file():
+                raise FileNotFoundError(f"{found[split]}: not there; run once without --skip_prep")
+    except (OSError, ValueError) as error:
+        raise SystemExit(str(error)) from error
+    return found
+
+
+def _wanted_splits(hparams, training):
+    if not training:
+        return ("test",)
+    # with a length of its own, dynamic mixing asks nothing of the mixtures to train on
+    if hparams["dynamic_mixing"] and hparams["epoch_mixtures"]:
+        return ("valid", "test")
+    return ("train", "valid", "test")
+
+
+def make_datasets(hparams, found, training=True):
+    """Data sets that yield ``id``, ``mix_sig``, ``s1_sig``, ``s2_sig``, ... (waveforms) and ``samples``.
+
+    Arguments
+    ---------
+    hparams : dict
+    found : dict of str: Path
+        Of :func:`prepare_mixtures`.
+    training : bool
+
+    Returns
+    -------
+    (torch.utils.data.Dataset or None, DynamicItemDataset or None, DynamicItemDataset)
+        To train on, with ``set_epoch``; to validate; to test.
+
+    Raises
+    ------
+    SystemExit
+        If an option is outside its range, or the folder of dynamic mixing can not be used.
+    """
+    sets = {split: DynamicItemDataset.from_csv(path) for split, path in found.items()}
+    names = [f"s{number + 1}" for number in range(hparams["num_spks"])]
+    for signal in ("mix", *names):
+        add_dynamic_item(list(sets.values()), _reader(signal, hparams["sample_rate"]))
+    waveforms = [f"{signal}_sig" for signal in ("mix", *names)]
+    set_output_keys(list(sets.values()), ["id", *waveforms, "samples"])
+    if not training:
+        return None, None, sets["test"]
+    try:
+        train = _training_set(hparams, sets.get("train"))
+    except (OSError, ValueError) as error:
+        raise SystemExit(str(error)) from error
+    return train, sets["valid"], sets["test"]
+
+
+def _reader(signal, sample_rate):
+    """The dynamic item that reads one of a mixture's files; that of the mixture counts its samples too."""
+    outputs = [f"{signal}_sig"] + (["samples"] if signal == "mix" else [])
+
+    @sb.utils.data_pipeline.takes(f"{signal}_wav")
+    @sb.utils.data_pipeline.provides(*outputs)
+    def read(wav):
+        waveform = load_audio(wav, sample_rate)
+        yield waveform
+        if signal == "mix":
+            yield len(waveform)
+
+    return read
+
+
+def _training_set(hparams, mixtures):
+    """Static mixtures or dynamic ones, with what changes them."""
+    speeds = hparams["speed_changes"] if hparams["use_speedperturb"] else None
+    shifts = (hparams["min_shift"], hparams["max_shift"]) if hparams["use_rand_shift"] else None
+    longest = hparams["training_signal_len"] if hparams["limit_training_signal_len"] else None
+    if hparams["dynamic_mixing"]:
+        mixtures = _dynamic_mixtures(hparams, hparams["epoch_mixtures"] or len(mixtures))
+        # it has changed the speeds already, of speech that it can draw more of
+        speeds = None
+    augment = MixtureAugmenter(hparams["sample_rate"], speeds, shifts, longest)
+    return AugmentedMixtures(mixtures, hparams["num_spks"], augment, hparams["seed"])
+
+
+def _dynamic_mixtures(hparams, length):
+    from dynamic_mixing import DynamicMixingDataset
+
+    if not hparams["base_folder_dm"]:
+        raise ValueError(
+            "--dynamic_mixing needs --base_folder_dm: a folder with a folder of recordings for every speaker to "
+            "train on"
+        )
+    return DynamicMixingDataset(
+        base_folder=hparams["base_folder_dm"],
+        num_spks=hparams["num_spks"],
+        sample_rate=hparams["sample_rate"],
+        length=length,
+        training_signal_len=hparams["training_signal_len"],
+        seed=hparams["seed"],
+        speed_changes=hparams["speed_changes"],
+        use_speedperturb=hparams["use_speedperturb"],
+        loudness=hparams["loudness"],
+    )
+
+
+def loader_options(hparams, generator):
+    """Options for the training, validation and test loaders.
+
+    Arguments
+    ---------
+    hparams : dict
+    generator : torch.Generator
+        Of the training loader.
+
+    Returns
+    -------
+    (dict, dict, dict)
+    """
+    workers = {"num_workers": hparams["num_workers"], "collate_fn": PaddedBatch}
+    train = workers | {
+        "batch_size": hparams["batch_size"],
+        "shuffle": True,
+        "drop_last": hparams["drop_last"],
+        "generator": generator,
+    }
+    valid = workers | {"batch_size": hparams["valid_batch_size"]}
+    return train, valid, workers | {"batch_size": hparams["test_batch_size"]}

@@ -1,0 +1,268 @@
+#!/usr/bin/env python3
+"""Train a network that takes a mixture of speakers apart: Mamba-TasNet, dual-path Mamba, or SepFormer as baseline.
+
+    python train.py hparams/mambatasnet_XS.yaml --data_folder wsj0-mix/2speakers --base_folder_dm si_tr_s_8k
+    python train.py hparams/mambatasnet_mini.yaml --data_folder my_mixtures
+
+The same command again resumes. Any top-level key of the YAML is an option. Source of the published recipe:
+xi-j/Mamba-TasNet, "Speech Slytherin" (arXiv 2407.09732) and "Dual-path Mamba" (arXiv 2403.18257).
+"""
+
+import logging
+import time
+from pathlib import Path
+
+import speechbrain as sb
+import torch
+from separation_data import loader_options, make_datasets, prepare_mixtures
+from speechbrain.nnet.schedulers import update_learning_rate
+from speechbrain.utils.distributed import if_main_process
+
+from inference.published import find_weights, read_weights
+from modules.separation import initialise_separator_, pit_si_snr, si_snr_improvement
+from training.brain import RecipeBrain
+from training.experiment import count_parameters, load_experiment
+from training.loggers import TrainLoggers
+from training.results import record_result
+from training.separation_examples import save_example
+from training.separation_metrics import SeparationScores
+
+logger = logging.getLogger(__name__)
+
+
+class SeparationBrain(RecipeBrain):
+    """Mixture to one waveform a speaker, by the negative SI-SNR under the best order of speakers."""
+
+    selection_key = "si-snr"
+
+    def compute_forward(self, batch, stage):
+        """Estimated sources (batch, time, speakers)."""
+        batch = batch.to(self.device)
+        mix, samples = batch.mix_sig.data, batch.samples.to(self.device)
+        if stage == sb.Stage.TRAIN and self.hparams.use_wavedrop:
+            mix = self.hparams.drop_chunk(mix, batch.mix_sig.lengths)
+            mix = self.hparams.drop_freq(mix)
+        estimates = self.modules.model(mix, samples)
+        if stage == sb.Stage.TRAIN:
+            estimates = estimates.clamp(-self.hparams.clip_wav_max, self.hparams.clip_wav_max)
+        return estimates
+
+    def compute_objectives(self, predictions, batch, stage):
+        """The loss in dB, averaged over mixtures; while training over those that are not separated well enough."""
+        samples = batch.samples.to(self.device)
+        targets = self._targets(batch)
+        # as published, padding counts like any other silence
+        padded = self.hparams.fidelity == "upstream" and stage != sb.Stage.TEST
+        si_snr, _ = pit_si_snr(predictions, targets, None if padded else samples)
+        losses = -si_snr
+        if stage == sb.Stage.TRAIN:
+            return self._training_loss(losses)
+        if stage == sb.Stage.VALID:
+            gains = si_snr_improvement(predictions, targets, batch.mix_sig.data, samples)
+            self.sums += torch.stack([losses.sum(), gains.sum()]).double().cpu()
+            self.mixtures += len(losses)
+        else:
+            order = self.scores.add(batch.id, predictions, targets, batch.mix_sig.data, samples)
+            self._save_examples(batch, predictions, targets, order)
+        return losses.mean()
+
+    def _targets(self, batch):
+        """(batch, time, speakers)."""
+        speakers = range(1, self.hparams.num_spks + 1)
+        return torch.stack([batch[f"s{number}_sig"].data for number in speakers], dim=-1)
+
+    def _save_examples(self, batch, estimates, targets, order):
+        """Audio and a figure of the first mixtures of the test set."""
+        if not (self.hparams.save_audio and if_main_process()):
+            return
+        for row, samples in enumerate(batch.samples.tolist()):
+            if self.saved_examples >= self.hparams.n_audio_to_save:
+                return
+            self.saved_examples += 1
+            valid = slice(samples)
+            save_example(
+                Path(self.hparams.output_folder) / "audio_results",
+                self.saved_examples,
+                batch.mix_sig.data[row, valid],
+                targets[row, valid],
+                estimates[row, valid][:, order[row].to(estimates.device)],
+                self.hparams.sample_rate,
+            )
+
+    def _training_loss(self, losses):
+        """Mean of the losses (mixtures,) that train: easy mixtures are left out, and batches beyond the limit.
+
+        A loss that is no number stays, so that it is seen and counted as such.
+        """
+        kept = torch.ones_like(losses, dtype=torch.bool)
+        if self.hparams.threshold_byloss:
+            kept = ~(losses <= self.hparams.threshold)
+        loss = losses.where(kept, 0.0).sum() / kept.sum().clamp(min=1)
+        if loss >= self.hparams.loss_upper_lim:
+            kept = torch.zeros_like(kept)
+            loss = losses.where(kept, 0.0).sum()
+        count = int(kept.sum())
+        self.dropped_mixtures += len(losses) - count
+        self.kept_mixtures += count
+        return loss
+
+    def optimizers_step(self):
+        """Step, unless no mixture was left to learn from: then momentum alone would move the network."""
+        if not self.kept_mixtures:
+            gradients = [p.grad for p in self.modules.parameters() if p.grad is not None]
+            # in a distributed run, another process may have had mixtures to learn from
+            if not any(gradient.any() for gradient in gradients):
+                self.zero_grad(set_to_none=True)
+        self.kept_mixtures = 0
+        super().optimizers_step()
+
+    def on_fit_start(self):
+        """Without the cosine, the schedule is a warm-up and nothing more."""
+        if not self.hparams.use_cosine_schedule:
+            self.hparams.lr_annealing.floor = 1.0
+        super().on_fit_start()
+
+    def on_fit_batch_end(self, batch, outputs, loss, should_step):
+        """Move the rate on: all along the cosine, or as long as the warm-up lasts."""
+        warming_up = self.optimizer_step < self.hparams.n_warmup_step
+        if self.hparams.use_cosine_schedule or warming_up:
+            super().on_fit_batch_end(batch, outputs, loss, should_step)
+
+    def on_stage_start(self, stage, epoch=None):
+        """Begin counting; a training set is told its epoch."""
+        super().on_stage_start(stage, epoch)
+        self.stage_began = time.monotonic()
+        if stage == sb.Stage.TRAIN:
+            self.dropped_mixtures = self.kept_mixtures = 0
+            self.train_data.set_epoch(epoch)
+        elif stage == sb.Stage.VALID:
+            self.sums, self.mixtures = torch.zeros(2, dtype=torch.float64), 0
+        else:
+            self.saved_examples = 0
+
+    def on_stage_end(self, stage, stage_loss, epoch=None):
+        """Log the stage, and save: a checkpoint after validation, the result after the test."""
+        if stage == sb.Stage.TRAIN:
+            self.train_stats = {
+                "loss": stage_loss,
+                "seconds": time.monotonic() - self.stage_began,
+                "skipped steps": self.skipped_steps,
+                "dropped mixtures": self.dropped_mixtures,
+            }
+        elif stage == sb.Stage.VALID:
+            self._end_validation(epoch)
+        else:
+            figures = self.scores.figures()
+            self.train_logger.log_stats({"test set": "test"}, test_stats=figures)
+            if if_main_process():
+                self.scores.write(Path(self.hparams.output_folder) / "test_results.csv")
+                record_result(self, "test", figures)
+
+    def _end_validation(self, epoch):
+        loss, gain = (self.sums / self.mixtures).tolist()
+        rate = self.optimizer.param_groups[0]["lr"]
+        self.train_logger.log_stats(
+            {"epoch": epoch, "lr": rate, "steps": self.optimizer_step},
+            train_stats=self.train_stats,
+            valid_stats={"si-snr": loss, "si-snr_i": gain},
+        )
+        if not self.hparams.use_cosine_schedule:
+            _, rate = self.hparams.lr_plateau([self.optimizer], epoch, loss)
+            update_learning_rate(self.optimizer, rate)
+        # after the schedule, whose state the checkpoint holds
+        self.save_epoch({"si-snr": loss, "epoch": epoch})
+
+    def on_evaluate_start(self, max_key=None, min_key=None):
+        """Load the run's own checkpoints; with none, the pretrained network is what there is to test."""
+        pretrained = self.hparams.pretrained_separator
+        if pretrained and not self.checkpointer.find_checkpoints():
+            logger.info("testing %s as it is, since this run has no checkpoint", pretrained)
+            return
+        super().on_evaluate_start(max_key, min_key)
+
+
+def main():
+    """Prepare, train, test once."""
+    hparams, run_opts = load_experiment()
+    try:
+        scores = SeparationScores(hparams["metrics"], hparams["sample_rate"])
+    except ValueError as error:
+        raise SystemExit(str(error)) from error
+    training = not (hparams["skip_train"] or run_opts.test_only)
+    found = prepare_mixtures(hparams, training)
+    train, valid, test = make_datasets(hparams, found, training)
+    initialise_separator_(hparams["model"], hparams["fidelity"])
+    if hparams["pretrained_separator"]:
+        load_pretrained(hparams["model"], hparams["pretrained_separator"])
+
+    brain = SeparationBrain(
+        modules=hparams["modules"],
+        opt_class=hparams["opt_class"],
+        hparams=hparams,
+        run_opts=run_opts,
+        checkpointer=hparams["checkpointer"],
+    )
+    brain.scores = scores
+    brain.train_logger = TrainLoggers(
+        hparams["train_log"],
+        tensorboard_folder=f"{hparams['output_folder']}/tensorboard"
+        if hparams["use_tensorboard"]
+        else None,
+        wandb=hparams["wandb_options"] if hparams["use_wandb"] else None,
+    )
+    logger.info("%s parameters", f"{count_parameters(hparams['model']):,}")
+    train_options, valid_options, test_options = loader_options(hparams, brain.loader_generator)
+    if training:
+        logger.info("%d mixtures to train on, %d to validate", len(train), len(valid))
+        brain.train_data = train
+        brain.plan_schedule(_batches(len(train), train_options))
+        brain.fit(
+            hparams["epoch_counter"],
+            train,
+            valid,
+            train_loader_kwargs=train_options,
+            valid_loader_kwargs=valid_options,
+        )
+    brain.evaluate(test, test_loader_kwargs=test_options)
+
+
+def load_pretrained(model, folder):
+    """Give a network the weights of a folder with ``encoder.ckpt``, ``masknet.ckpt`` and ``decoder.ckpt``.
+
+    Arguments
+    ---------
+    model : modules.separation.Separator
+    folder : str or Path
+        Such a folder, or the output folder of a run, of which the best checkpoint is taken.
+
+    Raises
+    ------
+    SystemExit
+        With one message, if a file is missing, damaged, or of another network.
+    """
+    try:
+        place = find_weights(folder)
+        model.load_state_dict(read_weights(place), strict=True)
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1].strip()
+        raise SystemExit(
+            f"{place}: is of another network than this YAML describes ({reason}); give the YAML and the options that "
+            "it was trained with, or another --pretrained_separator"
+        ) from error
+    except (OSError, ValueError) as error:
+        raise SystemExit(f"--pretrained_separator: {error}") from error
+    logger.info("weights of %s", place)
+
+
+def _batches(mixtures, options):
+    whole, rest = divmod(mixtures, options["batch_size"])
+    batches = whole + (rest > 0 and not options["drop_last"])
+    if not batches:
+        raise SystemExit(
+            f"{mixtures} training mixtures do not fill one batch of {options['batch_size']}: set --batch_size lower"
+        )
+    return batches
+
+
+if __name__ == "__main__":
+    main()

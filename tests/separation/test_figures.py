@@ -1,0 +1,88 @@
+"""What is saved of separated mixtures to listen to and to look at."""
+
+import matplotlib.image
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from inference.figures import curves, separation_spectrograms
+from training.separation_examples import save_example
+
+RATE = 8000
+
+
+def sources(speakers=2, level=0.1):
+    """Glides of different pitch, (samples, speakers), and their sum."""
+    time = torch.arange(RATE) / RATE
+    pitches = [500 * (n + 1) + 200 * n * time for n in range(speakers)]
+    targets = torch.stack([torch.sin(6.283 * pitch.cumsum(0) / RATE) for pitch in pitches], dim=1)
+    return level * targets, level * targets.sum(1)
+
+
+@pytest.mark.parametrize("speakers", [2, 3])
+def test_estimates_of_any_level_are_saved_at_that_of_the_mixture_under_the_published_names(
+    speakers, tmp_path
+):
+    targets, mix = sources(speakers)
+    levels = torch.tensor([300.0, 0.004, 5.0])[:speakers]
+    save_example(tmp_path / "audio", 1, mix, targets, targets * levels, RATE)
+    numbers = range(1, speakers + 1)
+    names = ["item1_mix.wav", *(f"item1_source{n}.wav" for n in numbers)]
+    names += [f"item1_source{n}hat.wav" for n in numbers]
+    assert sorted(path.name for path in (tmp_path / "audio").iterdir()) == sorted(
+        [*names, "item1.png"]
+    )
+    saved = {name: soundfile.read(tmp_path / "audio" / name) for name in names}
+    assert {rate for _, rate in saved.values()} == {RATE}
+    np.testing.assert_allclose(saved["item1_mix.wav"][0], mix, atol=1e-4)
+    for n in numbers:
+        estimate, source = saved[f"item1_source{n}hat.wav"][0], saved[f"item1_source{n}.wav"][0]
+        np.testing.assert_allclose(estimate, source, atol=1e-3)
+
+
+def test_a_mixture_beyond_full_scale_is_lowered_with_its_sources_and_not_clipped(tmp_path):
+    targets, mix = sources(level=1.5)
+    save_example(tmp_path, 2, mix, targets, targets, RATE)
+    saved, _ = soundfile.read(tmp_path / "item2_mix.wav")
+    source, _ = soundfile.read(tmp_path / "item2_source1.wav")
+    factor = 0.99 / float(mix.abs().max())
+    np.testing.assert_allclose(saved, factor * mix, atol=1e-4)
+    np.testing.assert_allclose(source, factor * targets[:, 0], atol=1e-4)
+
+
+def test_estimates_that_are_not_numbers_are_saved_as_silence(tmp_path):
+    targets, mix = sources()
+    save_example(tmp_path, 3, mix, targets, targets * float("nan"), RATE)
+    assert not soundfile.read(tmp_path / "item3_source1hat.wav")[0].any()
+    assert (tmp_path / "item3.png").is_file()
+
+
+def test_all_spectrograms_share_one_colour_scale(tmp_path):
+    targets = 0.1 * torch.randn(RATE // 2, 2, generator=torch.Generator().manual_seed(0))
+    pictures = []
+    for name, level in (("loud", 1.0), ("quiet", 0.03)):
+        png = tmp_path / f"{name}.png"
+        separation_spectrograms(targets.sum(1), targets, level * targets, RATE, png)
+        pictures.append(matplotlib.image.imread(png)[..., :3])
+    loud, quiet = pictures
+    half, width = loud.shape[0] // 2, int(loud.shape[1] * 0.9)
+    # the mixture and the sources above look the same, the quieter estimates below darker
+    np.testing.assert_array_equal(loud[:half, :width], quiet[:half, :width])
+    assert quiet[half:, :width].mean() < loud[half:, :width].mean() - 0.05
+
+
+def test_long_and_very_short_mixtures_have_a_picture(tmp_path):
+    for samples in (100, 60 * RATE):
+        signal = 0.1 * torch.randn(samples, 2, generator=torch.Generator().manual_seed(0))
+        png = tmp_path / f"{samples}.png"
+        separation_spectrograms(signal.sum(1), signal, signal, RATE, png)
+        assert matplotlib.image.imread(png)[..., :3].std() > 0.05
+
+
+def test_curves_of_several_runs_stand_in_one_picture(tmp_path):
+    png = tmp_path / "curves.png"
+    one, two = [(1.0, 2.0), (2.0, 3.0)], [(1.5, 1.0)]
+    curves({"one": one, "two": two}, png, "minutes", "dB", "Validation")
+    assert [path.name for path in tmp_path.iterdir()] == ["curves.png"]
+    assert matplotlib.image.imread(png)[..., :3].std() > 0.02

@@ -1,0 +1,484 @@
+"""Mixtures from single speakers: sums, levels, lengths, lists, and that they can be made again."""
+
+import csv
+import itertools
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from data_prep.mixtures import (
+    Mixture,
+    Settings,
+    Source,
+    build_mixtures,
+    choose_splits,
+    draw_mixtures,
+    find_lists,
+    find_speech,
+    halve_speakers,
+    read_list,
+    write_list,
+)
+from data_prep.mixtures.__main__ import main
+from data_prep.mixtures.build import resample
+from data_prep.mixtures.levels import level_of
+from data_prep.wsj0mix_prepare import prepare_wsj0mix
+
+RATE = 8000
+
+
+def write_noise(path, seconds=0.5, rate=RATE, scale=0.05, channels=1, **options):
+    """Write noise that is different for every path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    random = np.random.default_rng([*path.as_posix().encode()])
+    noise = scale * random.standard_normal((round(seconds * rate), channels))
+    soundfile.write(path, noise, rate, **options)
+    return noise[:, 0]
+
+
+@pytest.fixture
+def speech(tmp_path):
+    """Eight speakers, each with three recordings of 0.3, 0.4 and 0.5 s."""
+    for speaker in "abcdefgh":
+        for index in range(3):
+            scale = 0.02 * (index + 1)
+            write_noise(tmp_path / f"speech/{speaker}/{index}.wav", 0.3 + 0.1 * index, scale=scale)
+    return tmp_path / "speech"
+
+
+def read_set(folder):
+    """The files of a set by name: shape (samples,), as integers."""
+    return {
+        path.relative_to(folder).as_posix(): soundfile.read(path, dtype="int16")[0].astype(int)
+        for path in sorted(folder.rglob("*.wav"))
+    }
+
+
+def same(first, second):
+    """Whether two sets have the same files with the same samples."""
+    return first.keys() == second.keys() and all(
+        np.array_equal(one, second[name]) for name, one in first.items()
+    )
+
+
+def draw(output_folder, speech, *options):
+    """Run the command on a folder of speech, quickly, in this process."""
+    counts = ("--train", "4", "--valid", "2", "--test", "2", "--min_seconds", "0.1", "--jobs", "1")
+    main([str(output_folder), "--speech", str(speech), *counts, *map(str, options)])
+
+
+def one_list(*files, gains=(0.0, 0.0, 0.0)):
+    """A list of one mixture of such files, whose folder is the speaker."""
+    sources = (Source(Path(f).parts[0], (f,), g) for f, g in zip(files, gains, strict=False))
+    return {"tr": [Mixture("mixture", tuple(sources))]}
+
+
+def build(tmp_path, speech, lists, **settings):
+    """Mix a list and return the files of its only mixture, `mix` first."""
+    folder = build_mixtures(tmp_path / "out", lists, Settings(str(speech), **settings), 1, False)
+    names = ["mix", *(f"s{n + 1}" for n in range(len(lists["tr"][0].sources)))]
+    made = [soundfile.read(folder / f"tr/{name}/mixture.wav") for name in names]
+    assert {rate for _, rate in made} == {settings.get("sample_rate", RATE)}
+    return [waveform for waveform, _ in made]
+
+
+@pytest.mark.parametrize("num_spks", [2, 3])
+@pytest.mark.parametrize("mode", ["min", "max"])
+def test_a_mixture_is_exactly_the_sum_of_what_was_written(tmp_path, speech, num_spks, mode):
+    files = [f"{speaker}/{index}.wav" for index, speaker in enumerate("cab"[:num_spks])]
+    mix, *sources = build(tmp_path, speech, one_list(*files), mode=mode)
+    assert np.array_equal(mix, sum(sources)) and all(one.any() for one in sources)
+
+
+def test_min_cuts_to_the_shortest_and_max_pads_to_the_longest(tmp_path, speech):
+    lists = one_list("a/0.wav", "b/2.wav")
+    short, long = [soundfile.read(speech / name)[0] for name in ("a/0.wav", "b/2.wav")]
+    assert len(short) < len(long)
+    for mode, length in (("min", len(short)), ("max", len(long))):
+        mix, *sources = build(tmp_path, speech, lists, mode=mode)
+        assert [len(one) for one in (mix, *sources)] == 3 * [length]
+        # Whatever is left of a source is the source, times one number.
+        for source, whole in zip(sources, (short, long), strict=True):
+            overlap = min(length, len(whole))
+            assert np.corrcoef(source[:overlap], whole[:overlap])[0, 1] > 0.9999
+            assert not source[overlap:].any()
+
+
+@pytest.mark.parametrize("loudness", ["rms", "active"])
+def test_gains_are_relative_to_one_level_whatever_the_recordings_had(tmp_path, speech, loudness):
+    lists = one_list("a/2.wav", "b/2.wav", gains=(2.0, -1.5))
+    _, first, second = build(tmp_path, speech, lists, loudness=loudness)
+    assert level_of(first, RATE, loudness) == pytest.approx(-23.0, abs=0.02)
+    assert level_of(second, RATE, loudness) == pytest.approx(-26.5, abs=0.02)
+
+
+def test_what_would_clip_is_scaled_down_with_its_sources(tmp_path, speech):
+    lists = one_list("a/2.wav", "b/2.wav", gains=(30.0, 27.0))
+    mix, first, second = build(tmp_path, speech, lists)
+    assert max(np.abs(one).max() for one in (mix, first, second)) == pytest.approx(0.9, abs=1e-4)
+    difference = level_of(first, RATE, "rms") - level_of(second, RATE, "rms")
+    assert difference == pytest.approx(3.0, abs=0.01) and np.array_equal(mix, first + second)
+
+
+def test_recordings_of_one_source_follow_each_other_and_are_resampled(tmp_path):
+    for name in ("a/1.flac", "a/2.flac", "b/1.flac"):
+        time = np.arange(4800) / 16000
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        tone = 0.1 * np.sin(2 * np.pi * (500 if name < "b" else 900) * time)
+        soundfile.write(tmp_path / name, tone, 16000)
+    sources = (Source("a", ("a/1.flac", "a/2.flac"), 0.0), Source("b", ("b/1.flac",), 0.0))
+    lists = {"tr": [Mixture("mixture", sources)]}
+    _, first, _ = build(tmp_path, tmp_path, lists, mode="max")
+    assert len(first) == 2 * 2400
+    assert np.argmax(np.abs(np.fft.rfft(first))) * RATE / len(first) == 500
+
+
+def test_a_set_follows_from_its_seed_alone(tmp_path, speech):
+    draw(tmp_path / "one", speech, "--train", 20)
+    draw(tmp_path / "two", speech, "--train", 20, "--jobs", 2)
+    draw(tmp_path / "three", speech, "--train", 20, "--seed", 5)
+    one, two, three = (read_set(tmp_path / name / "wav8k") for name in ("one", "two", "three"))
+    assert same(one, two) and not same(one, three)
+    lists = [(tmp_path / name / "lists/tr.csv").read_text() for name in ("one", "two", "three")]
+    assert lists[0] == lists[1] != lists[2]
+    # Of the same speakers too, and each split by itself.
+    speakers = find_speech(speech)[""]
+    drawn = [draw_mixtures(speakers, *one) for one in (("tr", 9), ("tr", 9), ("cv", 9))]
+    assert drawn[0] == drawn[1] and drawn[0] != draw_mixtures(speakers, "tr", 9, seed=5)
+    assert [one.sources for one in drawn[0]] != [one.sources for one in drawn[2]]
+
+
+def test_a_killed_run_is_completed_without_redoing_what_is_finished(tmp_path, speech):
+    draw(tmp_path / "out", speech)
+    whole = read_set(tmp_path / "out")
+    mix = sorted((tmp_path / "out/wav8k/min/tr/mix").iterdir())
+    finished = mix[0].stat().st_mtime_ns
+    # As a kill leaves it: sources without their mixture, half of a file under its temporary name.
+    mix[1].unlink()
+    half = mix[1].parents[1] / "s2" / f".{mix[1].name}.partial"
+    half.write_bytes(b"RIFF")
+    mix[2].unlink()
+    (mix[2].parents[1] / "s1" / mix[2].name).unlink()
+    draw(tmp_path / "out", speech)
+    assert same(read_set(tmp_path / "out"), whole)
+    assert mix[0].stat().st_mtime_ns == finished and not half.exists()
+
+
+def test_other_settings_do_not_mix_with_what_is_there(tmp_path, speech):
+    draw(tmp_path / "out", speech)
+    with pytest.raises(SystemExit, match="mixtures made otherwise .*list tr"):
+        draw(tmp_path / "out", speech, "--seed", 3)
+    with pytest.raises(SystemExit, match="loudness"):
+        draw(tmp_path / "out", speech, "--loudness", "active")
+    draw(tmp_path / "out", speech, "--mode", "max", "--sample_rate", 16000)
+    assert {path.parts[0] for path in map(Path, read_set(tmp_path / "out"))} == {"wav8k", "wav16k"}
+    with pytest.raises(SystemExit, match="holds something else"):
+        draw(speech, speech)
+
+
+def test_the_written_lists_make_the_same_set_again(tmp_path, speech):
+    draw(tmp_path / "one", speech, "--num_spks", 3, "--train", 6, "--test", 0)
+    lists = str(tmp_path / "one/lists")
+    main([str(tmp_path / "two"), "--speech", str(speech), "--lists", lists, "--num_spks", "3"])
+    assert same(read_set(tmp_path / "one"), read_set(tmp_path / "two"))
+    assert not (tmp_path / "one/wav8k/min/tt").exists()
+
+
+def test_no_speaker_of_one_split_is_in_another_and_none_meets_himself(tmp_path, speech):
+    draw(tmp_path / "out", speech, "--train", 20, "--speech_for_dynamic_mixing")
+    speakers = {}
+    for split in ("tr", "cv", "tt"):
+        mixtures = read_list(tmp_path / f"out/lists/{split}.csv")
+        assert all(len(set(one.speakers)) == 2 for one in mixtures)
+        files = [frozenset(source.files for source in one.sources) for one in mixtures]
+        assert len(set(files)) == len(files)
+        for one in mixtures:
+            assert one.sources[0].gain == -one.sources[1].gain and 0 <= one.sources[0].gain <= 2.5
+        speakers[split] = {name for one in mixtures for name in one.speakers}
+    assert not any(a & b for a, b in itertools.combinations(speakers.values(), 2))
+    single = read_set(tmp_path / "out/wav8k/speech")
+    assert set(single) == {f"{name}/{n}.wav" for name in speakers["tr"] for n in range(3)}
+    # At the level of the recordings, whatever that of the mixtures.
+    name = next(iter(single))
+    expected, _ = soundfile.read(speech / name, dtype="int16")
+    assert np.abs(single[name] - expected).max() <= 1
+
+
+def test_a_drawn_set_passes_preparation(tmp_path, speech):
+    draw(tmp_path / "out", speech)
+    prepared = prepare_wsj0mix(tmp_path / "out", tmp_path / "manifests")
+    counts = {name: len(path.read_text().splitlines()) - 1 for name, path in prepared.items()}
+    assert counts == {"train": 4, "valid": 2, "test": 2}
+
+
+def test_librispeech_sets_become_the_splits(tmp_path):
+    names = {"train-clean-100": "12", "dev-clean": "34", "test-clean": "56", "test-other": "78"}
+    for folder, speakers in names.items():
+        for speaker in speakers:
+            name = f"{speaker}/9/{speaker}-9-0000.flac"
+            write_noise(tmp_path / "LibriSpeech" / folder / name, 0.05)
+    speech = find_speech(tmp_path)
+    assert {split: "".join(speakers) for split, speakers in speech.items()} == {
+        "tr": "12",
+        "cv": "34",
+        "tt": "5678",
+    }
+    assert choose_splits(speech, ["tr", "tt"]).keys() == {"tr", "tt"}
+    with pytest.raises(ValueError, match="none for tt"):
+        choose_splits({split: speech[split] for split in ("tr", "cv")}, ["tr", "tt"])
+
+
+@pytest.mark.parametrize("layout", ["auto", "voxceleb"])
+def test_voxceleb_speakers_are_found_below_wav(tmp_path, layout):
+    for speaker in ("id10001", "id10002"):
+        write_noise(tmp_path / "vox/wav" / speaker / "video/00001.wav", 0.05)
+    assert find_speech(tmp_path / "vox", layout) == {
+        "": {name: [f"wav/{name}/video/00001.wav"] for name in ("id10001", "id10002")}
+    }
+
+
+def test_a_folder_for_each_split_may_be_given(tmp_path, speech):
+    for name in ("d", "e", "f"):
+        for speaker in "xy":
+            write_noise(tmp_path / f"{name}/{name}{speaker}/0.wav", 0.2)
+    folders = [
+        f"--{name}_speech={tmp_path / part}"
+        for name, part in zip(("train", "valid", "test"), "def", strict=True)
+    ]
+    counts = ["--train=1", "--valid=1", "--test=1", "--min_seconds=0.1", "--jobs=1"]
+    main([str(tmp_path / "out"), *folders, *counts])
+    for split, part in zip(("tr", "cv", "tt"), "def", strict=True):
+        (mixture,) = read_list(tmp_path / f"out/lists/{split}.csv")
+        assert set(mixture.speakers) == {f"{part}x", f"{part}y"}
+
+
+def test_too_little_speech_is_refused_with_the_numbers(speech):
+    found = find_speech(speech)
+    few = {name: found[""][name] for name in "abc"}
+    with pytest.raises(ValueError, match="3 speakers are too few"):
+        choose_splits({"": few}, ["tr", "cv", "tt"])
+    with pytest.raises(ValueError, match="only 27 different mixtures"):
+        draw_mixtures(few, "tr", 28)
+    assert len(draw_mixtures(few, "tr", 27)) == 27
+    with pytest.raises(ValueError, match="mixtures of 3 need as many speakers"):
+        draw_mixtures({name: few[name] for name in "ab"}, "tr", 1, 3)
+    both = {"tr": few, "cv": {"c": few["c"], "z": few["c"]}}
+    with pytest.raises(ValueError, match="the speaker c is in tr and in cv"):
+        choose_splits(both, ["tr", "cv"])
+
+
+def spoil_channels(path):
+    write_noise(path, channels=2)
+
+
+def spoil_numbers(path):
+    soundfile.write(path, np.full(800, np.nan), RATE, "FLOAT")
+
+
+def spoil_sound(path):
+    soundfile.write(path, np.zeros(800), RATE)
+
+
+def spoil_header(path):
+    path.write_bytes(b"no sound")
+
+
+FAULTS = {
+    spoil_channels: "has 2 channels",
+    spoil_numbers: "not finite",
+    spoil_sound: "is silent",
+    spoil_header: "is unreadable",
+}
+
+
+@pytest.mark.parametrize("spoil", FAULTS, ids=lambda spoil: spoil.__name__)
+def test_a_bad_recording_costs_its_mixture_and_no_other(tmp_path, speech, spoil):
+    mixtures = [one_list("a/0.wav", "b/0.wav")["tr"][0], one_list("c/0.wav", "d/0.wav")["tr"][0]]
+    lists = {"tr": [Mixture(f"m{n}", one.sources) for n, one in enumerate(mixtures)]}
+    spoil(speech / "b/0.wav")
+    build_mixtures(tmp_path / "out", lists, Settings(str(speech)), 1, False)
+    made = read_set(tmp_path / "out/wav8k/min/tr")
+    assert set(made) == {f"{name}/m1.wav" for name in ("mix", "s1", "s2")}
+    with open(tmp_path / "out/skipped_tr.csv", newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert row["id"] == "m0" and FAULTS[spoil] in row["reason"] and "b/0.wav" in row["reason"]
+    lists["tr"].pop()
+    with pytest.raises(ValueError, match="no mixture of tr can be made; see .*skipped_tr.csv"):
+        build_mixtures(tmp_path / "other", lists, Settings(str(speech)), 1, False)
+
+
+def test_a_source_that_is_silent_where_it_was_cut_costs_its_mixture(tmp_path, speech):
+    late = np.concatenate([np.zeros(RATE), 0.1 * np.ones(RATE)])
+    soundfile.write(speech / "b/0.wav", late, RATE)
+    with pytest.raises(ValueError, match="no mixture of tr can be made"):
+        build(tmp_path, speech, one_list("a/0.wav", "b/0.wav"))
+    assert "s2 is silent" in (tmp_path / "out/skipped_tr.csv").read_text()
+    assert len(build(tmp_path, speech, one_list("a/0.wav", "b/0.wav"), mode="max")[0]) == 2 * RATE
+
+
+def test_a_list_that_names_missing_recordings_makes_nothing(tmp_path, speech):
+    lists = one_list("a/0.wav", "b/9.wav")
+    with pytest.raises(FileNotFoundError, match="list of tr names 1 recordings .* b/9.wav first"):
+        build_mixtures(tmp_path / "out", lists, Settings(str(speech)), 1, False)
+    assert not (tmp_path / "out").exists()
+    (speech / "b/9.wv1").touch()
+    with pytest.raises(FileNotFoundError, match="sph2pipe"):
+        build_mixtures(tmp_path / "out", lists, Settings(str(speech)), 1, False)
+
+
+HEADER = "mix_id,spk1,spk2,s1_wavs,s2_wavs,s1_gain_db,s2_gain_db\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "no column mix_id"),
+        (HEADER, "is empty"),
+        (HEADER.replace("s2_wavs", "wavs"), "no column s2_wavs"),
+        (HEADER + "m,a,b,1.wav,2.wav,1,loud", "line 2: 'loud' is not a gain"),
+        (HEADER + "m,a,b,1.wav,2.wav,1,nan", "line 2: 'nan' is not a gain"),
+        (HEADER + "m,a,b,1.wav,2.wav+,1,0", "no recording"),
+        (HEADER + "m,a,a,1.wav,2.wav,1,0", "one speaker twice"),
+        (HEADER + "../m,a,b,1.wav,2.wav,1,0", "cannot be the name of a file"),
+        (HEADER + 2 * "m,a,b,1.wav,2.wav,1,0\n", "m is listed twice"),
+    ],
+)
+def test_a_faulty_list_is_answered_with_its_name(tmp_path, text, message):
+    (tmp_path / "tr.csv").write_text(text)
+    with pytest.raises(ValueError, match=message) as caught:
+        read_list(tmp_path / "tr.csv")
+    assert "tr.csv" in str(caught.value)
+
+
+def test_lists_are_found_by_folder_or_by_name(tmp_path):
+    mixtures = [Mixture("m", (Source("a", ("1.wav", "2.wav"), 0.1), Source("b", ("3.wav",), -0.1)))]
+    write_list(tmp_path / "mix_2spk_cv.csv", mixtures)
+    found = find_lists([str(tmp_path)])
+    assert found == {"cv": tmp_path / "mix_2spk_cv.csv"} and read_list(found["cv"]) == mixtures
+    assert find_lists([f"tt={found['cv']}"]) == {"tt": found["cv"]}
+    with pytest.raises(FileNotFoundError, match="no list such as mix_3_spk_tr.txt"):
+        find_lists([str(tmp_path)], 3)
+    with pytest.raises(ValueError, match="tr=FILE cv=FILE"):
+        find_lists(["dev=there"])
+
+
+@pytest.fixture
+def wsj0(tmp_path):
+    """Something like WSJ0 at 16 kHz, and lists of the official form."""
+    for name in ("si_tr_s/01t/01to030v", "si_tr_s/02a/02ac0101", "si_dt_05/050/050a0501"):
+        write_noise(tmp_path / f"wsj0/{name}.wav", 0.6 if "01t" in name else 0.5, 16000)
+    line = "wsj0/si_tr_s/01t/01to030v.wav 0.76421 wsj0/si_tr_s/02a/02ac0101.wav -0.76421\n"
+    (tmp_path / "lists").mkdir()
+    for split in ("tr", "cv", "tt"):
+        (tmp_path / f"lists/mix_2_spk_{split}.txt").write_text(line)
+    return tmp_path
+
+
+@pytest.mark.parametrize("given", ["wsj0", "."])
+def test_official_lists_give_official_names_full_scale_and_one_balance_at_both_rates(wsj0, given):
+    options = ["--lists", str(wsj0 / "lists"), "--sample_rate", "8000", "16000", "--jobs", "1"]
+    main([str(wsj0 / "out"), "--wsj0", str(wsj0 / given), *options])
+    file = "01to030v_0.76421_02ac0101_-0.76421.wav"
+    originals = [
+        soundfile.read(wsj0 / "wsj0/si_tr_s" / part)[0]
+        for part in ("01t/01to030v.wav", "02a/02ac0101.wav")
+    ]
+    balance = {}
+    for rate in (8000, 16000):
+        folder = wsj0 / f"out/wav{rate // 1000}k/min/tr"
+        mix, *pair = (soundfile.read(folder / name / file)[0] for name in ("mix", "s1", "s2"))
+        assert len(mix) == rate // 2
+        peak = max(np.abs(one).max() for one in (mix, *pair))
+        assert peak == pytest.approx(0.9, abs=1e-4)
+        wholes = [resample(one, 16000, rate)[: len(mix)] for one in originals]
+        gains = [one @ whole / (whole @ whole) for one, whole in zip(pair, wholes, strict=True)]
+        balance[rate] = 20 * np.log10(gains[0] / gains[1])
+    # By the level at 8 kHz, for the files at 16 kHz too.
+    levels = [level_of(resample(one, 16000, 8000), 8000, "active") for one in originals]
+    assert balance[8000] == pytest.approx(2 * 0.76421 - levels[0] + levels[1], abs=0.01)
+    assert balance[16000] == pytest.approx(balance[8000], abs=0.01)
+
+
+def test_pauses_lower_the_rms_and_not_the_active_level():
+    time = np.arange(4 * RATE) / RATE
+    tone = 0.1 * np.sin(2 * np.pi * 1000 * time)
+    speech = np.where(time % 2 < 1, tone, 0.0)
+    assert level_of(speech, RATE, "rms") == pytest.approx(
+        level_of(tone, RATE, "rms") - 3.01, abs=0.01
+    )
+    # The hangover of 0.2 s counts as speech: 1.2 s and a little more of every 2 s.
+    change = level_of(speech, RATE, "active") - level_of(tone, RATE, "active")
+    assert -1.3 < change < -0.6
+    louder = level_of(2 * speech, RATE, "active") - level_of(speech, RATE, "active")
+    assert louder == pytest.approx(6.02, abs=0.01)
+    for measure in ("rms", "active"):
+        assert level_of(np.zeros(RATE), RATE, measure) == -np.inf
+
+
+def test_lufs_without_its_library_says_what_to_do(tmp_path, speech, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyloudnorm", None)
+    with pytest.raises(SystemExit, match="pip install pyloudnorm, or choose --loudness rms"):
+        draw(tmp_path / "out", speech, "--loudness", "lufs")
+    assert not (tmp_path / "out").exists()
+
+
+def test_halves_share_no_speaker_and_lose_as_little_as_any_others():
+    random = np.random.default_rng(4)
+    for _ in range(5):
+        pairs = [random.choice(8, 2, replace=False) for _ in range(14)] + [
+            (0, 1),
+            (2, 3),
+            (4, 5),
+            (6, 7),
+        ]
+        mixtures = [
+            Mixture(f"m{n}", tuple(Source(str(one), (f"{one}.wav",), 0.0) for one in pair))
+            for n, pair in enumerate(pairs)
+        ]
+        first, second, across = halve_speakers(mixtures)
+        sides = [{name for one in half for name in one.speakers} for half in (first, second)]
+        assert not sides[0] & sides[1] and len(first) + len(second) + len(across) == len(mixtures)
+        least = min(
+            sum(len({int(a) in half, int(b) in half}) == 2 for a, b in pairs)
+            for half in map(set, itertools.combinations(range(8), 4))
+        )
+        assert len(across) == least
+    with pytest.raises(ValueError, match="cannot be split into two halves"):
+        halve_speakers([mixtures[0]])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--lists", "x"], "give --speech FOLDER"),
+        (["--wsj0", "x"], "needs the official lists"),
+        (["--speech", "x", "--lists", "y", "--seed", "1"], "--seed is for new lists"),
+        (["--speech", "x", "--halve_valid_speakers"], "is for --lists"),
+        (["--speech", "x", "--valid_fraction", "2"], "--valid_fraction must be between 0 and 1"),
+        (["--speech", "x", "--train", "-1"], "--train must be 0 or more"),
+        (["--speech", "x"], "the speech folder x does not exist"),
+        (["--speech", "x", "--lists", "tr=y.csv"], "there is no mixture list y.csv"),
+    ],
+)
+def test_options_that_do_not_fit_end_in_one_line_that_names_them(
+    tmp_path, monkeypatch, capsys, options, message
+):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as caught:
+        main(["out", *options])
+    assert message in f"{caught.value}{capsys.readouterr().err}" and not Path("out").exists()
+
+
+def test_real_lists_are_mixed_and_their_validation_speakers_halved(data, tmp_path):
+    folder = data("libri_voxceleb")
+    first, second, across = halve_speakers(read_list(find_lists([str(folder)])["cv"]))
+    assert [len(part) for part in (first, second, across)] == [24, 24, 12]
+    lists = {"cv": first[:2], "tt": second[:2]}
+    build_mixtures(tmp_path / "out", lists, Settings(str(folder / "wav")), 1, False)
+    prepared = prepare_wsj0mix(tmp_path / "out", tmp_path / "manifests", splits=("valid", "test"))
+    for path in prepared.values():
+        with open(path, newline="") as file:
+            assert [float(row["duration"]) for row in csv.DictReader(file)] == [6.0, 6.0]
