@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import threading
 from concurrent.futures import ProcessPoolExecutor
 
 from tqdm import tqdm
@@ -65,7 +66,9 @@ class Workers:
         if self.jobs > 1 and len(items) > SHARE:
             # Fresh interpreters: copies of one that has threads may stop for ever.
             context = multiprocessing.get_context("spawn")
-            self._pool = self._pool or ProcessPoolExecutor(self.jobs, mp_context=context)
+            self._pool = self._pool or ProcessPoolExecutor(
+                self.jobs, mp_context=context, initializer=end_with_parent
+            )
             results = self._pool.map(work, items, chunksize=SHARE)
         bar = tqdm(
             results,
@@ -76,3 +79,13 @@ class Workers:
             mininterval=0.5,
         )
         return [one for one in bar if one is not None]
+
+
+def end_with_parent():
+    """Let a process end when the one that started it is killed; it would wait for work for ever."""
+
+    def watch():
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

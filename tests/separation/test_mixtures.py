@@ -2,7 +2,11 @@
 
 import csv
 import itertools
+import os
+import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -125,9 +129,9 @@ def test_what_would_clip_is_scaled_down_with_its_sources(tmp_path, speech):
 
 def test_recordings_of_one_source_follow_each_other_and_are_resampled(tmp_path):
     for name in ("a/1.flac", "a/2.flac", "b/1.flac"):
-        time = np.arange(4800) / 16000
+        seconds = np.arange(4800) / 16000
         (tmp_path / name).parent.mkdir(exist_ok=True)
-        tone = 0.1 * np.sin(2 * np.pi * (500 if name < "b" else 900) * time)
+        tone = 0.1 * np.sin(2 * np.pi * (500 if name < "b" else 900) * seconds)
         soundfile.write(tmp_path / name, tone, 16000)
     sources = (Source("a", ("a/1.flac", "a/2.flac"), 0.0), Source("b", ("b/1.flac",), 0.0))
     lists = {"tr": [Mixture("mixture", sources)]}
@@ -165,6 +169,46 @@ def test_a_killed_run_is_completed_without_redoing_what_is_finished(tmp_path, sp
     draw(tmp_path / "out", speech)
     assert same(read_set(tmp_path / "out"), whole)
     assert mix[0].stat().st_mtime_ns == finished and not half.exists()
+
+
+@pytest.mark.slow
+def test_killing_the_command_ends_its_processes(tmp_path):
+    for speaker in "abcdef":
+        for index in range(4):
+            write_noise(tmp_path / f"speech/{speaker}/{index}.wav", 30, 16000)
+    command = [sys.executable, "-m", "data_prep.mixtures", str(tmp_path / "out"), "--jobs", "2"]
+    command += ["--speech", str(tmp_path / "speech"), "--train", "200", "--valid", "0"]
+    command += ["--test", "0"]
+    root = Path(__file__).resolve().parents[2]
+    process = subprocess.Popen(command, cwd=root, stderr=subprocess.DEVNULL, start_new_session=True)
+    mixes = tmp_path / "out/wav8k/min/tr/mix"
+    try:
+        wait_until(lambda: mixes.is_dir() and any(mixes.glob("[!.]*.wav")), 200)
+        process.kill()
+        process.wait()
+        assert len(list(mixes.glob("[!.]*.wav"))) < 200
+        wait_until(lambda: not group_is_alive(process.pid), 60)
+    finally:
+        if group_is_alive(process.pid):
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def wait_until(condition, seconds):
+    """Look every 50 ms; TimeoutError if the condition never holds."""
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            raise TimeoutError(f"not within {seconds} s")
+        time.sleep(0.05)
+
+
+def group_is_alive(group):
+    """Whether a process group still has members."""
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def test_other_settings_do_not_mix_with_what_is_there(tmp_path, speech):
@@ -403,9 +447,9 @@ def test_official_lists_give_official_names_full_scale_and_one_balance_at_both_r
 
 
 def test_pauses_lower_the_rms_and_not_the_active_level():
-    time = np.arange(4 * RATE) / RATE
-    tone = 0.1 * np.sin(2 * np.pi * 1000 * time)
-    speech = np.where(time % 2 < 1, tone, 0.0)
+    seconds = np.arange(4 * RATE) / RATE
+    tone = 0.1 * np.sin(2 * np.pi * 1000 * seconds)
+    speech = np.where(seconds % 2 < 1, tone, 0.0)
     assert level_of(speech, RATE, "rms") == pytest.approx(
         level_of(tone, RATE, "rms") - 3.01, abs=0.01
     )
