@@ -16,6 +16,10 @@ import sys
 COMMANDS = {
     "transcribe": ("inference.recognition", "write down what is said in audio files"),
     "spot": ("inference.spotting", "report keywords in audio files or at the microphone"),
+    "separate": (
+        "inference.separation",
+        "write each speaker of a recording into a file of its own",
+    ),
 }
 
 

@@ -1,4 +1,4 @@
-"""Small separation networks of every kind, the published sizes among them by name."""
+"""Small separation networks of every kind, the published sizes among them by name, and a folder of speech."""
 
 import json
 from pathlib import Path
@@ -8,6 +8,7 @@ import torch
 from speechbrain.lobes.models.dual_path import Decoder, Encoder
 
 from modules.separation import DPMambaMaskNet, MaskNet, Separator, SepFormerMaskNet
+from tests.separation.mixing import write_noise
 
 SIZES = json.loads((Path(__file__).parents[1] / "model_sizes.json").read_text())["models"]
 SIZES = {Path(k).stem: v for k, v in SIZES.items() if k.startswith("Mamba-TasNet/WSJ0Mix/")}
@@ -63,3 +64,13 @@ def assert_near(value, wanted, tolerance=1e-4):
     assert value.shape == wanted.shape
     error = (value - wanted).abs().max().item() if wanted.numel() else 0.0
     assert error <= tolerance * max(wanted.abs().max().item() if wanted.numel() else 0.0, 1e-6)
+
+
+@pytest.fixture
+def speech(tmp_path):
+    """Eight speakers, each with three recordings of 0.3, 0.4 and 0.5 s."""
+    for speaker in "abcdefgh":
+        for index in range(3):
+            scale = 0.02 * (index + 1)
+            write_noise(tmp_path / f"speech/{speaker}/{index}.wav", 0.3 + 0.1 * index, scale=scale)
+    return tmp_path / "speech"

@@ -30,63 +30,7 @@ from data_prep.mixtures.__main__ import main
 from data_prep.mixtures.build import resample
 from data_prep.mixtures.levels import level_of
 from data_prep.wsj0mix_prepare import prepare_wsj0mix
-
-RATE = 8000
-
-
-def write_noise(path, seconds=0.5, rate=RATE, scale=0.05, channels=1, **options):
-    """Write noise that is different for every path."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    random = np.random.default_rng([*path.as_posix().encode()])
-    noise = scale * random.standard_normal((round(seconds * rate), channels))
-    soundfile.write(path, noise, rate, **options)
-    return noise[:, 0]
-
-
-@pytest.fixture
-def speech(tmp_path):
-    """Eight speakers, each with three recordings of 0.3, 0.4 and 0.5 s."""
-    for speaker in "abcdefgh":
-        for index in range(3):
-            scale = 0.02 * (index + 1)
-            write_noise(tmp_path / f"speech/{speaker}/{index}.wav", 0.3 + 0.1 * index, scale=scale)
-    return tmp_path / "speech"
-
-
-def read_set(folder):
-    """The files of a set by name: shape (samples,), as integers."""
-    return {
-        path.relative_to(folder).as_posix(): soundfile.read(path, dtype="int16")[0].astype(int)
-        for path in sorted(folder.rglob("*.wav"))
-    }
-
-
-def same(first, second):
-    """Whether two sets have the same files with the same samples."""
-    return first.keys() == second.keys() and all(
-        np.array_equal(one, second[name]) for name, one in first.items()
-    )
-
-
-def draw(output_folder, speech, *options):
-    """Run the command on a folder of speech, quickly, in this process."""
-    counts = ("--train", "4", "--valid", "2", "--test", "2", "--min_seconds", "0.1", "--jobs", "1")
-    main([str(output_folder), "--speech", str(speech), *counts, *map(str, options)])
-
-
-def one_list(*files, gains=(0.0, 0.0, 0.0)):
-    """A list of one mixture of such files, whose folder is the speaker."""
-    sources = (Source(Path(f).parts[0], (f,), g) for f, g in zip(files, gains, strict=False))
-    return {"tr": [Mixture("mixture", tuple(sources))]}
-
-
-def build(tmp_path, speech, lists, **settings):
-    """Mix a list and return the files of its only mixture, `mix` first."""
-    folder = build_mixtures(tmp_path / "out", lists, Settings(str(speech), **settings), 1, False)
-    names = ["mix", *(f"s{n + 1}" for n in range(len(lists["tr"][0].sources)))]
-    made = [soundfile.read(folder / f"tr/{name}/mixture.wav") for name in names]
-    assert {rate for _, rate in made} == {settings.get("sample_rate", RATE)}
-    return [waveform for waveform, _ in made]
+from tests.separation.mixing import RATE, build, draw, one_list, read_set, same, write_noise
 
 
 @pytest.mark.parametrize("num_spks", [2, 3])
@@ -297,80 +241,6 @@ def test_a_folder_for_each_split_may_be_given(tmp_path, speech):
     for split, part in zip(("tr", "cv", "tt"), "def", strict=True):
         (mixture,) = read_list(tmp_path / f"out/lists/{split}.csv")
         assert set(mixture.speakers) == {f"{part}x", f"{part}y"}
-
-
-def test_too_little_speech_is_refused_with_the_numbers(speech):
-    found = find_speech(speech)
-    few = {name: found[""][name] for name in "abc"}
-    with pytest.raises(ValueError, match="3 speakers are too few"):
-        choose_splits({"": few}, ["tr", "cv", "tt"])
-    with pytest.raises(ValueError, match="only 27 different mixtures"):
-        draw_mixtures(few, "tr", 28)
-    assert len(draw_mixtures(few, "tr", 27)) == 27
-    with pytest.raises(ValueError, match="mixtures of 3 need as many speakers"):
-        draw_mixtures({name: few[name] for name in "ab"}, "tr", 1, 3)
-    both = {"tr": few, "cv": {"c": few["c"], "z": few["c"]}}
-    with pytest.raises(ValueError, match="the speaker c is in tr and in cv"):
-        choose_splits(both, ["tr", "cv"])
-
-
-def spoil_channels(path):
-    write_noise(path, channels=2)
-
-
-def spoil_numbers(path):
-    soundfile.write(path, np.full(800, np.nan), RATE, "FLOAT")
-
-
-def spoil_sound(path):
-    soundfile.write(path, np.zeros(800), RATE)
-
-
-def spoil_header(path):
-    path.write_bytes(b"no sound")
-
-
-FAULTS = {
-    spoil_channels: "has 2 channels",
-    spoil_numbers: "not finite",
-    spoil_sound: "is silent",
-    spoil_header: "is unreadable",
-}
-
-
-@pytest.mark.parametrize("spoil", FAULTS, ids=lambda spoil: spoil.__name__)
-def test_a_bad_recording_costs_its_mixture_and_no_other(tmp_path, speech, spoil):
-    mixtures = [one_list("a/0.wav", "b/0.wav")["tr"][0], one_list("c/0.wav", "d/0.wav")["tr"][0]]
-    lists = {"tr": [Mixture(f"m{n}", one.sources) for n, one in enumerate(mixtures)]}
-    spoil(speech / "b/0.wav")
-    build_mixtures(tmp_path / "out", lists, Settings(str(speech)), 1, False)
-    made = read_set(tmp_path / "out/wav8k/min/tr")
-    assert set(made) == {f"{name}/m1.wav" for name in ("mix", "s1", "s2")}
-    with open(tmp_path / "out/skipped_tr.csv", newline="") as file:
-        (row,) = csv.DictReader(file)
-    assert row["id"] == "m0" and FAULTS[spoil] in row["reason"] and "b/0.wav" in row["reason"]
-    lists["tr"].pop()
-    with pytest.raises(ValueError, match="no mixture of tr can be made; see .*skipped_tr.csv"):
-        build_mixtures(tmp_path / "other", lists, Settings(str(speech)), 1, False)
-
-
-def test_a_source_that_is_silent_where_it_was_cut_costs_its_mixture(tmp_path, speech):
-    late = np.concatenate([np.zeros(RATE), 0.1 * np.ones(RATE)])
-    soundfile.write(speech / "b/0.wav", late, RATE)
-    with pytest.raises(ValueError, match="no mixture of tr can be made"):
-        build(tmp_path, speech, one_list("a/0.wav", "b/0.wav"))
-    assert "s2 is silent" in (tmp_path / "out/skipped_tr.csv").read_text()
-    assert len(build(tmp_path, speech, one_list("a/0.wav", "b/0.wav"), mode="max")[0]) == 2 * RATE
-
-
-def test_a_list_that_names_missing_recordings_makes_nothing(tmp_path, speech):
-    lists = one_list("a/0.wav", "b/9.wav")
-    with pytest.raises(FileNotFoundError, match="list of tr names 1 recordings .* b/9.wav first"):
-        build_mixtures(tmp_path / "out", lists, Settings(str(speech)), 1, False)
-    assert not (tmp_path / "out").exists()
-    (speech / "b/9.wv1").touch()
-    with pytest.raises(FileNotFoundError, match="sph2pipe"):
-        build_mixtures(tmp_path / "out", lists, Settings(str(speech)), 1, False)
 
 
 HEADER = "mix_id,spk1,spk2,s1_wavs,s2_wavs,s1_gain_db,s2_gain_db\n"

@@ -123,10 +123,11 @@ def test_files_that_can_not_be_used_are_counted_and_listed_with_the_reason(tree,
     write(bad / "twice.wav", tone(300))
     (bad / "text.wav").write_text("no sound")
     (bad / "empty.wav").write_bytes(b"")
+    (bad / "link.wav").symlink_to(bad / "nowhere.wav")
     (bad / "packed.wv1").write_bytes(header.ljust(1024, b"\n") + b"ajkg" + bytes(99))
     (bad / "other.wv2").write_bytes(b"the other microphone is not asked for")
     target = tmp_path / "out"
-    assert resample_speech(tree, target) == {"written": 5, "before": 0, "skipped": 8}
+    assert resample_speech(tree, target) == {"written": 5, "before": 0, "skipped": 9}
     assert skipped(target) == {
         "stereo.wav": "2 channels, not one",
         "nan.wav": "samples that are not finite numbers",
@@ -135,10 +136,11 @@ def test_files_that_can_not_be_used_are_counted_and_listed_with_the_reason(tree,
         "twice.wav": "twice.flac has the same name but for its suffix",
         "text.wav": "unreadable audio",
         "empty.wav": "empty file",
+        "link.wav": "no such file or directory",
         "packed.wv1": "compressed SPHERE: unpack it with sph2pipe first",
     }
     assert found(target) == [*NAMES, "013/twice.wav"]
-    assert "8 of" in caplog.text
+    assert "9 of" in caplog.text
 
 
 def test_a_recording_that_would_pass_full_scale_is_scaled_down_not_clipped(tmp_path):

@@ -217,6 +217,38 @@ def test_a_pretrained_separator_is_tested_as_it_is_and_trained_on(run, tmp_path)
     assert same(saved, checkpoints(further)[-1])
 
 
+def test_a_validation_that_is_no_number_is_not_the_best(run, recipe, monkeypatch):
+    brain = recipe("train").SeparationBrain
+    separate = brain.compute_forward
+
+    def fail_in_the_second_epoch(self, batch, stage):
+        estimates = separate(self, batch, stage)
+        failing = stage.name == "VALID" and self.hparams.epoch_counter.current == 2
+        return estimates * math.nan if failing else estimates
+
+    monkeypatch.setattr(brain, "compute_forward", fail_in_the_second_epoch)
+    folder = run("mambatasnet_debug", N_epochs=2)
+    first, second = logged(folder)
+    assert math.isnan(second["valid si-snr"])
+    kept = [yaml.safe_load((path / "CKPT.yaml").read_text()) for path in checkpoints(folder)]
+    assert [(meta["epoch"], meta["si-snr"]) for meta in kept] == [
+        (1, pytest.approx(first["valid si-snr"], abs=1e-3)),
+        (2, math.inf),
+    ]
+    assert math.isfinite(results(folder)["si-snr"])
+
+
+def test_of_a_run_with_checkpoints_no_other_weights_are_tested_unsaid(run, tmp_path, caplog):
+    folder = run("mambatasnet_debug", N_epochs=1)
+    run("mambatasnet_debug", N_epochs=1, skip_train=True, pretrained_separator=folder)
+    assert f"testing the checkpoints of {folder} and not {folder}" in "".join(capfd.readouterr())
+
+
+def test_a_warm_up_longer_than_the_training_is_said(run, capfd):
+    run("mambatasnet_debug", N_epochs=1, n_warmup_step=4)
+    assert "the 4 steps of the schedule are all warm-up" in "".join(capfd.readouterr())
+
+
 def test_testing_again_changes_nothing(run):
     folder = run("mambatasnet_debug", N_epochs=2)
     first = results(folder)
