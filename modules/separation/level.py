@@ -4,22 +4,25 @@ A network that is trained on a scale-invariant measure gives its sources any lev
 a file as they are, they clip or are all but silent.
 """
 
-from itertools import combinations
-
 import torch
 
 from modules.ssm.lengths import check_lengths, keep_valid, valid_frames
 
-# of the normalised Gram matrix: shares the level evenly between estimates that are equal
-RIDGE = 1e-6
+# of the Gram matrix of the estimates at unit norm: shares the level evenly between those that are all but
+# equal, where plain least squares would play huge gains of opposite signs off against each other
+RIDGE = 1e-2
+# of the level that an estimate has of its own in the mixture: it is given no less, since where one estimate is the
+# mixture itself least squares would silence the others
+LEAST_SHARE = 0.1
 
 
 @torch.no_grad()
 def fit_to_mixture(estimates, mix, samples=None, peak=0.99):
     """Give each source the gain with which the sources sum to the mixture, in the sense of least squares.
 
-    The gains are found jointly, and those of one mixture never differ in sign: a source that is subtracted would
-    be no source. The sign itself is free, since the measure does not fix that of the decoder, which all sources share.
+    The gains are found jointly, each with a sign of its own: the measure fixes none, and networks are trained that
+    give one speaker upside down and the other not. Estimates that are much alike share the level, and none is
+    turned down by more than 20 dB from the level at which it alone comes nearest to the mixture.
     Where a source would then pass ``peak``, all of the mixture's sources are turned down by one factor, so that
     their ratio stays.
 
@@ -70,33 +73,20 @@ def fit_to_mixture(estimates, mix, samples=None, peak=0.99):
     # on sources of unit norm, so that their levels do not matter to the solution
     norms = sources.norm(dim=1)
     units = sources / norms.clamp(min=1e-20).unsqueeze(1)
-    gains = _gains_of_one_sign(units, target) * (norms > 0)
+    gains = _gains(units, target) * (norms > 0)
     fitted = units * gains.unsqueeze(1)
     loudest = fitted.abs().amax(dim=(1, 2), keepdim=True)
     fitted = fitted * torch.where(loudest > peak, peak / loudest, 1.0)
     return fitted.to(estimates.dtype)
 
 
-def _gains_of_one_sign(units, target):
-    """Gains (batch, speakers) with which ``units`` (batch, time, speakers) come nearest to ``target`` (batch, time).
-
-    Every subset of the sources is solved freely; the best solution whose gains share one sign is the answer.
-    """
+def _gains(units, target):
+    """Gains (batch, speakers) with which ``units`` (batch, time, speakers) come nearest to ``target`` (batch, time)."""
     speakers = units.shape[2]
-    gram = units.transpose(1, 2) @ units + RIDGE * torch.eye(speakers, device=units.device)
-    products = (units.transpose(1, 2) @ target.unsqueeze(2)).squeeze(2)
-    best = torch.zeros_like(products)
-    most = torch.zeros_like(products[:, 0])
-    for size in range(1, speakers + 1):
-        for subset in combinations(range(speakers), size):
-            chosen = torch.tensor(subset, device=units.device)
-            wanted = products[:, chosen]
-            gains = torch.linalg.solve(gram[:, chosen][:, :, chosen], wanted)
-            # how much of the target's energy these gains explain
-            explained = (gains * wanted).sum(dim=1)
-            one_sign = (gains >= 0).all(dim=1) | (gains <= 0).all(dim=1)
-            better = one_sign & (explained > most)
-            most = torch.where(better, explained, most)
-            candidate = torch.zeros_like(products).index_copy(1, chosen, gains)
-            best = torch.where(better.unsqueeze(1), candidate, best)
-    return best
+    ridge = RIDGE * torch.eye(speakers, dtype=units.dtype, device=units.device)
+    gram = units.transpose(1, 2) @ units + ridge
+    alone = (units.transpose(1, 2) @ target.unsqueeze(2)).squeeze(2)
+    # the factor makes good what the ridge takes from estimates that have nothing in common
+    gains = (1 + RIDGE) * torch.linalg.solve(gram, alone)
+    least = LEAST_SHARE * alone
+    return torch.where(gains.abs() < least.abs(), least, gains)

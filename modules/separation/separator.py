@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from modules.fidelity import check_fidelity
+from modules.separation.filterbank import ENCODER_INITS, set_fourier_filters_
 from modules.ssm.lengths import check_lengths, keep_valid, valid_frames
 
 
@@ -42,12 +43,15 @@ class Separator(nn.Module):
     fidelity : str
         ``corrected`` leaves padding out of everything, so that a padded batch gives what each mixture gives
         alone; ``upstream`` computes on padding as the published code does, and ignores ``samples``.
+    encoder_init : str
+        What the filters of encoder and decoder begin as: ``random``, or ``fourier`` (see
+        :func:`set_fourier_filters_`).
 
     Raises
     ------
     ValueError
-        If kernel, stride or channels of encoder and decoder differ, the kernel is odd, or the mask net was
-        built for another fidelity.
+        If kernel, stride or channels of encoder and decoder differ, the kernel is odd, the mask net was built for
+        another fidelity, or ``encoder_init`` is unknown.
 
     Example
     -------
@@ -63,7 +67,7 @@ class Separator(nn.Module):
     torch.Size([3, 400, 2])
     """
 
-    def __init__(self, encoder, masknet, decoder, fidelity="corrected"):
+    def __init__(self, encoder, masknet, decoder, fidelity="corrected", encoder_init="random"):
         super().__init__()
         self.fidelity = check_fidelity(fidelity)
         self.encoder = encoder
@@ -73,6 +77,12 @@ class Separator(nn.Module):
         self.stride = encoder.conv1d.stride[0]
         self.num_spks = masknet.num_spks
         self._check_parts()
+        if encoder_init not in ENCODER_INITS:
+            raise ValueError(
+                f"encoder_init must be one of {', '.join(ENCODER_INITS)}; got {encoder_init!r}"
+            )
+        if encoder_init == "fourier":
+            set_fourier_filters_(encoder, decoder)
 
     def _check_parts(self):
         if self.kernel_size % 2:
