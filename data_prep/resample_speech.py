@@ -193,8 +193,12 @@ def _resampler(rate, sample_rate):
 
 
 def _why_unreadable(path):
-    with open(path, "rb") as file:
-        header = file.read(1024)
+    try:
+        with open(path, "rb") as file:
+            header = file.read(1024)
+    except OSError as error:
+        # a link to nothing, or a file that may not be read
+        return error.strerror.lower()
     if not header:
         return "empty file"
     if header.startswith(b"NIST_1A") and b"shorten" in header:

@@ -178,6 +178,7 @@ def read_lists(options):
             len(lists["tt"]),
             len(across),
         )
+    warn_of_known_speakers(lists)
     speech_folder = Path(options.wsj0 or options.speech)
     # The official paths begin with the corpus' own folder, which may be the one that was given.
     firsts = [mixtures[0].sources[0].files[0] for mixtures in lists.values()]
@@ -186,6 +187,19 @@ def read_lists(options):
         if speech_folder.name == "wsj0" and not (speech_folder / "wsj0").is_dir():
             speech_folder = speech_folder.parent
     return speech_folder, lists, [one for mixed in lists.get("tr", ()) for one in mixed.sources]
+
+
+def warn_of_known_speakers(lists):
+    """Say how many test speakers are trained or validated on; WSJ0-2mix shares those of tr and cv alone."""
+    heard = {who for split in ("tr", "cv") for one in lists.get(split, ()) for who in one.speakers}
+    tested = {who for one in lists.get("tt", ()) for who in one.speakers}
+    if heard & tested:
+        logger.warning(
+            "%d of the %d speakers of tt, %s first, are in tr or cv too: the test will not be of unseen speakers",
+            len(heard & tested),
+            len(tested),
+            min(heard & tested),
+        )
 
 
 def draw(options):

@@ -9,6 +9,7 @@ import hashlib
 import json
 import logging
 import os
+from collections import Counter
 from dataclasses import dataclass
 from functools import partial
 from math import gcd
@@ -72,7 +73,7 @@ def build_mixtures(output_folder, lists, settings, jobs=None, progress=True):
     """Make the mixtures of some lists; those that an earlier run finished are left as they are.
 
     Writes the lists themselves to `lists/<split>.csv`, and mixtures that cannot be made, with the
-    reason, to `skipped_<split>.csv`. Sources are rounded to 16 bit and the mixture is their sum, so
+    reason, to `<folder>/skipped_<split>.csv`. Sources are rounded to 16 bit and the mixture is their sum, so
     it is so exactly; in the official WSJ0-2mix all three are rounded.
 
     Arguments
@@ -111,18 +112,21 @@ def build_mixtures(output_folder, lists, settings, jobs=None, progress=True):
         claim_folder(output_folder, lists, settings)
         for split, mixtures in lists.items():
             folder = rate_folder / settings.mode / split
-            for name in ("mix", *source_names(mixtures)):
+            names = ("mix", *source_names(mixtures))
+            for name in names:
                 (folder / name).mkdir(parents=True, exist_ok=True)
-            waiting = [one for one in mixtures if not (folder / "mix" / f"{one.id}.wav").is_file()]
+            waiting = [
+                one
+                for one in mixtures
+                if not all((folder / name / f"{one.id}.wav").is_file() for name in names)
+            ]
             work = partial(make_mixture, settings=settings, folder=folder)
             skipped = workers.run(work, waiting, len(mixtures), f"mixing {split}")
-            write_skipped(
-                output_folder / f"skipped_{split}.csv", skipped, len(mixtures), f"{split}, mixed"
-            )
+            # beside the split: what is silent where `min` cuts it is not in `max`
+            skipped_list = folder.with_name(f"skipped_{split}.csv")
+            write_skipped(skipped_list, skipped, len(mixtures), f"{split}, mixed")
             if len(skipped) == len(mixtures):
-                raise ValueError(
-                    f"no mixture of {split} can be made; see {output_folder}/skipped_{split}.csv"
-                )
+                raise ValueError(f"no mixture of {split} can be made; see {skipped_list}")
     return folder.parent
 
 
@@ -239,7 +243,8 @@ def mix(sources, settings):
     length = min(lengths) if settings.mode == "min" else max(lengths)
     sources = np.stack([np.pad(one[:length], (0, max(length - len(one), 0))) for one in sources])
     peak = max(np.abs(sources).max(), np.abs(sources.sum(axis=0)).max())
-    if settings.full_scale or peak > PEAK:
+    # a peak of 0 has no scale: all sources are silent, which is found below
+    if peak and (settings.full_scale or peak > PEAK):
         sources *= PEAK / peak
     samples = np.round(sources * 32768).astype(np.int32)
     silent = [f"s{number}" for number, one in enumerate(samples, start=1) if not one.any()]
@@ -333,10 +338,14 @@ def write_speech(output_folder, sources, settings, jobs=None, progress=True):
         If there are no sources.
     """
     folder = rate_folder_of(output_folder, settings) / "speech"
-    paths = {
-        source.files: (source, folder / source.speaker / f"{natural_name(source)}.wav")
-        for source in sources
-    }
+    paths = {source.files: (source, folder / source.speaker) for source in sources}
+    taken = Counter()
+    for files, (source, place) in paths.items():
+        name = natural_name(source)
+        taken[place / name] += 1
+        # a/b.wav and a/b.flac, or a/b-c.wav and a/b/c.wav, would be one file
+        number = "" if taken[place / name] == 1 else f"_{taken[place / name]}"
+        paths[files] = source, place / f"{name}{number}.wav"
     if not paths:
         raise ValueError("there is no speech for dynamic mixing: no mixtures for training")
     waiting = [one for one in paths.values() if not one[1].is_file()]

@@ -147,3 +147,19 @@ def test_a_list_that_names_missing_recordings_makes_nothing(tmp_path, speech):
     (speech / "b/9.wv1").touch()
     with pytest.raises(FileNotFoundError, match="sph2pipe"):
         build_mixtures(tmp_path / "out", lists, Settings(str(speech)), 1, False)
+
+
+def test_speech_for_dynamic_mixing_is_of_the_training_list_alone(tmp_path, speech):
+    for split, pair in (("tr", "ab"), ("cv", "cd"), ("tt", "ef")):
+        write_list(tmp_path / f"{split}.csv", one_list(*(f"{name}/0.wav" for name in pair))["tr"])
+    command = ["--speech", str(speech), "--jobs", "1", "--lists", str(tmp_path)]
+    main([str(tmp_path / "out"), *command, "--speech_for_dynamic_mixing"])
+    written = {path.parent.name for path in (tmp_path / "out/wav8k/speech").rglob("*.wav")}
+    assert written == {"a", "b"}
+
+
+@pytest.mark.parametrize("peak", [0.91, 1.1, 3.0])
+def test_a_peak_over_the_largest_is_brought_down_to_it(peak):
+    loud = np.concatenate([np.full(99, 0.01), [peak]])
+    samples = mix([loud, np.full(100, 0.01)], Settings(""))
+    assert abs(samples.sum(axis=0)).max() / 32768 == pytest.approx(0.9, abs=1e-4)

@@ -111,6 +111,12 @@ def spoil_scale(split):
     write(split / "mix/tr_1.wav", 0.99 * draw_sources([0, 1]).sum(axis=0))
 
 
+def spoil_a_sample(split):
+    mix = draw_sources([0, 1]).sum(axis=0)
+    mix[7] += 5 / 32768
+    write(split / "mix/tr_1.wav", mix)
+
+
 def spoil_order(split):
     shutil.copy(split / "mix/tr_0.wav", split / "mix/tr_1.wav")
 
@@ -129,6 +135,7 @@ FAULTS = {
     spoil_emptiness: "s1 has no samples",
     spoil_header: "mix is unreadable",
     spoil_scale: "the mixture is not the sum of its sources",
+    spoil_a_sample: "the mixture is not the sum of its sources",
     spoil_order: "the mixture is not the sum of its sources",
     spoil_name: "duplicate id",
 }
