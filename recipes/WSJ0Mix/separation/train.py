@@ -9,6 +9,7 @@ xi-j/Mamba-TasNet, "Speech Slytherin" (arXiv 2407.09732) and "Dual-path Mamba" (
 """
 
 import logging
+import math
 import time
 from pathlib import Path
 
@@ -124,7 +125,7 @@ class SeparationBrain(RecipeBrain):
 
     def on_fit_batch_end(self, batch, outputs, loss, should_step):
         """Move the rate on: all along the cosine, or as long as the warm-up lasts."""
-        warming_up = self.optimizer_step < self.hparams.n_warmup_step
+        warming_up = self.hparams.lr_annealing.n_steps < self.hparams.n_warmup_step
         if self.hparams.use_cosine_schedule or warming_up:
             super().on_fit_batch_end(batch, outputs, loss, should_step)
 
@@ -166,6 +167,8 @@ class SeparationBrain(RecipeBrain):
             train_stats=self.train_stats,
             valid_stats={"si-snr": loss, "si-snr_i": gain},
         )
+        # every comparison with nan fails: as the best of all it would push out the best
+        loss = loss if math.isfinite(loss) else math.inf
         if not self.hparams.use_cosine_schedule:
             _, rate = self.hparams.lr_plateau([self.optimizer], epoch, loss)
             update_learning_rate(self.optimizer, rate)
@@ -178,12 +181,19 @@ class SeparationBrain(RecipeBrain):
         if pretrained and not self.checkpointer.find_checkpoints():
             logger.info("testing %s as it is, since this run has no checkpoint", pretrained)
             return
+        if pretrained and self.hparams.skip_train:
+            logger.warning(
+                "testing the checkpoints of %s and not %s; for that, give an --output_folder without any",
+                self.hparams.output_folder,
+                pretrained,
+            )
         super().on_evaluate_start(max_key, min_key)
 
 
 def main():
     """Prepare, train, test once."""
     hparams, run_opts = load_experiment()
+    _check_options(hparams)
     try:
         scores = SeparationScores(hparams["metrics"], hparams["sample_rate"])
     except ValueError as error:
@@ -216,6 +226,12 @@ def main():
         logger.info("%d mixtures to train on, %d to validate", len(train), len(valid))
         brain.train_data = train
         brain.plan_schedule(_batches(len(train), train_options))
+        if hparams["lr_annealing"].total_steps <= hparams["n_warmup_step"]:
+            logger.warning(
+                "the %d steps of the schedule are all warm-up, and the rate never comes to --lr: set --n_warmup_step "
+                "below that",
+                hparams["lr_annealing"].total_steps,
+            )
         brain.fit(
             hparams["epoch_counter"],
             train,
@@ -252,6 +268,24 @@ def load_pretrained(model, folder):
     except (OSError, ValueError) as error:
         raise SystemExit(f"--pretrained_separator: {error}") from error
     logger.info("weights of %s", place)
+
+
+def _check_options(hparams):
+    """Stop on what would else be noticed after the training, or as an error of arithmetic."""
+    sizes = ("batch_size", "valid_batch_size", "test_batch_size", "N_epochs", "avg_checkpoints")
+    for name in sizes:
+        if hparams[name] < 1:
+            raise SystemExit(f"--{name} must be 1 or more; got {hparams[name]}")
+    if hparams["checkpoint_choice"] not in ("best", "last"):
+        raise SystemExit(
+            f"--checkpoint_choice must be best or last; got {hparams['checkpoint_choice']}"
+        )
+    cut = hparams["limit_training_signal_len"] or hparams["dynamic_mixing"]
+    if cut and hparams["training_signal_len"] < hparams["kernel_size"]:
+        raise SystemExit(
+            f"--training_signal_len {hparams['training_signal_len']} must hold a window of the encoder, of "
+            f"{hparams['kernel_size']} samples (kernel_size)"
+        )
 
 
 def _batches(mixtures, options):
