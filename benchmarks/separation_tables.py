@@ -112,7 +112,7 @@ def plot(result, path):
         time.set_ylabel(f"{which}: computing time / audio")
         memory.set_ylabel(f"{which}: peak memory, MB")
     threads = result["machine"]["threads"]
-    axes[0, 0].set_title(f"Size {result['size']}, one mixture, {threads} CPU threads", loc="left")
+    axes[0, 0].set_title(f"Size {result['size']}, one mixture, CPU threads: {threads}", loc="left")
     axes[0, 1].set_title("Memory beyond the resting process", loc="left")
     lengths = sorted({cell["audio"] for cell in result["cells"]})
     for axis in axes.flat:
@@ -123,5 +123,6 @@ def plot(result, path):
         axis.grid(alpha=0.3)
     for axis in axes[1]:
         axis.set_xlabel("audio, s")
-    axes[0, 0].legend(frameon=False)
+    # where no curve comes: memory grows from the lower left
+    axes[1, 1].legend(frameon=False, loc="lower right")
     save_figure(figure, path)
