@@ -47,6 +47,9 @@ class AtomicCheckpointer(CompleteCheckpoints):
             meta["files"] = sorted(path.name for path in checkpoint.path.glob("*.ckpt"))
             partial.write_text("# yamllint disable\n" + yaml.dump(meta), encoding="utf-8")
             os.replace(partial, checkpoint.path / METAFNAME)
+        # ... and it counts for all of them at once: what is deleted next is chosen by each from what it sees, and with
+        # other choices they wait for each other for ever
+        ddp_barrier()
         return checkpoint
 
     def _save_checkpoint_metafile(self, fpath, meta_to_include=None, end_of_epoch=True):
