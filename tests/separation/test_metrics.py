@@ -74,6 +74,8 @@ def test_sdr_is_finite_for_silent_and_perfect_estimates_and_for_tones():
     target = noise(TIME, 2).double()
     assert signal_distortion_ratio(torch.zeros_like(target), target) == -80
     assert signal_distortion_ratio(target, target) == 80
+    later = torch.nn.functional.pad(target, (0, 0, 30, 0))[:TIME]
+    assert signal_distortion_ratio(later, target) > 15
     tone = torch.sin(0.3 * torch.arange(TIME, dtype=torch.float64))[:, None]
     assert 10 < signal_distortion_ratio(tone + 0.1 * target[:, :1], tone) < 60
 
