@@ -12,9 +12,11 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
+import soundfile
 import torch
 
-from inference.audio import AudioError, load_audio
+from inference.audio import AudioError
+from inference.blocks import AudioBlocks
 from inference.detection import (
     SMOOTHING,
     SUPPRESSION,
@@ -107,8 +109,9 @@ def run_command(arguments):
         try:
             if path.is_dir():
                 raise AudioError(f"{path}: a folder in which there is no audio file")
-            waveform = load_audio(path, classifier.sample_rate)
-            for event in spot(classifier, [waveform], arguments):
+            # piece by piece: a recording of a day takes no more memory than one of a minute
+            blocks = AudioBlocks(path, classifier.sample_rate)
+            for event in spot(classifier, blocks, arguments):
                 _show(str(path), event, arguments.json)
         except AudioError as error:
             bad.append(str(error))
@@ -204,8 +207,8 @@ def _evaluate(arguments, classifier):
             "--evaluate takes one audio file, the one whose keywords EVENTS.json names"
         )
     reference, seconds = read_reference(arguments.evaluate)
-    waveform = load_audio(arguments.inputs[0], classifier.sample_rate)
-    heard_seconds = len(waveform) / classifier.sample_rate
+    blocks = AudioBlocks(arguments.inputs[0], classifier.sample_rate)
+    heard_seconds = soundfile.info(arguments.inputs[0]).duration
     if abs(heard_seconds - seconds) > 0.01 * seconds + 1:
         raise ValueError(
             f"{arguments.evaluate} is of a recording of {seconds:.1f} s, but {arguments.inputs[0]} has "
@@ -217,7 +220,7 @@ def _evaluate(arguments, classifier):
             f"{arguments.evaluate}: none of its keywords is among the model's classes "
             f"({', '.join(classifier.labels)})"
         )
-    events = list(spot(classifier, [waveform], arguments, threshold=0.0))
+    events = list(spot(classifier, blocks, arguments, threshold=0.0))
     curve = error_curve(events, known, seconds)
     chosen = at_threshold(curve, arguments.threshold)
     report = {

@@ -271,12 +271,16 @@ def test_what_happens_to_a_mixture_follows_from_seed_epoch_and_index_alone(recip
         loader = torch.utils.data.DataLoader(mixtures, batch_size=None, num_workers=workers)
         return [item["s1_sig"] for item in loader]
 
+    def same(a, b):
+        # workers have one thread, which rounds the change of speed otherwise than several do
+        return a.shape == b.shape and torch.allclose(a, b, atol=1e-5)
+
     here = epoch(1, 1, 0)
     torch.randn(7)
-    assert all(torch.equal(a, b) for a, b in zip(here, epoch(1, 1, 2), strict=True))
+    assert all(map(same, here, epoch(1, 1, 2)))
     others = [epoch(1, 2, 0), epoch(2, 1, 0), [here[1], here[2], here[3], here[0]]]
     for other in others:
-        assert not any(torch.equal(a, b) for a, b in zip(here, other, strict=True))
+        assert not any(map(same, here, other))
 
 
 def test_changed_sources_still_add_up_to_their_mixture(recipe):
