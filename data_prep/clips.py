@@ -20,7 +20,10 @@ logger = logging.getLogger(__name__)
 
 COLUMNS = ("ID", "duration", "wav", "start", "stop", "label", "speaker", "words")
 NOISE_FOLDER = "_background_noise_"
+OTHER_SPEECH = "_other_speech_"
 SILENCE = "_silence_"
+UNKNOWN = "_unknown_"
+SUFFIXES = (".wav", ".flac", ".ogg")
 USUAL_RATE = 16000
 
 # Which part of every noise recording each split may crop its silence from.
@@ -54,7 +57,7 @@ def check_clips(candidates, split, save_folder, seen, clip_seconds):
     """
     found, skipped = verify(candidates, split, seen)
     skipped_list = save_folder / f"skipped_{split}.csv"
-    write_skipped(skipped_list, skipped, len(candidates), f"the split {split}")
+    write_skipped(skipped_list, skipped, len(candidates), f"the split {split}", things="clips")
     if not found:
         reason = f"see {skipped_list}" if skipped else "nobody's clips fall into it"
         raise ValueError(f"the split {split} has no usable clip: {reason}")
@@ -124,7 +127,8 @@ def check_noise(paths, save_folder, seconds):
             noise.append((path, info.frames, info.samplerate))
         else:
             skipped.append(Skipped(path.stem, str(path), reason))
-    write_skipped(save_folder / "skipped_noise.csv", skipped, len(paths), NOISE_FOLDER)
+    listed = save_folder / "skipped_noise.csv"
+    write_skipped(listed, skipped, len(paths), NOISE_FOLDER, things="recordings")
     return noise, len(skipped)
 
 

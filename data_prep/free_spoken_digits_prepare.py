@@ -94,7 +94,8 @@ def prepare_free_spoken_digits(
         return prepared | {"noise": []}
     save_folder.mkdir(parents=True, exist_ok=True)
     total = len(recordings) + len(foreign)
-    write_skipped(save_folder / "skipped_names.csv", foreign, total, "the folder")
+    skipped_list = save_folder / "skipped_names.csv"
+    write_skipped(skipped_list, foreign, total, str(data_folder), things="files")
     record["skipped"] = len(foreign)
     rows, seen = {}, set()
     for name, clips in splits.items():

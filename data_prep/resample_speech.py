@@ -89,6 +89,7 @@ def resample_speech(input_folder, output_folder, sample_rate=8000, jobs=None):
     if target == source or source in target.parents:
         raise ValueError(f"{target}: lies inside the input folder; give an output folder beside it")
     files, skipped = _find_files(source)
+    total = len(files) + len(skipped)
     if not files:
         raise FileNotFoundError(f"{source}: holds no {', '.join(SUFFIXES)} file to resample")
     _claim(target, {"input_folder": str(source), "sample_rate": sample_rate})
@@ -99,7 +100,7 @@ def resample_speech(input_folder, output_folder, sample_rate=8000, jobs=None):
     for (name, path), reason in zip(wanted.items(), reasons, strict=True):
         if reason:
             skipped.append(Skipped(str(name.with_suffix("")), str(path), reason))
-    write_skipped(target / SKIPPED, skipped, len(files), str(source))
+    write_skipped(target / SKIPPED, skipped, total, str(source), things="recordings")
     counts = {
         "written": reasons.count(None),
         "before": len(files) - len(wanted),

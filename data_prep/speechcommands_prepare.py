@@ -10,7 +10,6 @@ import hashlib
 import json
 import logging
 import os
-import re
 import zlib
 from math import ceil
 from pathlib import Path
@@ -20,13 +19,22 @@ import numpy as np
 from data_prep.clips import (
     NOISE_FOLDER,
     SILENCE,
+    SUFFIXES,
+    UNKNOWN,
     check_clips,
     check_noise,
     crop_silence,
     warn_of_gaps,
     write_all,
 )
-from data_prep.verify import Candidate, is_recorded, write_record
+from data_prep.keyword_splits import SPLITS, assign, clip_of, read_entries, read_lists
+from data_prep.other_speech import (
+    check_other_speech,
+    crop_other_speech,
+    list_other_speech,
+    split_other_speech,
+)
+from data_prep.verify import is_recorded, write_record
 
 logger = logging.getLogger(__name__)
 
@@ -38,12 +46,6 @@ WORDS = {
     "0.01": sorted(COMMANDS + DIGITS + OTHERS),
     "0.02": sorted(COMMANDS + DIGITS + OTHERS + ADDED),
 }
-UNKNOWN = "_unknown_"
-
-SPLITS = ("train", "valid", "test")
-LISTS = {"train": "training_list.txt", "valid": "validation_list.txt", "test": "testing_list.txt"}
-SUFFIXES = (".wav", ".flac", ".ogg")
-
 RECORD = "speechcommands_prepare.json"
 # Part of the record: raised when the manifests change, so that old ones are not taken for new.
 VERSION = 1
@@ -59,6 +61,8 @@ def prepare_speechcommands(
     silence_percentage=10,
     clip_seconds=1.0,
     seed=1234,
+    other_speech=None,
+    other_speech_percentage=0,
     skip_prep=False,
 ):
     """Write `train.csv`, `valid.csv`, `test.csv`, `labels.json` and `noise.json`.
@@ -92,6 +96,14 @@ def prepare_speechcommands(
     clip_seconds : float, optional
         Longest clip; None keeps every clip whole.
     seed : int
+    other_speech : str or Path, optional
+        Folder of recordings in which no keyword is said, searched through and through; by default
+        `_other_speech_` of the corpus. `list_other_speech` says whose recordings they are. Those of
+        a speaker of words go where the words do, others by the hash of the speaker, and all go by
+        the list files where these name `_other_speech_/<file>`.
+    other_speech_percentage : float
+        Pieces of these, `clip_seconds` long, for a hundred clips of the words, in every split and
+        beside the other words of `_unknown_`; no two overlap. 0 takes none.
     skip_prep : bool
         Return at once.
 
@@ -106,7 +118,8 @@ def prepare_speechcommands(
     Raises
     ------
     FileNotFoundError
-        If the folder, a word's folder, a list or, where silence is a class, the noise is missing.
+        If the folder, a word's folder, a list or, where silence is a class, the noise is missing,
+        or other speech where it is wanted.
     ValueError
         If a word folder is empty, a list names a clip twice or an unknown word, a split has no
         usable clip, or an option does not fit.
@@ -126,6 +139,7 @@ def prepare_speechcommands(
     root = find_root(data_folder, version)
     labels = choose_labels(root, version, n_classes, percentages)
     percentages = {label: percentages[label] for label in (UNKNOWN, SILENCE) if label in labels}
+    check_other_options(other_speech, other_speech_percentage, labels)
     clips = list_clips(root, labels)
     noise = list_noise(root)
     if SILENCE in labels and not noise:
@@ -134,9 +148,15 @@ def prepare_speechcommands(
             "noise there or choose n_classes without silence"
         )
     list_folder = {"official": None, "lists": root}.get(str(split), Path(split).absolute())
-    splits = assign(clips) if list_folder is None else read_lists(list_folder, root, clips)
+    known = {path.name for path in word_folders(root)} | set(WORDS["0.02"])
+    splits = assign(clips) if list_folder is None else read_lists(list_folder, root, clips, known)
     for candidates in splits.values():
         candidates.sort(key=lambda one: one.id)
+    others = {}
+    if other_speech_percentage:
+        listed = {} if list_folder is None else read_entries(list_folder, known)
+        recordings = list_other_speech(root, other_speech, labels)
+        others = split_other_speech(recordings, listed, splits)
     record = {
         "version": VERSION,
         "folder": str(root),
@@ -147,53 +167,39 @@ def prepare_speechcommands(
         "contents": fingerprint(splits, noise),
         "skipped": 0,
     }
+    if others:
+        # only then, so that what was prepared without stays valid
+        found = fingerprint(others, [])
+        record["other_speech"] = {"percentage": other_speech_percentage, "contents": found}
     outputs = [path.is_file() for path in prepared.values()]
     if is_recorded(save_folder / RECORD, record) and all(outputs):
         logger.info("the manifests in %s are up to date; preparation skipped", save_folder)
         return prepared | {"noise": read_noise(prepared["noise"])}
     save_folder.mkdir(parents=True, exist_ok=True)
-    noise, record["skipped"] = check_noise(noise, save_folder, clip_seconds or 1.0)
+    seconds = clip_seconds or 1.0
+    noise, record["skipped"] = check_noise(noise, save_folder, seconds)
+    if others:
+        others, skipped = check_other_speech(others, save_folder, seconds)
+        record["skipped"] += skipped
     rows, seen = {}, set()
     for name, candidates in splits.items():
         rows[name], skipped = check_clips(candidates, name, save_folder, seen, clip_seconds)
         record["skipped"] += skipped
-        random = np.random.default_rng([seed, zlib.crc32(name.encode())])
+        # other speech has its own numbers: the rest is drawn as it is without
+        random, own = (
+            np.random.default_rng([seed, zlib.crc32(name.encode()), *k]) for k in ((), (1,))
+        )
         rows[name] = choose_unknown(rows[name], labels, percentages, random)
+        count = share(rows[name], other_speech_percentage)
+        pieces = crop_other_speech(others[name], name, count, seconds, own) if others else []
         if SILENCE in labels:
             count = share(rows[name], percentages[SILENCE])
-            rows[name] += crop_silence(noise, name, count, clip_seconds or 1.0, random)
+            rows[name] += crop_silence(noise, name, count, seconds, random)
+        rows[name] += pieces
     warn_of_gaps(rows, labels)
     write_all(prepared, rows, labels, [path for path, *_ in noise])
     write_record(save_folder / RECORD, record)
     return prepared | {"noise": read_noise(prepared["noise"])}
-
-
-def which_set(name, validation_percentage=10, testing_percentage=10):
-    """The split of a clip by the hash of its speaker, so that nobody is in two of them.
-
-    Arguments
-    ---------
-    name : str or Path
-        File name; what stands before `_nohash_` is the speaker.
-    validation_percentage, testing_percentage : float
-
-    Returns
-    -------
-    split : str
-        `train`, `valid` or `test`; as the corpus' own lists have it with 10 and 10.
-
-    Example
-    -------
-    >>> which_set("bed/0a7c2a8d_nohash_0.wav") == which_set("yes/0a7c2a8d_nohash_4.wav")
-    True
-    """
-    buckets = 2**27 - 1
-    speaker = re.sub(r"_nohash_.*$", "", os.path.basename(name))
-    hashed = int(hashlib.sha1(speaker.encode()).hexdigest(), 16)
-    percentage = hashed % (buckets + 1) * (100.0 / buckets)
-    if percentage < validation_percentage:
-        return "valid"
-    return "test" if percentage < validation_percentage + testing_percentage else "train"
 
 
 def manifest_paths(save_folder):
@@ -221,6 +227,21 @@ def check_options(version, percentages, clip_seconds, seed):
         raise ValueError(f"clip_seconds must be above 0, or null, not {clip_seconds}")
     if seed < 0:
         raise ValueError(f"seed must be 0 or more, not {seed}")
+
+
+def check_other_options(folder, percentage, labels):
+    """Refuse options of other speech that make no sense with a ValueError."""
+    if not 0 <= percentage <= 1000:
+        raise ValueError(f"other_speech_percentage must be between 0 and 1000, not {percentage}")
+    if folder is not None and not percentage:
+        raise ValueError(
+            f"other_speech {folder} is of no use while other_speech_percentage is 0: set it above 0"
+        )
+    if percentage and UNKNOWN not in labels:
+        raise ValueError(
+            f"other_speech_percentage {percentage} needs the class {UNKNOWN}: choose n_classes 12 "
+            "or a list of words, with unknown_percentage above 0"
+        )
 
 
 def find_root(data_folder, version):
@@ -322,78 +343,6 @@ def list_clips(root, labels):
             "unpack the corpus again, or remove the folder if the word is your own"
         )
     return [clip_of(path) for word in words for path in audio[word]]
-
-
-def clip_of(path):
-    """The candidate of a clip `<word>/<speaker>_nohash_<n>.wav`."""
-    word = path.parent.name
-    return Candidate(f"{word}_{path.stem}", path, path.stem.partition("_nohash_")[0], word)
-
-
-def assign(clips):
-    """Split clips by the hash of their speaker: a dict of split to list of Candidate."""
-    splits = {name: [] for name in SPLITS}
-    for clip in clips:
-        splits[which_set(clip.path)].append(clip)
-    return splits
-
-
-def read_lists(folder, root, clips):
-    """Split clips by the list files of a folder.
-
-    Arguments
-    ---------
-    folder : Path
-        Holds `validation_list.txt`, `testing_list.txt` and perhaps `training_list.txt`, each with
-        lines `<word>/<file>`. Without the last, what the others leave is for training.
-    root : Path
-        The corpus.
-    clips : list of Candidate
-
-    Returns
-    -------
-    splits : dict of str to list of Candidate
-        A clip that is listed but not there is among them, for `verify` to skip and to list.
-
-    Raises
-    ------
-    FileNotFoundError
-        If a list is missing.
-    ValueError
-        If a line is no clip, its word is not in the corpus, or another line names it already.
-    """
-    known = {clip.path.relative_to(root).as_posix(): clip for clip in clips}
-    words = {path.name for path in word_folders(root)} | set(WORDS["0.02"])
-    wanted = {clip.text for clip in clips}
-    splits, places = {name: [] for name in SPLITS}, {}
-    for name, file_name in LISTS.items():
-        path = folder / file_name
-        if name == "train" and not path.is_file():
-            continue
-        if not path.is_file():
-            raise FileNotFoundError(
-                f"there is no {path}; set split to official, lists or a folder that has such lists"
-            )
-        for number, line in enumerate(read_lines(path), start=1):
-            entry, place = line.strip(), f"{path}, line {number}"
-            word, slash, file = entry.partition("/")
-            if entry and not (word and slash and file and "/" not in file):
-                raise ValueError(f"{place}: {entry!r} is not of the form <word>/<file>")
-            if entry and word not in words:
-                raise ValueError(f"{place}: {entry} is of the unknown class {word!r}")
-            if entry in places:
-                raise ValueError(f"{place}: {entry} stands already in {places[entry]}")
-            if word in wanted:
-                places[entry] = place
-                splits[name].append(known.get(entry) or clip_of(root / entry))
-    if not (folder / LISTS["train"]).is_file():
-        splits["train"] = [clip for entry, clip in known.items() if entry not in places]
-    return splits
-
-
-def read_lines(path):
-    """The lines of a text file; bytes that are not UTF-8 are marked, and match no clip."""
-    return path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
 
 
 def fingerprint(splits, noise):

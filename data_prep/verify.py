@@ -49,7 +49,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Skipped:
-    """An utterance that was left out, and why."""
+    """An utterance, or what else a corpus has, that was left out, and why."""
 
     id: str
     path: str
@@ -163,10 +163,21 @@ def write_manifest(path, rows):
     _write_csv(path, COLUMNS, rows)
 
 
-def write_skipped(path, skipped, total, description):
-    """Write the list of skipped utterances and warn with their number, by reason.
+def write_skipped(path, skipped, total, description, things="utterances"):
+    """Write the list of what was skipped and warn with its number, by reason.
 
-    Without any skipped utterance, a list of an earlier run is removed.
+    Where nothing was skipped, a list of an earlier run is removed.
+
+    Arguments
+    ---------
+    path : str or Path
+    skipped : list of Skipped
+    total : int
+        How many there were, with the skipped ones.
+    description : str
+        What they belong to, as "of" begins it: a split, a folder, a list.
+    things : str
+        What they are called, in the plural.
     """
     path = Path(path)
     if not skipped:
@@ -176,9 +187,10 @@ def write_skipped(path, skipped, total, description):
     reasons = Counter(one.reason for one in skipped)
     counts = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
     logger.warning(
-        "%d of %d utterances of %s are left out (%s); the list is in %s",
+        "%d of %d %s of %s are left out (%s); the list is in %s",
         len(skipped),
         total,
+        things,
         description,
         counts,
         path,

@@ -119,9 +119,10 @@ def prepare_wsj0mix(
     for split, files in listed.items():
         rows, skipped = check_split(files, split, sample_rate, check_sum)
         skipped_list = save_folder / f"skipped_{split}.csv"
-        write_skipped(skipped_list, skipped, len(rows) + len(skipped), f"the mixtures, {split},")
+        total = len(rows) + len(skipped)
+        write_skipped(skipped_list, skipped, total, split, things="mixtures")
         wrong = sum(one.reason.startswith(NOT_THE_SUM) for one in skipped)
-        if wrong > (len(rows) + len(skipped)) / 2:
+        if wrong > total / 2:
             raise ValueError(
                 f"{root / SPLITS[split]}: {wrong} mixtures are not the sum of their sources (see "
                 f"{skipped_list}); if they hold noise or reverberation besides, as in noisy "

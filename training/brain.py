@@ -4,24 +4,30 @@ import logging
 
 import speechbrain as sb
 import torch
+import yaml
+from speechbrain.utils.checkpoints import mark_as_loader, mark_as_saver, register_checkpoint_hooks
 from speechbrain.utils.distributed import run_on_main
 from torch.nn.parallel import DistributedDataParallel
 
 from inference.run import average_model, checkpoints_to_average
 from modules.ssm import parameter_groups
 from training.checkpoints import RandomState
-from training.results import TrainingCost
+from training.experiment import count_parameters
+from training.loggers import TrainLoggers
+from training.results import TrainingCost, set_aside_results
 
 logger = logging.getLogger(__name__)
 
 
+@register_checkpoint_hooks
 class RecipeBrain(sb.Brain):
     """SpeechBrain's Brain with what all recipes here need.
 
     - Weight decay spares ``A_log``, ``D``, the step's bias, norms and biases (with ``fidelity: upstream`` nothing is
       spared, as in the published system), and clipping covers all parameter groups together.
     - The random state is a recoverable, so that a resumed run continues as if it had never stopped.
-    - What training has cost so far, in seconds and memory, is another (``cost``).
+    - What training has cost so far, in seconds and memory, is another (``cost``); what an epoch counts
+      (``epoch_counts``) is kept by a checkpoint within it.
     - A checkpoint of another model is refused with one sentence.
 
     The YAML gives ``fidelity``, ``avg_checkpoints`` and ``checkpoint_choice`` (``best`` by ``selection_key``, or
@@ -30,6 +36,29 @@ class RecipeBrain(sb.Brain):
 
     # stage statistic by which checkpoints are compared; lower is better
     selection_key = "WER"
+    # attributes that count something of an epoch of training: they begin at 0 with each
+    epoch_counts = ("skipped_steps",)
+
+    @classmethod
+    def from_hparams(cls, hparams, run_opts):
+        """The Brain of a loaded experiment, its checkpoints and its logs open.
+
+        Arguments
+        ---------
+        hparams : dict
+        run_opts : speechbrain.utils.run_opts.RunOptions
+            Both as :func:`training.experiment.load_experiment` gives them.
+        """
+        brain = cls(
+            modules=hparams["modules"],
+            opt_class=hparams["opt_class"],
+            hparams=hparams,
+            run_opts=run_opts,
+            checkpointer=hparams["checkpointer"],
+        )
+        brain.train_logger = TrainLoggers.from_hparams(hparams)
+        logger.info("%s parameters", f"{count_parameters(hparams['model']):,}")
+        return brain
 
     def __init__(self, *arguments, **options):
         super().__init__(*arguments, **options)
@@ -38,7 +67,7 @@ class RecipeBrain(sb.Brain):
             self.checkpointer.add_recoverable("random_state", RandomState(), optional_load=True)
             self.checkpointer.add_recoverable("cost", self.cost, optional_load=True)
         self._averaged = False
-        self.skipped_steps = 0
+        self._reset_counts()
         # of the training loader; see on_stage_start
         self.loader_generator = torch.Generator()
         self._clip_norm = None
@@ -86,9 +115,13 @@ class RecipeBrain(sb.Brain):
         with _one_error_for_another_model(self.checkpointer):
             super().on_fit_start()
         self._write_hyperparams()
-        if self._optimizer_step_limit_exceeded:
-            # a finished run that is started again has no epoch to add
+        if self._optimizer_step_limit_exceeded and not self.step:
+            # a finished run that is started again has no epoch to add; one killed before the last epoch's
+            # validation has that to do
             self.hparams.epoch_counter.current = self.hparams.epoch_counter.limit
+        if self.hparams.epoch_counter.current < self.hparams.epoch_counter.limit:
+            folder = self.hparams.output_folder
+            run_on_main(set_aside_results, args=(folder, self.optimizer_step))
         schedule = getattr(self.hparams, "lr_annealing", None)
         if (
             schedule is not None
@@ -110,7 +143,7 @@ class RecipeBrain(sb.Brain):
         return due and self.step % self.grad_accumulation_factor == 0
 
     def on_stage_start(self, stage, epoch=None):
-        """Begin to count skipped steps and the time of training, and seed the training loader's own generator.
+        """Begin to count, also the time of training, and seed the training loader's own generator.
 
         Workers are seeded from that generator and not from the process's, which a resumed epoch would
         otherwise advance once more than an uninterrupted one.
@@ -118,9 +151,37 @@ class RecipeBrain(sb.Brain):
         if stage != sb.Stage.TRAIN:
             self.cost.stop()
         else:
-            self.cost.start()
-            self.skipped_steps = 0
+            resumed = self.step > 0
+            self.cost.start(resumed)
+            if not resumed:
+                self._reset_counts()
             self.loader_generator.manual_seed(getattr(self.hparams, "seed", 0) + epoch)
+
+    def training_stats(self, loss):
+        """What every recipe logs of an epoch of training: its loss, seconds and skipped steps."""
+        seconds = self.cost.epoch_seconds
+        return {"loss": loss, "seconds": seconds, "skipped steps": self.skipped_steps}
+
+    def _reset_counts(self):
+        for name in self.epoch_counts:
+            setattr(self, name, 0)
+
+    @mark_as_saver
+    def _save(self, path):
+        """Write SpeechBrain's state of a Brain, and what the epoch has counted so far."""
+        super()._save(path)
+        counts = {name: getattr(self, name) for name in self.epoch_counts}
+        with open(path, "a", encoding="utf-8") as file:
+            yaml.dump({"epoch_counts": counts}, file)
+
+    @mark_as_loader
+    def _recover(self, path, end_of_epoch):
+        super()._recover(path, end_of_epoch)
+        with open(path, encoding="utf-8") as file:
+            # checkpoints of earlier versions have no counts
+            counts = yaml.safe_load(file).get("epoch_counts", {})
+        for name, count in counts.items():
+            setattr(self, name, count)
 
     def check_gradients(self):
         """Drop a step whose gradients are not finite, and count it (``--skip_nonfinite_grads``)."""
@@ -204,7 +265,11 @@ class RecipeBrain(sb.Brain):
             )
         with _one_error_for_another_model(self.checkpointer):
             # the foremost is not always the last, which knows of all the training
-            self.checkpointer.load_checkpoint(self.checkpointer.find_checkpoint())
+            self.checkpointer.load_checkpoint(
+                self.checkpointer.find_checkpoint(
+                    ckpt_predicate=lambda checkpoint: self.selection_key in checkpoint.meta
+                )
+            )
             steps = self.optimizer_step
             self.checkpointer.load_checkpoint(checkpoints[0])
             model = self.hparams.model
@@ -216,6 +281,37 @@ class RecipeBrain(sb.Brain):
             ", ".join(str(checkpoint.meta["epoch"]) for checkpoint in checkpoints),
         )
         self._averaged = True
+
+
+def count_batches(items, options, things):
+    """Batches that a loader of a training set makes an epoch.
+
+    Arguments
+    ---------
+    items : int
+        In the set.
+    options : dict
+        The loader's, with ``batch_size`` and ``drop_last``.
+    things : str
+        What the items are called.
+
+    Raises
+    ------
+    SystemExit
+        If there is none.
+
+    Example
+    -------
+    >>> count_batches(7, {"batch_size": 2, "drop_last": False}, "clips")
+    4
+    """
+    whole, rest = divmod(items, options["batch_size"])
+    batches = whole + (rest > 0 and not options["drop_last"])
+    if not batches:
+        raise SystemExit(
+            f"{items} training {things} do not fill one batch of {options['batch_size']}: set --batch_size lower"
+        )
+    return batches
 
 
 class _one_error_for_another_model:

@@ -8,8 +8,88 @@ import csv
 import math
 import os
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
+
+
+class Prediction(NamedTuple):
+    """What a clip of the test was taken for, with the confidence (0 to 1) that the model gave it."""
+
+    clip: str
+    wav: str
+    speaker: str
+    said: str
+    heard: str
+    confidence: float
+
+    @property
+    def correct(self):
+        """Whether it was taken for what it is."""
+        return self.said == self.heard
+
+
+PREDICTION_COLUMNS = ("ID", "wav", "speaker", "said", "heard", "confidence", "correct")
+
+
+def write_predictions(path, predictions):
+    """Write a clip a line as a CSV file: the mistakes first, the surest of them foremost, then the rest by ID.
+
+    Arguments
+    ---------
+    path : str or Path
+    predictions : list of Prediction
+    """
+    ordered = sorted(
+        predictions, key=lambda one: (one.correct, 0 if one.correct else -one.confidence, one.clip)
+    )
+    partial = Path(path).with_suffix(".partial")
+    with open(partial, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(PREDICTION_COLUMNS)
+        writer.writerows((*one[:5], f"{one.confidence:.4f}", int(one.correct)) for one in ordered)
+    os.replace(partial, path)
+
+
+def read_predictions(path):
+    """Read what :func:`write_predictions` has written.
+
+    Arguments
+    ---------
+    path : str or Path
+
+    Returns
+    -------
+    dict of str: Prediction
+        By the clip's ID.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If it is not such a table, is empty, or names a clip twice.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path}: no such file; the test of train.py writes it")
+    found = {}
+    with open(path, newline="", encoding="utf-8") as file:
+        rows = csv.reader(file)
+        if tuple(next(rows, ())) != PREDICTION_COLUMNS:
+            raise ValueError(f"{path}: the first line must be {','.join(PREDICTION_COLUMNS)}")
+        for row in rows:
+            try:
+                one = Prediction(*row[:5], float(row[5]))
+            except (IndexError, TypeError, ValueError) as error:
+                raise ValueError(
+                    f"{path}: line {rows.line_num} is no clip: {','.join(row)}"
+                ) from error
+            if one.clip in found:
+                raise ValueError(f"{path}: {one.clip} stands there twice")
+            found[one.clip] = one
+    if not found:
+        raise ValueError(f"{path}: holds no clip")
+    return found
 
 
 def wilson_interval(right, total, z=1.959964):
@@ -128,3 +208,32 @@ class ConfusionMatrix:
                     {k: f"{v:.2f}" if isinstance(v, float) else v for k, v in row.items()}
                 )
         os.replace(partial, path)
+
+
+def macro_f1(predictions):
+    """The mean F1 of the classes that were said or heard, in %.
+
+    Arguments
+    ---------
+    predictions : iterable of Prediction
+
+    Returns
+    -------
+    float
+
+    Example
+    -------
+    >>> clips = [("yes", "yes"), ("yes", "no"), ("no", "no")]
+    >>> predictions = [Prediction("", "", "", said, heard, 1.0) for said, heard in clips]
+    >>> round(macro_f1(predictions), 1)
+    66.7
+    """
+    predictions = list(predictions)
+    labels = sorted({label for one in predictions for label in (one.said, one.heard)})
+    index = {label: number for number, label in enumerate(labels)}
+    matrix = ConfusionMatrix(labels)
+    matrix.add(
+        torch.tensor([index[one.said] for one in predictions]),
+        torch.tensor([index[one.heard] for one in predictions]),
+    )
+    return matrix.figures()["macro_F1"]

@@ -19,6 +19,9 @@ from modules.fidelity import check_fidelity
 
 logger = logging.getLogger(__name__)
 
+# whose details log.txt holds
+OWN_LOGGERS = ("__main__", "data_prep", "inference", "modules", "training", "speechbrain")
+
 
 def load_experiment(arguments=None):
     """Read ``train.py hparams.yaml --key value ...``, create the output folder and start the log.
@@ -66,8 +69,17 @@ def load_experiment(arguments=None):
         _write_hyperparams, hparams_file, overrides, hparams["output_folder"]
     )
     sb.create_experiment_directory(experiment_directory=hparams["output_folder"])
+    _quieten_libraries()
     logger.info("fidelity: %s (%s)", hparams["fidelity"], hparams_file)
     return hparams, run_opts
+
+
+def _quieten_libraries():
+    """Keep other libraries' details out of log.txt, for which SpeechBrain lets all of every library's through."""
+    # every logger without a level of its own has the root's
+    logging.getLogger().setLevel(logging.INFO)
+    for name in OWN_LOGGERS:
+        logging.getLogger(name).setLevel(logging.DEBUG)
 
 
 def _write_hyperparams(hparams_file, overrides, folder):

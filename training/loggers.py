@@ -35,6 +35,22 @@ class TrainLoggers:
                 f"--use_{error.name}: pip install {error.name} first ({error})"
             ) from error
 
+    @classmethod
+    def from_hparams(cls, hparams):
+        """Those that a recipe's options ask for.
+
+        Arguments
+        ---------
+        hparams : dict
+            With ``train_log``, ``output_folder``, ``use_tensorboard``, ``use_wandb`` and ``wandb_options``.
+        """
+        tensorboard = f"{hparams['output_folder']}/tensorboard"
+        return cls(
+            hparams["train_log"],
+            tensorboard_folder=tensorboard if hparams["use_tensorboard"] else None,
+            wandb=hparams["wandb_options"] if hparams["use_wandb"] else None,
+        )
+
     def log_stats(self, stats_meta, train_stats=None, valid_stats=None, test_stats=None):
         """Hand the figures to every logger; numbers only to those that draw."""
         numbers = {

@@ -2,6 +2,8 @@
 
 import datetime
 import json
+import logging
+import os
 import resource
 import sys
 import time
@@ -14,12 +16,16 @@ from speechbrain.utils.checkpoints import mark_as_loader, mark_as_saver, registe
 from training.experiment import count_parameters, describe_device
 from training.tables import write_json
 
+logger = logging.getLogger(__name__)
+
 _PROCESS_STATUS = Path("/proc/self/status")
 
 
 @register_checkpoint_hooks
 class TrainingCost:
     """Seconds of training and the most memory it held, over all epochs and resumes; a recoverable.
+
+    A checkpoint within an epoch knows what that epoch has taken so far, so that its seconds are all of them, too.
 
     Arguments
     ---------
@@ -31,16 +37,26 @@ class TrainingCost:
     >>> cost = TrainingCost("cpu")
     >>> cost.start()
     >>> cost.stop()
-    >>> 0 < cost.seconds < 1 and cost.peak_memory_mb > 1
+    >>> 0 < cost.seconds == cost.epoch_seconds < 1 and cost.peak_memory_mb > 1
     True
     """
 
     def __init__(self, device):
         self.device = torch.device(device)
         self._seconds, self._peak, self._began = 0.0, 0.0, None
+        self._before_epoch = 0.0
 
-    def start(self):
-        """An epoch of training begins."""
+    def start(self, resumed=False):
+        """An epoch of training begins.
+
+        Arguments
+        ---------
+        resumed : bool
+            Whether it goes on where a checkpoint within it was saved.
+        """
+        self.stop()
+        if not resumed:
+            self._before_epoch = self._seconds
         self._began = time.monotonic()
 
     def stop(self):
@@ -53,21 +69,30 @@ class TrainingCost:
         return self._seconds + (0.0 if self._began is None else time.monotonic() - self._began)
 
     @property
+    def epoch_seconds(self):
+        """Those of the epoch that runs, or that ran last."""
+        return self.seconds - self._before_epoch
+
+    @property
     def peak_memory_mb(self):
         """The most memory so far, in MB: of this process, or of earlier ones that its checkpoint knows of."""
         return max(self._peak, peak_memory_mb(self.device))
 
     @mark_as_saver
     def save(self, path):
-        """Write both figures to ``path``."""
-        torch.save({"seconds": self.seconds, "peak_memory_mb": self.peak_memory_mb}, path)
+        """Write the figures to ``path``."""
+        state = {"seconds": self.seconds, "before_epoch": self._before_epoch}
+        torch.save(state | {"peak_memory_mb": self.peak_memory_mb}, path)
 
     @mark_as_loader
     def load(self, path, end_of_epoch=False):
         """Read what earlier processes spent; an earlier checkpoint than the last takes nothing back."""
         del end_of_epoch
         state = torch.load(path, weights_only=True)
-        self._seconds = max(self._seconds, state["seconds"])
+        if state["seconds"] >= self._seconds:
+            self._seconds = state["seconds"]
+            # checkpoints of earlier versions lack it
+            self._before_epoch = state.get("before_epoch", self._seconds)
         self._peak = max(self._peak, state["peak_memory_mb"])
 
 
@@ -89,6 +114,22 @@ def peak_memory_mb(device):
             return int(kilobytes[0]) / 2**10
     usage = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return usage / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def set_aside_results(output_folder, optimizer_step):
+    """Rename the results of a model whose training goes on, so that ``results.json`` tells of none but the last.
+
+    Arguments
+    ---------
+    output_folder : str or Path
+    optimizer_step : int
+        Steps from which the training goes on, which the new name holds.
+    """
+    path = Path(output_folder) / "results.json"
+    if path.exists():
+        target = path.with_name(f"results_before_step_{optimizer_step + 1}.json")
+        os.replace(path, target)
+        logger.info("training goes on: the results so far are now in %s", target)
 
 
 def record_result(brain, test_set, figures, conditions=None):

@@ -44,3 +44,27 @@ def as_text(table):
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
         for line in lines
     )
+
+
+def as_markdown(table):
+    """Rows as a table of markdown.
+
+    Arguments
+    ---------
+    table : list of dict
+        At least one row; all have the same keys.
+
+    Returns
+    -------
+    str
+
+    Example
+    -------
+    >>> print(as_markdown([{"system": "small", "WER %": 9.5}]))
+    | system | WER % |
+    | --- | --- |
+    | small | 9.5 |
+    """
+    lines = [list(table[0]), ["---"] * len(table[0])]
+    lines += [[str(value).replace("|", "\\|") for value in row.values()] for row in table]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

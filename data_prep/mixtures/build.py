@@ -124,7 +124,7 @@ def build_mixtures(output_folder, lists, settings, jobs=None, progress=True):
             skipped = workers.run(work, waiting, len(mixtures), f"mixing {split}")
             # beside the split: what is silent where `min` cuts it is not in `max`
             skipped_list = folder.with_name(f"skipped_{split}.csv")
-            write_skipped(skipped_list, skipped, len(mixtures), f"{split}, mixed")
+            write_skipped(skipped_list, skipped, len(mixtures), split, things="mixtures")
             if len(skipped) == len(mixtures):
                 raise ValueError(f"no mixture of {split} can be made; see {skipped_list}")
     return folder.parent
@@ -353,7 +353,8 @@ def write_speech(output_folder, sources, settings, jobs=None, progress=True):
     with Workers(jobs, progress) as workers:
         skipped = workers.run(work, waiting, len(paths), "speech for dynamic mixing")
     folder.mkdir(parents=True, exist_ok=True)
-    write_skipped(folder.with_name("skipped_speech.csv"), skipped, len(paths), str(folder))
+    skipped_list = folder.with_name("skipped_speech.csv")
+    write_skipped(skipped_list, skipped, len(paths), str(folder), things="recordings")
     return folder
 
 

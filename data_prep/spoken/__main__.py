@@ -60,6 +60,9 @@ def parse_arguments(arguments=None):
     group.add_argument("--test_voices", type=int, help="default: 16, all there are")
     group.add_argument("--repeats", type=int, help="clips of a word by a voice (default: 2)")
     group.add_argument("--noise_seconds", type=float, help="of each background (default: 60)")
+    group.add_argument(
+        "--other_speech_minutes", type=float, help="of sentences without the words (default: 30)"
+    )
     group = parser.add_argument_group("stream")
     group.add_argument("--minutes", type=float, help="of speech without keywords (default: 30)")
     group.add_argument("--keywords_per_minute", type=float, help="default: 6")

@@ -4,16 +4,21 @@ A word is spoken at a rate and a pitch near the voice's own, drawn for each time
 trimmed. Everything random about it follows from its seed.
 """
 
+import hashlib
 from dataclasses import dataclass, replace
+from itertools import count
 
 import numpy as np
 
+from data_prep.keyword_splits import which_set
 from data_prep.speechcommands_prepare import WORDS
 from data_prep.spoken import acoustics
 from data_prep.spoken.corpus import SAMPLE_RATE
 from data_prep.spoken.voices import Speaker
 
 KEYWORDS = WORDS["0.02"]
+# What the voices' splits are called in a keyword corpus.
+SPLITS = {"train": "train", "dev": "valid", "test": "test"}
 
 # Silence that trimming leaves before and after a word, in seconds, where there is so much.
 MARGIN = 0.05
@@ -33,6 +38,15 @@ class SpokenWord:
     speaker: Speaker
     turn: int
     seed: tuple
+
+
+def speaker_name(speaker, seed):
+    """Eight hexadecimal digits that the corpus' hash rule puts into the speaker's split."""
+    for attempt in count():
+        text = f"{seed} {speaker.id} {attempt}"
+        name = hashlib.sha256(text.encode()).hexdigest()[:8]
+        if which_set(f"{name}_nohash_0.wav") == SPLITS[speaker.split]:
+            return name
 
 
 def check_words(words):

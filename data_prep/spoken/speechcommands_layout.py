@@ -1,9 +1,10 @@
 """Spoken words in the layout of Speech Commands, which its preparation then reads like the real one.
 
 `OUT/<word>/<speaker>_nohash_<n>.wav`, one second each at 16 kHz, with `validation_list.txt`,
-`testing_list.txt` and `_background_noise_`. A speaker's name is chosen so that the corpus' own hash
-puts the speaker into the split that the lists say. `OUT/corpus.json` records the options and the
-counts, `OUT/clips.csv` the voice, the acoustics and a hash of each clip.
+`testing_list.txt`, `_background_noise_` and `_other_speech_`, sentences without these words. A
+speaker's name is chosen so that the corpus' own hash puts the speaker into the split that the lists
+say. `OUT/corpus.json` records the options and the counts, `OUT/clips.csv` the voice, the acoustics
+and a hash of each clip.
 
 Source of the layout: Warden, arXiv 1804.03209, section 5.
 """
@@ -13,19 +14,25 @@ import hashlib
 import json
 import logging
 from dataclasses import asdict
-from itertools import count
 from pathlib import Path
 
 import numpy as np
 import soundfile
 from tqdm import tqdm
 
-from data_prep.clips import NOISE_FOLDER
-from data_prep.speechcommands_prepare import LISTS, which_set
+from data_prep.clips import NOISE_FOLDER, OTHER_SPEECH
+from data_prep.keyword_splits import LISTS
 from data_prep.spoken import acoustics
 from data_prep.spoken.backgrounds import BACKGROUNDS, make_background
 from data_prep.spoken.corpus import RECORD, SAMPLE_RATE, SpeakerPool, new_folder
-from data_prep.spoken.keywords import SpokenWord, check_words, speak_word
+from data_prep.spoken.keywords import (
+    SPLITS,
+    SpokenWord,
+    check_words,
+    speak_word,
+    speaker_name,
+)
+from data_prep.spoken.other_speech import speak_passages
 from data_prep.spoken.voices import speaker_table
 
 logger = logging.getLogger(__name__)
@@ -33,8 +40,6 @@ logger = logging.getLogger(__name__)
 # Part of the options: raised whenever the same options give other speech than before.
 VERSION = 1
 CLIP_SECONDS = 1.0
-# What the voices' splits are called in a keyword corpus.
-SPLITS = {"train": "train", "dev": "valid", "test": "test"}
 
 
 def generate_speechcommands(
@@ -47,6 +52,7 @@ def generate_speechcommands(
     seed=1234,
     noise=True,
     noise_seconds=60.0,
+    other_speech_minutes=30.0,
     workers=None,
     overwrite=False,
 ):
@@ -72,6 +78,9 @@ def generate_speechcommands(
         Whether to add noise and mild reverberation to the words.
     noise_seconds : float
         Length of each background recording, 1 or more.
+    other_speech_minutes : float
+        Speech without any of the words, 0 to 600, each split's share being its share of the voices:
+        sentences by these voices, in `_other_speech_`. 0 makes no such folder.
     workers : int, optional
         Words spoken at a time; by default one for each processor. It does not alter the result.
     overwrite : bool
@@ -95,7 +104,7 @@ def generate_speechcommands(
     >>> import tempfile
     >>> folder = generate_speechcommands(
     ...     tempfile.mkdtemp(), voices=2, valid_voices=1, test_voices=1, repeats=1,
-    ...     words=["yes", "no"], noise_seconds=1.0,
+    ...     words=["yes", "no"], noise_seconds=1.0, other_speech_minutes=0,
     ... )
     >>> len(list(folder.glob("yes/*_nohash_0.wav")))
     4
@@ -105,6 +114,10 @@ def generate_speechcommands(
         raise ValueError(
             "repeats and workers must be 1 or more, seed 0 or more and noise_seconds 1 or more, "
             f"not {repeats}, {workers}, {seed} and {noise_seconds}"
+        )
+    if not 0 <= other_speech_minutes <= 600:
+        raise ValueError(
+            f"other_speech_minutes must be between 0 and 600, not {other_speech_minutes}"
         )
     counts = {"train": voices, "dev": valid_voices, "test": test_voices}
     speakers = {
@@ -125,6 +138,9 @@ def generate_speechcommands(
         "noise": bool(noise),
         "noise_seconds": float(noise_seconds),
     }
+    if other_speech_minutes:
+        # only then, so that a corpus made without is known again
+        options["other_speech_minutes"] = float(other_speech_minutes)
     with new_folder(output_folder, options, overwrite) as folder:
         if folder is None:
             logger.info("%s already holds this spoken corpus; nothing to do", output_folder)
@@ -144,20 +160,15 @@ def generate_speechcommands(
                 lambda lent, one: write_clip(folder, names[one.speaker.id], one, noise, lent), plan
             )
             rows = list(tqdm(clips, total=len(plan), desc="speaking words", mininterval=0.5))
+            others = []
+            if other_speech_minutes:
+                seconds = 60 * other_speech_minutes / len(speakers)
+                others = write_other_speech(pool, folder, speakers, seconds, words, seed, noise)
         write_backgrounds(folder / NOISE_FOLDER, noise_seconds, seed)
-        write_tables(folder, speakers, rows)
-        write_record(folder, options, engine, rows)
+        write_tables(folder, speakers, rows, others)
+        write_record(folder, options, engine, rows, others)
     logger.info("spoke %d clips by %d voices into %s", len(rows), len(speakers), output_folder)
     return Path(output_folder)
-
-
-def speaker_name(speaker, seed):
-    """Eight hexadecimal digits that the corpus' hash rule puts into the speaker's split."""
-    for attempt in count():
-        text = f"{seed} {speaker.id} {attempt}"
-        name = hashlib.sha256(text.encode()).hexdigest()[:8]
-        if which_set(f"{name}_nohash_0.wav") == SPLITS[speaker.split]:
-            return name
 
 
 def write_clip(folder, name, spoken, noise, synthesiser):
@@ -189,6 +200,35 @@ def write_clip(folder, name, spoken, noise, synthesiser):
     }
 
 
+def write_other_speech(pool, folder, speakers, seconds, words, seed, noise):
+    """Speak and write recordings without keywords; returns their rows of `other_speech.csv`.
+
+    Arguments
+    ---------
+    pool : SpeakerPool
+    folder : Path
+        The corpus.
+    speakers : dict of str to Speaker
+    seconds : float
+        For each speaker on average.
+    words : list of str
+    seed : int
+    noise : bool
+    """
+    rows = []
+    (folder / OTHER_SPEECH).mkdir()
+    for split, name in SPLITS.items():
+        own = [one for one in speakers.values() if one.split == split]
+        said = speak_passages(pool, own, split, seconds * len(own), words, seed, noise)
+        for index, one in enumerate(said):
+            path = f"{OTHER_SPEECH}/{one.speaker}_nohash_{index // len(own)}.wav"
+            soundfile.write(folder / path, one.samples, SAMPLE_RATE, subtype="PCM_16")
+            digest = hashlib.sha256(one.samples.tobytes()).hexdigest()
+            row = {"path": path, "split": name, "speaker": one.speaker, "text": one.text}
+            rows.append(row | {"seconds": f"{one.seconds:.4f}", "pcm_sha256": digest})
+    return rows
+
+
 def write_backgrounds(folder, seconds, seed):
     """Write one recording of every background."""
     folder.mkdir()
@@ -198,8 +238,8 @@ def write_backgrounds(folder, seconds, seed):
         soundfile.write(folder / f"{name}.wav", waveform, SAMPLE_RATE, subtype="PCM_16")
 
 
-def write_tables(folder, speakers, rows):
-    """Write the list files, `voices.csv` and `clips.csv`."""
+def write_tables(folder, speakers, rows, others):
+    """Write the list files, `voices.csv`, `clips.csv` and, if there are any, `other_speech.csv`."""
     for split in ("valid", "test"):
         lines = "".join(f"{row['path']}\n" for row in rows if row["split"] == split)
         (folder / LISTS[split]).write_text(lines, encoding="utf-8")
@@ -207,14 +247,17 @@ def write_tables(folder, speakers, rows):
         {"speaker": name, "split": SPLITS[one.split], "sex": one.sex} | asdict(one.voice)
         for name, one in speakers.items()
     ]
-    for name, table in (("voices.csv", voices), ("clips.csv", rows)):
+    tables = {"voices.csv": voices, "clips.csv": rows, "other_speech.csv": others}
+    for name, table in tables.items():
+        if not table:
+            continue
         with open(folder / name, "w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, table[0])
             writer.writeheader()
             writer.writerows(table)
 
 
-def write_record(folder, options, engine, rows):
+def write_record(folder, options, engine, rows, others):
     """Write `README.txt` and, last of all, `corpus.json` with options, counts and hashes."""
     record = {"options": options, "engine": f"eSpeak NG {engine}", "splits": {}}
     for split in SPLITS.values():
@@ -223,6 +266,13 @@ def write_record(folder, options, engine, rows):
         record["splits"][split] = {
             "clips": len(own),
             "speakers": len({row["speaker"] for row in own}),
+            "sha256": hashlib.sha256(hashes.encode()).hexdigest(),
+        }
+    if others:
+        hashes = "".join(f"{row['path']} {row['pcm_sha256']}\n" for row in others)
+        record["other_speech"] = {
+            "recordings": len(others),
+            "seconds": round(sum(float(row["seconds"]) for row in others), 1),
             "sha256": hashlib.sha256(hashes.encode()).hexdigest(),
         }
     splits = "".join(
@@ -236,7 +286,9 @@ def write_record(folder, options, engine, rows):
         "General Public License, version 3 or later; it ran as a separate program to make this\n"
         "audio and no part of it is in this folder.\n"
         "\nLayout: that of Speech Commands (arXiv 1804.03209). clips.csv names the voice, acoustics\n"
-        "and sample hash of each clip, voices.csv describes the speakers.\n"
+        "and sample hash of each clip, voices.csv describes the speakers. In _other_speech_, if it\n"
+        "is there, the same voices say sentences without any of the words; other_speech.csv has\n"
+        "their texts.\n"
         f"\nSplits\n{splits}\nOptions\n"
         + "".join(f"  {key} = {value}\n" for key, value in options.items()),
         encoding="utf-8",

@@ -8,33 +8,34 @@ rate counts on the events, false alarms on everything else.
 import hashlib
 import json
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import soundfile
-from tqdm import tqdm
 
 from data_prep.spoken import acoustics
 from data_prep.spoken.backgrounds import SteadyNoise
 from data_prep.spoken.corpus import RECORD, SAMPLE_RATE, SpeakerPool, new_folder
-from data_prep.spoken.keywords import KEYWORDS, MARGIN, SpokenWord, check_words, speak_word
-from data_prep.spoken.speechcommands_layout import speaker_name
-from data_prep.spoken.texts import Grammar, SentenceSource
+from data_prep.spoken.keywords import SpokenWord, check_words, speak_word, speaker_name
+from data_prep.spoken.other_speech import (
+    SENTENCE_PAUSE,
+    FreeSentences,
+    Said,
+    speak_sentence,
+    speak_until,
+)
 from data_prep.spoken.voices import speaker_table
 
 logger = logging.getLogger(__name__)
 
 # Part of the options: raised whenever the same options give another recording than before.
 VERSION = 1
-# Seconds between two things said, before a sentence and around a keyword.
-SENTENCE_PAUSE = (0.2, 0.8)
+# Seconds between two things said, around a keyword.
 KEYWORD_PAUSE = (0.4, 1.0)
 LONGEST_KEYWORD = 1.0
 # The background, below full scale; speech is at -30 to -20 dB.
 BACKGROUND_DB = -45.0
-# Sentences are spoken in batches of so many, until there is enough speech.
-BATCH = 16
 
 
 def generate_stream(
@@ -127,64 +128,21 @@ def generate_stream(
     return Path(output_folder)
 
 
-@dataclass(frozen=True)
-class Said:
-    """Something that was said: by whom, which words, and the samples (samples,) as int16."""
-
-    speaker: str
-    text: str
-    samples: np.ndarray
-
-    @property
-    def seconds(self):
-        """Duration."""
-        return len(self.samples) / SAMPLE_RATE
-
-
 def speak_sentences(pool, words, seconds, seed, noise):
     """Speak sentences without any keyword until there is enough; a list of `Said`."""
-    source = SentenceSource(Grammar("en"), "test", seed)
+    source = FreeSentences("test", words, seed)
     speakers = speaker_table("en", "test", seed=seed)
-    forbidden = set(KEYWORDS) | set(words)
-    said, total = [], 0.0
-    layout = "{desc}: {percentage:3.0f}%|{bar}| {n:.0f}/{total:.0f} s of speech [{elapsed}]"
-    with tqdm(
-        total=seconds, desc="speaking sentences", bar_format=layout, mininterval=0.5
-    ) as progress:
-        while total < seconds:
-            start = len(said)
-            batch = [
-                (draw_without(source, forbidden), (seed, 2, index))
-                for index in range(start, start + BATCH)
-            ]
-            spoken = pool.map(lambda lent, one: speak_sentence(lent, speakers, *one, noise), batch)
-            for one in spoken:
-                # What the last batch has too much is dropped, so that the batch's size alters
-                # nothing.
-                if total < seconds:
-                    said.append(one)
-                    progress.update(min(one.seconds, seconds - total))
-                    total += one.seconds
-    return said
 
+    def speak(synthesiser, plan):
+        text, number = plan
+        random = np.random.default_rng([seed, 2, number])
+        speaker = speakers[random.integers(len(speakers))]
+        waveform = speak_sentence(synthesiser, speaker.voice, text, random)
+        return Said(speaker_name(speaker, seed), text, put_into_room(waveform, noise, random))
 
-def draw_without(source, forbidden):
-    """A new sentence that holds none of the forbidden words."""
-    while True:
-        sentence = source.draw()
-        if not forbidden & set(sentence.lower().split()):
-            return sentence
-
-
-def speak_sentence(synthesiser, speakers, text, seed, noise):
-    """Speak a sentence by a voice that the seed chooses; a `Said`."""
-    random = np.random.default_rng(seed)
-    speaker = speakers[random.integers(len(speakers))]
-    spoken = text[0].upper() + text[1:] + "."
-    waveform = synthesiser.speak(speaker.voice, spoken, int(random.integers(2**31)))
-    waveform = acoustics.resample(waveform, synthesiser.sample_rate, SAMPLE_RATE)
-    waveform = acoustics.trim_silence(waveform, SAMPLE_RATE, MARGIN)
-    return Said(speaker_name(speaker, seed[0]), text, put_into_room(waveform, noise, random))
+    return speak_until(
+        pool, seconds, lambda number: (source.draw(), number), speak, "speaking sentences"
+    )
 
 
 def speak_keywords(pool, words, number, seed, noise):

@@ -71,7 +71,11 @@ class SequenceSpotter(nn.Module):
         """Frames of embedding (a tensor of counts) that so many frames of features give."""
         return self.conv_embed.frames(frames) if self.kind == "mel" else frames
 
-    def forward(self, features, frames=None):
+    def context_frames(self, frames):
+        """Frames of embedding that read any of so many first frames (a tensor of counts) of features directly."""
+        return (frames + self.subsampling - 1) // self.subsampling
+
+    def forward(self, features, frames=None, context=None):
         """Classify clips.
 
         Arguments
@@ -80,6 +84,10 @@ class SequenceSpotter(nn.Module):
             (batch, time, feature_dim).
         frames : torch.Tensor, optional
             (batch,) integer frame counts; ``None`` if all clips fill the batch.
+        context : torch.Tensor, optional
+            (batch,) how many of these frames precede the clip itself: they are read, but not averaged. In a causal
+            network the logits are then what :meth:`modules.kws.MambaKeywordSpotter.stream` gives at the last frame
+            with a window of the others.
 
         Returns
         -------
@@ -92,7 +100,10 @@ class SequenceSpotter(nn.Module):
             If the features have another width, or the counts do not fit them.
         """
         x, frames = self.embed(features, frames)
-        return self.classify(masked_mean(x, frames))
+        if context is not None:
+            check_lengths(context, *features.shape[:2])
+            context = self.context_frames(context.to(x.device))
+        return self.classify(masked_mean(x, frames, context))
 
     def embed(self, features, frames=None):
         """The embedding of each frame, as the mean over them is classified.
@@ -137,19 +148,28 @@ def _full(frames, time):
     return frames is None or bool((frames >= time).all())
 
 
-def masked_mean(x, frames=None):
+def masked_mean(x, frames=None, context=None):
     """The mean of ``x`` (batch, time, channels) over each item's first ``frames`` frames, one at least.
+
+    The first ``context`` (batch,) of these do not count, but for the last of all.
 
     Example
     -------
     >>> import torch
-    >>> masked_mean(torch.tensor([[[1.0], [3.0], [8.0]]]), torch.tensor([2])).tolist()
-    [[2.0]]
+    >>> x = torch.tensor([[[1.0], [3.0], [8.0]]])
+    >>> masked_mean(x, torch.tensor([2])).tolist(), masked_mean(x, None, torch.tensor([1])).tolist()
+    ([[2.0]], [[5.5]])
     """
-    if frames is None:
+    if frames is None and context is None:
         return x.mean(1)
-    total = keep_valid(x, valid_frames(frames, x.shape[1], x.device)).sum(1)
-    return total / frames.clamp(min=1).unsqueeze(1)
+    if frames is None:
+        frames = torch.full(x.shape[:1], x.shape[1], device=x.device)
+    counted = valid_frames(frames, x.shape[1], x.device)
+    if context is not None:
+        context = torch.minimum(context, (frames - 1).clamp(min=0))
+        counted = counted & ~valid_frames(context, x.shape[1], x.device)
+        frames = frames - context
+    return keep_valid(x, counted).sum(1) / frames.clamp(min=1).unsqueeze(1)
 
 
 def windowed_mean(x, recent, total, count):

@@ -8,15 +8,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from data_prep.clips import SILENCE, find_span
-from data_prep.speechcommands_prepare import (
-    COMMANDS,
-    SPLITS,
-    UNKNOWN,
-    WORDS,
-    prepare_speechcommands,
-    which_set,
-)
+from data_prep.clips import SILENCE, UNKNOWN, find_span
+from data_prep.keyword_splits import SPLITS, which_set
+from data_prep.speechcommands_prepare import COMMANDS, WORDS, prepare_speechcommands
 
 # Speakers of the published lists of version 0.02 that the rule must put where those lists do.
 IN_VALIDATION_LIST = "8b775397 2643992f 060cd039 f5e5e8b0 dbb40d24 d57febf0 16db1582 171b56dc"
@@ -260,7 +254,7 @@ def test_a_listed_clip_that_is_not_there_is_skipped_and_listed(prepare, corpus, 
     assert len(rows["valid"]) == 1
     (skipped,) = read_table(tmp_path / "save" / "skipped_valid.csv")
     assert (skipped["id"], skipped["reason"]) == ("no_absent_nohash_0", "audio file not found")
-    assert "1 of 2 utterances of the split valid are left out" in caplog.text
+    assert "1 of 2 clips of the split valid are left out" in caplog.text
 
 
 def test_bad_clips_are_left_out_counted_and_listed(prepare, corpus, tmp_path, caplog):
@@ -279,7 +273,7 @@ def test_bad_clips_are_left_out_counted_and_listed(prepare, corpus, tmp_path, ca
         "2": "unreadable audio",
         "3": "empty audio file",
     }
-    assert "4 of 13 utterances of the split train are left out" in caplog.text
+    assert "4 of 13 clips of the split train are left out" in caplog.text
 
 
 def test_long_clips_give_their_loudest_second_and_short_ones_stay_whole(

@@ -9,14 +9,15 @@ import numpy as np
 import pytest
 import soundfile
 
-from data_prep.speechcommands_prepare import SPLITS, prepare_speechcommands, which_set
+from data_prep.keyword_splits import SPLITS, which_set
+from data_prep.speechcommands_prepare import prepare_speechcommands
 from data_prep.spoken import generate_speechcommands, generate_stream
 from data_prep.spoken.__main__ import main, parse_arguments
 from data_prep.spoken.acoustics import rms
 from data_prep.spoken.backgrounds import BACKGROUNDS, LEVEL_DB, SteadyNoise, make_background
-from data_prep.spoken.keywords import KEYWORDS, SpokenWord, speak_word
-from data_prep.spoken.speechcommands_layout import speaker_name
+from data_prep.spoken.keywords import KEYWORDS, SpokenWord, speak_word, speaker_name
 from data_prep.spoken.synthesiser import Synthesiser
+from data_prep.spoken.texts import split_of
 from data_prep.spoken.voices import speaker_table
 
 TINY = {
@@ -26,6 +27,7 @@ TINY = {
     "repeats": 2,
     "words": ["yes", "seven"],
     "noise_seconds": 2.0,
+    "other_speech_minutes": 0.4,
     "seed": 3,
 }
 SHORT = {"minutes": 0.25, "keywords_per_minute": 16.0, "words": ["yes", "seven"], "seed": 3}
@@ -56,7 +58,7 @@ def read_json(path):
 
 def test_the_layout_is_that_of_speech_commands(words):
     folders = {path.name for path in words.iterdir() if path.is_dir()}
-    assert folders == {"yes", "seven", "_background_noise_"}
+    assert folders == {"yes", "seven", "_background_noise_", "_other_speech_"}
     clips = sorted(words.glob("[a-z]*/*.wav"))
     assert len(clips) == 2 * 8 * 2
     for clip in clips:
@@ -81,6 +83,32 @@ def test_lists_and_hash_rule_agree_and_hold_out_unseen_accents_and_variants(word
             kinds = [{voices[row["speaker"]][part] for row in rows[k]} for k in (left, right)]
             assert not kinds[0] & kinds[1], part
     assert len(voices) == 8
+
+
+def test_other_speech_is_of_each_split_s_voices_and_sentences_and_holds_no_word(words, tmp_path):
+    rows = read_table(words / "other_speech.csv")
+    voices = {row["speaker"]: row["split"] for row in read_table(words / "voices.csv")}
+    parts = {"train": "train", "valid": "dev", "test": "test"}
+    for row in rows:
+        assert which_set(row["path"]) == row["split"] == voices[row["speaker"]]
+        sentences = row["text"].removesuffix(".").split(". ")
+        assert {split_of(sentence) for sentence in sentences} == {parts[row["split"]]}
+        assert not set(row["text"].lower().replace(".", "").split()) & set(KEYWORDS)
+        info = soundfile.info(words / row["path"])
+        assert (info.samplerate, info.channels) == (16000, 1) and info.duration > 1
+        assert info.duration == pytest.approx(float(row["seconds"]), abs=1e-3)
+    for split, share in (("train", 4), ("valid", 2), ("test", 2)):
+        seconds = [float(row["seconds"]) for row in rows if row["split"] == split]
+        # no recording more than it takes
+        assert 0 <= sum(seconds) - 0.4 * 60 * share / 8 < seconds[-1]
+    assert sorted(row["path"] for row in rows) == sorted(
+        path.relative_to(words).as_posix() for path in words.glob("_other_speech_/*")
+    )
+    prepared = prepare_speechcommands(
+        words, tmp_path, n_classes=["yes"], other_speech_percentage=50
+    )
+    kinds = [row["words"] for row in read_table(prepared["train"])]
+    assert kinds.count("_other_speech_") == 4
 
 
 def test_there_are_more_than_sixty_voices_by_default_and_35_words():
@@ -112,7 +140,10 @@ def test_the_two_times_that_a_voice_says_a_word_differ(words):
 
 
 def test_the_word_lies_whole_inside_its_clip(tmp_path):
-    folder = generate_speechcommands(tmp_path / "clean", noise=False, workers=2, **TINY)
+    options = TINY | {"noise": False, "other_speech_minutes": 0}
+    folder = generate_speechcommands(tmp_path / "clean", workers=2, **options)
+    assert not (folder / "_other_speech_").exists() and not (folder / "other_speech.csv").exists()
+    assert "other_speech_minutes" not in read_json(folder / "corpus.json")["options"]
     for row in read_table(folder / "clips.csv"):
         samples, _ = soundfile.read(folder / row["path"])
         start = round(float(row["start"]) * 16000)
@@ -136,7 +167,11 @@ def test_a_word_that_does_not_fit_is_spoken_faster():
 
 @pytest.mark.parametrize(
     ("make", "options", "listed"),
-    [(generate_speechcommands, TINY, "clips.csv"), (generate_stream, SHORT, "events.json")],
+    [
+        (generate_speechcommands, TINY, "clips.csv"),
+        (generate_speechcommands, TINY, "other_speech.csv"),
+        (generate_stream, SHORT, "events.json"),
+    ],
 )
 def test_workers_change_nothing_and_the_seed_everything(request, tmp_path, make, options, listed):
     whole = request.getfixturevalue("words" if make is generate_speechcommands else "stream")
@@ -237,6 +272,7 @@ def test_steady_noise_has_its_level_and_no_seams():
         (generate_speechcommands, {"voices": 0}, "0 speakers asked for the train split"),
         (generate_speechcommands, {"test_voices": 99}, "99 speakers asked for the test split"),
         (generate_speechcommands, {"noise_seconds": 0.5}, "noise_seconds"),
+        (generate_speechcommands, {"other_speech_minutes": -1}, "other_speech_minutes must be"),
         (generate_speechcommands, {"words": ["yes", "yes"]}, "words must be different"),
         (generate_speechcommands, {"words": ["two words"]}, "not 'two words'"),
         (generate_stream, {"minutes": 0}, "minutes must be above 0"),
@@ -253,6 +289,7 @@ def test_an_option_out_of_range_is_named(tmp_path, make, options, message):
 
 def test_the_command_line_makes_each_layout_and_refuses_another_s_options(tmp_path, capsys):
     command = "--layout speechcommands --voices 1 --valid_voices 1 --test_voices 1 --repeats 1"
+    command += " --other_speech_minutes 0"
     main([str(tmp_path / "words"), *command.split(), "--words", "go", "--noise_seconds", "1"])
     assert len(list((tmp_path / "words" / "go").iterdir())) == 3
     main([str(tmp_path / "s"), "--layout", "stream", "--minutes", "0.05", "--no-noise"])

@@ -301,6 +301,48 @@ def test_from_samples_to_logits_a_stream_gives_what_the_whole_gives_at_every_fra
 
 
 @pytest.mark.parametrize("kind", ["mel", "mfcc"])
+def test_a_clip_in_context_gives_what_a_stream_gives_where_the_clip_ends(kind):
+    torch.manual_seed(12)
+    features = KeywordFeatures(kind, causal=True, **FEATURES)
+    model = MambaKeywordSpotter(
+        feature_dim=features.n_features, kind=kind, causal=True, **(SMALL | {"n_classes": 4})
+    )
+    model = perturbed(model)
+    hop = 64 * model.subsampling
+    samples = torch.tensor([40 * hop, 29 * hop, 12 * hop + 3])
+    context = torch.tensor([28 * hop - 57, 1, 0])
+    wavs = torch.randn(3, int(samples.max()))
+    with torch.no_grad():
+        x, frames = features(wavs, samples)
+        logits = model(x, frames, features.frames(context))
+        for item in (0, 1):
+            clip = int(samples[item] - context[item])
+            state = model.initial_state(1, window=clip // hop)
+            x, _ = features.forward_chunk(
+                wavs[item : item + 1, : samples[item]], features.initial_state(1)
+            )
+            streamed, _ = model.stream(x, state)
+            assert streamed.shape[1] * hop == samples[item]
+            assert torch.allclose(logits[item], streamed[0, -1], atol=1e-4)
+        # nothing before it: the clip as it is anywhere else
+        alone = model(*features(wavs[2:, : samples[2]]))
+        assert torch.allclose(logits[2], alone[0], atol=1e-4)
+        whole = model(*features(wavs[:1]))
+        assert not torch.allclose(logits[0], whole[0], atol=1e-3)
+
+
+def test_context_is_read_but_gets_its_gradient_through_the_state_alone():
+    torch.manual_seed(13)
+    model = SEQUENCE["causal"][0](dropout=0.0).eval()
+    x = torch.randn(1, 30, 24, requires_grad=True)
+    model(x, None, torch.tensor([20])).square().sum().backward()
+    assert x.grad[0, :20].any() and x.grad[0, 20:].any()
+    x = torch.randn(2, 6, 3)
+    got = kws.spotter.masked_mean(x, torch.tensor([6, 4]), torch.tensor([2, 9]))
+    assert torch.allclose(got, torch.stack([x[0, 2:].mean(0), x[1, 3]]))
+
+
+@pytest.mark.parametrize("kind", ["mel", "mfcc"])
 def test_later_frames_change_nothing_in_a_causal_network_and_something_in_the_others(kind):
     torch.manual_seed(9)
     x = torch.randn(1, 40, 24)

@@ -1,17 +1,12 @@
-"""Small trees of mixtures, and the separation recipe's scripts run as a user runs them."""
+"""Small trees of mixtures, and what the separation recipe's scripts are run with."""
 
-import contextlib
-import csv
-import importlib
-import json
-import sys
 from pathlib import Path
 
 import numpy
 import soundfile
 import torch
-import yaml
-from speechbrain.utils.run_opts import RunOptions
+
+from tests import recipes
 
 ROOT = Path(__file__).parents[2]
 RECIPE = ROOT / "recipes" / "WSJ0Mix" / "separation"
@@ -22,7 +17,6 @@ RATE = 8000
 SMALL = {"N_encoder_out": 16, "out_channels": 8, "kernel_size": 16, "n_mamba": 1, "ssm_dim": 4}
 SMALL |= {"n_dp": 1, "chunk_size": 20, "intra_layers": 1, "inter_layers": 1, "nhead": 2}
 SMALL |= {"d_ffn": 16, "num_workers": 0, "n_warmup_step": 2, "n_audio_to_save": 1}
-SCRIPTS = ("train", "train_wsj0mix", "separation_data", "augmentation", "dynamic_mixing")
 
 
 def say(speaker, seconds, random):
@@ -68,53 +62,9 @@ def write_speakers(folder, speakers=4, utterances=3, seconds=0.7):
     return folder
 
 
-def plain_options(path):
-    """Top-level keys of a YAML that hold a number, a text, a switch or a list, with their values."""
-    node = yaml.compose(Path(path).read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
-    return {
-        key.value: yaml.safe_load(yaml.serialize(value))
-        for key, value in node.value
-        if value.tag.startswith("tag:") and not isinstance(value, yaml.MappingNode)
-    }
-
-
-@contextlib.contextmanager
-def scripts(monkeypatch):
-    """Gives the recipe's scripts as modules by name, their folder being where Python looks first.
-
-    SpeechBrain's list of all installed packages, for which it starts pip and git in every run, is left out: it takes
-    longer than such a run.
-    """
-    monkeypatch.setattr("speechbrain.utils.logger.get_environment_description", lambda: "")
-    monkeypatch.syspath_prepend(str(RECIPE))
-    forget()
-    yield importlib.import_module
-    forget()
-
-
-def forget():
-    """Forget scripts, since another recipe's have the same names."""
-    for name in SCRIPTS:
-        sys.modules.pop(name, None)
-
-
 def command_line(name, *flags, **options):
-    """Arguments of train.py: options that the YAML does not know, such as another network's sizes, are left out."""
-    path = FOLDER / f"{name}.yaml"
-    known = plain_options(path) | RunOptions.__dataclass_fields__
-    arguments = [str(path), "--noprogressbar", *flags]
-    for key, value in options.items():
-        if key in known or key not in SMALL:
-            arguments += [f"--{key}", str(value)]
-    return arguments
-
-
-def checkpoints(folder):
-    """Complete checkpoints of a run, the oldest first."""
-    found = [path.parent for path in (Path(folder) / "save").glob("CKPT*/CKPT.yaml")]
-    return sorted(
-        found, key=lambda path: yaml.safe_load((path / "CKPT.yaml").read_text())["unixtime"]
-    )
+    """Arguments of train.py for one of the YAMLs; sizes of another network are left out."""
+    return recipes.command_line(FOLDER / f"{name}.yaml", *flags, small=SMALL, **options)
 
 
 def weights(checkpoint):
@@ -124,22 +74,3 @@ def weights(checkpoint):
         for part in ("encoder", "masknet", "decoder")
         for name, value in torch.load(checkpoint / f"{part}.ckpt", weights_only=True).items()
     }
-
-
-def results(folder):
-    """The test's entry in a run's results."""
-    return json.loads((folder / "results.json").read_text())["test"]
-
-
-def read_csv(path):
-    """Rows of a CSV file."""
-    with open(path, newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
-def logged(folder):
-    """The epochs' figures, by name."""
-    lines = (folder / "train_log.txt").read_text().splitlines()
-    for line in (line for line in lines if line.startswith("epoch")):
-        pairs = line.replace(" - ", ", ").split(", ")
-        yield {name: float(value) for name, value in (pair.split(": ") for pair in pairs)}

@@ -10,6 +10,7 @@ import yaml
 from hyperpyyaml import load_hyperpyyaml
 from speechbrain.utils.run_opts import RunOptions
 
+from tests.recipes import checkpoints, plain_options, read_csv, scripts
 from tests.separation.conftest import SIZES
 from tests.separation.recipe import (
     FOLDER,
@@ -17,11 +18,7 @@ from tests.separation.recipe import (
     RECIPE,
     SMALL,
     YAMLS,
-    checkpoints,
     command_line,
-    plain_options,
-    read_csv,
-    scripts,
     write_speakers,
     write_tree,
 )
@@ -45,7 +42,7 @@ def run(tree, tmp_path, monkeypatch):
         load("train").main()
         return options["output_folder"]
 
-    with scripts(monkeypatch) as load:
+    with scripts(monkeypatch, RECIPE) as load:
         yield train
 
 
@@ -117,7 +114,7 @@ def test_every_option_can_be_overridden_from_the_command_line(path, tmp_path):
 
 def test_every_option_is_used_by_the_recipe_or_its_yaml():
     sources = "".join(path.read_text() for path in RECIPE.glob("*.py"))
-    sources += (RECIPE.parents[2] / "training" / "brain.py").read_text()
+    sources += "".join(path.read_text() for path in (RECIPE.parents[2] / "training").glob("*.py"))
     run_options = set(RunOptions.__dataclass_fields__)
     for path in YAMLS:
         text = path.read_text()

@@ -140,7 +140,7 @@ def test_files_that_can_not_be_used_are_counted_and_listed_with_the_reason(tree,
         "packed.wv1": "compressed SPHERE: unpack it with sph2pipe first",
     }
     assert found(target) == [*NAMES, "013/twice.wav"]
-    assert "9 of" in caplog.text
+    assert f"9 of 14 recordings of {tree} are left out" in caplog.text
 
 
 def test_a_recording_that_would_pass_full_scale_is_scaled_down_not_clipped(tmp_path):

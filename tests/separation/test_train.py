@@ -11,18 +11,14 @@ import soundfile
 import torch
 import yaml
 
+from tests.recipes import checkpoints, logged, read_csv, results, scripts
 from tests.separation.recipe import (
     RATE,
     RECIPE,
     SMALL,
     YAMLS,
-    checkpoints,
     command_line,
-    logged,
-    read_csv,
-    results,
     say,
-    scripts,
     weights,
     write_mixture,
     write_speakers,
@@ -46,7 +42,7 @@ def speech(tmp_path_factory):
 @pytest.fixture
 def recipe(monkeypatch):
     """The recipe's scripts as modules, by name."""
-    with scripts(monkeypatch) as load:
+    with scripts(monkeypatch, RECIPE) as load:
         yield load
 
 
@@ -125,6 +121,7 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(run, tmp_path):
 def test_a_run_resumed_within_an_epoch_ends_where_an_uninterrupted_one_does(dynamic, run):
     options = {"total_steps": 8, "N_epochs": 2, "checkpoint_choice": "last", "use_wavedrop": True}
     options |= {"ckpt_interval_minutes": 0, "ckpt_interval_steps": 3, "num_workers": 1}
+    options |= {"threshold": 21.5}
     options |= {
         "dynamic_mixing": dynamic,
         "epoch_mixtures": 8 * dynamic,
@@ -137,6 +134,9 @@ def test_a_run_resumed_within_an_epoch_ends_where_an_uninterrupted_one_does(dyna
     assert "si-snr" not in yaml.safe_load((within / "CKPT.yaml").read_text())
     run("mambatasnet_debug", **options | {"drop_chunk_length_high": 99})
     assert checkpoints(folder)[-1] != within and same(kept, checkpoints(folder)[-1])
+    # the log tells of the whole epoch, and not of what was left of it
+    _, whole, resumed = ({**figures, "train seconds": 0} for figures in logged(folder))
+    assert resumed == whole and whole["train dropped mixtures"] > 0
 
 
 def test_a_batch_of_padded_mixtures_is_worth_what_each_is_alone(run, tmp_path):

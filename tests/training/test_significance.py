@@ -4,9 +4,16 @@ import itertools
 
 import numpy as np
 import pytest
+from scipy import stats
 from speechbrain.utils.metric_stats import ErrorRateStats
 
-from training.significance import Utterance, paired_bootstrap, read_errors, write_errors
+from training.significance import (
+    Utterance,
+    grouped_mean,
+    paired_bootstrap,
+    read_errors,
+    write_errors,
+)
 
 
 def system(errors, words=10):
@@ -128,3 +135,42 @@ def test_a_table_that_is_none_is_refused_with_its_name(tmp_path, text, complaint
         read_errors(path)
     with pytest.raises(FileNotFoundError, match="none.csv"):
         read_errors(tmp_path / "none.csv")
+
+
+@pytest.mark.parametrize("groups", [6, 12, 40])
+def test_an_interval_over_speakers_holds_the_difference_in_nineteen_cases_of_twenty(groups):
+    rng = np.random.default_rng(groups)
+    held = 0
+    for trial in range(300):
+        sizes = rng.integers(10, 30, groups)
+        # each speaker gains or loses by about as much as the whole difference is
+        gains = np.repeat(rng.normal(2.0, 2.0, groups), sizes) + rng.normal(0, 5, sizes.sum())
+        found = grouped_mean(gains, np.repeat(np.arange(groups), sizes), 1000, trial)
+        held += found.low <= 2.0 <= found.high
+        # never sure of a difference whose interval holds 0
+        assert found.p > 0.05 or not found.low <= 0 <= found.high
+    # three standard deviations of a binomial of 300 and 0.95 are 0.038; six speakers fall a little short
+    assert 0.895 < held / 300 < 0.99
+
+
+def test_the_interval_of_single_items_is_that_of_student():
+    values = np.random.default_rng(7).normal(1, 3, 25)
+    found = grouped_mean(values, range(25), 40_000)
+    half = stats.t.ppf(0.975, 24) * values.std(ddof=1) / 5
+    assert found.mean == pytest.approx(values.mean())
+    assert found.high - found.low == pytest.approx(2 * half, rel=0.05)
+    assert found.p == pytest.approx(stats.ttest_1samp(values, 0).pvalue, abs=0.03)
+
+
+def test_groups_widen_the_interval_when_their_items_go_together():
+    values = np.repeat(np.random.default_rng(8).integers(-2, 3, 20), 30)
+    items = grouped_mean(values, range(600), 1000)
+    groups = grouped_mean(values, np.arange(600) // 30, 1000)
+    assert items.mean == groups.mean
+    assert groups.high - groups.low > 3 * (items.high - items.low)
+
+
+def test_one_group_or_a_wrong_number_of_them_is_refused():
+    for groups in ([1, 1, 1], [1, 2]):
+        with pytest.raises(ValueError, match="two groups are needed"):
+            grouped_mean([1, 2, 3], groups)

@@ -1,5 +1,7 @@
 """Checkpoints, random state, schedule, clipping and decay: what every recipe's Brain rests on."""
 
+import json
+import logging
 import os
 import random
 from functools import partial
@@ -16,6 +18,7 @@ from training.experiment import load_experiment
 from training.loggers import TrainLoggers
 from training.results import TrainingCost, peak_memory_mb
 from training.schedules import WarmupCosine
+from training.tables import write_json
 
 
 class Regression(RecipeBrain):
@@ -46,10 +49,12 @@ def make_brain(folder, fidelity="corrected", lr=1e-3, decay=0.0, schedule=None, 
         "lr_annealing": schedule,
         "epoch_counter": counter,
         "number_of_epochs": counter.limit,
+        "output_folder": folder,
     }
+    brain_class = options.pop("brain_class", Regression)
     opt_class = partial(torch.optim.AdamW, lr=lr, weight_decay=decay)
     run_opts = {"device": "cpu", "noprogressbar": True, **options}
-    return Regression({"model": model}, opt_class, hparams, run_opts, checkpointer)
+    return brain_class({"model": model}, opt_class, hparams, run_opts, checkpointer)
 
 
 def batches(count=3):
@@ -159,6 +164,94 @@ def test_the_cost_of_training_adds_up_over_resumes_and_counts_no_validation(tmp_
     assert spent < fresh.cost.seconds <= resumed.cost.seconds
 
 
+class Killed(Exception):
+    """What ends a run in the middle."""
+
+
+class Counting(Regression):
+    """Counts its batches, and stops where a test wants it to."""
+
+    epoch_counts = (*RecipeBrain.epoch_counts, "batches_seen")
+    stop_in_stage = stop_after_batches = None
+
+    def on_stage_start(self, stage, epoch=None):
+        super().on_stage_start(stage, epoch)
+        if stage == self.stop_in_stage:
+            raise Killed
+
+    def on_fit_batch_end(self, batch, outputs, loss, should_step):
+        super().on_fit_batch_end(batch, outputs, loss, should_step)
+        if self.batches_seen == self.stop_after_batches:
+            raise Killed
+        self.batches_seen += 1
+
+    def on_stage_end(self, stage, stage_loss, epoch=None):
+        if stage == sb.Stage.VALID:
+            self.save_epoch({"WER": stage_loss, "epoch": epoch})
+
+    def run(self):
+        """Fit to six batches, whose loader a checkpoint knows; gives the Brain."""
+        self.fit(self.hparams.epoch_counter, batches(6).dataset, batches(1))
+        return self
+
+
+def test_an_epoch_resumed_in_its_middle_counts_all_its_batches_and_seconds(tmp_path):
+    first = make_brain(tmp_path, brain_class=Counting, epochs=1).run()
+    assert first.batches_seen == 6
+    killed = make_brain(tmp_path, brain_class=Counting, epochs=2, ckpt_interval_steps=2)
+    killed.stop_after_batches = 5
+    with pytest.raises(Killed):
+        killed.run()
+    resumed = make_brain(tmp_path, brain_class=Counting, epochs=2)
+    resumed.on_fit_start()
+    # a checkpoint after the fourth batch: what came after it is done again
+    assert (resumed.step, resumed.batches_seen) == (4, 4)
+    before = resumed.cost.epoch_seconds
+    assert before > 0
+    resumed = make_brain(tmp_path, brain_class=Counting, epochs=2).run()
+    assert resumed.optimizer_step == 12 and resumed.batches_seen == 6
+    assert resumed.cost.epoch_seconds > before
+    both = first.cost.seconds + resumed.cost.epoch_seconds
+    assert resumed.cost.seconds == pytest.approx(both)
+
+
+def test_a_run_killed_before_its_last_validation_validates_when_started_again(tmp_path):
+    options = {"brain_class": Counting, "optimizer_step_limit": 4, "ckpt_interval_steps": 2}
+    killed = make_brain(tmp_path, **options, epochs=9)
+    killed.stop_in_stage = sb.Stage.VALID
+    with pytest.raises(Killed):
+        killed.run()
+    for _ in range(2):
+        resumed = make_brain(tmp_path, **options, epochs=9).run()
+        saved = [
+            c.meta["epoch"] for c in resumed.checkpointer.list_checkpoints() if "WER" in c.meta
+        ]
+        assert saved == [1] and resumed.optimizer_step == 4
+
+
+def test_results_are_of_the_model_that_is_there_now(tmp_path):
+    make_brain(tmp_path, brain_class=Counting, epochs=1).run()
+    results = {"test": {"optimizer_steps": 6}}
+    write_json(tmp_path / "results.json", results)
+    # a finished run that is started again
+    make_brain(tmp_path, brain_class=Counting, epochs=1).run()
+    assert json.loads((tmp_path / "results.json").read_text()) == results
+    make_brain(tmp_path, brain_class=Counting, epochs=2).run()
+    assert not (tmp_path / "results.json").exists()
+    assert json.loads((tmp_path / "results_before_step_7.json").read_text()) == results
+
+
+def test_a_test_tells_of_no_step_that_no_epoch_was_finished_with(tmp_path):
+    make_brain(tmp_path, brain_class=Counting, epochs=1).run()
+    killed = make_brain(tmp_path, brain_class=Counting, epochs=2, ckpt_interval_steps=2)
+    killed.stop_after_batches = 5
+    with pytest.raises(Killed):
+        killed.run()
+    fresh = make_brain(tmp_path, brain_class=Counting)
+    fresh.on_evaluate_start()
+    assert fresh.optimizer_step == 6
+
+
 def test_peak_memory_is_the_highest_of_all_processes(tmp_path):
     now = peak_memory_mb(torch.device("cpu"))
     torch.save({"seconds": 3.0, "peak_memory_mb": now + 500}, tmp_path / "cost.ckpt")
@@ -258,6 +351,21 @@ fidelity: corrected
 output_folder: !PLACEHOLDER
 d_model: 8
 """
+
+
+def test_the_log_holds_our_details_and_no_other_librarys(tmp_path, monkeypatch):
+    # for which SpeechBrain starts pip and git
+    monkeypatch.setattr("speechbrain.utils.logger.get_environment_description", lambda: "")
+    yaml = tmp_path / "hparams.yaml"
+    yaml.write_text(YAML)
+    load_experiment([str(yaml), "--output_folder", str(tmp_path / "run")])
+    for name in ("training.brain", "speechbrain.core", "matplotlib.font_manager", "urllib3"):
+        logging.getLogger(name).log(logging.INFO, "%s informs", name)
+    logging.getLogger("inference.run").debug("a detail of ours")
+    logging.getLogger("matplotlib.font_manager").debug("a detail of theirs")
+    log = (tmp_path / "run" / "log.txt").read_text()
+    assert log.count(" informs") == 4
+    assert "a detail of ours" in log and "a detail of theirs" not in log
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,7 @@ from speechbrain.utils.distributed import if_main_process
 
 from modules.lengths import relative_lengths
 from training.brain import RecipeBrain
-from training.experiment import count_parameters, load_experiment
-from training.loggers import TrainLoggers
+from training.experiment import load_experiment
 from training.results import record_result
 from training.significance import write_errors
 
@@ -135,14 +134,10 @@ class RecognitionBrain(RecipeBrain):
 
     def on_stage_end(self, stage, stage_loss, epoch=None):
         """Log the stage, and save: a checkpoint after validation, the alignments and the results after a test."""
-        seconds = time.monotonic() - self.stage_began
         if stage == sb.Stage.TRAIN:
-            self.train_stats = {
-                "loss": stage_loss,
-                "seconds": seconds,
-                "skipped steps": self.skipped_steps,
-            }
+            self.train_stats = self.training_stats(stage_loss)
             return
+        seconds = time.monotonic() - self.stage_began
         stats = {"loss": stage_loss} | self.figures(stage)
         if stage == sb.Stage.VALID:
             for name in self.decodings_of(stage):
@@ -212,22 +207,8 @@ def run_recipe(brain_class, make_decodings):
     manifests = prepare_manifests(hparams, training)
     units = prepare_units(hparams, manifests[0])
     train, valid, tests = make_datasets(hparams, units, *manifests)
-    brain = brain_class(
-        modules=hparams["modules"],
-        opt_class=hparams["opt_class"],
-        hparams=hparams,
-        run_opts=run_opts,
-        checkpointer=hparams["checkpointer"],
-    )
+    brain = brain_class.from_hparams(hparams, run_opts)
     brain.decodings = make_decodings(hparams, units, brain.device)
-    brain.train_logger = TrainLoggers(
-        hparams["train_log"],
-        tensorboard_folder=f"{hparams['output_folder']}/tensorboard"
-        if hparams["use_tensorboard"]
-        else None,
-        wandb=hparams["wandb_options"] if hparams["use_wandb"] else None,
-    )
-    logger.info("%s parameters", f"{count_parameters(hparams['model']):,}")
     if training:
         _train(brain, hparams, train, valid)
     for brain.test_name, test in tests.items():

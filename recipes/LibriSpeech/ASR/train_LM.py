@@ -12,7 +12,6 @@ Sequence Modeling with Selective State Spaces" (arXiv 2312.00752), section 4.2.
 import bisect
 import logging
 import math
-import time
 from typing import NamedTuple
 
 import numpy as np
@@ -23,8 +22,7 @@ from text_data import find_texts, prepare_tokenizer, tokenise
 
 from inference.units import Units
 from training.brain import RecipeBrain
-from training.experiment import count_parameters, load_experiment
-from training.loggers import TrainLoggers
+from training.experiment import load_experiment
 from training.results import record_result
 
 logger = logging.getLogger(__name__)
@@ -148,17 +146,12 @@ class LM(RecipeBrain):
     def on_stage_start(self, stage, epoch=None):
         """Begin counting."""
         super().on_stage_start(stage, epoch)
-        self.stage_began, self.tokens, self.nats = time.monotonic(), 0, 0.0
+        self.tokens, self.nats = 0, 0.0
 
     def on_stage_end(self, stage, stage_loss, epoch=None):
         """Log the stage, and save: a checkpoint after validation, the perplexities after a test."""
-        seconds = time.monotonic() - self.stage_began
         if stage == sb.Stage.TRAIN:
-            self.train_stats = {
-                "loss": stage_loss,
-                "seconds": seconds,
-                "skipped steps": self.skipped_steps,
-            }
+            self.train_stats = self.training_stats(stage_loss)
             return
         loss = self.nats / self.tokens
         stats = {"loss": loss, "perplexity": _perplexity(loss)}
@@ -239,21 +232,7 @@ def main():
     tests = {
         name: tokenise(hparams, units, f"test-{name}", texts) for name, texts in test_texts.items()
     }
-    brain = LM(
-        modules=hparams["modules"],
-        opt_class=hparams["opt_class"],
-        hparams=hparams,
-        run_opts=run_opts,
-        checkpointer=hparams["checkpointer"],
-    )
-    brain.train_logger = TrainLoggers(
-        hparams["train_log"],
-        tensorboard_folder=f"{hparams['output_folder']}/tensorboard"
-        if hparams["use_tensorboard"]
-        else None,
-        wandb=hparams["wandb_options"] if hparams["use_wandb"] else None,
-    )
-    logger.info("%s parameters", f"{count_parameters(hparams['model']):,}")
+    brain = LM.from_hparams(hparams, run_opts)
     if training:
         train_model(brain, hparams, train, valid)
     for brain.test_name, brain.test_text in tests.items():

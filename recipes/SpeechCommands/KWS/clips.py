@@ -1,4 +1,4 @@
-"""Clips of one word each: bringing them to one length, and changing them while training.
+"""Clips of one word each: bringing them to one length, what is heard before them, and changing them while training.
 
 Source of the changes: the published training of KWS-Mamba (time shift, white noise, stretching) and Warden,
 "Speech Commands" (arXiv 1804.03209), section 7.2 (background noise).
@@ -6,7 +6,10 @@ Source of the changes: the published training of KWS-Mamba (time shift, white no
 
 import torch
 from speechbrain.augment.time_domain import SpeedPerturb
+from speechbrain.dataio.batch import PaddedBatch
 from torch.nn import functional as F
+
+from inference.audio import load_audio
 
 
 def fit_length(waveform, samples):
@@ -22,6 +25,119 @@ def fit_length(waveform, samples):
     before = missing // 2
     # a negative padding cuts
     return F.pad(waveform, (before, missing - before))
+
+
+def draw_piece(noises, samples):
+    """A random piece (samples,) of one of the recordings ``noises``; a shorter one is repeated."""
+    noise = noises[int(torch.randint(len(noises), ()))]
+    if len(noise) < samples:
+        noise = noise.repeat(-(-samples // len(noise)))
+    start = int(torch.randint(len(noise) - samples + 1, ()))
+    return noise[start : start + samples]
+
+
+class ContextSource:
+    """What a causal network hears before a training clip: other speech, as along a stream.
+
+    Trained on clips alone, the network begins each from an empty state; on a stream its state is full of what was said
+    before.
+
+    Arguments
+    ---------
+    sample_rate : int
+    seconds : float
+        Least length of the context. It is longer by up to a hop, so that context and clip end with a frame of the
+        network, as every moment does at which a stream is classified.
+    hop : int
+        Samples of a frame of the network.
+    speech : list of (str, int, int, float)
+        Pieces of recordings of other speech: file, first sample, end, seconds.
+    noises : list of torch.Tensor
+        Noise recordings, (samples,) each, for the context if there is no other speech.
+
+    Raises
+    ------
+    ValueError
+        If an option is outside its range, or there is neither speech nor noise.
+
+    Example
+    -------
+    >>> import torch
+    >>> context = ContextSource(16000, 0.5, 1024, speech=[], noises=[torch.randn(16000)])
+    >>> len(context(16000)), (len(context(16000)) + 16000) % 1024
+    (8576, 0)
+    """
+
+    def __init__(self, sample_rate, seconds, hop, speech, noises):
+        if seconds <= 0:
+            raise ValueError(f"context_seconds must be 0 or more; got {seconds}")
+        if not speech and not noises:
+            raise ValueError(
+                "context_seconds needs other speech or noise to take it from: set other_speech_percentage above 0, add "
+                "_background_noise_ to the corpus, or set --context_seconds 0"
+            )
+        self.sample_rate, self.seconds, self.hop = sample_rate, seconds, hop
+        self.speech, self.noises = list(speech), list(noises)
+
+    def __call__(self, samples):
+        """The context, (samples,), of a clip of so many samples."""
+        whole = round(self.seconds * self.sample_rate) + samples
+        length = -(-whole // self.hop) * self.hop - samples
+        if not self.speech:
+            return draw_piece(self.noises, length)
+        path, start, stop, seconds = self.speech[int(torch.randint(len(self.speech), ()))]
+        # in samples of the file: it ends somewhere in the piece's second half
+        wanted = round(length * (stop - start) / seconds / self.sample_rate)
+        start = max(0, stop - int(torch.randint((stop - start) // 2 + 1, ())) - wanted)
+        # a recording that is too short has silence before it
+        heard = load_audio(path, self.sample_rate, start, start + wanted)
+        heard = heard[-length:]
+        return F.pad(heard, (length - len(heard), 0))
+
+
+class ContextBatch:
+    """Batches of training clips, some of them without what precedes the clips.
+
+    A whole batch at a time, since clips of one length need no masks and train much faster.
+
+    Arguments
+    ---------
+    silence : float
+        Part of the batches that nothing precedes: their clips begin from an empty state, as a stream does, and as the
+        clips of validation and test.
+
+    Raises
+    ------
+    ValueError
+        If that is no part.
+
+    Example
+    -------
+    >>> import torch
+    >>> items = [{"sig": torch.arange(5.0), "samples": 5, "context": 3}]
+    >>> batch = ContextBatch(silence=1.0)(items)
+    >>> batch.sig.data.tolist(), batch.samples.tolist(), batch.context.tolist()
+    ([[3.0, 4.0]], [2], [0])
+    """
+
+    def __init__(self, silence):
+        if not 0 <= silence <= 1:
+            raise ValueError(f"context_silence must be from 0 to 1; got {silence}")
+        self.silence = silence
+
+    def __call__(self, items):
+        """A PaddedBatch of ``items``, as the data set yields them."""
+        if self.silence and torch.rand(()) < self.silence:
+            items = [
+                item
+                | {
+                    "sig": item["sig"][item["context"] :],
+                    "samples": item["samples"] - item["context"],
+                    "context": 0,
+                }
+                for item in items
+            ]
+        return PaddedBatch(items)
 
 
 class ClipAugmenter:
@@ -104,11 +220,7 @@ class ClipAugmenter:
         return F.pad(waveform, (by, -by))
 
     def _background(self, waveform):
-        noise = self.noises[int(torch.randint(len(self.noises), ()))]
-        if len(noise) < len(waveform):
-            noise = noise.repeat(-(-len(waveform) // len(noise)))
-        start = int(torch.randint(len(noise) - len(waveform) + 1, ()))
-        piece = noise[start : start + len(waveform)]
+        piece = draw_piece(self.noises, len(waveform))
         low, high = self.background_snr
         ratio = low + (high - low) * torch.rand(())
         energies = waveform.square().sum() / piece.square().sum().clamp(min=1e-10)

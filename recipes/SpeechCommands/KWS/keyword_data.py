@@ -8,11 +8,12 @@ import logging
 from pathlib import Path
 
 import speechbrain as sb
-from clips import ClipAugmenter, fit_length
+import torch
+from clips import ClipAugmenter, ContextBatch, ContextSource, fit_length
 from speechbrain.dataio.dataset import DynamicItemDataset, add_dynamic_item, set_output_keys
 from speechbrain.utils.distributed import run_on_main
 
-from data_prep.clips import NOISE_PARTS
+from data_prep.clips import NOISE_PARTS, OTHER_SPEECH
 from data_prep.free_spoken_digits_prepare import prepare_free_spoken_digits
 from data_prep.speechcommands_prepare import prepare_speechcommands
 from inference.audio import AudioError, load_audio
@@ -76,6 +77,10 @@ def _preparation(hparams):
         "clip_seconds": hparams["clip_seconds"],
     }
     if hparams["test_speaker"]:
+        if hparams["other_speech_percentage"]:
+            raise ValueError(
+                "other_speech_percentage is of no use with test_speaker: Free Spoken Digits have no unknown class"
+            )
         speakers = {key: hparams[key] for key in ("test_speaker", "valid_speaker")}
         return prepare_free_spoken_digits, options | speakers
     options |= {
@@ -85,6 +90,8 @@ def _preparation(hparams):
         "unknown_percentage": hparams["unknown_percentage"],
         "silence_percentage": hparams["silence_percentage"],
         "seed": hparams["data_seed"],
+        "other_speech": hparams["other_speech"],
+        "other_speech_percentage": hparams["other_speech_percentage"],
     }
     return prepare_speechcommands, options
 
@@ -115,6 +122,8 @@ def keep_labels(labels, labels_file):
 def make_datasets(hparams, found, labels, training=True):
     """Data sets that yield ``id``, ``sig`` (waveform), ``samples``, ``target`` (class index) and ``wav``.
 
+    That for training also yields ``context``: how many of these samples are heard before the clip itself.
+
     Arguments
     ---------
     hparams : dict
@@ -131,7 +140,7 @@ def make_datasets(hparams, found, labels, training=True):
     Raises
     ------
     SystemExit
-        If an option of the augmentation is outside its range, or a noise recording can not be read.
+        If an option of the augmentation or the context is outside its range, or a noise recording can not be read.
     """
     names = ("train", "valid", "test") if training else ("test",)
     sets = {name: DynamicItemDataset.from_csv(found[name]) for name in names}
@@ -139,14 +148,14 @@ def make_datasets(hparams, found, labels, training=True):
     rate = hparams["sample_rate"]
     length = round(hparams["clip_seconds"] * rate) if hparams["pad_clips"] else None
     longest = round(hparams["clip_seconds"] * rate)
-    augment = _make_augmenter(hparams, found["noise"]) if training else None
+    if training:
+        augment, context = _make_augmenter(hparams, found["noise"], sets["train"])
 
-    def read(wav, start, stop, change=None):
+    def read(wav, start, stop, change_speed=None):
         waveform = load_audio(wav, rate, int(start), int(stop))
-        if change is not None:
-            waveform = change.change_speed(waveform)
-        waveform = fit_length(waveform, length or min(longest, len(waveform)))
-        return waveform if change is None else change(waveform)
+        if change_speed is not None:
+            waveform = change_speed(waveform)
+        return fit_length(waveform, length or min(longest, len(waveform)))
 
     @sb.utils.data_pipeline.takes("wav", "start", "stop")
     @sb.utils.data_pipeline.provides("sig", "samples")
@@ -156,12 +165,16 @@ def make_datasets(hparams, found, labels, training=True):
         yield len(waveform)
 
     @sb.utils.data_pipeline.takes("wav", "start", "stop")
-    @sb.utils.data_pipeline.provides("sig", "samples")
+    @sb.utils.data_pipeline.provides("sig", "samples", "context")
     def listen_and_change(wav, start, stop):
         # here rather than in the Brain, so that the loader's workers do it
-        waveform = read(wav, start, stop, augment)
+        waveform = read(wav, start, stop, augment.change_speed)
+        before = torch.zeros(0) if context is None else context(len(waveform))
+        # noise and shift go over both, so that nothing tells where the clip begins
+        waveform = augment(torch.cat([before, waveform]))
         yield waveform
         yield len(waveform)
+        yield len(before)
 
     @sb.utils.data_pipeline.takes("label")
     @sb.utils.data_pipeline.provides("target")
@@ -172,26 +185,55 @@ def make_datasets(hparams, found, labels, training=True):
         add_dynamic_item([dataset], listen_and_change if name == "train" else listen)
     add_dynamic_item(list(sets.values()), encode)
     set_output_keys(list(sets.values()), ["id", "sig", "samples", "target", "wav"])
+    if training:
+        set_output_keys([sets["train"]], ["id", "sig", "samples", "context", "target", "wav"])
     return sets.get("train"), sets.get("valid"), sets["test"]
 
 
-def _make_augmenter(hparams, noise_paths):
+def _make_augmenter(hparams, noise_paths, train):
+    """What changes training clips, and what precedes them or ``None``."""
     rate = hparams["sample_rate"]
     try:
-        wanted = hparams["background_probability"] > 0
-        return ClipAugmenter(
+        _check_context(hparams)
+        speech = _other_speech(train) if hparams["context_seconds"] else []
+        wanted = hparams["background_probability"] > 0 or (
+            hparams["context_seconds"] and not speech
+        )
+        noises = [_training_part(load_audio(path, rate)) for path in noise_paths] if wanted else []
+        augment = ClipAugmenter(
             rate,
             shift_ms=hparams["shift_ms"],
             speed_changes=hparams["speed_changes"],
             white_noise_max=hparams["white_noise_max"],
             background_probability=hparams["background_probability"],
             background_snr=hparams["background_snr"],
-            noises=[_training_part(load_audio(path, rate)) for path in noise_paths]
-            if wanted
-            else [],
+            noises=noises,
         )
+        if not hparams["context_seconds"]:
+            return augment, None
+        hop = hparams["compute_features"].hop_length * hparams["model"].subsampling
+        return augment, ContextSource(rate, hparams["context_seconds"], hop, speech, noises)
     except (AudioError, ValueError) as error:
         raise SystemExit(str(error)) from error
+
+
+def _check_context(hparams):
+    """Refuse a context that the model does not read as it reads a stream, with a ValueError."""
+    if hparams["context_seconds"] and not hparams.get("causal"):
+        raise ValueError(
+            "context_seconds is for models that carry their state along a stream: set --causal True, which Mamba has, "
+            "or --context_seconds 0"
+        )
+
+
+def _other_speech(train):
+    """Pieces of other speech among the training clips: file, first sample, end, seconds."""
+    rows = (train.data[key] for key in train.data_ids)
+    return [
+        (row["wav"], int(row["start"]), int(row["stop"]), row["duration"])
+        for row in rows
+        if row["words"] == OTHER_SPEECH
+    ]
 
 
 def _training_part(noise):
@@ -212,6 +254,11 @@ def loader_options(hparams, generator):
     Returns
     -------
     (dict, dict)
+
+    Raises
+    ------
+    SystemExit
+        If context_silence is outside its range.
     """
     workers = {"num_workers": hparams["num_workers"]}
     train = workers | {
@@ -220,6 +267,11 @@ def loader_options(hparams, generator):
         "drop_last": hparams["drop_last"],
         "generator": generator,
     }
+    if hparams["context_seconds"]:
+        try:
+            train["collate_fn"] = ContextBatch(hparams["context_silence"])
+        except ValueError as error:
+            raise SystemExit(str(error)) from error
     return train, workers | {"batch_size": hparams["valid_batch_size"]}
 
 

@@ -9,23 +9,23 @@ Zig302/KWS-Mamba-Project.
 """
 
 import csv
+import hashlib
+import json
 import logging
-import os
-import time
 from pathlib import Path
 
 import speechbrain as sb
 import torch
 from keyword_data import classes_of, loader_options, make_datasets, prepare_clips
 from speechbrain.nnet.schedulers import update_learning_rate
-from speechbrain.utils.distributed import if_main_process
+from speechbrain.utils.distributed import if_main_process, run_on_main
 
 from inference.figures import confusion_matrix
-from training.brain import RecipeBrain
-from training.classification import ConfusionMatrix
-from training.experiment import count_parameters, load_experiment
-from training.loggers import TrainLoggers
+from training.brain import RecipeBrain, count_batches
+from training.classification import ConfusionMatrix, Prediction, write_predictions
+from training.experiment import load_experiment
 from training.results import record_result
+from training.tables import write_json
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +34,7 @@ class KeywordBrain(RecipeBrain):
     """Clip to class."""
 
     selection_key = "error"
+    epoch_counts = (*RecipeBrain.epoch_counts, "clips_heard", "clips_right")
 
     def compute_forward(self, batch, stage):
         """Logits (batch, classes).
@@ -53,6 +54,10 @@ class KeywordBrain(RecipeBrain):
             )
         if stage == sb.Stage.TRAIN and self.hparams.fea_augment is not None:
             features, _ = self.hparams.fea_augment(features, frames / features.shape[1])
+        if stage == sb.Stage.TRAIN and self.hparams.context_seconds:
+            # what precedes a clip is read, and not classified
+            before = self.modules.compute_features.frames(batch.context)
+            return self.modules.model(features, frames, before)
         return self.modules.model(features, frames)
 
     def compute_objectives(self, predictions, batch, stage):
@@ -62,30 +67,42 @@ class KeywordBrain(RecipeBrain):
             predictions, batch.target, label_smoothing=smoothing
         )
         heard = predictions.argmax(1)
+        if stage == sb.Stage.TRAIN:
+            self.clips_heard += len(heard)
+            self.clips_right += int((heard == batch.target).sum())
+            return loss
         self.confusion.add(batch.target, heard)
         if stage == sb.Stage.TEST:
-            confidence = predictions.softmax(1).amax(1)
-            for row in (heard != batch.target).nonzero().flatten().tolist():
-                said = self.labels[batch.target[row]], self.labels[heard[row]]
-                self.mistakes.append((batch.id[row], batch.wav[row], *said, float(confidence[row])))
+            confidences = predictions.softmax(1).amax(1).tolist()
+            clips = zip(
+                batch.id, batch.wav, batch.target.tolist(), heard.tolist(), confidences, strict=True
+            )
+            self.predictions += [
+                Prediction(
+                    clip,
+                    wav,
+                    self.speakers[clip],
+                    self.labels[said],
+                    self.labels[taken],
+                    confidence,
+                )
+                for clip, wav, said, taken, confidence in clips
+            ]
         return loss
 
     def on_stage_start(self, stage, epoch=None):
         """Begin counting."""
         super().on_stage_start(stage, epoch)
-        self.stage_began = time.monotonic()
-        self.confusion, self.mistakes = ConfusionMatrix(self.labels), []
+        self.confusion, self.predictions = ConfusionMatrix(self.labels), []
 
     def on_stage_end(self, stage, stage_loss, epoch=None):
         """Log the stage, and save: a checkpoint after validation, the result after the test."""
-        stats = {"loss": stage_loss}
-        if self.confusion.counts.any():
-            stats |= self.confusion.figures()
         if stage == sb.Stage.TRAIN:
-            seconds = time.monotonic() - self.stage_began
-            self.train_stats = {"loss": stage_loss, "accuracy": stats.get("accuracy", 0.0)}
-            self.train_stats |= {"seconds": seconds, "skipped steps": self.skipped_steps}
-        elif stage == sb.Stage.VALID:
+            accuracy = 100 * self.clips_right / max(1, self.clips_heard)
+            self.train_stats = self.training_stats(stage_loss) | {"accuracy": accuracy}
+            return
+        stats = {"loss": stage_loss} | self.confusion.figures()
+        if stage == sb.Stage.VALID:
             self._end_validation(stats, epoch)
         else:
             self.train_logger.log_stats({"test set": "test"}, test_stats=stats)
@@ -105,14 +122,13 @@ class KeywordBrain(RecipeBrain):
 
     def _write_test_results(self, stats):
         folder = Path(self.hparams.output_folder)
-        record_result(self, "test", stats)
+        # before the result, so that a run with a result has them
+        write_predictions(folder / "predictions_test.csv", self.predictions)
         self.confusion.write_per_class(folder / "per_class_test.csv")
-        partial = folder / "mistakes_test.partial"
-        with open(partial, "w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(("ID", "wav", "said", "heard", "confidence"))
-            writer.writerows(self.mistakes)
-        os.replace(partial, folder / "mistakes_test.csv")
+        conditions = {"data_folder": str(self.hparams.data_folder)}
+        if self.hparams.test_speaker:
+            conditions["test_speaker"] = self.hparams.test_speaker
+        record_result(self, "test", stats, conditions)
         try:
             confusion_matrix(self.confusion.counts, self.labels, folder / "confusion_test.png")
         except RuntimeError as error:
@@ -125,24 +141,13 @@ def main():
     hparams, run_opts = load_experiment()
     training = not (hparams["skip_train"] or run_opts.test_only)
     found, labels = prepare_clips(hparams)
+    if training:
+        run_on_main(keep_clips, args=(found, Path(hparams["save_folder"])))
     train, valid, test = make_datasets(hparams, found, labels, training)
 
-    brain = KeywordBrain(
-        modules=hparams["modules"],
-        opt_class=hparams["opt_class"],
-        hparams=hparams,
-        run_opts=run_opts,
-        checkpointer=hparams["checkpointer"],
-    )
+    brain = KeywordBrain.from_hparams(hparams, run_opts)
     brain.labels = labels
-    brain.train_logger = TrainLoggers(
-        hparams["train_log"],
-        tensorboard_folder=f"{hparams['output_folder']}/tensorboard"
-        if hparams["use_tensorboard"]
-        else None,
-        wandb=hparams["wandb_options"] if hparams["use_wandb"] else None,
-    )
-    logger.info("%s parameters", f"{count_parameters(hparams['model']):,}")
+    brain.speakers = {clip: row["speaker"] for clip, row in test.data.items()}
 
     if training:
         logger.info("%d clips to train on, %d to validate", len(train), len(valid))
@@ -150,7 +155,7 @@ def main():
         if missing:
             logger.warning("there is no training clip of %s", ", ".join(missing))
         train_options, valid_options = loader_options(hparams, brain.loader_generator)
-        brain.plan_schedule(_batches(len(train), train_options))
+        brain.plan_schedule(count_batches(len(train), train_options, "clips"))
         brain.fit(
             hparams["epoch_counter"],
             train,
@@ -161,14 +166,38 @@ def main():
     brain.evaluate(test, test_loader_kwargs={"batch_size": hparams["test_batch_size"]})
 
 
-def _batches(clips, options):
-    whole, rest = divmod(clips, options["batch_size"])
-    batches = whole + (rest > 0 and not options["drop_last"])
-    if not batches:
-        raise SystemExit(
-            f"{clips} training clips do not fill one batch of {options['batch_size']}: set --batch_size lower"
-        )
-    return batches
+def keep_clips(found, folder):
+    """Note beside the checkpoints which clips a run is trained and validated on; where they lie does not matter.
+
+    Arguments
+    ---------
+    found : dict
+        Paths of the manifests ``train`` and ``valid``.
+    folder : Path
+        Of the checkpoints.
+
+    Raises
+    ------
+    SystemExit
+        If the checkpoints there come of other clips: their result would be told of these.
+    """
+    now = {}
+    for name in ("train", "valid"):
+        with open(found[name], newline="", encoding="utf-8") as file:
+            rows = [{**row, "wav": ""} for row in csv.DictReader(file)]
+        now[name] = hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()
+    record = folder / "clips.json"
+    if record.is_file() and any(folder.glob("CKPT*")):
+        before = json.loads(record.read_text(encoding="utf-8"))
+        changed = [name for name in now if before.get(name) != now[name]]
+        if changed:
+            raise SystemExit(
+                f"{folder}: the model there was trained with other clips ({' and '.join(changed)} changed): give "
+                "another --output_folder, or the data that the run was started with; --test_only tests it on these"
+            )
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(record, now)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ xi-j/Mamba-TasNet, "Speech Slytherin" (arXiv 2407.09732) and "Dual-path Mamba" (
 
 import logging
 import math
-import time
 from pathlib import Path
 
 import speechbrain as sb
@@ -21,9 +20,8 @@ from speechbrain.utils.distributed import if_main_process
 
 from inference.published import find_weights, read_weights
 from modules.separation import initialise_separator_, pit_si_snr, si_snr_improvement
-from training.brain import RecipeBrain
-from training.experiment import count_parameters, load_experiment
-from training.loggers import TrainLoggers
+from training.brain import RecipeBrain, count_batches
+from training.experiment import load_experiment
 from training.results import record_result
 from training.separation_examples import save_example
 from training.separation_metrics import SeparationScores
@@ -35,6 +33,7 @@ class SeparationBrain(RecipeBrain):
     """Mixture to one waveform a speaker, by the negative SI-SNR under the best order of speakers."""
 
     selection_key = "si-snr"
+    epoch_counts = (*RecipeBrain.epoch_counts, "dropped_mixtures")
 
     def compute_forward(self, batch, stage):
         """Estimated sources (batch, time, speakers)."""
@@ -132,9 +131,8 @@ class SeparationBrain(RecipeBrain):
     def on_stage_start(self, stage, epoch=None):
         """Begin counting; a training set is told its epoch."""
         super().on_stage_start(stage, epoch)
-        self.stage_began = time.monotonic()
         if stage == sb.Stage.TRAIN:
-            self.dropped_mixtures = self.kept_mixtures = 0
+            self.kept_mixtures = 0
             self.train_data.set_epoch(epoch)
         elif stage == sb.Stage.VALID:
             self.sums, self.mixtures = torch.zeros(2, dtype=torch.float64), 0
@@ -144,12 +142,8 @@ class SeparationBrain(RecipeBrain):
     def on_stage_end(self, stage, stage_loss, epoch=None):
         """Log the stage, and save: a checkpoint after validation, the result after the test."""
         if stage == sb.Stage.TRAIN:
-            self.train_stats = {
-                "loss": stage_loss,
-                "seconds": time.monotonic() - self.stage_began,
-                "skipped steps": self.skipped_steps,
-                "dropped mixtures": self.dropped_mixtures,
-            }
+            dropped = {"dropped mixtures": self.dropped_mixtures}
+            self.train_stats = self.training_stats(stage_loss) | dropped
         elif stage == sb.Stage.VALID:
             self._end_validation(epoch)
         else:
@@ -205,27 +199,13 @@ def main():
     if hparams["pretrained_separator"]:
         load_pretrained(hparams["model"], hparams["pretrained_separator"])
 
-    brain = SeparationBrain(
-        modules=hparams["modules"],
-        opt_class=hparams["opt_class"],
-        hparams=hparams,
-        run_opts=run_opts,
-        checkpointer=hparams["checkpointer"],
-    )
+    brain = SeparationBrain.from_hparams(hparams, run_opts)
     brain.scores = scores
-    brain.train_logger = TrainLoggers(
-        hparams["train_log"],
-        tensorboard_folder=f"{hparams['output_folder']}/tensorboard"
-        if hparams["use_tensorboard"]
-        else None,
-        wandb=hparams["wandb_options"] if hparams["use_wandb"] else None,
-    )
-    logger.info("%s parameters", f"{count_parameters(hparams['model']):,}")
     train_options, valid_options, test_options = loader_options(hparams, brain.loader_generator)
     if training:
         logger.info("%d mixtures to train on, %d to validate", len(train), len(valid))
         brain.train_data = train
-        brain.plan_schedule(_batches(len(train), train_options))
+        brain.plan_schedule(count_batches(len(train), train_options, "mixtures"))
         if hparams["lr_annealing"].total_steps <= hparams["n_warmup_step"]:
             logger.warning(
                 "the %d steps of the schedule are all warm-up, and the rate never comes to --lr: set --n_warmup_step "
@@ -286,16 +266,6 @@ def _check_options(hparams):
             f"--training_signal_len {hparams['training_signal_len']} must hold a window of the encoder, of "
             f"{hparams['kernel_size']} samples (kernel_size)"
         )
-
-
-def _batches(mixtures, options):
-    whole, rest = divmod(mixtures, options["batch_size"])
-    batches = whole + (rest > 0 and not options["drop_last"])
-    if not batches:
-        raise SystemExit(
-            f"{mixtures} training mixtures do not fill one batch of {options['batch_size']}: set --batch_size lower"
-        )
-    return batches
 
 
 if __name__ == "__main__":

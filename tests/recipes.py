@@ -1,0 +1,82 @@
+"""Running a recipe's script within the test's own process, and reading what a run has written.
+
+What is of one recipe alone, such as a small corpus in its layout, stands with that recipe's tests.
+"""
+
+import contextlib
+import csv
+import importlib
+import json
+import sys
+from pathlib import Path
+
+import yaml
+from speechbrain.utils.run_opts import RunOptions
+
+
+def plain_options(path):
+    """Top-level keys of a YAML that hold a number, a text, a switch or a list, with their values."""
+    node = yaml.compose(Path(path).read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+    return {
+        key.value: yaml.safe_load(yaml.serialize(value))
+        for key, value in node.value
+        if value.tag.startswith("tag:") and not isinstance(value, yaml.MappingNode)
+    }
+
+
+@contextlib.contextmanager
+def scripts(monkeypatch, folder):
+    """Gives the scripts of a recipe's folder as modules by name, the folder being where Python looks first.
+
+    SpeechBrain's list of all installed packages, for which it starts pip and git in every run, is left out: it takes
+    longer than such a run.
+    """
+    monkeypatch.setattr("speechbrain.utils.logger.get_environment_description", lambda: "")
+    monkeypatch.syspath_prepend(str(folder))
+    names = {path.stem for path in Path(folder).glob("*.py")}
+    forget(names)
+    yield importlib.import_module
+    forget(names)
+
+
+def forget(names):
+    """Forget scripts, since another recipe's have the same names."""
+    for name in names:
+        sys.modules.pop(name, None)
+
+
+def command_line(path, *flags, small=(), **options):
+    """Arguments of train.py; of ``small``, sizes of any network, those that the YAML does not know are left out."""
+    known = plain_options(path) | RunOptions.__dataclass_fields__
+    arguments = [str(path), "--noprogressbar", *flags]
+    for key, value in options.items():
+        if key in known or key not in small:
+            arguments += [f"--{key}", str(value)]
+    return arguments
+
+
+def checkpoints(folder):
+    """Complete checkpoints of a run, the oldest first."""
+    found = [path.parent for path in (Path(folder) / "save").glob("CKPT*/CKPT.yaml")]
+    return sorted(
+        found, key=lambda path: yaml.safe_load((path / "CKPT.yaml").read_text())["unixtime"]
+    )
+
+
+def results(folder):
+    """The test's entry in a run's results."""
+    return json.loads((folder / "results.json").read_text())["test"]
+
+
+def read_csv(path):
+    """Rows of a CSV file."""
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def logged(folder):
+    """The epochs' figures, by name."""
+    lines = (folder / "train_log.txt").read_text().splitlines()
+    for line in (line for line in lines if line.startswith("epoch")):
+        pairs = line.replace(" - ", ", ").split(", ")
+        yield {name: float(value) for name, value in (pair.split(": ") for pair in pairs)}
