@@ -45,6 +45,8 @@ def list_other_speech(root, folder, words):
     ------
     FileNotFoundError
         If there is no folder, or no recording in it.
+    ValueError
+        If the folder holds recordings of the corpus itself, which are words or noise.
     """
     given = folder is not None
     folder = Path(folder).absolute() if given else root / OTHER_SPEECH
@@ -56,6 +58,17 @@ def list_other_speech(root, folder, words):
             f"{place}: give a folder of recordings without keywords, or set other_speech_percentage to 0"
         )
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+    own = root.resolve()
+    words_or_noise = [
+        path
+        for path in (path.resolve() for path in paths)
+        if own in path.parents and own / OTHER_SPEECH not in path.parents
+    ]
+    if words_or_noise:
+        raise ValueError(
+            f"other_speech {folder} holds the keyword corpus' own recordings ({words_or_noise[0]}): give a folder of "
+            "other recordings"
+        )
     said = {
         name: set(text.lower().split())
         for file in folder.rglob("*.trans.txt")
@@ -150,7 +163,7 @@ def crop_other_speech(recordings, split, count, seconds, random):
         Of one split, as `check_other_speech` gives them.
     split : str
     count : int
-        How many; a warning tells if there are fewer.
+        How many, above 0; a warning tells if there are fewer.
     seconds : float
     random : np.random.Generator
 
@@ -158,6 +171,11 @@ def crop_other_speech(recordings, split, count, seconds, random):
     -------
     rows : list of dict
         With the keys `COLUMNS`, ordered by recording and place; `words` is `_other_speech_`.
+
+    Raises
+    ------
+    ValueError
+        If every piece for training is nearly silent.
     """
     whole = np.array([int(row["duration"] / seconds + 1e-6) for row in recordings], dtype=int)
     ends, levels, rows, quiet = np.cumsum(whole), {}, [], 0
@@ -176,6 +194,11 @@ def crop_other_speech(recordings, split, count, seconds, random):
         values = (f"{row['ID']}_{number:05d}", round(length / rate, 6), row["wav"])
         values += (start, start + length, UNKNOWN, row["spk_id"], OTHER_SPEECH)
         rows.append(dict(zip(COLUMNS, values, strict=True)))
+    if split == "train" and not rows:
+        raise ValueError(
+            f"no other speech is usable for training: its pieces are nearly silent ({quiet}), such as those of "
+            f"{recordings[0]['wav']}"
+        )
     if quiet:
         logger.info("%s: %d pieces of other speech are nearly silent, not taken", split, quiet)
     if len(rows) < count:

@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import soundfile
 from tqdm import tqdm
 
@@ -74,8 +75,9 @@ def verify(candidates, description, seen=None, workers=None):
     rows : list of dict
         The kept utterances in the order given, with the keys `COLUMNS`; duration in seconds.
     skipped : list of Skipped
-        The others: no audio, unreadable or truncated audio, no samples, no or an empty transcript,
-        an id that was there before, or a `$` that a manifest cannot hold.
+        The others: no audio, unreadable or truncated audio, no samples or such as are no finite
+        numbers, no or an empty transcript, an id that was there before, or a `$` that a manifest
+        cannot hold.
 
     Example
     -------
@@ -122,7 +124,7 @@ def find_fault(candidate, seen):
 
 
 def measure(path):
-    """Open an audio file and read its end.
+    """Open an audio file and read its end; all of it if it holds floating-point numbers.
 
     Arguments
     ---------
@@ -148,9 +150,19 @@ def measure(path):
             file.seek(file.frames - last)
             if len(file.read(last)) < last:
                 return 0.0, "truncated audio"
+            # other formats hold integers, and need not be read
+            if file.subtype in ("FLOAT", "DOUBLE") and not _is_finite(file):
+                return 0.0, "samples that are not finite numbers"
             return round(file.frames / file.samplerate, 6), None
     except (soundfile.SoundFileError, OSError):
         return 0.0, "unreadable audio" if os.path.getsize(path) else "empty audio file"
+
+
+def _is_finite(file):
+    """Whether an open file holds numbers alone, read a minute at a time."""
+    file.seek(0)
+    blocks = file.blocks(60 * file.samplerate, dtype="float32")
+    return all(np.isfinite(block).all() for block in blocks)
 
 
 def normalise_text(text):

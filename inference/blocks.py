@@ -56,9 +56,9 @@ class AudioBlocks:
         if not Path(path).is_file():
             raise AudioError(f"{path}: no such file")
         try:
-            self.file_rate = soundfile.info(str(path)).samplerate
+            self.file_rate = soundfile.info(os.fsencode(path)).samplerate
         except soundfile.SoundFileError as error:
-            raise AudioError(f"{path}: can not be read as audio ({error})") from error
+            raise AudioError(f"{path}: can not be read as audio ({_reason(error)})") from error
 
     def __iter__(self):
         resample = BlockResampler(self.file_rate, self.sample_rate)
@@ -72,14 +72,19 @@ class AudioBlocks:
         """Mono blocks (samples,) at the file's rate."""
         frames = round(BLOCK_SECONDS * self.file_rate)
         try:
-            with soundfile.SoundFile(str(self.path)) as file:
+            with soundfile.SoundFile(os.fsencode(self.path)) as file:
                 while len(block := file.read(frames, dtype="float32", always_2d=True)):
                     self.file_samples += len(block)
                     if not np.isfinite(block).all():
                         raise AudioError(f"{self.path}: holds samples that are not finite numbers")
                     yield block.mean(axis=1)
         except soundfile.SoundFileError as error:
-            raise AudioError(f"{self.path}: can not be read as audio ({error})") from error
+            raise AudioError(f"{self.path}: can not be read as audio ({_reason(error)})") from error
+
+
+def _reason(error):
+    # its text also names the file, as bytes
+    return getattr(error, "error_string", error)
 
 
 class BlockResampler:

@@ -233,8 +233,8 @@ def error_curve(events, reference, seconds, tolerance=TOLERANCE):
         else:
             false_alarms += 1
         point = _point(event.confidence, hits, len(reference), false_alarms, seconds)
-        if point["threshold"] == points[-1]["threshold"]:
-            # events of one confidence come and go together
+        if len(points) > 1 and point["threshold"] == points[-1]["threshold"]:
+            # events of one confidence come and go together; the first point stays even at confidence 1
             points.pop()
         points.append(point)
     return points

@@ -151,9 +151,11 @@ class KeywordClassifier:
     def _slide(self, blocks, hop):
         half = self.window // 2
         # the first window's middle is the stream's first sample
-        buffer, done = torch.zeros(half), 0
+        buffer, done, skipped = torch.zeros(half), 0, 0
         for block in _with_end(blocks, half):
-            buffer = torch.cat([buffer, block])
+            # a hop longer than the window leaves samples out
+            buffer = torch.cat([buffer, block[skipped:]])
+            skipped = max(0, skipped - len(block))
             count = (len(buffer) - self.window) // hop + 1
             for first in range(0, count, WINDOWS_AHEAD):
                 windows = buffer[first * hop :].unfold(0, self.window, hop)[: count - first]
@@ -162,6 +164,7 @@ class KeywordClassifier:
                 features, frames = self.compute_features(wavs)
                 yield times, self.model(features, frames).softmax(-1).cpu()
             if count > 0:
+                skipped = max(0, count * hop - len(buffer))
                 buffer, done = buffer[count * hop :], done + count
 
     @torch.inference_mode()

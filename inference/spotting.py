@@ -16,7 +16,7 @@ import soundfile
 import torch
 
 from inference.audio import AudioError
-from inference.blocks import AudioBlocks
+from inference.blocks import AudioBlocks, BlockResampler
 from inference.detection import (
     SMOOTHING,
     SUPPRESSION,
@@ -155,6 +155,8 @@ def spot(classifier, blocks, options, threshold=None):
 def microphone(sample_rate, block_seconds=0.1):
     """What the default microphone hears, without end.
 
+    A microphone that does not have the rate is read at its own, and resampled.
+
     Yields
     ------
     torch.Tensor
@@ -169,7 +171,8 @@ def microphone(sample_rate, block_seconds=0.1):
         import sounddevice
     except (ImportError, OSError) as error:
         raise RuntimeError(
-            f"the microphone needs sounddevice and PortAudio: pip install sounddevice ({error})"
+            "the microphone needs sounddevice and PortAudio: pip install sounddevice, and on Linux the "
+            f"system's package libportaudio2 ({error})"
         ) from error
     heard = queue.Queue()
 
@@ -177,13 +180,24 @@ def microphone(sample_rate, block_seconds=0.1):
         heard.put(torch.from_numpy(block[:, 0].copy()))
 
     try:
+        rate = _microphone_rate(sounddevice, sample_rate)
+        resample = BlockResampler(rate, sample_rate)
         with sounddevice.InputStream(
-            sample_rate, round(block_seconds * sample_rate), channels=1, callback=keep
+            rate, round(block_seconds * rate), channels=1, dtype="float32", callback=keep
         ):
             while True:
-                yield heard.get()
+                yield resample(heard.get()[None])[0]
     except sounddevice.PortAudioError as error:
         raise RuntimeError(f"the microphone can not be opened ({error})") from error
+
+
+def _microphone_rate(sounddevice, wanted):
+    """The rate to open the default microphone at: the one wanted, else its own."""
+    try:
+        sounddevice.check_input_settings(channels=1, dtype="float32", samplerate=wanted)
+    except sounddevice.PortAudioError:
+        return round(sounddevice.query_devices(kind="input")["default_samplerate"])
+    return wanted
 
 
 def _show(path, event, as_json):
@@ -208,7 +222,7 @@ def _evaluate(arguments, classifier):
         )
     reference, seconds = read_reference(arguments.evaluate)
     blocks = AudioBlocks(arguments.inputs[0], classifier.sample_rate)
-    heard_seconds = soundfile.info(arguments.inputs[0]).duration
+    heard_seconds = soundfile.info(os.fsencode(arguments.inputs[0])).duration
     if abs(heard_seconds - seconds) > 0.01 * seconds + 1:
         raise ValueError(
             f"{arguments.evaluate} is of a recording of {seconds:.1f} s, but {arguments.inputs[0]} has "

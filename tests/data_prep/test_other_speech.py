@@ -225,3 +225,23 @@ def test_without_usable_other_speech_for_training_there_is_an_error(prepare, cor
     (corpus / OTHER_SPEECH).rmdir()
     with pytest.raises(FileNotFoundError, match="corpus has no _other_speech_: give a folder"):
         prepare()
+
+
+def test_the_corpus_own_words_and_noise_are_no_other_speech(prepare, corpus, tmp_path):
+    for folder in (corpus / "yes", corpus, corpus.parent, corpus / "_background_noise_"):
+        with pytest.raises(ValueError, match=r"the keyword corpus' own recordings \(.*\): give a"):
+            prepare(other_speech=folder)
+    (tmp_path / "link").symlink_to(corpus / "no")
+    with pytest.raises(ValueError, match="the keyword corpus' own recordings"):
+        prepare(other_speech=tmp_path / "link")
+    assert prepare(other_speech=corpus / OTHER_SPEECH) == prepare()
+
+
+def test_other_speech_that_is_silent_all_through_is_refused_with_a_file_s_name(prepare, corpus):
+    for speaker in TRAIN:
+        path = corpus / OTHER_SPEECH / f"{speaker}_nohash_0.wav"
+        soundfile.write(path, np.zeros(4 * RATE), RATE)
+    with pytest.raises(
+        ValueError, match=r"nearly silent \(12\), such as those of .*_other_speech_"
+    ):
+        prepare()

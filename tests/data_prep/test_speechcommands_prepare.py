@@ -264,6 +264,10 @@ def test_bad_clips_are_left_out_counted_and_listed(prepare, corpus, tmp_path, ca
     (folder / f"{TRAINING[0]}_nohash_2.wav").write_bytes(b"not audio")
     (folder / f"{TRAINING[0]}_nohash_3.wav").write_bytes(b"")
     (folder / f"{TRAINING[0]}_nohash_0.flac").write_bytes(good)
+    for number, value in ((4, np.nan), (5, np.inf)):
+        samples = np.zeros((8000, 2))
+        samples[4000, 1] = value
+        soundfile.write(folder / f"{TRAINING[0]}_nohash_{number}.wav", samples, 8000, "FLOAT")
     rows = read_rows(prepare())
     assert len(rows["train"]) == 9
     skipped = read_table(tmp_path / "save" / "skipped_train.csv")
@@ -272,8 +276,10 @@ def test_bad_clips_are_left_out_counted_and_listed(prepare, corpus, tmp_path, ca
         "1": "no samples",
         "2": "unreadable audio",
         "3": "empty audio file",
+        "4": "samples that are not finite numbers",
+        "5": "samples that are not finite numbers",
     }
-    assert "4 of 13 clips of the split train are left out" in caplog.text
+    assert "6 of 15 clips of the split train are left out" in caplog.text
 
 
 def test_long_clips_give_their_loudest_second_and_short_ones_stay_whole(

@@ -6,8 +6,11 @@ import json
 import os
 import re
 import shutil
+import signal
 import statistics
+import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -306,6 +309,32 @@ def test_an_interruption_stops_what_runs_and_the_runs_do_not_count_as_finished(
     with pytest.raises(ProcessLookupError):
         os.kill(int((sleeps.folder / "pid").read_text()), 0)
     assert works.is_finished() and not sleeps.is_finished()
+
+
+def test_a_run_that_outlived_its_command_is_not_started_again_beside_itself(
+    recipe, script, tmp_path
+):
+    runs, sleeps = recipe("runs"), run_of(recipe, script, "sleep", tmp_path / "sleeps")
+    code = "import pathlib, runs, sys; script, yaml, folder = sys.argv[1:]; "
+    code += "options = (pathlib.Path(folder), ('--do', 'sleep'), None, 1); "
+    code += "runs.run_all([runs.Run(script, 'debug', yaml, *options)], 1)"
+    command = [sys.executable, "-c", code, script, DEBUG, sleeps.folder]
+    path = os.environ | {"PYTHONPATH": str(RECIPE.parents[2])}
+    first = subprocess.Popen([str(part) for part in command], env=path, cwd=RECIPE)
+    while not (sleeps.folder / "pid").exists() or not (sleeps.folder / "pid").read_text():
+        time.sleep(0.05)
+    first.kill()
+    first.wait()
+    number = int((sleeps.folder / "pid").read_text())
+    try:
+        with pytest.raises(ValueError, match="sleeps: its run is still going on"):
+            runs.run_all([sleeps], 1)
+    finally:
+        os.kill(number, signal.SIGKILL)
+    # once it has ended, the run is started again
+    with pytest.raises(KeyboardInterrupt):
+        threading.Timer(1, signal.raise_signal, [signal.SIGINT]).start()
+        runs.run_all([sleeps], 1)
 
 
 def test_a_run_of_other_options_is_never_taken_for_this_one(recipe, tmp_path):

@@ -1,10 +1,12 @@
 """Using a trained spotter: windows and streams, events, misses and false alarms, the command."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
-from itertools import pairwise
+import types
+from itertools import islice, pairwise
 
 import numpy as np
 import pytest
@@ -12,7 +14,8 @@ import soundfile
 import torch
 from speechbrain.inference.classifiers import EncoderClassifier
 
-from inference.audio import load_audio
+from inference.audio import AudioError, load_audio
+from inference.blocks import AudioBlocks
 from inference.cli import main
 from inference.detection import (
     Event,
@@ -22,6 +25,7 @@ from inference.detection import (
     read_reference,
 )
 from inference.keywords import KeywordClassifier, save_for_speechbrain
+from inference.spotting import microphone
 from tests.kws.conftest import RATE, SPEAKERS, WORDS, say
 
 KINDS = ("causal", "whole")
@@ -213,6 +217,40 @@ def test_misses_fall_and_false_alarms_rise_along_the_curve():
         assert after["false_alarms"] >= before["false_alarms"]
 
 
+def test_events_that_are_certain_leave_the_point_at_which_nothing_is_reported():
+    curve = error_curve([event("yes", 3, 1.0), event("yes", 9, 1.0)], [event("yes", 9)], 10)
+    assert [(one["hits"], one["false_alarms"]) for one in curve] == [(0, 0), (1, 1)]
+    assert at_threshold(curve, 1.0)["hits"] == 1
+
+
+def test_events_are_those_of_the_definition_applied_moment_by_moment():
+    random = np.random.default_rng(5)
+    for trial in range(60):
+        times = torch.arange(int(random.integers(1, 60)), dtype=torch.float64) * 0.0625
+        probabilities = random.random((len(times), 3))
+        if trial % 3 == 0:
+            # with many that are equal
+            probabilities = np.round(4 * probabilities) / 4
+        smoothing, suppression = random.choice([0, 0.1, 0.25]), random.choice([0.03, 0.33, 0.77])
+        finder = EventFinder(["no", "yes", "_unknown_"], 0.0, 0.4, smoothing, suppression)
+        events = finder(times, torch.from_numpy(probabilities)) + finder.finish()
+        seconds, peaks = times.numpy(), []
+        for now in seconds:
+            behind = (seconds <= now) & (now - seconds <= smoothing + 1e-9)
+            means = probabilities[behind][:, :2].mean(0)
+            peaks.append(((seconds[behind][0] + now) / 2, means.max(), int(means.argmax())))
+        expected = [
+            (("no", "yes")[index], round(middle, 3), round(height, 4))
+            for number, (middle, height, index) in enumerate(peaks)
+            if height >= 0.4
+            and not any(
+                abs(other - middle) <= suppression and (rival, -place) > (height, -number)
+                for place, (other, rival, _) in enumerate(peaks)
+            )
+        ]
+        assert [(one.label, one.start, one.confidence) for one in events] == expected
+
+
 def test_a_file_prints_a_line_or_an_object_an_event(runs, stream, capsys):
     path = str(stream / "stream.wav")
     assert main(["spot", str(runs / "whole"), path, "--threshold", "0"]) == 0
@@ -222,6 +260,27 @@ def test_a_file_prints_a_line_or_an_object_an_event(runs, stream, capsys):
     objects = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert objects and all(0 <= one["start"] < one["end"] for one in objects)
     assert sorted(objects[0]) == ["confidence", "end", "label", "path", "start"]
+
+
+def test_a_name_that_is_no_text_is_read_as_any_other(stream, tmp_path):
+    good, bad = (tmp_path / os.fsdecode(name) for name in (b"\xff.wav", b"\xfe.wav"))
+    shutil.copy(stream / "stream.wav", good)
+    bad.write_bytes(b"no audio")
+    assert sum(len(block) for block in AudioBlocks(good, RATE)) == 10 * RATE
+    with pytest.raises(AudioError, match="can not be read as audio"):
+        AudioBlocks(bad, RATE)
+
+
+def test_windows_that_leave_samples_between_them_stand_where_their_times_say(runs, stream):
+    classifier = KeywordClassifier(runs / "whole", "cpu")
+    waveform = load_audio(stream / "stream.wav", RATE)
+    options = {"mode": "sliding", "hop_seconds": 2.3}
+    times, whole = joined(classifier, waveform, len(waveform), **options)
+    assert times.tolist() == pytest.approx([0.0, 2.3, 4.6, 6.9, 9.2])
+    for size in (1000, 20000, 50001):
+        again, pieces = joined(classifier, waveform, size, **options)
+        assert torch.equal(times, again)
+        torch.testing.assert_close(pieces, whole, rtol=0, atol=1e-5)
 
 
 def test_a_bad_file_is_named_and_the_rest_searched(runs, stream, tmp_path, capsys):
@@ -292,6 +351,40 @@ def test_without_sounddevice_the_microphone_is_refused_with_what_to_install(runs
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 2 and "pip install sounddevice" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_microphone_of_another_rate_is_resampled(monkeypatch):
+    tone = np.sin(2 * np.pi * 440 * np.arange(48000) / 48000).astype(np.float32)
+
+    class InputStream:
+        """Hands over a second of tone at its rate, in blocks."""
+
+        def __init__(self, samplerate, blocksize, channels, dtype, callback):
+            assert (samplerate, channels, dtype) == (48000, 1, "float32")
+            self.blocks = tone.reshape(-1, blocksize, 1)
+            self.callback = callback
+
+        def __enter__(self):
+            for block in self.blocks:
+                self.callback(block, len(block), None, None)
+
+        def __exit__(self, *_):
+            pass
+
+    def refuse(samplerate, **_):
+        if samplerate != 48000:
+            raise ConnectionError("Invalid sample rate")
+
+    device = types.ModuleType("sounddevice")
+    device.PortAudioError, device.InputStream = ConnectionError, InputStream
+    device.check_input_settings = refuse
+    device.query_devices = lambda kind: {"default_samplerate": 48000.0}
+    monkeypatch.setitem(sys.modules, "sounddevice", device)
+    # ten blocks of a tenth of a second; an eleventh would be waited for
+    heard = torch.cat(list(islice(microphone(RATE), 10)))
+    expected = torch.sin(2 * torch.pi * 440 * torch.arange(len(heard)) / RATE)
+    assert 0.98 * RATE < len(heard) <= RATE
+    torch.testing.assert_close(heard[100:], expected[100:], rtol=0, atol=0.01)
 
 
 def test_a_run_without_its_labels_is_refused(runs, tmp_path, capsys):

@@ -5,6 +5,7 @@ one does not take its result for its own.
 """
 
 import contextlib
+import fcntl
 import json
 import os
 import signal
@@ -150,7 +151,8 @@ def run_all(runs, jobs, say=print):
     Raises
     ------
     ValueError
-        Before anything is started, if a folder holds a run with other options.
+        Before anything is started, if a folder holds a run with other options; or if a run in it is still going on,
+        as after the end of a compare.py that was killed.
     """
     waiting = [run for run in runs if not run.is_finished()]
     if len(waiting) < len(runs):
@@ -178,8 +180,9 @@ def _ended(runs, jobs):
         while waiting or running:
             while waiting and len(running) < jobs:
                 run = waiting.popleft()
-                run.note(finished=False)
+                run.folder.mkdir(parents=True, exist_ok=True)
                 with open(run.log, "a", encoding="utf-8") as log:
+                    _claim(run, log)
                     process = subprocess.Popen(
                         run.command,
                         env=environment,
@@ -205,6 +208,18 @@ def _ended(runs, jobs):
             except subprocess.TimeoutExpired:
                 _signal(process, signal.SIGKILL)
                 process.wait()
+
+
+def _claim(run, log):
+    """Lock the log, which the run's processes keep open, and so hold, until the last of them has ended."""
+    try:
+        fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise ValueError(
+            f"{run.folder}: its run is still going on, started by a command that is no longer waiting for it or by "
+            "another one: wait until it has ended, or end it"
+        ) from error
+    run.note(finished=False)
 
 
 def _signal(process, number):
