@@ -1,6 +1,7 @@
 """compare.py: what its table says and covers, which runs it takes for finished, and running several side by side."""
 
 import csv
+import fcntl
 import importlib
 import json
 import os
@@ -331,10 +332,20 @@ def test_a_run_that_outlived_its_command_is_not_started_again_beside_itself(
             runs.run_all([sleeps], 1)
     finally:
         os.kill(number, signal.SIGKILL)
-    # once it has ended, the run is started again
-    with pytest.raises(KeyboardInterrupt):
-        threading.Timer(1, signal.raise_signal, [signal.SIGINT]).start()
-        runs.run_all([sleeps], 1)
+    # once it has ended, which its lock tells, the run is started again
+    with open(sleeps.log, encoding="utf-8") as log:
+        fcntl.flock(log, fcntl.LOCK_EX)
+    (sleeps.folder / "pid").unlink()
+
+    def end():
+        while not (sleeps.folder / "pid").exists() or not (sleeps.folder / "pid").read_text():
+            time.sleep(0.05)
+        os.kill(int((sleeps.folder / "pid").read_text()), signal.SIGKILL)
+
+    ends = threading.Thread(target=end)
+    ends.start()
+    assert runs.run_all([sleeps], 1) == [sleeps]
+    ends.join()
 
 
 def test_a_run_of_other_options_is_never_taken_for_this_one(recipe, tmp_path):
