@@ -32,6 +32,7 @@ from modules.kws import (
     mamba_mfcc_small,
 )
 from modules.ssm import BiMamba, Mamba
+from training.tables import as_text
 
 RATE = 16000
 LENGTHS = (1, 5, 15, 30, 60)
@@ -247,16 +248,6 @@ def plot(result, path):
     figure.savefig(path)
 
 
-def printed(rows):
-    """Rows as aligned text."""
-    lines = [list(rows[0]), *([str(value) for value in row.values()] for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in lines
-    )
-
-
 def options_of(arguments=None):
     """The command line's options."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -277,7 +268,7 @@ def main():
     write_json(options.out / "kws.json", result)
     for name, rows in tables(result).items():
         write_json(options.out / f"kws_{name}.json", rows)
-        print(printed(rows), end="\n\n")
+        print(as_text(rows), end="\n\n")
     plot(result, options.out / "kws.png")
     for name, others in result["claims"]["faster_than"].items():
         print(f"{name} is faster than: {', '.join(others) or 'none of the baselines'}")

@@ -44,7 +44,7 @@ def recipe(monkeypatch):
         sys.modules.pop(name, None)
 
 
-def test_of(right, speaker=lambda clip: clip):
+def clips_of(right, speaker=lambda clip: clip):
     """A test's clips from whether each was right."""
     return {
         f"{clip:03d}": Prediction(
@@ -54,15 +54,12 @@ def test_of(right, speaker=lambda clip: clip):
     }
 
 
-test_of.__test__ = False
-
-
 def finish(run, right, speaker, **result):
     """What train.py leaves of a finished run."""
     run.note(finished=True)
     clips = {
         f"{speaker}_{name}": one._replace(clip=f"{speaker}_{name}")
-        for name, one in test_of(right, lambda _: speaker).items()
+        for name, one in clips_of(right, lambda _: speaker).items()
     }
     write_predictions(run.folder / "predictions_test.csv", list(clips.values()))
     row = {"accuracy": 100 * np.mean(right), "parameters": 1234, "fidelity": "corrected"}
@@ -119,8 +116,8 @@ def test_a_table_of_predictions_that_is_none_is_refused_with_its_name(tmp_path, 
 def test_more_seeds_of_the_same_clips_do_not_narrow_the_interval(recipe):
     scores = recipe("scores")
     right = [True] * 30 + [False] * 10
-    once = scores.score({1: test_of(right, lambda clip: clip % 4)})
-    thrice = scores.score({seed: test_of(right, lambda clip: clip % 4) for seed in (1, 2, 3)})
+    once = scores.score({1: clips_of(right, lambda clip: clip % 4)})
+    thrice = scores.score({seed: clips_of(right, lambda clip: clip % 4) for seed in (1, 2, 3)})
     assert (once["low"], once["high"]) == (thrice["low"], thrice["high"])
     assert [once["low"], once["high"]] == pytest.approx([100 * e for e in wilson_interval(30, 40)])
     assert once["deviation"] is None and thrice["deviation"] == 0
@@ -129,7 +126,7 @@ def test_more_seeds_of_the_same_clips_do_not_narrow_the_interval(recipe):
 
 def test_seeds_are_averaged_and_their_deviation_is_told(recipe):
     scores = recipe("scores")
-    by_seed = {1: test_of([1, 1, 0, 0]), 2: test_of([1, 1, 1, 0])}
+    by_seed = {1: clips_of([1, 1, 0, 0]), 2: clips_of([1, 1, 1, 0])}
     found = scores.score(by_seed)
     assert found["accuracy"] == 62.5 and found["accuracies"] == [50, 75]
     assert found["deviation"] == pytest.approx(statistics.stdev([50, 75]))
@@ -144,7 +141,7 @@ def test_few_speakers_give_their_range_and_enough_of_them_are_drawn(recipe):
     # half the speakers are always right, the others in one clip of two
     for speakers in (scores.FEWEST_SPEAKERS - 1, scores.FEWEST_SPEAKERS):
         right = [clip % 2 or clip // 60 % 2 for clip in range(60 * speakers)]
-        found = scores.score({1: test_of(right, lambda clip: clip // 60)})
+        found = scores.score({1: clips_of(right, lambda clip: clip // 60)})
         line = scores.table_line(row | found, False)
         low, high = wilson_interval(sum(right), len(right))
         assert (min(found["speakers"].values()), max(found["speakers"].values())) == (50, 100)
@@ -157,7 +154,7 @@ def test_few_speakers_give_their_range_and_enough_of_them_are_drawn(recipe):
 
 
 def test_speakers_who_are_all_right_leave_the_interval_that_so_many_clips_do(recipe):
-    found = recipe("scores").score({1: test_of([True] * 80, lambda clip: clip // 8)})
+    found = recipe("scores").score({1: clips_of([True] * 80, lambda clip: clip // 8)})
     assert found["drawn"] == "speakers" and found["high"] == 100
     assert found["low"] == pytest.approx(100 * wilson_interval(80, 80)[0])
 
@@ -165,8 +162,8 @@ def test_speakers_who_are_all_right_leave_the_interval_that_so_many_clips_do(rec
 def test_a_difference_is_paired_by_clip_averaged_over_seeds_and_turns_with_the_order(recipe):
     scores = recipe("scores")
     rng = np.random.default_rng(0)
-    one = {seed: test_of(rng.random(200) < 0.6) for seed in (1, 2)}
-    other = {seed: test_of(rng.random(200) < 0.8) for seed in (1, 2, 3)}
+    one = {seed: clips_of(rng.random(200) < 0.6) for seed in (1, 2)}
+    other = {seed: clips_of(rng.random(200) < 0.8) for seed in (1, 2, 3)}
     found, back = scores.difference(one, other), scores.difference(other, one)
     expected = scores.score(other)["accuracy"] - scores.score(one)["accuracy"]
     assert found["difference"] == pytest.approx(expected) == pytest.approx(-back["difference"])
@@ -175,15 +172,15 @@ def test_a_difference_is_paired_by_clip_averaged_over_seeds_and_turns_with_the_o
     same = scores.difference(one, one)
     assert (same["difference"], same["low"], same["high"], same["p"]) == (0, 0, 0, 1)
     # the same errors on the same clips, and one more that is right: a paired difference is sure of that
-    better = {1: test_of([*([False] * 100), *([True] * 100)])}
-    worse = {1: test_of([*([False] * 130), *([True] * 70)])}
+    better = {1: clips_of([*([False] * 100), *([True] * 100)])}
+    worse = {1: clips_of([*([False] * 130), *([True] * 70)])}
     assert scores.difference(worse, better)["p"] < 0.001
 
 
 def test_tests_on_other_clips_are_refused_with_the_first_of_them(recipe):
     scores = recipe("scores")
     with pytest.raises(ValueError, match="002 is in one of them only, and 1 more"):
-        scores.difference({1: test_of([1, 1])}, {1: test_of([1, 1, 0, 0])})
+        scores.difference({1: clips_of([1, 1])}, {1: clips_of([1, 1, 0, 0])})
 
 
 def compare(recipe, arguments, right, out):
