@@ -21,13 +21,13 @@ STALE := yes
 endif
 endif
 
-.PHONY: help setup demo test lint clean
+.PHONY: help setup demo test test-all lint clean
 ifneq ($(STALE),)
 .PHONY: $(STAMP)
 endif
 
 help: ## List the targets (what make does when none is given)
-	@awk 'BEGIN { FS = ":.*## " } /^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
 	@echo
 	@echo '  PYTHON=python3.12         the Python that .venv is made with (3.10 to 3.14)'
 	@echo '  DEMO_ARGS="--seed 2"      passed on to examples/demo.py'
@@ -39,8 +39,11 @@ setup: $(STAMP) ## Make .venv and install requirements.txt and this project (onl
 demo: $(STAMP) ## Speak a small corpus, train a recogniser on it, test it on voices it has not heard
 	$(RUN) examples/demo.py $(DEMO_ARGS)
 
-test: $(STAMP) ## Run the tests; SPEECH_DATA=FOLDER adds those on real speech
-	$(RUN) -m pytest -q --durations=10 $(PYTEST_ARGS)
+test: $(STAMP) ## Run the tests that a contributor needs, all but those marked exhaustive
+	$(RUN) -m pytest -q --durations=10 -m "not exhaustive" $(PYTEST_ARGS)
+
+test-all: $(STAMP) ## Run the exhaustive tests only; SPEECH_DATA=FOLDER adds those on real speech
+	$(RUN) -m pytest -q --durations=10 -m exhaustive $(PYTEST_ARGS)
 
 lint: $(STAMP) ## Check the style of the code
 	$(RUN) -m ruff check .

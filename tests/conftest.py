@@ -66,11 +66,17 @@ def data() -> Callable[[str], Path]:
     return data_path
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Mark the tests that take the fixture, so that `-m data` selects all tests on real speech."""
+    """Mark the tests on real speech: `data` where they take the fixture, and `exhaustive` all of them.
+
+    First of all hooks, since `-m` selects in one too.
+    """
     for item in items:
         if "data" in getattr(item, "fixturenames", ()):
             item.add_marker("data")
+        if item.get_closest_marker("data"):
+            item.add_marker("exhaustive")
 
 
 def pytest_runtest_setup(item):

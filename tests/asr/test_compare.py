@@ -135,7 +135,7 @@ def test_a_folder_with_the_run_of_another_command_is_not_touched(script, tmp_pat
     assert json.loads((folder / "compare.json").read_text()) == record
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_the_same_command_again_goes_on_with_what_is_missing(spoken, tmp_path):
     out = tmp_path / "out"
 

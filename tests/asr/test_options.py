@@ -159,7 +159,7 @@ def test_the_published_warm_up_counts_batches_and_so_follows_the_accumulation():
             assert f"n_warmup_steps: {batches // factor}\n" in resolved, (stem, factor)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("kind", SCRIPTS)
 def test_texts_of_characters_that_training_lacks_are_errors_and_no_obstacle(
     kind, call_main, own_speech, tmp_path

@@ -16,7 +16,7 @@ SMALL = {"d_model": 16, "d_ffn": 16, "num_encoder_layers": 3, "num_workers": 0, 
 SMALL |= {"max_batch_length_train": 15, "max_batch_ex": 8, "output_neurons": 40}
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("yaml", YAMLS)
 def test_every_yaml_trains_saves_resumes_and_tests(yaml, train_ctc, spoken, tmp_path):
     options = SMALL | SPLITS | {"data_folder": spoken, "output_folder": tmp_path / "run"}
@@ -35,7 +35,7 @@ def test_every_yaml_trains_saves_resumes_and_tests(yaml, train_ctc, spoken, tmp_
     assert "%WER" in (tmp_path / "run" / "wer_test-spoken.txt").read_text()
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_upstream_fidelity_trains_and_its_results_say_so(call_main, spoken, tmp_path):
     options = SMALL | SPLITS | {"data_folder": spoken, "grad_accumulation_factor": 1}
     for yaml in ("conmamba_large", "conformer_large"):
@@ -53,7 +53,7 @@ def test_upstream_fidelity_trains_and_its_results_say_so(call_main, spoken, tmp_
         assert results["test-spoken"]["optimizer_steps"] == 1
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_resumed_run_ends_where_an_uninterrupted_one_does(call_main, spoken, tmp_path):
     options = SPLITS | {"data_folder": spoken, "total_steps": 20, "max_batch_length_train": 15}
     call_main(
@@ -71,7 +71,7 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(call_main, spoken, t
     assert all(torch.equal(whole[k], parts[k]) for k in whole)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("kind, yaml", [("CTC", "conmamba_debug"), ("S2S", "conmambamamba_debug")])
 def test_a_killed_run_goes_on_from_its_last_checkpoint(kind, yaml, spoken, tmp_path):
     options = SPLITS | {"data_folder": spoken, "output_folder": tmp_path / "run"}
@@ -98,7 +98,7 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(kind, yaml, spoken, tmp_p
     assert all(torch.equal(interrupted[k], v) for k, v in uninterrupted.items())
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_torchrun_trains_on_two_processes(train_ctc, spoken, tmp_path):
     launcher = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2")
     launcher += ("--master-port=0", "--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0")
@@ -116,7 +116,7 @@ def test_torchrun_trains_on_two_processes(train_ctc, spoken, tmp_path):
     assert (checkpoints(tmp_path / "run")[-1] / "random_state.rank1.ckpt").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("token_type, size", [("char", 40), ("unigram", 28)])
 def test_own_speech_in_any_language_format_and_rate(
     token_type, size, train_ctc, own_speech, tmp_path
@@ -136,7 +136,7 @@ def test_own_speech_in_any_language_format_and_rate(
     assert "доброе" in text
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_the_loss_falls_on_real_speech(train_ctc, data, tmp_path):
     """Two minutes at most of training on recorded voices; steps are counted, not seconds."""
     done = train_ctc(

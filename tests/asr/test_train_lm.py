@@ -132,7 +132,7 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(recipe, text, tmp_pa
     assert all(torch.equal(whole[key], parts[key]) for key in whole)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_transcripts_of_a_corpus_serve_as_text_and_a_recognisers_tokenizer_as_units(
     recipe, spoken, tmp_path
 ):
@@ -156,7 +156,7 @@ def transcripts(corpus, split):
     return [line for file in files for line in file.read_text().splitlines()]
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_torchrun_trains_on_two_processes(text, tmp_path):
     launcher = ["-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0"]
     launcher += ["--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0"]

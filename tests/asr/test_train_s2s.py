@@ -26,7 +26,7 @@ def results(folder):
     return json.loads((folder / "results.json").read_text())
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("yaml", YAMLS)
 def test_every_yaml_trains_saves_resumes_and_tests(yaml, call_main, spoken, tmp_path):
     options = SMALL | SPLITS | {"data_folder": spoken, "output_folder": tmp_path / "run"}
@@ -51,7 +51,7 @@ def test_every_yaml_trains_saves_resumes_and_tests(yaml, call_main, spoken, tmp_
     assert row["WER"] == pytest.approx(100 * wrong / words, abs=1e-3)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("yaml", ["conmamba_small", "conmambamamba_small", "conformer_small"])
 def test_upstream_fidelity_trains_and_its_results_say_so(yaml, call_main, spoken, tmp_path):
     options = SMALL | SPLITS | {"data_folder": spoken, "output_folder": tmp_path}
@@ -61,7 +61,7 @@ def test_upstream_fidelity_trains_and_its_results_say_so(yaml, call_main, spoken
     assert row["fidelity"] == "upstream" and row["optimizer_steps"] == 1
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_resumed_run_ends_where_an_uninterrupted_one_does(call_main, spoken, tmp_path):
     options = SPLITS | {"data_folder": spoken, "total_steps": 20, "max_batch_length_train": 15}
     options |= {"transformer_dropout": 0.1, "augment_warmup": 2, "test_beam_size": 1}
@@ -73,7 +73,7 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(call_main, spoken, t
     assert all(torch.equal(whole[k], parts[k]) for k in whole)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_torchrun_trains_and_searches_on_two_processes(train_s2s, spoken, tmp_path):
     launcher = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2")
     launcher += ("--master-port=0", "--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0")
@@ -91,7 +91,7 @@ def test_torchrun_trains_and_searches_on_two_processes(train_s2s, spoken, tmp_pa
     assert (checkpoints(tmp_path / "run")[-1] / "random_state.rank1.ckpt").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_validation_searches_every_so_many_epochs_and_in_the_last(call_main, spoken, tmp_path):
     options = SPLITS | {"data_folder": spoken, "output_folder": tmp_path, "test_splits": "null"}
     call_main("S2S", "conmamba_debug", **options, valid_search_interval=2, number_of_epochs=3)
@@ -100,7 +100,7 @@ def test_validation_searches_every_so_many_epochs_and_in_the_last(call_main, spo
     assert all("valid token_error" in line for line in epochs)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_two_masked_views_of_a_batch_train_once_the_warm_up_is_over(call_main, spoken, tmp_path):
     options = SPLITS | {"data_folder": spoken, "number_of_epochs": 1, "test_splits": "null"}
     losses = {}
@@ -130,7 +130,7 @@ def write_lm(folder, units, seed=0):
     return folder
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_test_sets_are_decoded_without_and_with_the_language_model_in_one_run(
     call_main, spoken, tmp_path
 ):
@@ -161,7 +161,7 @@ def test_test_sets_are_decoded_without_and_with_the_language_model_in_one_run(
     assert set(results(run)) == {"test-spoken"} and alone.exists() and not with_lm.exists()
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_language_model_of_the_runs_own_units_fits_and_one_of_others_is_refused(
     call_main, spoken, tmp_path
 ):
@@ -182,7 +182,7 @@ def test_a_language_model_of_the_runs_own_units_fits_and_one_of_others_is_refuse
         call_main("S2S", "conmamba_debug", **options, pretrained_lm_tokenizer_path=other)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_own_speech_is_recognised_by_word_pieces(call_main, own_speech, tmp_path):
     call_main(
         "S2S",

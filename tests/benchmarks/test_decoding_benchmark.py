@@ -50,7 +50,7 @@ def load(monkeypatch):
         sys.modules.pop(name, None)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_quick_run_measures_every_part_and_writes_tables_that_the_readme_can_hold(tmp_path):
     done = run("decoding.py", "--quick", "--rounds", 1, "--out", tmp_path)
     assert done.returncode == 0, done.stderr
@@ -79,7 +79,7 @@ def test_a_quick_run_measures_every_part_and_writes_tables_that_the_readme_can_h
     assert text.count("\n| Mamba, state carried |") >= 4 and "\n| TransformerLM |" in text
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_checkpointing_is_compared_in_time_memory_and_gradients(tmp_path):
     done = run("checkpointing.py", "--batch", "1x1", "--rounds", 1, "--out", tmp_path)
     assert done.returncode == 0, done.stderr

@@ -187,7 +187,7 @@ def test_a_training_runs_figures_are_read_from_its_log(tmp_path):
     assert facts["WER"] == 95.0 and facts["peak_MiB"] == 812
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_the_speed_stage_runs_on_the_cpu_and_writes_its_table(tmp_path):
     done = check("speed", "--device", "cpu", "--out", tmp_path)
     assert done.returncode == 0, done.stderr

@@ -29,7 +29,7 @@ def run(*arguments):
     )
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_short_run_measures_what_it_is_asked_for_and_writes_tables_that_a_readme_can_hold(
     tmp_path,
 ):
@@ -121,7 +121,7 @@ def test_a_pass_leaves_out_what_goes_over_the_budget_and_measures_the_rest(load,
     assert f"{names[0]}, inference at 1 s, left out: budget" in capsys.readouterr().err
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_call_that_asks_for_more_memory_than_it_may_is_left_out_and_no_failure(load):
     if sys.platform != "linux":
         pytest.skip("memory is measured on Linux only")

@@ -99,7 +99,7 @@ def start(folder, *options, **process_options):
     return subprocess.Popen(command, cwd=folder.parent, env=environment, **pipes, **process_options)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_demo_that_was_stopped_goes_on_and_a_finished_one_only_reports(tmp_path):
     folder = tmp_path / "demo"
     process = start(folder)

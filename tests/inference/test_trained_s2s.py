@@ -12,7 +12,7 @@ from inference.cli import main
 from tests.inference.conftest import ROOT
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_the_command_hears_what_the_test_of_training_heard(audio, letters, tmp_path, capsys):
     folder = tmp_path / "run"
     command = [sys.executable, "train_S2S.py", "hparams/S2S/conmambamamba_debug.yaml"]

@@ -409,7 +409,7 @@ def test_training_goes_on_with_the_same_clips_only_wherever_they_lie(recipe, tmp
         keep_clips(found, save)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_one_command_trains_for_a_budget_several_seeds_and_makes_one_table(
     train_kws, tones, tmp_path
 ):
@@ -430,7 +430,7 @@ def test_one_command_trains_for_a_budget_several_seeds_and_makes_one_table(
     assert json.loads((tmp_path / "out" / "compare.json").read_text()) == found
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_mistakes_add_up_to_the_accuracy_and_other_clips_are_refused(train_kws, tones, tmp_path):
     options = TASK | {"data_folder": tones, "output_folder": tmp_path / "run"}
     train_kws("debug", number_of_epochs=1, **options)

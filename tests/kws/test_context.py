@@ -119,7 +119,7 @@ def test_whole_batches_lose_their_context_about_as_often_as_asked(prepare, data)
     assert 0.22 < len(silent) / 400 < 0.38
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_training_sees_the_logits_that_the_stream_gives_where_the_clip_ends(
     prepare, train_kws, corpus, tmp_path
 ):

@@ -59,7 +59,7 @@ def weights(folder):
     return torch.load(checkpoints(folder)[-1] / "model.ckpt", weights_only=True)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("path", YAMLS, ids=lambda p: p.stem)
 def test_every_yaml_trains_saves_resumes_and_tests(path, run):
     folder = run(path.stem, **SMALL, number_of_epochs=1, avg_checkpoints=2)
@@ -162,7 +162,7 @@ def test_the_test_takes_the_best_epoch_and_testing_again_changes_nothing(run):
     assert all(torch.equal(saved[key], value) for key, value in weights(folder).items())
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_small_network_learns_words_of_unseen_speakers(run):
     folder = run(
         "debug", number_of_epochs=25, lr_model=0.01, max_grad_norm=5, background_probability=0.2
@@ -390,7 +390,7 @@ def test_the_cosine_begins_and_ends_where_its_fractions_say():
     assert rates[100:] == pytest.approx([0.5] * 20) and rates[99] == pytest.approx(0.5, abs=1e-2)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_torchrun_trains_networks_with_batch_norm_on_two_processes(train_kws, tones, tmp_path):
     launcher = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2")
     launcher += ("--master-port=0", "--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0")

@@ -115,7 +115,7 @@ def test_a_killed_run_is_completed_without_redoing_what_is_finished(tmp_path, sp
     assert mix[0].stat().st_mtime_ns == finished and not half.exists()
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_killing_the_command_ends_its_processes(tmp_path):
     for speaker in "abcdef":
         for index in range(4):

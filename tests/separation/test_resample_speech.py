@@ -183,7 +183,7 @@ def test_the_command_line_resamples_and_ends_with_one_line_if_it_can_not(tree, t
         main([str(tmp_path / "nowhere"), str(tmp_path / "out")])
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_the_published_script_works_and_names_the_new_one(tree, tmp_path):
     script = ROOT / "recipes" / "WSJ0Mix" / "separation" / "preprocess_dynamic_mixing.py"
     options = ["--input_folder", tree, "--output_folder", tmp_path / "out", "--fs", "8000"]

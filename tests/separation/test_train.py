@@ -67,7 +67,7 @@ def same(first, second):
     return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("path", YAMLS, ids=lambda p: p.stem)
 def test_every_yaml_trains_saves_resumes_and_tests(path, run):
     options = SMALL | {"optimizer_step_limit": 2, "N_epochs": 1, "metrics": "[si-snr, sdr]"}
@@ -90,7 +90,7 @@ def test_every_yaml_trains_saves_resumes_and_tests(path, run):
     assert not list(folder.rglob("*.partial"))
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_network_learns_to_take_tones_apart(run):
     folder = run("mambatasnet_debug", N_epochs=12, lr=0.01, use_speedperturb=False)
     losses = [figures["valid si-snr"] for figures in logged(folder)]
@@ -336,7 +336,7 @@ def test_the_published_name_and_paths_work_and_say_the_new_ones(
     assert "--eval_only is --skip_train" in line
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("dynamic", [False, True], ids=["static", "dynamic"])
 def test_torchrun_trains_on_two_processes_to_the_end(dynamic, tree, speech, tmp_path):
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"]

@@ -283,7 +283,7 @@ def compile_variants():
 
 
 @needs_triton
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_the_plans_variants_compile_for_cards_without_spilling(tmp_path):
     environment = {**os.environ, "TRITON_CACHE_DIR": str(tmp_path)}
     environment.pop("TRITON_INTERPRET", None)

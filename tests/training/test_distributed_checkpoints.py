@@ -25,7 +25,7 @@ print(f"rank {os.environ['RANK']} sees {len(checkpointer.list_checkpoints())}", 
 """
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_every_process_sees_a_checkpoint_as_soon_as_it_is_saved(tmp_path):
     script = tmp_path / "save.py"
     script.write_text(SAVE)
