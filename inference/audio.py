@@ -1,7 +1,6 @@
 """Reading audio of any format, rate and number of channels as one waveform at the model's rate."""
 
 import logging
-import multiprocessing
 from functools import cache
 from pathlib import Path
 
@@ -11,9 +10,9 @@ from torchaudio.transforms import Resample
 
 logger = logging.getLogger(__name__)
 
-# rates that were warned about: shared with the forked workers of data loaders, which are made anew
-# every epoch
-_reported = multiprocessing.Array("l", 32)
+# Rates that were warned about. Loaders start new workers every epoch, so the processes share them;
+# workers that are not forked get them from training.loading.
+resampled_rates = torch.zeros(32, dtype=torch.int64).share_memory_()
 
 
 class AudioError(ValueError):
@@ -64,10 +63,9 @@ def load_audio(path, sample_rate, start=0, stop=None):
 
 @cache
 def _resampler(rate, sample_rate):
-    with _reported.get_lock():
-        rates = list(_reported)
-        if rate not in rates:
-            if 0 in rates:
-                _reported[rates.index(0)] = rate
-            logger.warning("audio at %d Hz is resampled to %d Hz", rate, sample_rate)
+    rates = resampled_rates.tolist()
+    if rate not in rates:
+        if 0 in rates:
+            resampled_rates[rates.index(0)] = rate
+        logger.warning("audio at %d Hz is resampled to %d Hz", rate, sample_rate)
     return Resample(rate, sample_rate)

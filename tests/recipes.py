@@ -7,11 +7,29 @@ import contextlib
 import csv
 import importlib
 import json
+import multiprocessing
 import sys
 from pathlib import Path
 
+import pytest
 import yaml
 from speechbrain.utils.run_opts import RunOptions
+
+# forking is quick; a fork server's first worker and every spawned one import torch
+START_METHODS = [
+    "fork",
+    pytest.param("forkserver", marks=pytest.mark.exhaustive),
+    pytest.param("spawn", marks=pytest.mark.exhaustive),
+]
+
+
+@contextlib.contextmanager
+def workers_started_by(method):
+    """Let a loader's workers start by fork, forkserver or spawn, as on another system or Python."""
+    before = multiprocessing.get_start_method(allow_none=True)
+    multiprocessing.set_start_method(method, force=True)
+    yield
+    multiprocessing.set_start_method(before, force=True)
 
 
 def plain_options(path):

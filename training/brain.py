@@ -67,6 +67,7 @@ class RecipeBrain(sb.Brain):
             self.checkpointer.add_recoverable("random_state", RandomState(), optional_load=True)
             self.checkpointer.add_recoverable("cost", self.cost, optional_load=True)
         self._averaged = False
+        self._set_epoch = None
         self._reset_counts()
         # of the training loader; see on_stage_start
         self.loader_generator = torch.Generator()
@@ -101,6 +102,11 @@ class RecipeBrain(sb.Brain):
                 self.modules[name] = DistributedDataParallel(
                     module, find_unused_parameters=self.find_unused_parameters
                 )
+
+    def fit(self, epoch_counter, train_set, *arguments, **options):
+        """Train; see SpeechBrain's method. A training set with ``set_epoch`` is told each epoch that begins."""
+        self._set_epoch = getattr(train_set, "set_epoch", None)
+        super().fit(epoch_counter, train_set, *arguments, **options)
 
     def _clip_all_groups(self, optimizer, arguments, options):
         parameters = [
@@ -156,6 +162,8 @@ class RecipeBrain(sb.Brain):
             if not resumed:
                 self._reset_counts()
             self.loader_generator.manual_seed(getattr(self.hparams, "seed", 0) + epoch)
+            if self._set_epoch is not None:
+                self._set_epoch(epoch)
 
     def training_stats(self, loss):
         """What every recipe logs of an epoch of training: its loss, seconds and skipped steps."""

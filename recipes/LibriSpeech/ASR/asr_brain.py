@@ -18,6 +18,7 @@ from speechbrain.utils.distributed import if_main_process
 from modules.lengths import relative_lengths
 from training.brain import RecipeBrain
 from training.experiment import load_experiment
+from training.loading import SeededItems
 from training.results import record_result
 from training.significance import write_errors
 
@@ -224,7 +225,7 @@ def _train(brain, hparams, train, valid):
     )
     brain.fit(
         hparams["epoch_counter"],
-        train,
+        SeededItems(train, hparams["seed"]),
         valid,
         train_loader_kwargs=train_options,
         valid_loader_kwargs=valid_options,

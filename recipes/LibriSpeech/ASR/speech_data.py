@@ -11,10 +11,12 @@ import math
 import operator
 import os
 import shutil
+from functools import partial
 from pathlib import Path
 
 import speechbrain as sb
 import torch
+from speechbrain.dataio.batch import PaddedBatch
 from speechbrain.dataio.dataset import (
     DynamicItemDataset,
     FilteredSortedDynamicItemDataset,
@@ -29,6 +31,7 @@ from data_prep.manifest import prepare_manifest
 from inference.audio import load_audio
 from inference.language_model import find_tokenizer
 from inference.units import Units
+from training.loading import worker_options
 from training.tables import write_json
 
 logger = logging.getLogger(__name__)
@@ -293,34 +296,30 @@ def _training_sets(hparams, units, train_manifest, valid_manifest):
 
 def _add_pipelines(hparams, units, trained, heard):
     """Audio and text of the data sets that are trained on, and of those that are only listened to."""
-    rate = hparams["sample_rate"]
-    perturb = hparams["speed_perturb"]
-
-    @sb.utils.data_pipeline.takes("wav")
-    @sb.utils.data_pipeline.provides("sig")
-    def read(wav):
-        return load_audio(wav, rate)
-
-    @sb.utils.data_pipeline.takes("wav")
-    @sb.utils.data_pipeline.provides("sig")
-    def read_and_perturb(wav):
-        # here rather than in the Brain, so that the loader's workers do it
-        waveform = load_audio(wav, rate)
-        return waveform if perturb is None else perturb(waveform.unsqueeze(0)).squeeze(0)
-
-    @sb.utils.data_pipeline.takes("wrd")
-    @sb.utils.data_pipeline.provides("tokens_bos", "tokens_eos")
-    def encode(wrd):
-        tokens = units.encode(wrd)
-        start, end = units.control
-        for sequence in ([start, *tokens], [*tokens, end]):
-            yield torch.tensor(sequence, dtype=torch.long)
-
-    add_dynamic_item(trained, read_and_perturb)
-    add_dynamic_item(heard, read)
-    add_dynamic_item(trained + heard, encode)
+    rate, change_speed = hparams["sample_rate"], hparams["speed_perturb"]
+    read = partial(load_audio, sample_rate=rate)
+    # here rather than in the Brain, so that the loader's workers do it
+    read_changed = partial(_read_at_speed, sample_rate=rate, change_speed=change_speed)
+    add_dynamic_item(heard, read, ["wav"], ["sig"])
+    add_dynamic_item(trained, read if change_speed is None else read_changed, ["wav"], ["sig"])
+    encode = partial(_encode, units=units)
+    add_dynamic_item(trained + heard, encode, ["wrd"], ["tokens_bos", "tokens_eos"])
     keys = ["id", "sig", "wrd", "spk_id", "tokens_bos", "tokens_eos"]
     set_output_keys(trained + heard, keys)
+
+
+def _read_at_speed(wav, sample_rate, change_speed):
+    """A recording (samples,) at one of the speeds of a SpeedPerturb."""
+    return change_speed(load_audio(wav, sample_rate).unsqueeze(0)).squeeze(0)
+
+
+def _encode(text, units):
+    """Tokens of a text after the start of a sentence, and before its end."""
+    tokens = units.encode(text)
+    start, end = units.control
+    return tuple(
+        torch.tensor(sequence, dtype=torch.long) for sequence in ([start, *tokens], [*tokens, end])
+    )
 
 
 def _within_limits(train, units, hparams):
@@ -360,7 +359,7 @@ def _within_limits(train, units, hparams):
 
 def loader_options(hparams, train, valid):
     """Options for the training and validation loaders, and the sampler that wants to know the epoch."""
-    common = {"num_workers": hparams["num_workers"]}
+    common = worker_options(hparams) | {"collate_fn": PaddedBatch}
     if not hparams["dynamic_batching"]:
         shuffle = hparams["sorting"] == "random"
         train_options = common | {"batch_size": hparams["batch_size"], "shuffle": shuffle}

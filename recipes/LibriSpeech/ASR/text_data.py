@@ -290,11 +290,16 @@ class TokenisedText(torch.utils.data.Dataset):
     """
 
     def __init__(self, stem):
+        self.stem = stem
         record = json.loads(Path(f"{stem}.json").read_text(encoding="utf-8"))
         self.words, self.left_out = record["words"], record["left_out"]
         self._tokens = np.memmap(f"{stem}.tokens", dtype=record["dtype"], mode="r")
         self._ends = np.memmap(f"{stem}.ends", dtype="<i8", mode="r")
         self.lengths = np.diff(self._ends, prepend=0).astype("int32") + 1
+
+    def __reduce__(self):
+        # a loader's worker maps the files too, rather than getting a copy of what is in them
+        return TokenisedText, (self.stem,)
 
     def __len__(self):
         return len(self._ends)

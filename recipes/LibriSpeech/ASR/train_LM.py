@@ -23,6 +23,7 @@ from text_data import find_texts, prepare_tokenizer, tokenise
 from inference.units import Units
 from training.brain import RecipeBrain
 from training.experiment import load_experiment
+from training.loading import worker_options
 from training.results import record_result
 
 logger = logging.getLogger(__name__)
@@ -188,8 +189,7 @@ def make_loader_options(hparams, text, stage):
     return {
         "batch_sampler": sampler,
         "collate_fn": TextBatch.of,
-        "num_workers": hparams["num_workers"],
-    }
+    } | worker_options(hparams)
 
 
 def train_model(brain, hparams, train, valid):

@@ -36,6 +36,55 @@ def draw_piece(noises, samples):
     return noise[start : start + samples]
 
 
+class ClipReader:
+    """Reads a clip at the model's rate.
+
+    Arguments
+    ---------
+    sample_rate : int
+        In Hz.
+    samples : int
+        Length of the longest clip; a longer one loses its ends.
+    pad : bool
+        Whether shorter clips are brought to that length too.
+    """
+
+    def __init__(self, sample_rate, samples, pad):
+        self.sample_rate, self.samples, self.pad = sample_rate, samples, pad
+
+    def __call__(self, wav, start, stop, change_speed=None):
+        """The waveform (samples,) between two samples of a file, and its length."""
+        waveform = load_audio(wav, self.sample_rate, int(start), int(stop))
+        if change_speed is not None:
+            waveform = change_speed(waveform)
+        length = self.samples if self.pad else min(self.samples, len(waveform))
+        return fit_length(waveform, length), length
+
+
+class ChangedClipReader:
+    """Reads a training clip, changes it, and puts before it what is heard there.
+
+    Arguments
+    ---------
+    read : ClipReader
+    augment : ClipAugmenter
+    context : ContextSource, optional
+        By default nothing precedes a clip.
+    """
+
+    def __init__(self, read, augment, context=None):
+        self.read, self.augment, self.context = read, augment, context
+
+    def __call__(self, wav, start, stop):
+        """The waveform (samples,), its length, the length of the context in it, and a number drawn from 0 to 1."""
+        chance = float(torch.rand(()))
+        waveform, length = self.read(wav, start, stop, self.augment.change_speed)
+        before = torch.zeros(0) if self.context is None else self.context(length)
+        # noise and shift go over both, so that nothing tells where the clip begins
+        waveform = self.augment(torch.cat([before, waveform]))
+        return waveform, len(waveform), len(before), chance
+
+
 class ContextSource:
     """What a causal network hears before a training clip: other speech, as along a stream.
 
@@ -98,7 +147,8 @@ class ContextSource:
 class ContextBatch:
     """Batches of training clips, some of them without what precedes the clips.
 
-    A whole batch at a time, since clips of one length need no masks and train much faster.
+    A whole batch at a time, since clips of one length need no masks and train much faster. The first clip's ``chance``
+    decides, so that the loader's workers do not matter.
 
     Arguments
     ---------
@@ -114,7 +164,7 @@ class ContextBatch:
     Example
     -------
     >>> import torch
-    >>> items = [{"sig": torch.arange(5.0), "samples": 5, "context": 3}]
+    >>> items = [{"sig": torch.arange(5.0), "samples": 5, "context": 3, "chance": 0.9}]
     >>> batch = ContextBatch(silence=1.0)(items)
     >>> batch.sig.data.tolist(), batch.samples.tolist(), batch.context.tolist()
     ([[3.0, 4.0]], [2], [0])
@@ -127,7 +177,7 @@ class ContextBatch:
 
     def __call__(self, items):
         """A PaddedBatch of ``items``, as the data set yields them."""
-        if self.silence and torch.rand(()) < self.silence:
+        if items[0]["chance"] < self.silence:
             items = [
                 item
                 | {

@@ -7,16 +7,16 @@ import json
 import logging
 from pathlib import Path
 
-import speechbrain as sb
-import torch
-from clips import ClipAugmenter, ContextBatch, ContextSource, fit_length
-from speechbrain.dataio.dataset import DynamicItemDataset, add_dynamic_item, set_output_keys
+from clips import ChangedClipReader, ClipAugmenter, ClipReader, ContextBatch, ContextSource
+from speechbrain.dataio.batch import PaddedBatch
+from speechbrain.dataio.dataset import DynamicItemDataset
 from speechbrain.utils.distributed import run_on_main
 
 from data_prep.clips import NOISE_PARTS, OTHER_SPEECH
 from data_prep.free_spoken_digits_prepare import prepare_free_spoken_digits
 from data_prep.speechcommands_prepare import prepare_speechcommands
 from inference.audio import AudioError, load_audio
+from training.loading import worker_options
 
 logger = logging.getLogger(__name__)
 
@@ -122,7 +122,8 @@ def keep_labels(labels, labels_file):
 def make_datasets(hparams, found, labels, training=True):
     """Data sets that yield ``id``, ``sig`` (waveform), ``samples``, ``target`` (class index) and ``wav``.
 
-    That for training also yields ``context``: how many of these samples are heard before the clip itself.
+    The one for training also yields ``context``, how many of these samples are heard before the clip itself, and
+    ``chance``, which :class:`clips.ContextBatch` decides by.
 
     Arguments
     ---------
@@ -146,47 +147,22 @@ def make_datasets(hparams, found, labels, training=True):
     sets = {name: DynamicItemDataset.from_csv(found[name]) for name in names}
     index = {label: number for number, label in enumerate(labels)}
     rate = hparams["sample_rate"]
-    length = round(hparams["clip_seconds"] * rate) if hparams["pad_clips"] else None
     longest = round(hparams["clip_seconds"] * rate)
     if training:
         augment, context = _make_augmenter(hparams, found["noise"], sets["train"])
 
-    def read(wav, start, stop, change_speed=None):
-        waveform = load_audio(wav, rate, int(start), int(stop))
-        if change_speed is not None:
-            waveform = change_speed(waveform)
-        return fit_length(waveform, length or min(longest, len(waveform)))
-
-    @sb.utils.data_pipeline.takes("wav", "start", "stop")
-    @sb.utils.data_pipeline.provides("sig", "samples")
-    def listen(wav, start, stop):
-        waveform = read(wav, start, stop)
-        yield waveform
-        yield len(waveform)
-
-    @sb.utils.data_pipeline.takes("wav", "start", "stop")
-    @sb.utils.data_pipeline.provides("sig", "samples", "context")
-    def listen_and_change(wav, start, stop):
-        # here rather than in the Brain, so that the loader's workers do it
-        waveform = read(wav, start, stop, augment.change_speed)
-        before = torch.zeros(0) if context is None else context(len(waveform))
-        # noise and shift go over both, so that nothing tells where the clip begins
-        waveform = augment(torch.cat([before, waveform]))
-        yield waveform
-        yield len(waveform)
-        yield len(before)
-
-    @sb.utils.data_pipeline.takes("label")
-    @sb.utils.data_pipeline.provides("target")
-    def encode(label):
-        return index[label]
-
+    read = ClipReader(rate, longest, pad=hparams["pad_clips"])
     for name, dataset in sets.items():
-        add_dynamic_item([dataset], listen_and_change if name == "train" else listen)
-    add_dynamic_item(list(sets.values()), encode)
-    set_output_keys(list(sets.values()), ["id", "sig", "samples", "target", "wav"])
-    if training:
-        set_output_keys([sets["train"]], ["id", "sig", "samples", "context", "target", "wav"])
+        if name == "train":
+            read_changed = ChangedClipReader(read, augment, context)
+            keys = ["sig", "samples", "context", "chance"]
+            dataset.add_dynamic_item(read_changed, ["wav", "start", "stop"], keys)
+        else:
+            keys = ["sig", "samples"]
+            dataset.add_dynamic_item(read, ["wav", "start", "stop"], keys)
+        # a dictionary's own method can be pickled, for the loader's workers
+        dataset.add_dynamic_item(index.__getitem__, ["label"], ["target"])
+        dataset.set_output_keys(["id", *keys, "target", "wav"])
     return sets.get("train"), sets.get("valid"), sets["test"]
 
 
@@ -260,7 +236,7 @@ def loader_options(hparams, generator):
     SystemExit
         If context_silence is outside its range.
     """
-    workers = {"num_workers": hparams["num_workers"]}
+    workers = worker_options(hparams) | {"collate_fn": PaddedBatch}
     train = workers | {
         "batch_size": hparams["batch_size"],
         "shuffle": True,

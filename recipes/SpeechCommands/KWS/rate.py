@@ -19,6 +19,7 @@ from train import KeywordBrain
 
 from training.brain import count_batches
 from training.experiment import describe_device, load_experiment
+from training.loading import SeededItems
 from training.tables import write_json
 
 # the first steps allocate, compile and choose kernels
@@ -85,7 +86,8 @@ def measure(arguments, output_folder):
     batches = count_batches(len(train), options, "clips")
     brain.plan_schedule(batches)
     epochs = range(1, 2 + ENOUGH + WARM_UP)
-    brain.fit(epochs, train, train_loader_kwargs=options, progressbar=False)
+    items = SeededItems(train, hparams["seed"])
+    brain.fit(epochs, items, train_loader_kwargs=options, progressbar=False)
     return {
         "seconds_a_step": statistics.median(brain.seconds[WARM_UP:]),
         "steps_an_epoch": batches // brain.grad_accumulation_factor,

@@ -24,6 +24,7 @@ from inference.figures import confusion_matrix
 from training.brain import RecipeBrain, count_batches
 from training.classification import ConfusionMatrix, Prediction, write_predictions
 from training.experiment import load_experiment
+from training.loading import SeededItems
 from training.results import record_result
 from training.tables import write_json
 
@@ -158,7 +159,7 @@ def main():
         brain.plan_schedule(count_batches(len(train), train_options, "clips"))
         brain.fit(
             hparams["epoch_counter"],
-            train,
+            SeededItems(train, hparams["seed"]),
             valid,
             train_loader_kwargs=train_options,
             valid_loader_kwargs=valid_options,

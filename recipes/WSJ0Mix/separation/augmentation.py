@@ -3,10 +3,11 @@
 Source: the published recipe (xi-j/Mamba-TasNet) and SpeechBrain's for WSJ0-2mix, which change whole batches at once.
 """
 
-import numpy
 import torch
 from speechbrain.augment.time_domain import SpeedPerturb
 from torch.utils.data import Dataset
+
+from training.loading import item_seed
 
 
 class MixtureAugmenter:
@@ -130,9 +131,7 @@ class AugmentedMixtures(Dataset):
     def __getitem__(self, index):
         """The item at ``index``, changed; ``samples`` is its length."""
         item = self.mixtures[index]
-        # torch reads 32 bits of a seed only: the three numbers are hashed into so many
-        state = numpy.random.SeedSequence((self.seed, self.epoch, index)).generate_state(1)
-        drawn = torch.Generator().manual_seed(int(state[0]))
+        drawn = torch.Generator().manual_seed(item_seed(self.seed, self.epoch, index))
         sources = torch.stack([item[name] for name in self.names], dim=1)
         mix, sources = self.augment(item["mix_sig"], sources, drawn)
         sources = dict(zip(self.names, sources.T, strict=True))

@@ -4,9 +4,9 @@ Mixtures come from a tree in the layout of WSJ0-2mix, or are made while training
 """
 
 import logging
+from functools import partial
 from pathlib import Path
 
-import speechbrain as sb
 from augmentation import AugmentedMixtures, MixtureAugmenter
 from speechbrain.dataio.batch import PaddedBatch
 from speechbrain.dataio.dataset import DynamicItemDataset, add_dynamic_item, set_output_keys
@@ -14,6 +14,7 @@ from speechbrain.utils.distributed import run_on_main
 
 from data_prep.wsj0mix_prepare import prepare_wsj0mix
 from inference.audio import load_audio
+from training.loading import worker_options
 
 logger = logging.getLogger(__name__)
 
@@ -95,10 +96,14 @@ def make_datasets(hparams, found, training=True):
     """
     sets = {split: DynamicItemDataset.from_csv(path) for split, path in found.items()}
     names = [f"s{number + 1}" for number in range(hparams["num_spks"])]
-    for signal in ("mix", *names):
-        add_dynamic_item(list(sets.values()), _reader(signal, hparams["sample_rate"]))
+    rate, everywhere = hparams["sample_rate"], list(sets.values())
+    read_mixture = partial(_read_and_count, sample_rate=rate)
+    add_dynamic_item(everywhere, read_mixture, ["mix_wav"], ["mix_sig", "samples"])
+    for name in names:
+        read_source = partial(load_audio, sample_rate=rate)
+        add_dynamic_item(everywhere, read_source, [f"{name}_wav"], [f"{name}_sig"])
     waveforms = [f"{signal}_sig" for signal in ("mix", *names)]
-    set_output_keys(list(sets.values()), ["id", *waveforms, "samples"])
+    set_output_keys(everywhere, ["id", *waveforms, "samples"])
     if not training:
         return None, None, sets["test"]
     try:
@@ -108,19 +113,10 @@ def make_datasets(hparams, found, training=True):
     return train, sets["valid"], sets["test"]
 
 
-def _reader(signal, sample_rate):
-    """The dynamic item that reads one of a mixture's files; that of the mixture counts its samples too."""
-    outputs = [f"{signal}_sig"] + (["samples"] if signal == "mix" else [])
-
-    @sb.utils.data_pipeline.takes(f"{signal}_wav")
-    @sb.utils.data_pipeline.provides(*outputs)
-    def read(wav):
-        waveform = load_audio(wav, sample_rate)
-        yield waveform
-        if signal == "mix":
-            yield len(waveform)
-
-    return read
+def _read_and_count(wav, sample_rate):
+    """A recording (samples,) and its length."""
+    waveform = load_audio(wav, sample_rate)
+    return waveform, len(waveform)
 
 
 def _training_set(hparams, mixtures):
@@ -170,7 +166,7 @@ def loader_options(hparams, generator):
     -------
     (dict, dict, dict)
     """
-    workers = {"num_workers": hparams["num_workers"], "collate_fn": PaddedBatch}
+    workers = worker_options(hparams) | {"collate_fn": PaddedBatch}
     train = workers | {
         "batch_size": hparams["batch_size"],
         "shuffle": True,

@@ -129,11 +129,10 @@ class SeparationBrain(RecipeBrain):
             super().on_fit_batch_end(batch, outputs, loss, should_step)
 
     def on_stage_start(self, stage, epoch=None):
-        """Begin counting; a training set is told its epoch."""
+        """Begin counting."""
         super().on_stage_start(stage, epoch)
         if stage == sb.Stage.TRAIN:
             self.kept_mixtures = 0
-            self.train_data.set_epoch(epoch)
         elif stage == sb.Stage.VALID:
             self.sums, self.mixtures = torch.zeros(2, dtype=torch.float64), 0
         else:
@@ -204,7 +203,6 @@ def main():
     train_options, valid_options, test_options = loader_options(hparams, brain.loader_generator)
     if training:
         logger.info("%d mixtures to train on, %d to validate", len(train), len(valid))
-        brain.train_data = train
         brain.plan_schedule(count_batches(len(train), train_options, "mixtures"))
         if hparams["lr_annealing"].total_steps <= hparams["n_warmup_step"]:
             logger.warning(

@@ -1,0 +1,154 @@
+"""Loading of training data: random draws that do not depend on the loader's workers, and how workers start.
+
+Workers start by fork, forkserver or spawn, whichever is Python's default on the machine. The last two hand the
+data set over pickled, so its callables are module-level functions, partials of such functions, or instances.
+"""
+
+import contextlib
+import logging
+import multiprocessing
+import random
+import sys
+
+import numpy
+import torch
+from torch.utils.data import Dataset
+
+from inference import audio
+
+# as SpeechBrain writes to the log and to the screen
+LOG_FORMAT = "%(asctime)s - %(name)s - %(levelname)s - %(message)s"
+SCREEN_FORMAT = "%(name)s - %(message)s"
+# imported once by a fork server, so that its workers start at once
+PRELOADED = ("speechbrain", "inference.audio", "training.loading")
+
+
+def item_seed(seed, epoch, index):
+    """A seed of 32 bits, since torch reads no more, from a run's seed, an epoch and an item's index.
+
+    Example
+    -------
+    >>> item_seed(1, 2, 3) == item_seed(1, 2, 3) != item_seed(1, 3, 2)
+    True
+    """
+    return int(numpy.random.SeedSequence((seed, epoch, index)).generate_state(1)[0])
+
+
+@contextlib.contextmanager
+def seeded(seed):
+    """Seed Python's, NumPy's and torch's CPU generators inside, and restore their states afterwards.
+
+    Example
+    -------
+    >>> import torch
+    >>> with seeded(1):
+    ...     first = torch.rand(())
+    >>> with seeded(1):
+    ...     first == torch.rand(())
+    tensor(True)
+    """
+    states = random.getstate(), numpy.random.get_state(), torch.get_rng_state()
+    try:
+        random.seed(seed)
+        numpy.random.seed(seed)
+        # torch.manual_seed would seed the GPU's generators too
+        torch.default_generator.manual_seed(seed)
+        yield
+    finally:
+        random.setstate(states[0])
+        numpy.random.set_state(states[1])
+        torch.set_rng_state(states[2])
+
+
+class SeededItems(Dataset):
+    """A training set whose items draw from generators that are seeded by run, epoch and index.
+
+    An item is then the same whichever worker reads it, whatever was read before, and after a resume.
+
+    Arguments
+    ---------
+    items : torch.utils.data.Dataset
+        Its items may draw from the global generators of Python, NumPy and torch's CPU.
+    seed : int
+        Seed of the run.
+
+    Example
+    -------
+    >>> import torch
+    >>> class Noise(torch.utils.data.Dataset):
+    ...     def __len__(self):
+    ...         return 3
+    ...     def __getitem__(self, index):
+    ...         return float(torch.rand(()))
+    >>> items = SeededItems(Noise(), seed=1)
+    >>> items.set_epoch(1)
+    >>> first = items[0]
+    >>> items[1] != first == items[0]
+    True
+    >>> items.set_epoch(2)
+    >>> items[0] != first
+    True
+    """
+
+    def __init__(self, items, seed):
+        self.items, self.seed = items, seed
+        # shared, so that workers that outlive an epoch see the next one
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+
+    def set_epoch(self, epoch):
+        """Say which epoch begins, before its first item is read."""
+        self._epoch.fill_(epoch)
+
+    def __len__(self):
+        return len(self.items)
+
+    def __getitem__(self, index):
+        """Item ``index`` of the data set, with the draws of this epoch."""
+        with seeded(item_seed(self.seed, int(self._epoch), index)):
+            return self.items[index]
+
+
+class WorkerStart:
+    """Prepares a worker that was not forked: it logs to the run's log, and warns of no sample rate a second time.
+
+    Arguments
+    ---------
+    log_file : str or Path
+        Log of the run.
+    """
+
+    def __init__(self, log_file):
+        self.log_file, self.resampled_rates = str(log_file), audio.resampled_rates
+
+    def __call__(self, worker):
+        """Prepare the process of worker number ``worker``."""
+        del worker
+        audio.resampled_rates = self.resampled_rates
+        root = logging.getLogger()
+        if root.handlers:
+            return
+        root.setLevel(logging.INFO)
+        screen, file = logging.StreamHandler(sys.stdout), logging.FileHandler(self.log_file)
+        for handler, form in ((screen, SCREEN_FORMAT), (file, LOG_FORMAT)):
+            handler.setFormatter(logging.Formatter(form))
+            root.addHandler(handler)
+
+
+def worker_options(hparams):
+    """Options for a loader's workers, from ``num_workers`` and ``output_folder``.
+
+    Arguments
+    ---------
+    hparams : dict
+
+    Returns
+    -------
+    dict
+        ``num_workers`` and ``worker_init_fn`` of :class:`torch.utils.data.DataLoader`.
+    """
+    # ignored where another start method is used, or the server runs already
+    multiprocessing.set_forkserver_preload(list(PRELOADED))
+    return {
+        "num_workers": hparams["num_workers"],
+        "worker_init_fn": WorkerStart(f"{hparams['output_folder']}/log.txt"),
+    }
