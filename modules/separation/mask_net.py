@@ -17,6 +17,29 @@ from modules.ssm.lengths import check_lengths, keep_valid, valid_frames
 MASKS = {"relu": torch.relu, "softmax": lambda scores: torch.softmax(scores, dim=2)}
 
 
+class WideChannelwiseLayerNorm(ChannelwiseLayerNorm):
+    """SpeechBrain's normalisation of every frame over its channels, computed in float32 at least.
+
+    Its epsilon of 1e-8 is 0 in float16, where a frame of digital silence would be 0 / 0.
+
+    Arguments
+    ---------
+    channel_size : int
+        Channels.
+
+    Example
+    -------
+    >>> import torch
+    >>> WideChannelwiseLayerNorm(4)(torch.zeros(1, 2, 4, dtype=torch.float16)).any()
+    tensor(False)
+    """
+
+    def forward(self, y):
+        """Normalise ``y`` (batch, time, channels); the result has its dtype."""
+        wide = y if y.dtype == torch.float64 else y.float()
+        return super().forward(wide).to(y.dtype)
+
+
 class MaskNet(nn.Module):
     """Normalise every frame, narrow to the bottleneck, run the stack, widen to one mask a speaker.
 
@@ -88,7 +111,7 @@ class MaskNet(nn.Module):
         self.num_spks = n_spk
         self.mask_nonlinear = mask_nonlinear
         self.bidirectional = bidirectional
-        self.layer_norm = ChannelwiseLayerNorm(enc_dim)
+        self.layer_norm = WideChannelwiseLayerNorm(enc_dim)
         self.bottleneck_conv1x1 = Conv1d(
             in_channels=enc_dim, out_channels=bot_dim, kernel_size=1, bias=False
         )
