@@ -14,6 +14,7 @@ from speechbrain.lobes.models.dual_path import Decoder, Encoder
 from speechbrain.utils.checkpoints import METAFNAME
 
 import modules.separation
+from inference.plain_yaml import read_scalars
 from inference.run import OPTIONS_FILE, read_tensors
 from modules.separation import Separator
 
@@ -22,7 +23,7 @@ logger = logging.getLogger(__name__)
 PARTS = ("encoder", "masknet", "decoder")
 # under which names the validation loss stands in a checkpoint's meta file, lower being better
 _LOSSES = ("si-snr", "-si-snr")
-# what shapes do not tell: where it may stand in a YAML, in order, and the published value
+# what shapes do not tell: its names in a YAML, in order, and the published value
 _UNTOLD = {
     "sample_rate": (("sample_rate",), 8000),
     "mask_nonlinear": (("mask_nonlinear",), "relu"),
@@ -30,6 +31,31 @@ _UNTOLD = {
     "skip_around_intra": (("skip_around_intra",), None),
     "skip_n_block": (("skip_n_block",), 0),
     "nhead": (("nhead",), 8),
+}
+# what these networks are built with and shapes do not tell: no other value can be loaded
+_FIXED = {
+    "MaskNet": {},
+    "DPMambaMaskNet": {"norm": "ln", "linear_layer_after_inter_intra": False},
+    "SepFormerMaskNet": {
+        "norm": "ln",
+        "linear_layer_after_inter_intra": False,
+        "norm_before": True,
+        "use_positional_encoding": True,
+    },
+}
+# an argument that is read off the weights: its names in a YAML
+_TOLD_TWICE = {
+    "n_spk": ("num_spks", "n_spk"),
+    "num_spks": ("num_spks",),
+    "enc_dim": ("N_encoder_out", "enc_dim"),
+    "in_channels": ("N_encoder_out",),
+    "bot_dim": ("bot_dim",),
+    "bidirectional": ("bidirectional",),
+    "d_state": ("ssm_dim", "d_state"),
+    "expand": ("mamba_expand", "expand"),
+    "d_conv": ("mamba_conv", "d_conv"),
+    "rms_norm": ("rms_norm",),
+    "d_ffn": ("d_ffn",),
 }
 _LFS = b"version https://git-lfs.github.com/spec/"
 
@@ -68,8 +94,8 @@ def load_published(folder):
     folder : str or Path
         With ``encoder.ckpt``, ``masknet.ckpt`` and ``decoder.ckpt``, or a run's output folder that has such folders
         under ``save``; of several, the one of the lowest validation loss. Plain values of a
-        ``hyperparams.yaml`` beside them tell what shapes do not; else published values are taken, and a
-        warning says which.
+        ``hyperparams.yaml`` beside them tell what shapes do not, such as ``mask_nonlinear: softmax``. What it
+        does not tell either is taken as published, and a warning names all of it.
 
     Returns
     -------
@@ -81,7 +107,7 @@ def load_published(folder):
     FileNotFoundError
         If the folder or one of the three files is not there.
     ValueError
-        If a file can not be read as weights, or is of no network known here.
+        If a file can not be read as weights, is of no network known here, or contradicts the YAML beside it.
 
     Example
     -------
@@ -91,11 +117,18 @@ def load_published(folder):
     """
     place = find_weights(folder)
     weights = read_weights(place)
-    description = describe(weights, read_scalars(_options_file(place)), place)
+    file = _options_file(place)
+    description = describe(weights, read_scalars(file), place)
     network = load_strictly(description, weights, place)
     if description.assumed:
         taken = ", ".join(f"{name} {value}" for name, value in description.assumed.items())
-        logger.warning("%s: does not tell all of the model; taken as published: %s", place, taken)
+        logger.warning(
+            "%s: does not tell all of the model; taken as published: %s. If the model was trained with other "
+            "values, write them into %s, a line each",
+            place,
+            taken,
+            file or place / OPTIONS_FILE,
+        )
     return network, description.sample_rate
 
 
@@ -153,45 +186,6 @@ def read_weights(place):
     return weights
 
 
-def read_scalars(file):
-    """The plain values of a YAML, also of a HyperPyYAML one: no tag is obeyed, nothing is built.
-
-    Arguments
-    ---------
-    file : Path or None
-
-    Returns
-    -------
-    scalars : dict
-        By key; those of the top level come before those within, which come in the order of the file. The top-level
-        keys of everything else have the value ``None``.
-
-    Raises
-    ------
-    ValueError
-        If the file is no YAML.
-    """
-    if file is None:
-        return {}
-    try:
-        loader = yaml.SafeLoader(file.read_text(encoding="utf-8"))
-        root = loader.get_single_node()
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"{file}: can not be read as YAML ({reason})") from error
-    scalars = {}
-    mappings = [root] if isinstance(root, yaml.MappingNode) else []
-    for mapping in mappings:
-        for key, node in mapping.value:
-            if isinstance(node, yaml.ScalarNode) and node.tag.startswith("tag:yaml.org,2002:"):
-                scalars.setdefault(key.value, loader.construct_object(node))
-            elif mapping is root:
-                scalars.setdefault(key.value, None)
-                if isinstance(node, yaml.MappingNode):
-                    mappings.append(node)
-    return scalars
-
-
 def describe(weights, scalars, place):
     """Read a separator's sizes off its weights.
 
@@ -200,7 +194,7 @@ def describe(weights, scalars, place):
     weights : dict of str to torch.Tensor
         State dict with the prefixes ``encoder.``, ``masknet.`` and ``decoder.``.
     scalars : dict
-        Of :func:`read_scalars`; what shapes do not tell.
+        Of :func:`inference.plain_yaml.read_scalars`; what shapes do not tell.
     place : str or Path
         Named in errors.
 
@@ -211,7 +205,8 @@ def describe(weights, scalars, place):
     Raises
     ------
     ValueError
-        If the weights are of no network known here, or a value has another type than it must.
+        If the weights are of no network known here, a value has another type than it must, or the weights
+        contradict it.
     """
     shapes = {name: tuple(value.shape) for name, value in weights.items()}
     reader = _Reader(shapes, scalars)
@@ -235,8 +230,25 @@ def describe(weights, scalars, place):
             f"{place}: is of no separator known here, which are Mamba-TasNet, dual-path Mamba and SepFormer "
             f"(looking at {error})"
         ) from error
+    _check_told(scalars, masknet, arguments | {"kernel_size": kernel_size}, place)
     arguments["fidelity"] = scalars.get("fidelity") or "corrected"
     return Description(channels, kernel_size, sample_rate, masknet, arguments, reader.assumed)
+
+
+def _check_told(scalars, masknet, arguments, place):
+    """Refuse weights beside a YAML of another model, which would be loaded and compute something else."""
+    kernel_size = arguments["kernel_size"]
+    held = {"kernel_size": kernel_size, "kernel_stride": kernel_size // 2} | _FIXED[masknet]
+    for name, aliases in _TOLD_TWICE.items():
+        if name in arguments:
+            held |= dict.fromkeys(aliases, arguments[name])
+    for name, value in held.items():
+        told = scalars.get(name)
+        if told is not None and told != value:
+            raise ValueError(
+                f"{place}: {name} is {told!r} in its {OPTIONS_FILE}, and its weights are of a {masknet} with "
+                f"{value!r}; the two are not of one model"
+            )
 
 
 def load_strictly(description, weights, place):
@@ -280,7 +292,8 @@ class _Reader:
         )
         default = published if default is None else default
         if value is None:
-            if name != "mask_nonlinear":
+            # a YAML with the mask net's other arguments leaves out what its class defaults to
+            if name != "mask_nonlinear" or name in self.scalars or "bot_dim" not in self.scalars:
                 self.assumed[name] = default
             return default
         if type(value) is not type(default):

@@ -13,7 +13,8 @@ import torch
 from inference.audio import AudioError
 from inference.blocks import AudioBlocks, BlockResampler, Spool, write_sources
 from inference.loudness import LEVELS, Loudness
-from inference.published import load_published, read_scalars
+from inference.plain_yaml import read_scalars
+from inference.published import load_published
 from inference.recognition import find_audio, positive_number
 from inference.run import OPTIONS_FILE, choose_device, load_run
 from inference.spotting import not_negative

@@ -12,7 +12,8 @@ import yaml
 from speechbrain.inference.separation import SepformerSeparation
 
 from inference.audio import load_audio
-from inference.published import PARTS, describe, load_published, load_strictly, read_scalars
+from inference.plain_yaml import read_scalars
+from inference.published import PARTS, describe, load_published, load_strictly
 from inference.separation import SourceSeparator
 from inference.separation_export import save_for_speechbrain
 from modules.separation import fit_to_mixture
@@ -121,7 +122,7 @@ def test_names_and_shapes_of_every_published_model_load_strictly(name):
         assert arguments["K"] == sizes["chunk_size"]
         assert arguments["skip_n_block"] == sizes["skip_n_block"]
     else:
-        assert set(description.assumed) == {"sample_rate"}
+        assert set(description.assumed) == {"sample_rate", "mask_nonlinear"}
 
 
 def test_what_shapes_do_not_tell_is_taken_as_published_and_said_in_one_line(tmp_path, caplog):
@@ -131,7 +132,56 @@ def test_what_shapes_do_not_tell_is_taken_as_published_and_said_in_one_line(tmp_
     (line,) = caplog.messages
     for told in ("chunk_size 250", "skip_around_intra False", "skip_n_block 0", "sample_rate 8000"):
         assert told in line
-    assert str(tmp_path) in line and network.masknet.K == 250
+    assert str(tmp_path / "hyperparams.yaml") in line and network.masknet.K == 250
+
+
+def test_a_softmax_checkpoint_is_named_as_taken_for_relu_and_right_once_a_line_says_so(
+    tmp_path, caplog
+):
+    golden = Golden("sep_mambatasnet_bottleneck_softmax")
+    folder, mix = write_parts(tmp_path, golden.state_dict()), golden["input/mix"]
+    with caplog.at_level(logging.WARNING):
+        network, _ = load_published(folder)
+    assert "mask_nonlinear relu" in caplog.messages[0]
+    assert not torch.allclose(network(mix), golden["output/est_source"], rtol=0.5)
+    caplog.clear()
+    # as the warning advises, and as a reference within the mask net's own arguments
+    for told in ("mask_nonlinear: softmax", "m: softmax\nN: !new:a.B\n  mask_nonlinear: !ref <m>"):
+        (folder / "hyperparams.yaml").write_text(f"sample_rate: 8000\n{told}\n")
+        assert_near(load_published(folder)[0](mix), golden["output/est_source"])
+    assert not caplog.messages
+
+
+def test_nothing_is_assumed_where_the_published_yaml_leaves_a_default_of_its_class_out(
+    tmp_path, caplog
+):
+    run = published_run(tmp_path, Golden("sep_mambatasnet").state_dict(), {"sample_rate": 8000})
+    with open(run / "hyperparams.yaml", "a", encoding="utf-8") as file:
+        file.write("MaskNet: !new:modules.mamba_masknet.MaskNet\n  enc_dim: 24\n  bot_dim: 24\n")
+    with caplog.at_level(logging.WARNING):
+        assert load_published(run)[0].masknet.mask_nonlinear == "relu"
+    assert not caplog.messages
+
+
+@pytest.mark.parametrize(
+    "name, option, value",
+    [
+        ("sep_mambatasnet", "num_spks", 3),
+        ("sep_mambatasnet", "bidirectional", False),
+        ("sep_mambatasnet", "kernel_stride", 4),
+        ("sep_mambatasnet", "mamba_expand", 4),
+        ("sep_dpmamba_skip", "norm", "cln"),
+        ("sep_dpmamba_skip", "N_encoder_out", 64),
+        ("sep_sepformer", "norm_before", False),
+    ],
+)
+def test_a_yaml_that_the_weights_contradict_is_refused_by_the_option_s_name(
+    name, option, value, tmp_path
+):
+    golden = Golden(name)
+    run = published_run(tmp_path, golden.state_dict(), scalars_of(golden.meta) | {option: value})
+    with pytest.raises(ValueError, match=f"{option} is {value!r} in its hyperparams.yaml"):
+        load_published(run)
 
 
 def test_values_beside_the_checkpoint_come_first_and_nothing_else_of_the_yaml_is_obeyed(tmp_path):
