@@ -4,12 +4,65 @@ Frame counts keep padding out of the convolution modules, where SpeechBrain's ma
 layer's output and gradient checkpointing are as in :class:`modules.conmamba.ConmambaEncoder`.
 """
 
+import torch
 from speechbrain.lobes.models.transformer.Conformer import ConformerEncoder as _ConformerEncoder
 from speechbrain.nnet.activations import Swish
+from speechbrain.nnet.attention import RelPosMHAXL
+from torch.nn import functional as F
 
 from modules.conmamba import MaskedConvolutionModule, run_layer
 from modules.fidelity import check_fidelity
 from modules.ssm.lengths import valid_frames
+
+
+class RelativeAttention(RelPosMHAXL):
+    """SpeechBrain's attention with relative positions, which can run in float64: its softmax is always float32's.
+
+    The arguments are those of :class:`speechbrain.nnet.attention.RelPosMHAXL`. Below float64 it is SpeechBrain's own.
+
+    Example
+    -------
+    >>> import torch
+    >>> from speechbrain.nnet.attention import RelPosEncXL
+    >>> attention, positions = RelativeAttention(16, num_heads=2), RelPosEncXL(16)
+    >>> x = torch.randn(1, 5, 16)
+    >>> wanted = attention(x, x, x, positions(x))[0]
+    >>> attention, x = attention.double(), x.double()
+    >>> torch.allclose(attention(x, x, x, positions(x).double())[0].float(), wanted, atol=1e-6)
+    True
+    """
+
+    def forward(
+        self, query, key, value, pos_embs, key_padding_mask=None, attn_mask=None, **options
+    ):
+        """As SpeechBrain's; in float64 it attends to itself only, masks are boolean, and weights are not given."""
+        if query.dtype != torch.float64:
+            return super().forward(
+                query, key, value, pos_embs, key_padding_mask, attn_mask, **options
+            )
+        projected = F.linear(query, self.in_proj_weight).unflatten(-1, (self.num_heads, -1))
+        # (batch, heads, time, channels of a head)
+        query, key, value = projected.transpose(1, 2).chunk(3, dim=-1)
+        positions = self.linear_pos(pos_embs).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+        # one vector a head, in the shape that SpeechBrain reads them in
+        bias_u, bias_v = (
+            bias.view(self.num_heads, 1, -1) for bias in (self.pos_bias_u, self.pos_bias_v)
+        )
+        query_v = (query + bias_v) * self.scale
+        scores = self.rel_shift(query_v @ positions.transpose(2, 3))  # (batch, heads, time, time)
+        if attn_mask is not None:
+            scores = scores.masked_fill(attn_mask, self.attn_fill_value)
+        if key_padding_mask is not None:
+            scores = scores.masked_fill(key_padding_mask[:, None, None], self.attn_fill_value)
+        out = F.scaled_dot_product_attention(
+            query + bias_u,
+            key,
+            value,
+            attn_mask=scores,
+            dropout_p=self.dropout_att.p if self.training else 0.0,
+            scale=self.scale,
+        )
+        return self.out_proj(out.transpose(1, 2).flatten(2)), None
 
 
 class ConformerEncoder(_ConformerEncoder):
@@ -67,8 +120,11 @@ class ConformerEncoder(_ConformerEncoder):
         )
         self.fidelity = check_fidelity(fidelity)
         self.gradient_checkpointing = gradient_checkpointing
-        if fidelity == "corrected":
-            for layer in self.layers:
+        for layer in self.layers:
+            if isinstance(layer.mha_layer, RelPosMHAXL):
+                # the same weights, drawn already
+                layer.mha_layer.__class__ = RelativeAttention
+            if fidelity == "corrected":
                 layer.convolution_module = MaskedConvolutionModule(
                     d_model, kernel_size, bias, activation, dropout, causal=causal
                 )
@@ -108,6 +164,9 @@ class ConformerEncoder(_ConformerEncoder):
         (torch.Tensor, torch.Tensor or None)
             (batch, time, d_model) twice; the second is that of ``hidden_after``.
         """
+        if pos_embs is not None:
+            # SpeechBrain makes the table in float32
+            pos_embs = pos_embs.to(torch.promote_types(pos_embs.dtype, src.dtype))
         if lengths is not None:
             src_key_padding_mask = ~valid_frames(lengths, src.shape[1], src.device)
         hidden = None

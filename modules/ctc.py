@@ -18,6 +18,7 @@ from modules.conformer import ConformerEncoder
 from modules.conmamba import ConmambaEncoder
 from modules.fidelity import check_fidelity, initialise_transformer_
 from modules.lengths import relative_lengths
+from modules.ssm.precision import at_least_float32
 
 
 class ConmambaCTCEncoder(nn.Module):
@@ -231,7 +232,7 @@ class Recognizer(nn.Module):
 
     def ctc_log_probs(self, encoded):
         """Log-probabilities (batch, time, units) from the encoder's output (batch, time, d_model)."""
-        return torch.log_softmax(self.ctc_lin(encoded).float(), dim=-1)
+        return at_least_float32(self.ctc_lin(encoded)).log_softmax(dim=-1)
 
 
 class CTCRecognizer(Recognizer):

@@ -8,9 +8,11 @@ longest.
 import torch
 from speechbrain.lobes.features import Fbank
 from speechbrain.lobes.models.convolution import ConvolutionFrontEnd
+from speechbrain.utils.autocast import fwd_default_precision
 
 from modules.lengths import fbank_frames, sample_counts, strided_frames
 from modules.ssm.lengths import keep_valid, valid_frames
+from modules.ssm.precision import at_least_float32
 
 
 class FilterbankFeatures(torch.nn.Module):
@@ -36,6 +38,10 @@ class FilterbankFeatures(torch.nn.Module):
         super().__init__()
         self.fbank = Fbank(sample_rate=sample_rate, hop_length=hop_length, **fbank_options)
         self.hop = round(sample_rate / 1000.0 * hop_length)
+        filters = [
+            (self.fbank.compute_fbanks, name) for name in ("f_central", "band", "all_freqs_mat")
+        ]
+        self._tables = [(self.fbank.compute_STFT, "window"), *filters]
 
     def forward(self, wavs, wav_lens=None, samples=None):
         """Compute features.
@@ -58,7 +64,18 @@ class FilterbankFeatures(torch.nn.Module):
             samples = sample_counts(wav_lens, wavs.shape[1])
         samples = samples.to(wavs.device)
         wavs = keep_valid(wavs, valid_frames(samples, wavs.shape[1], wavs.device))
-        return self.fbank(wavs), fbank_frames(samples, self.hop)
+        return self._filterbanks(wavs), fbank_frames(samples, self.hop)
+
+    @fwd_default_precision
+    def _filterbanks(self, wavs):
+        """Features (batch, frames, n_mels) of ``wavs``, in float64 if these are."""
+        dtype = at_least_float32(wavs).dtype
+        # SpeechBrain's tables are no buffers: they stay float32 when the module is cast
+        for module, name in self._tables:
+            table = getattr(module, name)
+            if table.dtype != dtype and not isinstance(table, torch.nn.Parameter):
+                setattr(module, name, table.to(dtype))
+        return self.fbank(wavs)
 
 
 class ConvolutionSubsampling(torch.nn.Module):

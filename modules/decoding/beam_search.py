@@ -9,6 +9,7 @@ import torch
 from speechbrain.decoders.seq2seq import S2SBeamSearcher
 
 from modules.mamba_decoder import reorder_state
+from modules.ssm.precision import at_least_float32
 
 
 class UtteranceBeamSearcher(S2SBeamSearcher):
@@ -112,7 +113,7 @@ class UtteranceBeamSearcher(S2SBeamSearcher):
         return enc_states.repeat_interleave(self.beam_size, dim=0)
 
     def _log_probs(self, prediction):
-        logits = self.fc(prediction).float()
+        logits = at_least_float32(self.fc(prediction))
         return torch.log_softmax(logits / self.temperature, dim=-1)
 
     def _attn_weight_step(self, inp_tokens, memory, enc_states, enc_lens, attn, log_probs):

@@ -11,6 +11,8 @@ algorithm 2 (www.merl.com/publications/docs/TR2017-190.pdf).
 import torch
 from speechbrain.decoders import scorer
 
+from modules.ssm.precision import at_least_float32
+
 # Paths so far (natural logarithm) below the most probable one of their prefix are left out of the sums over
 # frames. It is felt by scores under -200 alone: no beam keeps those, and above it they leave no trace in float32.
 REACH = 250.0
@@ -26,7 +28,7 @@ class CTCPrefixScore:
     Arguments
     ---------
     log_probs : torch.Tensor
-        (batch, time, vocabulary). Not changed.
+        (batch, time, vocabulary), float32 or float64, which the scores have too. Not changed.
     frames : torch.Tensor
         (batch,) numbers of valid frames; later ones are not read.
     blank_index, eos_index : int
@@ -87,12 +89,12 @@ class CTCPrefixScore:
         # a token that comes twice stands for one, unless there is a blank between
         again = last_blank[:, :-1] + self.log_probs[self._utterance(beam), inp_tokens]
         again = again.masked_fill_(self._repeat(self.past_end, beam), -torch.inf).logsumexp(1)
-        scores.scatter_(1, inp_tokens.unsqueeze(1), (again - prefix).float().unsqueeze(1))
+        scores.scatter_(1, inp_tokens.unsqueeze(1), (again - prefix).to(scores.dtype).unsqueeze(1))
         if candidates is not None:
             wanted = torch.zeros_like(scores, dtype=torch.bool).scatter_(1, candidates, True)
             scores.masked_fill_(~wanted, -torch.inf)
         at_end = any_last.gather(1, self._repeat(self.frames, beam).unsqueeze(1)).squeeze(1)
-        scores[:, self.eos_index] = (at_end - prefix).float()
+        scores[:, self.eos_index] = (at_end - prefix).to(scores.dtype)
         scores[:, self.blank_index] = -torch.inf
         scores.clamp_(min=self.minus_inf)
         return scores, (state, inp_tokens)
@@ -158,13 +160,13 @@ class CTCPrefixScore:
         if columns is not None:
             probs = probs.gather(1, columns.unsqueeze(2).expand(-1, -1, end - first))
         # the logarithm before float32, whose range would end at -103
-        scores = torch.bmm(weights, probs.transpose(1, 2)).log_().float()
+        scores = torch.bmm(weights, probs.transpose(1, 2)).log_().to(self.log_probs.dtype)
         if columns is not None:
             known = scores
             scores = known.new_full((self.batch_size, beam, self.vocab_size), -torch.inf)
             scores.scatter_(2, columns.unsqueeze(1).expand_as(known), known)
         return scores.view(-1, self.vocab_size).add_(
-            peak.squeeze(1).sub(prefix).float().unsqueeze(1)
+            peak.squeeze(1).sub(prefix).to(scores.dtype).unsqueeze(1)
         )
 
     def _columns(self, candidates):
@@ -235,5 +237,5 @@ class CTCScorer(scorer.CTCScorer):
         weight = next(self.ctc_fc.parameters())
         # whatever the encoder ran in, the scores of long prefixes add up many frames
         with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
-            log_probs = self.ctc_fc(x.to(weight.dtype)).float().log_softmax(-1)
+            log_probs = at_least_float32(self.ctc_fc(x.to(weight.dtype))).log_softmax(-1)
         self.ctc_score = CTCPrefixScore(log_probs, enc_lens, self.blank_index, self.eos_index)

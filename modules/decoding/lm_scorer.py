@@ -8,6 +8,7 @@ import torch
 from speechbrain.decoders.scorer import BaseScorerInterface, ScorerBuilder
 
 from modules.mamba_decoder import reorder_state
+from modules.ssm.precision import at_least_float32
 
 
 class MambaLMScorer(BaseScorerInterface):
@@ -70,9 +71,7 @@ class MambaLMScorer(BaseScorerInterface):
         if memory is None:
             memory = self.lm.initial_state(len(inp_tokens))
         logits, memory = self.lm.step(inp_tokens, memory)
-        if logits.dtype != torch.float64:
-            logits = logits.float()
-        return (logits / self.temperature).log_softmax(dim=-1), memory
+        return (at_least_float32(logits) / self.temperature).log_softmax(dim=-1), memory
 
     def permute_mem(self, memory, index):
         """The states of the hypotheses that go on: those at ``index`` (hypotheses,)."""

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from modules.kws.retention import MultiScaleRetention
 from modules.kws.spotter import SequenceSpotter
 from modules.ssm.lengths import keep_valid, valid_frames
+from modules.ssm.precision import at_least_float32
 
 
 class TimeGroupNorm(nn.Module):
@@ -38,7 +39,7 @@ class TimeGroupNorm(nn.Module):
         if frames is None:
             return self.gn(x.transpose(1, 2)).transpose(1, 2)
         valid = valid_frames(frames, x.shape[1], x.device)
-        wide = x if x.dtype == torch.float64 else x.float()
+        wide = at_least_float32(x)
         grouped = wide.unflatten(-1, (self.gn.num_groups, -1))  # (batch, time, groups, channels)
         count = (frames.clamp(min=1) * grouped.shape[-1]).view(-1, 1, 1, 1)
         mean = keep_valid(grouped, valid).sum((1, 3), keepdim=True) / count

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 
 from modules.ctc import Recognizer
+from modules.ssm.precision import at_least_float32
 
 
 class S2SOutput(NamedTuple):
@@ -80,7 +81,7 @@ class S2SRecognizer(Recognizer):
         )
         return S2SOutput(
             self.ctc_log_probs(encoded),
-            torch.log_softmax(self.seq_lin(decoded).float(), dim=-1),
+            at_least_float32(self.seq_lin(decoded)).log_softmax(dim=-1),
             frames,
             encoded,
             self.ctc_log_probs(hidden[0]) if hidden else None,

@@ -20,6 +20,7 @@ from modules.fidelity import check_fidelity
 from modules.separation.mask_net import check_sizes
 from modules.ssm import MambaStack
 from modules.ssm.lengths import check_lengths, keep_valid, valid_frames
+from modules.ssm.precision import at_least_float32
 
 
 def chunk_counts(frames, chunk_size):
@@ -377,7 +378,7 @@ def masked_group_norm(norm, x, valid):
     """
     trailing = [1] * (x.dim() - 3)
     valid = valid.view(valid.shape[0], 1, -1, *trailing)
-    x = (x if x.dtype == torch.float64 else x.float()).masked_fill(~valid, 0.0)
+    x = at_least_float32(x).masked_fill(~valid, 0.0)
     each = tuple(range(1, x.dim()))
     count = valid.sum(each, keepdim=True).clamp(min=1) * (x[0].numel() // x.shape[2])
     centred = (x - x.sum(each, keepdim=True) / count).masked_fill(~valid, 0.0)

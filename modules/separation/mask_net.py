@@ -12,6 +12,7 @@ from torch import nn
 from modules.fidelity import check_fidelity
 from modules.ssm import MambaStack
 from modules.ssm.lengths import check_lengths, keep_valid, valid_frames
+from modules.ssm.precision import at_least_float32
 
 # the softmax is over the channels of one speaker's mask, as published
 MASKS = {"relu": torch.relu, "softmax": lambda scores: torch.softmax(scores, dim=2)}
@@ -36,8 +37,7 @@ class WideChannelwiseLayerNorm(ChannelwiseLayerNorm):
 
     def forward(self, y):
         """Normalise ``y`` (batch, time, channels); the result has its dtype."""
-        wide = y if y.dtype == torch.float64 else y.float()
-        return super().forward(wide).to(y.dtype)
+        return super().forward(at_least_float32(y)).to(y.dtype)
 
 
 class MaskNet(nn.Module):

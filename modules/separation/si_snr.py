@@ -10,6 +10,7 @@ from itertools import permutations
 import torch
 
 from modules.ssm.lengths import check_lengths, keep_valid, valid_frames
+from modules.ssm.precision import at_least_float32
 
 # in both denominators and inside the logarithm, as published
 EPSILON = 1e-8
@@ -109,7 +110,7 @@ def si_snr_improvement(estimates, targets, mix, samples=None):
 
 def _centred(signal, samples):
     """``signal`` (batch, time, ...) in float32 at least, without its mean over the valid samples; 0 past them."""
-    signal = signal if signal.dtype == torch.float64 else signal.float()
+    signal = at_least_float32(signal)
     if samples is None:
         return signal - signal.mean(dim=1, keepdim=True)
     batch, time = signal.shape[:2]

@@ -17,6 +17,7 @@ from modules.ssm.conv import bidirectional_conv1d, causal_conv1d
 from modules.ssm.initialisation import init_state_matrix_, init_step_
 from modules.ssm.lengths import keep_valid, valid_frames
 from modules.ssm.norm import RMSNorm
+from modules.ssm.precision import at_least_float32
 from modules.ssm.scan import bidirectional_scan, selective_scan
 
 
@@ -209,9 +210,9 @@ class Mamba(nn.Module):
         if self.dt_norm is not None:
             dt, B, C = self.dt_norm(dt), self.b_norm(B), self.c_norm(C)
         dt_proj = getattr(self, f"dt_proj{suffix}")
-        A = -torch.exp(_wide(getattr(self, _a_log(suffix))))
-        D = _wide(getattr(self, f"D{suffix}"))
-        return F.linear(dt, dt_proj.weight), A, B, C, D, _wide(dt_proj.bias)
+        A = -torch.exp(at_least_float32(getattr(self, _a_log(suffix))))
+        D = at_least_float32(getattr(self, f"D{suffix}"))
+        return F.linear(dt, dt_proj.weight), A, B, C, D, at_least_float32(dt_proj.bias)
 
     def final_state(self, x, lengths=None, state=None):
         """The state after the last valid frame, for who needs no outputs: half the projections fall away.
@@ -331,8 +332,3 @@ def _a_log(suffix):
 
 def _state_dtype(weight):
     return torch.float64 if weight.dtype == torch.float64 else torch.float32
-
-
-def _wide(parameter):
-    """In float32 at least, whatever dtype the module was cast to."""
-    return parameter.to(_state_dtype(parameter))

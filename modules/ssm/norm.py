@@ -3,6 +3,8 @@
 import torch
 from torch import nn
 
+from modules.ssm.precision import at_least_float32
+
 
 class RMSNorm(nn.Module):
     """``x / sqrt(mean(x^2) + eps) * weight`` over the last dimension, computed in float32 or better.
@@ -29,6 +31,6 @@ class RMSNorm(nn.Module):
 
     def forward(self, x):
         """Normalise ``x`` (..., channels)."""
-        wide = x if x.dtype == torch.float64 else x.float()
+        wide = at_least_float32(x)
         wide = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)
         return (wide * self.weight).to(x.dtype)

@@ -4,13 +4,13 @@ The published ``MambaBlocksSequential``: every block normalises the sum of all t
 normalisation follows the last block. Parameter names are the published ones.
 """
 
-import torch
 from torch import nn
 
 from modules.ssm.blocks import BiMamba, Mamba
 from modules.ssm.initialisation import scale_output_projections
 from modules.ssm.lengths import keep_valid, valid_frames
 from modules.ssm.norm import RMSNorm
+from modules.ssm.precision import at_least_float32
 
 
 class MambaStack(nn.Module):
@@ -84,7 +84,7 @@ class MambaStack(nn.Module):
         torch.Tensor or (torch.Tensor, list of MambaState)
             (batch, time, d_model).
         """
-        residual = x.float() if self.residual_in_fp32 and x.dtype != torch.float64 else x
+        residual = at_least_float32(x) if self.residual_in_fp32 else x
         new_states = []
         for index, layer in enumerate(self.layers):
             mixed, state = layer["mixer"](
