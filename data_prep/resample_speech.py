@@ -17,6 +17,7 @@ import torch
 from torchaudio.transforms import Resample
 from tqdm import tqdm
 
+from data_prep.pcm import to_pcm16
 from data_prep.verify import Skipped, is_recorded, write_record, write_skipped
 
 logger = logging.getLogger(__name__)
@@ -183,7 +184,7 @@ def _resample_file(path, target, sample_rate):
     target.parent.mkdir(parents=True, exist_ok=True)
     # one name, so that what a killed run left is overwritten
     partial = target.with_name(f".{target.name}.partial")
-    soundfile.write(partial, waveform.numpy(), sample_rate, "PCM_16", format="WAV")
+    soundfile.write(partial, to_pcm16(waveform.numpy()), sample_rate, "PCM_16", format="WAV")
     os.replace(partial, target)
     return None
 

@@ -1,9 +1,10 @@
-"""Reading audio of any format, rate and number of channels as one waveform at the model's rate."""
+"""Reading audio of any format, rate and number of channels as one waveform at the model's rate; and 16-bit samples."""
 
 import logging
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import torch
 from speechbrain.dataio import audio_io
 from torchaudio.transforms import Resample
@@ -59,6 +60,30 @@ def load_audio(path, sample_rate, start=0, stop=None):
     if rate != sample_rate:
         waveform = _resampler(rate, sample_rate)(waveform)
     return waveform
+
+
+def to_pcm16(waveform):
+    """The nearest 16-bit samples of a waveform.
+
+    libsndfile, given the values themselves, rounds down in WAV files: half a step of offset.
+
+    Arguments
+    ---------
+    waveform : numpy.ndarray
+        Of any shape, in -1..1; what lies outside is clipped.
+
+    Returns
+    -------
+    numpy.ndarray
+        As ``waveform``, int16.
+
+    Example
+    -------
+    >>> import numpy as np
+    >>> to_pcm16(np.array([1.6, -1.6]) / 32768).tolist()
+    [2, -2]
+    """
+    return np.clip(np.round(waveform * 32768.0), -32768, 32767).astype(np.int16)
 
 
 @cache

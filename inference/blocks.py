@@ -14,7 +14,7 @@ import soundfile
 import torch
 from torchaudio.transforms import Resample
 
-from inference.audio import AudioError
+from inference.audio import AudioError, to_pcm16
 
 BLOCK_SECONDS = 5.0
 
@@ -195,7 +195,7 @@ def write_sources(paths, blocks, sample_rate):
             )
         for block in blocks:
             for file, source in zip(files, block.T, strict=True):
-                file.write(source)
+                file.write(to_pcm16(source))
         for file in files:
             file.close()
         for path, final in zip(partial, paths, strict=True):

@@ -7,6 +7,7 @@ from pathlib import Path
 import soundfile
 import torch
 
+from inference.audio import to_pcm16
 from inference.figures import separation_spectrograms
 from modules.separation import fit_to_mixture
 
@@ -59,5 +60,5 @@ def save_example(folder, number, mix, targets, estimates, sample_rate):
 
 def _write(path, signal, sample_rate):
     partial = path.with_suffix(".partial")
-    soundfile.write(partial, signal, sample_rate, format="WAV", subtype="PCM_16")
+    soundfile.write(partial, to_pcm16(signal), sample_rate, format="WAV", subtype="PCM_16")
     os.replace(partial, path)

@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from data_prep.clips import NOISE_FOLDER, OTHER_SPEECH
 from data_prep.keyword_splits import LISTS
+from data_prep.pcm import to_pcm16
 from data_prep.spoken import acoustics
 from data_prep.spoken.backgrounds import BACKGROUNDS, make_background
 from data_prep.spoken.corpus import RECORD, SAMPLE_RATE, SpeakerPool, new_folder
@@ -235,7 +236,8 @@ def write_backgrounds(folder, seconds, seed):
     for number, name in enumerate(BACKGROUNDS):
         random = np.random.default_rng([seed, 1, number])
         waveform = make_background(name, seconds, SAMPLE_RATE, random)
-        soundfile.write(folder / f"{name}.wav", waveform, SAMPLE_RATE, subtype="PCM_16")
+        samples = to_pcm16(waveform)
+        soundfile.write(folder / f"{name}.wav", samples, SAMPLE_RATE, subtype="PCM_16")
 
 
 def write_tables(folder, speakers, rows, others):

@@ -64,6 +64,14 @@ def test_a_tree_is_copied_under_its_names_at_the_rate_with_pitch_and_level_kept(
     assert (copy == soundfile.read(tree / "012/at8.wav", dtype="int16")[0]).all()
 
 
+def test_copies_hold_the_nearest_16_bit_samples(tmp_path):
+    sound = np.random.default_rng(0).uniform(-0.9, 0.9, 4000).astype(np.float32)
+    write(tmp_path / "in" / "1" / "a.wav", sound, 8000, "FLOAT")
+    resample_speech(tmp_path / "in", tmp_path / "out")
+    error = soundfile.read(tmp_path / "out/1/a.wav", dtype="int16")[0] - 32768.0 * sound
+    assert np.abs(error).max() <= 0.5
+
+
 def test_what_lies_above_half_the_new_rate_is_gone_and_what_lies_below_stays(tmp_path):
     for pitch in (3500, 4200, 6000):
         write(tmp_path / "in" / f"{pitch}.wav", tone(pitch, seconds=1))

@@ -13,6 +13,7 @@ import torch
 from hyperpyyaml import load_hyperpyyaml, resolve_references
 
 from inference.audio import load_audio
+from inference.blocks import write_sources
 from inference.cli import main
 from inference.separation import SourceSeparator
 from inference.windows import separate_stream, separate_windows
@@ -128,6 +129,16 @@ def test_any_format_rate_and_channels_give_a_source_a_file(
     assert kept_rate == rate and len(kept) == len(mix)
     middle = slice(rate // 10, -rate // 10)
     assert (kept[middle].sum(1) - mix[middle]).abs().max() < (0.04 if suffix == "ogg" else 0.01)
+
+
+def test_sources_are_written_as_the_nearest_16_bit_samples(tmp_path):
+    paths = [tmp_path / "1.wav", tmp_path / "2.wav"]
+    blocks = np.random.default_rng(0).uniform(-0.99, 0.99, (2, 3000, 2)).astype(np.float32)
+    blocks[0, 0] = 1.0, -1.0  # the first has no 16-bit sample of its own
+    write_sources(paths, iter(blocks), RATE)
+    for path, source in zip(paths, np.concatenate(blocks).T, strict=True):
+        error = soundfile.read(path, dtype="int16")[0] - 32768.0 * source
+        assert np.abs(error[1:]).max() <= 0.5 and abs(error[0]) <= 1
 
 
 @pytest.mark.parametrize("kind", ["causal", "whole"])
