@@ -285,8 +285,7 @@ class Recognizer:
         if isinstance(self.model, S2SRecognizer):
             encoded, frames = self.model.encode(*inputs)
             return self.model.ctc_log_probs(encoded), frames
-        log_probs, frames, _ = self.model(*inputs)
-        return log_probs, frames
+        return self.model(*inputs)
 
 
 def _is_audio(value):

@@ -5,6 +5,8 @@ encoder (ConMamba, or Conformer as the baseline) and a linear output layer. Coun
 and come out beside the tensors.
 """
 
+from typing import NamedTuple
+
 import torch
 from speechbrain.lobes.models.transformer.Transformer import PositionalEncoding
 from speechbrain.lobes.models.transformer.TransformerASR import TransformerASR
@@ -235,6 +237,28 @@ class Recognizer(nn.Module):
         return at_least_float32(self.ctc_lin(encoded)).log_softmax(dim=-1)
 
 
+class CTCOutput(NamedTuple):
+    """What :class:`CTCRecognizer` gives: log-probabilities (batch, time, units), and the counts of subsampled
+    frames (batch,). Nothing in it is ``None``, which no tracer takes.
+    """
+
+    log_probs: torch.Tensor
+    frames: torch.Tensor
+
+    @property
+    def intermediate(self):
+        """None: there is no intermediate layer's output outside training."""
+        return None
+
+
+class CTCTrainingOutput(NamedTuple):
+    """A :class:`CTCOutput` with the log-probabilities (batch, time, units) of an intermediate layer."""
+
+    log_probs: torch.Tensor
+    frames: torch.Tensor
+    intermediate: torch.Tensor
+
+
 class CTCRecognizer(Recognizer):
     """From normalised features to log-probabilities of units, with frame counts.
 
@@ -263,11 +287,12 @@ class CTCRecognizer(Recognizer):
 
         Returns
         -------
-        (torch.Tensor, torch.Tensor, torch.Tensor or None)
-            (batch, subsampled time, units); the counts of subsampled frames; the intermediate layer's
-            log-probabilities, in training only.
+        CTCOutput
+            Or, in training with an intermediate layer, :class:`CTCTrainingOutput`.
         """
         x, frames = self.subsample(features, frames, wav_lens)
         encoded, hidden = self.Transformer.encode(x, frames, hidden_after=self.hidden_after)
-        intermediate = None if hidden is None else self.ctc_log_probs(hidden)
-        return self.ctc_log_probs(encoded), frames, intermediate
+        log_probs = self.ctc_log_probs(encoded)
+        if hidden is None:
+            return CTCOutput(log_probs, frames)
+        return CTCTrainingOutput(log_probs, frames, self.ctc_log_probs(hidden))

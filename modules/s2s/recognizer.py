@@ -14,15 +14,29 @@ from modules.ssm.precision import at_least_float32
 
 class S2SOutput(NamedTuple):
     """What :class:`S2SRecognizer` gives: log-probabilities (batch, time, units) and (batch, tokens, units), the
-    counts of subsampled frames (batch,), the encoder's output (batch, time, d_model), and in training with an
-    intermediate layer its log-probabilities (batch, time, units).
+    counts of subsampled frames (batch,), and the encoder's output (batch, time, d_model). Nothing in it is ``None``,
+    which no tracer takes.
     """
 
     ctc_log_probs: torch.Tensor
     seq_log_probs: torch.Tensor
     frames: torch.Tensor
     encoded: torch.Tensor
-    intermediate: torch.Tensor | None
+
+    @property
+    def intermediate(self):
+        """None: there is no intermediate layer's output outside training."""
+        return None
+
+
+class S2STrainingOutput(NamedTuple):
+    """An :class:`S2SOutput` with the log-probabilities (batch, time, units) of an intermediate layer."""
+
+    ctc_log_probs: torch.Tensor
+    seq_log_probs: torch.Tensor
+    frames: torch.Tensor
+    encoded: torch.Tensor
+    intermediate: torch.Tensor
 
 
 class S2SRecognizer(Recognizer):
@@ -68,6 +82,7 @@ class S2SRecognizer(Recognizer):
         Returns
         -------
         S2SOutput
+            Or, in training with an intermediate layer, :class:`S2STrainingOutput`.
 
         Raises
         ------
@@ -79,13 +94,9 @@ class S2SRecognizer(Recognizer):
         encoded, *hidden, decoded = self.Transformer(
             x, tokens_bos, frames=frames, hidden_after=hidden_after
         )
-        return S2SOutput(
-            self.ctc_log_probs(encoded),
-            at_least_float32(self.seq_lin(decoded)).log_softmax(dim=-1),
-            frames,
-            encoded,
-            self.ctc_log_probs(hidden[0]) if hidden else None,
-        )
+        seq_log_probs = at_least_float32(self.seq_lin(decoded)).log_softmax(dim=-1)
+        out = (self.ctc_log_probs(encoded), seq_log_probs, frames, encoded)
+        return S2STrainingOutput(*out, self.ctc_log_probs(hidden[0])) if hidden else S2SOutput(*out)
 
     def encode(self, features, frames, wav_lens=None):
         """The encoder's output (batch, time, d_model) and its frame counts (batch,)."""

@@ -21,13 +21,15 @@ class ASR(RecognitionBrain):
         """Log-probabilities of units a frame, their counts, and hypotheses outside training."""
         batch = batch.to(self.device)
         features, frames, wav_lens = self.normalised_features(batch, stage)
-        log_probs, frames, intermediate = self.modules.model(features, frames, wav_lens)
-        return log_probs, frames, intermediate, self.decode(stage, log_probs, frames)
+        out = self.modules.model(features, frames, wav_lens)
+        return out, self.decode(stage, out.log_probs, out.frames)
 
     def compute_objectives(self, predictions, batch, stage):
         """The CTC loss, with the intermediate layer's mixed in while training; error rates otherwise."""
-        log_probs, frames, intermediate, hypotheses = predictions
-        loss = self.ctc_objective(log_probs, intermediate, frames, *self.ctc_targets(batch))
+        out, hypotheses = predictions
+        loss = self.ctc_objective(
+            out.log_probs, out.intermediate, out.frames, *self.ctc_targets(batch)
+        )
         if stage != sb.Stage.TRAIN:
             self.count_errors(batch, hypotheses)
         return loss
