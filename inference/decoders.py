@@ -364,7 +364,7 @@ def _check_units(run_folder, units, model, few_is_well=False):
     if len(units) > outputs or (len(units) < outputs and not few_is_well):
         raise ValueError(
             f"{run_folder}: its units_file holds {len(units)} units, but its model was trained with "
-            f"output_neurons {outputs}: put the run's own save/units.model back"
+            f"output_neurons {outputs}: put the run's own tokenizer back"
         )
 
 

@@ -28,12 +28,7 @@ def read_scalars(file):
     """
     if file is None:
         return {}
-    try:
-        loader = yaml.SafeLoader(file.read_text(encoding="utf-8"))
-        root = loader.get_single_node()
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"{file}: can not be read as YAML ({reason})") from error
+    loader, root = _compose(file)
     scalars = {}
     mappings = [root] if isinstance(root, yaml.MappingNode) else []
     for mapping in mappings:
@@ -44,6 +39,53 @@ def read_scalars(file):
             if isinstance(node, yaml.MappingNode) and mapping is root:
                 mappings.append(node)
     return scalars
+
+
+def read_tag(file, key):
+    """The tag of a top-level key's value, such as `!new:torch.nn.ModuleList`; None if the key is not there.
+
+    Raises
+    ------
+    ValueError
+        If the file is no YAML.
+    """
+    return next((node.tag for name, node in _top_level(_compose(file)[1]) if name == key), None)
+
+
+def read_within(file, key=None):
+    """The plain values within the mapping of one top-level key, or of the top level itself.
+
+    Empty if there is no such mapping. References are no plain values here.
+
+    Raises
+    ------
+    ValueError
+        If the file is no YAML.
+    """
+    loader, root = _compose(file)
+    if key is not None:
+        root = next((node for name, node in _top_level(root) if name == key), None)
+    values = {name: _plain(node, loader, {}) for name, node in _top_level(root)}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _compose(file):
+    """A loader and the root of a file's nodes."""
+    try:
+        loader = yaml.SafeLoader(file.read_text(encoding="utf-8"))
+        return loader, loader.get_single_node()
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"{file}: can not be read as YAML ({reason})") from error
+
+
+def _top_level(root):
+    """Keys and nodes of a mapping; nothing of any other node."""
+    return (
+        [(key.value, node) for key, node in root.value]
+        if isinstance(root, yaml.MappingNode)
+        else []
+    )
 
 
 def _plain(node, loader, scalars):

@@ -2,7 +2,8 @@
 
 Also the command `mamba-speech transcribe`, registered in :mod:`inference.cli`.
 
-A run of `train_CTC.py` or `train_S2S.py` will do; :mod:`inference.decoders` turns its outputs into text.
+A run of `train_CTC.py` or `train_S2S.py` will do, and one of the published recipes of that name
+(:mod:`inference.published_asr`); :mod:`inference.decoders` turns its outputs into text.
 """
 
 import argparse
@@ -18,6 +19,7 @@ import torch
 
 from inference.audio import AudioError, load_audio
 from inference.decoders import DECODING_OPTIONS, DECODINGS, S2SDecoder, decoder_of_run
+from inference.published_asr import is_published, load_published_recogniser
 from inference.run import choose_device, load_run
 from inference.units import Units
 from modules.lengths import relative_lengths
@@ -90,7 +92,8 @@ class Recognizer:
     Arguments
     ---------
     run_folder : str or Path
-        Output folder of a run of `train_CTC.py` or `train_S2S.py`, wherever it lies now.
+        Output folder of a run of `train_CTC.py` or `train_S2S.py`, this project's or those of xi-j/Mamba-ASR,
+        wherever it lies now.
     device : str or torch.device, optional
         A CUDA device if there is one, else the CPU.
     decoding : str, optional
@@ -134,12 +137,7 @@ class Recognizer:
         ctc_only=False,
     ):
         self.device = choose_device(device)
-        run = load_run(
-            run_folder,
-            wanted=["compute_features", "normalize", "sample_rate", "fidelity", "units_file"],
-            optional=DECODING_OPTIONS,
-            selection_key=_SELECTION_KEYS,
-        )
+        run = _load_recogniser(run_folder)
         self.sample_rate, self.fidelity = run["sample_rate"], run["fidelity"]
         self.units = Units(run["units_file"])
         self.compute_features = run["compute_features"].to(self.device)
@@ -286,6 +284,18 @@ class Recognizer:
             encoded, frames = self.model.encode(*inputs)
             return self.model.ctc_log_probs(encoded), frames
         return self.model(*inputs)
+
+
+def _load_recogniser(folder):
+    """The options of a run of this project, or of the published recipes."""
+    if is_published(folder):
+        return load_published_recogniser(folder)
+    return load_run(
+        folder,
+        wanted=["compute_features", "normalize", "sample_rate", "fidelity", "units_file"],
+        optional=DECODING_OPTIONS,
+        selection_key=_SELECTION_KEYS,
+    )
 
 
 def _is_audio(value):

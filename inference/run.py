@@ -4,30 +4,15 @@ A run may come from anyone and lie anywhere: nothing in it is executed, nothing 
 and the paths in its hyperparams.yaml are taken as they stand relative to its output folder.
 """
 
-import functools
-import importlib
-import re
 from pathlib import Path
 
-import ruamel.yaml
 import torch
 import yaml
 from speechbrain.utils.checkpoints import METAFNAME, Checkpointer, average_checkpoints
 
+from inference.network_yaml import read_keys
+
 OPTIONS_FILE = "hyperparams.yaml"
-# A class is built only if it is a network and both its name in the YAML and the module that defines
-# it begin like this. Much of SpeechBrain would be too much: it holds networks that download code.
-ALLOWED = (
-    "modules.",
-    "speechbrain.lobes.features.",
-    "speechbrain.lobes.models.ECAPA_TDNN.",
-    "speechbrain.lobes.models.convolution.",
-    "speechbrain.lobes.models.dual_path.",
-    "speechbrain.lobes.models.transformer.",
-    "speechbrain.nnet.",
-    "speechbrain.processing.",
-    "torch.nn.",
-)
 # What loading needs of every run, whatever its task.
 _ALWAYS = ("output_folder", "save_folder", "avg_checkpoints", "checkpoint_choice", "model")
 
@@ -167,7 +152,7 @@ def load_run(folder, wanted, optional=(), selection_key="WER"):
     folder = Path(folder)
     options = read_options(folder, [*_ALWAYS, *wanted], optional)
     checkpoints = _find_checkpoints(folder, options, selection_key)
-    _load_weights(folder, options, checkpoints)
+    load_weights(folder, options, checkpoints)
     return options
 
 
@@ -198,13 +183,13 @@ def read_options(folder, wanted, optional=()):
             "the folder that training was given as --output_folder"
         )
     wanted = ["output_folder", *wanted]
-    options = _read_keys(file, {*wanted, *optional})
+    options = read_keys(file, {*wanted, *optional})
     missing = sorted(set(wanted) - set(options))
     if missing:
         raise ValueError(f"{file}: lacks {', '.join(missing)}; it is a run of another task")
     for key in options:
         if key.endswith("_file") or key == "save_folder":
-            options[key] = _moved(options[key], options["output_folder"], folder)
+            options[key] = moved(options[key], options["output_folder"], folder)
     return options
 
 
@@ -245,7 +230,7 @@ def choose_device(name=None):
     return device
 
 
-def _moved(path, old_root, new_root):
+def moved(path, old_root, new_root):
     """Where a file of a run lies now; one that was never in its output folder stays where it is."""
     try:
         return new_root / Path(path).relative_to(old_root)
@@ -274,8 +259,22 @@ def _find_checkpoints(folder, options, selection_key):
     )
 
 
-def _load_weights(folder, options, checkpoints):
-    """The averaged model, and what else was saved under a name of its own, from the foremost."""
+def load_weights(folder, options, checkpoints):
+    """Give the networks among a run's options its weights, and put them into evaluation mode.
+
+    Arguments
+    ---------
+    folder : Path
+        Named in errors.
+    options : dict
+        `model` gets the average of the checkpoints, `normalize`, if it is there, the foremost one's statistics.
+    checkpoints : list of speechbrain.utils.checkpoints.Checkpoint
+
+    Raises
+    ------
+    ValueError
+        If a checkpoint is damaged, or of another model.
+    """
     files = checkpoints[0].paramfiles
     try:
         options["model"].load_state_dict(average_model(checkpoints, options["model"]), strict=True)
@@ -290,101 +289,3 @@ def _load_weights(folder, options, checkpoints):
     for value in options.values():
         if isinstance(value, torch.nn.Module):
             value.eval().requires_grad_(False)
-
-
-def _read_keys(file, keys):
-    """The values of some top-level keys; nodes outside them are never constructed."""
-    try:
-        loader = _OptionsLoader(file.read_text(encoding="utf-8"))
-        root = loader.get_single_node()
-        if not isinstance(root, ruamel.yaml.MappingNode):
-            return {}
-        root.value = [(key, value) for key, value in root.value if key.value in keys]
-        # building a network draws random weights: the caller's random state stays as it was
-        with torch.random.fork_rng(devices=[]):
-            return loader.construct_document(root)
-    except ruamel.yaml.error.MarkedYAMLError as error:
-        where = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
-        raise ValueError(f"{file}: {where}{error.problem or error}") from error
-    except (ValueError, UnicodeDecodeError) as error:
-        raise ValueError(f"{file}: {error}") from error
-
-
-class _OptionsLoader(ruamel.yaml.SafeLoader):
-    """YAML's plain values, and `!new:`, `!name:` and tuples as HyperPyYAML has them.
-
-    HyperPyYAML itself reads with a loader that calls any function by name.
-    """
-
-
-def _find_network(tag, target):
-    """The class that a tag names.
-
-    Raises
-    ------
-    ValueError
-        If it is not a network of an allowed package.
-    """
-    module, _, name = target.rpartition(".")
-    found = None
-    if target.startswith(ALLOWED) and all(part.isidentifier() for part in target.split(".")):
-        try:
-            found = getattr(importlib.import_module(module), name, None)
-        except ImportError as error:
-            raise ValueError(f"{tag}{target} can not be imported here ({error})") from error
-    # where a class is defined counts too: a.b.c may lead out of a, through what b imported
-    if not (
-        isinstance(found, type)
-        and issubclass(found, torch.nn.Module)
-        and f"{found.__module__}.".startswith(ALLOWED)
-    ):
-        _refuse(f"{tag}{target}")
-    return found
-
-
-def _refuse(tag):
-    raise ValueError(
-        f"{tag} is refused: loading a run builds networks and nothing else, of classes in "
-        f"{', '.join(prefix.rstrip('.') for prefix in ALLOWED)}; was the run made by this project?"
-    )
-
-
-def _arguments(loader, node):
-    if isinstance(node, ruamel.yaml.MappingNode):
-        return [], loader.construct_mapping(node, deep=True)
-    if isinstance(node, ruamel.yaml.SequenceNode):
-        return loader.construct_sequence(node, deep=True), {}
-    return [], {}
-
-
-def _construct_new(loader, target, node):
-    network = _find_network("!new:", target)
-    arguments, options = _arguments(loader, node)
-    try:
-        return network(*arguments, **options)
-    except TypeError as error:
-        raise ValueError(
-            f"!new:{target} does not take these arguments; the run is of another version ({error})"
-        ) from error
-
-
-def _construct_name(loader, target, node):
-    network = _find_network("!name:", target)
-    arguments, options = _arguments(loader, node)
-    return functools.partial(network, *arguments, **options) if arguments or options else network
-
-
-def _construct_tuple(loader, node):
-    inner = _OptionsLoader(f"[{loader.construct_scalar(node)[1:-1]}]")
-    return tuple(inner.get_single_data())
-
-
-def _construct_unknown(loader, node):
-    _refuse(node.tag)
-
-
-_OptionsLoader.add_multi_constructor("!new:", _construct_new)
-_OptionsLoader.add_multi_constructor("!name:", _construct_name)
-_OptionsLoader.add_implicit_resolver("!tuple", re.compile(r"^\(.*\)$"), ["("])
-_OptionsLoader.add_constructor("!tuple", _construct_tuple)
-_OptionsLoader.add_constructor(None, _construct_unknown)
