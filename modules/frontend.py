@@ -51,7 +51,7 @@ class FilterbankFeatures(torch.nn.Module):
         wavs : torch.Tensor
             (batch, samples); what stands behind an utterance's end does not matter.
         wav_lens : torch.Tensor, optional
-            (batch,) relative lengths.
+            (batch,) relative lengths; by default every utterance fills its row.
         samples : torch.Tensor, optional
             (batch,) sample counts, instead of relative lengths and exact at any length.
 
@@ -61,6 +61,8 @@ class FilterbankFeatures(torch.nn.Module):
             (batch, frames, n_mels), and the frame counts (batch,).
         """
         if samples is None:
+            if wav_lens is None:
+                wav_lens = torch.ones(len(wavs), device=wavs.device)
             samples = sample_counts(wav_lens, wavs.shape[1])
         samples = samples.to(wavs.device)
         wavs = keep_valid(wavs, valid_frames(samples, wavs.shape[1], wavs.device))

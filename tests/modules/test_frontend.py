@@ -50,6 +50,12 @@ def test_a_batch_gives_each_utterance_its_own_features(hop_length):
             assert torch.allclose(alone[0], features[item, : frames[item]], atol=1e-3)
 
 
+def test_without_lengths_every_utterance_fills_its_row():
+    features, wavs = FilterbankFeatures(n_mels=20), torch.randn(2, 4000)
+    found, wanted = features(wavs), features(wavs, torch.ones(2))
+    assert torch.equal(found[0], wanted[0]) and found[1].tolist() == wanted[1].tolist()
+
+
 def test_relative_lengths_give_the_counts_back_to_every_consumer():
     for time in (1, 2, 3, 997, 3500):
         frames = torch.arange(1, time + 1)
