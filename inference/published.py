@@ -21,8 +21,9 @@ from modules.separation import Separator
 logger = logging.getLogger(__name__)
 
 PARTS = ("encoder", "masknet", "decoder")
-# under which names the validation loss stands in a checkpoint's meta file, lower being better
-_LOSSES = ("si-snr", "-si-snr")
+# Under which names the validation loss, the negative SI-SNR, stands in a checkpoint's meta file, lower being better:
+# this project's, and those of the published code and of earlier versions.
+LOSSES = ("loss", "si-snr", "-si-snr")
 # what shapes do not tell: its names in a YAML, in order, and the published value
 _UNTOLD = {
     "sample_rate": (("sample_rate",), 8000),
@@ -384,5 +385,5 @@ def _rank(place):
     file = place / METAFNAME
     meta = yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else None
     meta = meta if isinstance(meta, dict) else {}
-    loss = next((meta[name] for name in _LOSSES if isinstance(meta.get(name), float)), float("inf"))
+    loss = next((meta[name] for name in LOSSES if isinstance(meta.get(name), float)), float("inf"))
     return loss, -float(meta.get("unixtime", 0.0))

@@ -38,6 +38,30 @@ def is_complete(folder):
     )
 
 
+def selection_value(meta, selection_key):
+    """The validation statistic by which a checkpoint is compared with others of its run.
+
+    Arguments
+    ---------
+    meta : dict
+        Of the checkpoint.
+    selection_key : str or tuple of str
+        The statistic's name; of several, under which versions of a recipe saved it, the first that is there counts.
+
+    Returns
+    -------
+    value : float or None
+        None, if the checkpoint was saved within an epoch, or by another recipe.
+
+    Example
+    -------
+    >>> selection_value({"epoch": 3, "si-snr": -9.5}, ("loss", "si-snr"))
+    -9.5
+    """
+    keys = (selection_key,) if isinstance(selection_key, str) else selection_key
+    return next((meta[key] for key in keys if key in meta), None)
+
+
 def checkpoints_to_average(checkpointer, choice, count, selection_key):
     """The end-of-epoch checkpoints that a run is judged by, the foremost first.
 
@@ -48,19 +72,23 @@ def checkpoints_to_average(checkpointer, choice, count, selection_key):
         `best`, by the selection key, or `last`.
     count : int
         How many at most.
-    selection_key : str
-        The validation statistic by which checkpoints are compared, lower being better. Those that
-        lack it were saved within an epoch and do not count.
+    selection_key : str or tuple of str
+        The validation statistic by which checkpoints are compared, lower being better; see
+        :func:`selection_value`. Those that lack it were saved within an epoch and do not count.
 
     Returns
     -------
     checkpoints : list of speechbrain.utils.checkpoints.Checkpoint
         None, if no epoch has ended yet.
     """
+
+    def value(checkpoint):
+        return selection_value(checkpoint.meta, selection_key)
+
     return checkpointer.find_checkpoints(
-        min_key=selection_key if choice == "best" else None,
+        importance_key=(lambda checkpoint: -value(checkpoint)) if choice == "best" else None,
         max_num_checkpoints=count,
-        ckpt_predicate=lambda checkpoint: selection_key in checkpoint.meta,
+        ckpt_predicate=lambda checkpoint: value(checkpoint) is not None,
     )
 
 
@@ -132,7 +160,7 @@ def load_run(folder, wanted, optional=(), selection_key="WER"):
     optional : list of str
         Keys that are taken if they are there.
     selection_key : str or tuple of str
-        See :func:`checkpoints_to_average`. Of several, the one that the run's recipe saved.
+        See :func:`checkpoints_to_average`. Of several, the first that the run's recipe saved.
 
     Returns
     -------
@@ -243,12 +271,9 @@ def _find_checkpoints(folder, options, selection_key):
     keys = (selection_key,) if isinstance(selection_key, str) else selection_key
     if save_folder.is_dir():
         checkpointer = CompleteCheckpoints(save_folder)
-        for key in keys:
-            checkpoints = checkpoints_to_average(
-                checkpointer, choice, options["avg_checkpoints"], key
-            )
-            if checkpoints:
-                return checkpoints
+        checkpoints = checkpoints_to_average(checkpointer, choice, options["avg_checkpoints"], keys)
+        if checkpoints:
+            return checkpoints
         if any("epoch" in checkpoint.meta for checkpoint in checkpointer.list_checkpoints()):
             raise ValueError(
                 f"{folder}: its checkpoints have no {' or '.join(keys)}; it is a run of another task"

@@ -14,7 +14,7 @@ from inference.audio import AudioError
 from inference.blocks import AudioBlocks, BlockResampler, Spool, write_sources
 from inference.loudness import LEVELS, Loudness
 from inference.plain_yaml import read_scalars
-from inference.published import load_published
+from inference.published import LOSSES, load_published
 from inference.recognition import find_audio, positive_number
 from inference.run import OPTIONS_FILE, choose_device, load_run
 from inference.spotting import not_negative
@@ -206,7 +206,7 @@ def load_separator(folder):
     file = Path(folder) / OPTIONS_FILE
     if not file.is_file() or "model" not in read_scalars(file):
         return load_published(folder)
-    run = load_run(folder, ["sample_rate"], selection_key="si-snr")
+    run = load_run(folder, ["sample_rate"], selection_key=LOSSES)
     return run["model"], run["sample_rate"]
 
 

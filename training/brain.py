@@ -9,7 +9,7 @@ from speechbrain.utils.checkpoints import mark_as_loader, mark_as_saver, registe
 from speechbrain.utils.distributed import run_on_main
 from torch.nn.parallel import DistributedDataParallel
 
-from inference.run import average_model, checkpoints_to_average
+from inference.run import average_model, checkpoints_to_average, selection_value
 from modules.ssm import parameter_groups
 from training.checkpoints import RandomState
 from training.experiment import count_parameters
@@ -36,8 +36,10 @@ class RecipeBrain(sb.Brain):
 
     # stage statistic by which checkpoints are compared; lower is better
     selection_key = "WER"
-    # attributes that count something of an epoch of training: they begin at 0 with each
-    epoch_counts = ("skipped_steps",)
+    # names under which a recipe's earlier versions saved it
+    earlier_selection_keys = ()
+    # what is noted of an epoch of training: attributes that begin at 0 with each
+    epoch_counts = ("skipped_steps", "last_rate")
 
     @classmethod
     def from_hparams(cls, hparams, run_opts):
@@ -87,6 +89,7 @@ class RecipeBrain(sb.Brain):
             del groups[0]["weight_decay"]
         self.optimizer = self.opt_class(groups)
         self.optimizers_dict = {"opt_class": self.optimizer}
+        self.optimizer.register_step_pre_hook(self._note_rate)
         if self._clip_norm is not None and self._clip_norm > 0:
             self.optimizer.register_step_pre_hook(self._clip_all_groups)
         if self.checkpointer is not None:
@@ -107,6 +110,9 @@ class RecipeBrain(sb.Brain):
         """Train; see SpeechBrain's method. A training set with ``set_epoch`` is told each epoch that begins."""
         self._set_epoch = getattr(train_set, "set_epoch", None)
         super().fit(epoch_counter, train_set, *arguments, **options)
+
+    def _note_rate(self, optimizer, arguments, options):
+        self.last_rate = float(optimizer.param_groups[0]["lr"])
 
     def _clip_all_groups(self, optimizer, arguments, options):
         parameters = [
@@ -164,6 +170,10 @@ class RecipeBrain(sb.Brain):
             self.loader_generator.manual_seed(getattr(self.hparams, "seed", 0) + epoch)
             if self._set_epoch is not None:
                 self._set_epoch(epoch)
+
+    def epoch_stats(self, epoch):
+        """What every recipe logs of an epoch first: its number, the rate of its last step, the steps so far."""
+        return {"epoch": epoch, "lr": self.last_rate, "steps": self.optimizer_step}
 
     def training_stats(self, loss):
         """What every recipe logs of an epoch of training: its loss, seconds and skipped steps."""
@@ -244,11 +254,16 @@ class RecipeBrain(sb.Brain):
         self.checkpointer.save_and_keep_only(
             meta=meta,
             num_to_keep=self.hparams.avg_checkpoints,
-            min_keys=[self.selection_key] if best else [],
-            importance_keys=[],
+            importance_keys=[lambda checkpoint: -self._selection_value(checkpoint)] if best else [],
             # those saved within an epoch are not averaged: they must not push out one that is
-            ckpt_predicate=lambda checkpoint: self.selection_key in checkpoint.meta,
+            ckpt_predicate=self._ends_an_epoch,
         )
+
+    def _selection_value(self, checkpoint):
+        return selection_value(checkpoint.meta, (self.selection_key, *self.earlier_selection_keys))
+
+    def _ends_an_epoch(self, checkpoint):
+        return self._selection_value(checkpoint) is not None
 
     def on_evaluate_start(self, max_key=None, min_key=None):
         """Load the average of the checkpoints to evaluate, once for all test sets.
@@ -264,7 +279,7 @@ class RecipeBrain(sb.Brain):
             self.checkpointer,
             self.hparams.checkpoint_choice,
             self.hparams.avg_checkpoints,
-            self.selection_key,
+            (self.selection_key, *self.earlier_selection_keys),
         )
         if not checkpoints:
             raise SystemExit(
@@ -274,9 +289,7 @@ class RecipeBrain(sb.Brain):
         with _one_error_for_another_model(self.checkpointer):
             # the foremost is not always the last, which knows of all the training
             self.checkpointer.load_checkpoint(
-                self.checkpointer.find_checkpoint(
-                    ckpt_predicate=lambda checkpoint: self.selection_key in checkpoint.meta
-                )
+                self.checkpointer.find_checkpoint(ckpt_predicate=self._ends_an_epoch)
             )
             steps = self.optimizer_step
             self.checkpointer.load_checkpoint(checkpoints[0])

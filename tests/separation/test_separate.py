@@ -34,7 +34,7 @@ def write_run(folder, yaml, **options):
         text = resolve_references(file, options).getvalue()
     with torch.random.fork_rng():
         run = load_hyperpyyaml(text)
-    run["checkpointer"].save_checkpoint(meta={"epoch": 1, "si-snr": -3.0})
+    run["checkpointer"].save_checkpoint(meta={"epoch": 1, "loss": -3.0})
     (folder / "hyperparams.yaml").write_text(text, encoding="utf-8")
     return folder
 

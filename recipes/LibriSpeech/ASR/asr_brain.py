@@ -158,12 +158,9 @@ class RecognitionBrain(RecipeBrain):
         }
 
     def _end_epoch(self, epoch, stats):
-        meta = {
-            "epoch": epoch,
-            "lr": self.hparams.lr_annealing.current_lr,
-            "steps": self.optimizer_step,
-        }
-        self.train_logger.log_stats(meta, train_stats=self.train_stats, valid_stats=stats)
+        self.train_logger.log_stats(
+            self.epoch_stats(epoch), train_stats=self.train_stats, valid_stats=stats
+        )
         self.save_epoch({self.selection_key: stats[self.selection_key], "epoch": epoch})
 
     def _record_test(self, name, stats):

@@ -157,9 +157,9 @@ class LM(RecipeBrain):
         loss = self.nats / self.tokens
         stats = {"loss": loss, "perplexity": _perplexity(loss)}
         if stage == sb.Stage.VALID:
-            rate = self.hparams.lr_annealing.current_lr
-            meta = {"epoch": epoch, "lr": rate, "steps": self.optimizer_step}
-            self.train_logger.log_stats(meta, train_stats=self.train_stats, valid_stats=stats)
+            self.train_logger.log_stats(
+                self.epoch_stats(epoch), train_stats=self.train_stats, valid_stats=stats
+            )
             self.save_epoch({"loss": loss, "epoch": epoch})
             return
         # the end of a sentence counts as a word, as it does for n-gram toolkits: models with other units compare

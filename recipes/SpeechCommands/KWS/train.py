@@ -111,10 +111,10 @@ class KeywordBrain(RecipeBrain):
                 self._write_test_results(stats)
 
     def _end_validation(self, stats, epoch):
-        meta = {"epoch": epoch, "lr": self.optimizer.param_groups[0]["lr"]}
-        meta["steps"] = self.optimizer_step
         valid = {key: stats[key] for key in ("loss", "accuracy", "macro_F1")}
-        self.train_logger.log_stats(meta, train_stats=self.train_stats, valid_stats=valid)
+        self.train_logger.log_stats(
+            self.epoch_stats(epoch), train_stats=self.train_stats, valid_stats=valid
+        )
         if self.hparams.lr_plateau is not None:
             _, rate = self.hparams.lr_plateau([self.optimizer], epoch, stats["loss"])
             update_learning_rate(self.optimizer, rate)

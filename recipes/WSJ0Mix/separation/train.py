@@ -18,7 +18,7 @@ from separation_data import loader_options, make_datasets, prepare_mixtures
 from speechbrain.nnet.schedulers import update_learning_rate
 from speechbrain.utils.distributed import if_main_process
 
-from inference.published import find_weights, read_weights
+from inference.published import LOSSES, find_weights, read_weights
 from modules.separation import initialise_separator_, pit_si_snr, si_snr_improvement
 from training.brain import RecipeBrain, count_batches
 from training.experiment import load_experiment
@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 class SeparationBrain(RecipeBrain):
     """Mixture to one waveform a speaker, by the negative SI-SNR under the best order of speakers."""
 
-    selection_key = "si-snr"
+    selection_key, *earlier_selection_keys = LOSSES
     epoch_counts = (*RecipeBrain.epoch_counts, "dropped_mixtures")
 
     def compute_forward(self, batch, stage):
@@ -53,13 +53,13 @@ class SeparationBrain(RecipeBrain):
         targets = self._targets(batch)
         # as published, padding counts like any other silence
         padded = self.hparams.fidelity == "upstream" and stage != sb.Stage.TEST
-        si_snr, _ = pit_si_snr(predictions, targets, None if padded else samples)
-        losses = -si_snr
+        losses = -pit_si_snr(predictions, targets, None if padded else samples)[0]
         if stage == sb.Stage.TRAIN:
             return self._training_loss(losses)
         if stage == sb.Stage.VALID:
+            si_snr, _ = pit_si_snr(predictions, targets, samples)
             gains = si_snr_improvement(predictions, targets, batch.mix_sig.data, samples)
-            self.sums += torch.stack([losses.sum(), gains.sum()]).double().cpu()
+            self.sums += torch.stack([losses.sum(), si_snr.sum(), gains.sum()]).double().cpu()
             self.mixtures += len(losses)
         else:
             order = self.scores.add(batch.id, predictions, targets, batch.mix_sig.data, samples)
@@ -134,7 +134,7 @@ class SeparationBrain(RecipeBrain):
         if stage == sb.Stage.TRAIN:
             self.kept_mixtures = 0
         elif stage == sb.Stage.VALID:
-            self.sums, self.mixtures = torch.zeros(2, dtype=torch.float64), 0
+            self.sums, self.mixtures = torch.zeros(3, dtype=torch.float64), 0
         else:
             self.saved_examples = 0
 
@@ -153,12 +153,12 @@ class SeparationBrain(RecipeBrain):
                 record_result(self, "test", figures)
 
     def _end_validation(self, epoch):
-        loss, gain = (self.sums / self.mixtures).tolist()
-        rate = self.optimizer.param_groups[0]["lr"]
+        loss, si_snr, gain = (self.sums / self.mixtures).tolist()
         self.train_logger.log_stats(
-            {"epoch": epoch, "lr": rate, "steps": self.optimizer_step},
+            self.epoch_stats(epoch),
             train_stats=self.train_stats,
-            valid_stats={"si-snr": loss, "si-snr_i": gain},
+            # the last two as in the results: higher is better
+            valid_stats={"loss": loss, "si-snr": si_snr, "si-snr_i": gain},
         )
         # every comparison with nan fails: as the best of all it would push out the best
         loss = loss if math.isfinite(loss) else math.inf
@@ -166,7 +166,7 @@ class SeparationBrain(RecipeBrain):
             _, rate = self.hparams.lr_plateau([self.optimizer], epoch, loss)
             update_learning_rate(self.optimizer, rate)
         # after the schedule, whose state the checkpoint holds
-        self.save_epoch({"si-snr": loss, "epoch": epoch})
+        self.save_epoch({self.selection_key: loss, "epoch": epoch})
 
     def on_evaluate_start(self, max_key=None, min_key=None):
         """Load the run's own checkpoints; with none, the pretrained network is what there is to test."""
