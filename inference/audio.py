@@ -51,7 +51,7 @@ def load_audio(path, sample_rate, start=0, stop=None):
         waveform, rate = audio_io.load(str(path), frame_offset=start, **part)
     except Exception as error:
         # libsndfile's errors have no common type
-        raise AudioError(f"{path}: can not be read as audio ({error})") from error
+        raise AudioError(f"{path}: can not be read as audio ({audio_fault(error)})") from error
     if waveform.shape[-1] == 0:
         raise AudioError(f"{path}: holds no samples")
     waveform = waveform.mean(0) if waveform.dim() == 2 else waveform
@@ -84,6 +84,12 @@ def to_pcm16(waveform):
     [2, -2]
     """
     return np.clip(np.round(waveform * 32768.0), -32768, 32767).astype(np.int16)
+
+
+def audio_fault(error):
+    """What libsndfile found wrong, without the file's name, which its errors and SpeechBrain's repeat."""
+    fault = getattr(error, "__cause__", None) or error
+    return getattr(fault, "error_string", str(fault)).rstrip(".")
 
 
 @cache

@@ -14,7 +14,7 @@ import soundfile
 import torch
 from torchaudio.transforms import Resample
 
-from inference.audio import AudioError, to_pcm16
+from inference.audio import AudioError, audio_fault, to_pcm16
 
 BLOCK_SECONDS = 5.0
 
@@ -58,7 +58,7 @@ class AudioBlocks:
         try:
             self.file_rate = soundfile.info(os.fsencode(path)).samplerate
         except soundfile.SoundFileError as error:
-            raise AudioError(f"{path}: can not be read as audio ({_reason(error)})") from error
+            raise AudioError(f"{path}: can not be read as audio ({audio_fault(error)})") from error
 
     def __iter__(self):
         resample = BlockResampler(self.file_rate, self.sample_rate)
@@ -79,12 +79,9 @@ class AudioBlocks:
                         raise AudioError(f"{self.path}: holds samples that are not finite numbers")
                     yield block.mean(axis=1)
         except soundfile.SoundFileError as error:
-            raise AudioError(f"{self.path}: can not be read as audio ({_reason(error)})") from error
-
-
-def _reason(error):
-    # its text also names the file, as bytes
-    return getattr(error, "error_string", error)
+            raise AudioError(
+                f"{self.path}: can not be read as audio ({audio_fault(error)})"
+            ) from error
 
 
 class BlockResampler:

@@ -137,11 +137,10 @@ def read_tensors(path, map_location="cpu"):
     try:
         return torch.load(path, map_location=map_location, weights_only=True)
     except Exception as error:
-        # torch lets through whatever zip files, pickles and storages raise
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        # torch lets through whatever zip files, pickles and storages raise: none of it says more, and some of it
+        # advises to load with weights_only=False
         raise ValueError(
-            f"{path}: can not be read as weights: the file is damaged, or holds more than tensors "
-            f"({reason})"
+            f"{path}: can not be read as weights: the file is damaged, or holds more than tensors"
         ) from error
 
 

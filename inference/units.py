@@ -37,7 +37,7 @@ class Units:
             self._processor = sentencepiece.SentencePieceProcessor(model_file=str(model_file))
         except (OSError, RuntimeError, TypeError) as error:
             raise ValueError(
-                f"{model_file}: is no SentencePiece model: damaged, or another kind of file ({error})"
+                f"{model_file}: is no SentencePiece model: damaged, or another kind of file"
             ) from error
         text = [
             str(unit)
@@ -105,9 +105,11 @@ class Units:
                     minloglevel=2,
                 )
             except RuntimeError as error:
+                # what follows the place in SentencePiece's source that found the fault
+                reason = str(error).rpartition("] ")[2].strip()
                 raise ValueError(
-                    f"{size} {kind} units can not be learnt from {len(texts)} transcripts: set "
-                    f"another --output_neurons (SentencePiece says: {error})"
+                    f"{size} {kind} units can not be learnt from {len(texts)} transcripts: set another "
+                    f"--output_neurons (SentencePiece says: {reason})"
                 ) from error
             units = cls(Path(folder) / "units.model")
             lost = [text for text in texts if not units.spells(text)]

@@ -8,6 +8,10 @@ import csv
 import importlib
 import json
 import multiprocessing
+import os
+import re
+import shlex
+import subprocess
 import sys
 from pathlib import Path
 
@@ -30,6 +34,62 @@ def workers_started_by(method):
     multiprocessing.set_start_method(method, force=True)
     yield
     multiprocessing.set_start_method(before, force=True)
+
+
+# All that a training says, each line by the logger's name and its text; progress bars end in a carriage return.
+WORTH_SAYING = (
+    r"speechbrain\.core - Experiment folder: .+",
+    r"speechbrain\.core - Using (training|evaluation) precision: .+",
+    r"speechbrain\.utils\.epoch_loop - Going into epoch \d+",
+    r"speechbrain\.utils\.train_logger - (epoch|test set): .+",
+    r"speechbrain\.utils\.checkpoints - (Saved an end-of-epoch checkpoint in|Loading a checkpoint from) .+",
+    r"data_prep\.\w+ - \S+: \d+ (utterances|clips|mixtures), .+",
+    r"\w+ - \d+ (utterances|sentences|clips|mixtures) .*to train on, \d+ to validate",
+    r"training\.brain - ([\d,]+ parameters|evaluating the average of \d+ checkpoint\(s\), epochs .+)",
+    r"training\.experiment - (fidelity: corrected \(.+\)|what to do with it now, for example:)",
+    r"modules\.ssm\.backends - [a-z ]+ on cpu: backend \w+",
+    r"modules\.ssm\.cpu\.build - .+",
+    r".*\d+%\|.*",
+    r"",
+)
+
+
+def next_command(output):
+    """The command that a training's output ends with, as words."""
+    return shlex.split(output.splitlines()[-1])
+
+
+def run_pasted(output, folder):
+    """Run the command that a training's output ends with, as a shell does; gives the finished process."""
+    return subprocess.run(
+        output.splitlines()[-1],
+        shell=True,
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def check_output(output, folder):
+    """What a whole run has said is worth saying, on the terminal, in ``log.txt`` and in ``train_log.txt``."""
+    *lines, command = re.split(r"[\r\n]+", output.rstrip("\n"))
+    assert [line for line in lines if not _worth_saying(line.strip())] == []
+    *logged, last = (folder / "log.txt").read_text(encoding="utf-8").splitlines()
+    assert last == command
+    stamp = r"[\d-]+ [\d:,]+ - (\S+) - \w+ - (.*)"
+    logged = [re.fullmatch(stamp, line).expand(r"\1 - \2") for line in logged]
+    assert [line for line in logged if not _worth_saying(line)] == []
+    figures = (folder / "train_log.txt").read_text(encoding="utf-8")
+    rates = re.findall(r", lr: (\S+),", figures)
+    assert rates and all(re.fullmatch(r"\d\.\d\de-\d\d", rate) for rate in rates)
+    without_rates = re.sub(r", lr: \S+,", "", figures)
+    assert not re.search(r"\de[+-]?\d", without_rates)
+
+
+def _worth_saying(line):
+    return any(re.fullmatch(pattern, line) for pattern in WORTH_SAYING)
 
 
 def plain_options(path):
@@ -81,9 +141,14 @@ def checkpoints(folder):
     )
 
 
+def results_of(folder):
+    """The entries of all test sets in a run's results."""
+    return json.loads((folder / "results.json").read_text())
+
+
 def results(folder):
     """The test's entry in a run's results."""
-    return json.loads((folder / "results.json").read_text())["test"]
+    return results_of(folder)["test"]
 
 
 def read_csv(path):

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import modules
+from training.quiet import drop_remarks
 
 _home = Path(__file__).resolve().parent.parent
 if Path(modules.__file__).resolve().parent.parent != _home:
@@ -10,3 +11,5 @@ if Path(modules.__file__).resolve().parent.parent != _home:
         f"another package named 'modules' ({modules.__file__}) hides the one in {_home}: remove it from PYTHONPATH, or "
         "run from another folder"
     )
+
+drop_remarks()

@@ -288,11 +288,11 @@ class RecipeBrain(sb.Brain):
             )
         with _one_error_for_another_model(self.checkpointer):
             # the foremost is not always the last, which knows of all the training
-            self.checkpointer.load_checkpoint(
-                self.checkpointer.find_checkpoint(ckpt_predicate=self._ends_an_epoch)
-            )
+            last = self.checkpointer.find_checkpoint(ckpt_predicate=self._ends_an_epoch)
+            self.checkpointer.load_checkpoint(last)
             steps = self.optimizer_step
-            self.checkpointer.load_checkpoint(checkpoints[0])
+            if checkpoints[0].path != last.path:
+                self.checkpointer.load_checkpoint(checkpoints[0])
             model = self.hparams.model
             model.load_state_dict(average_model(checkpoints, model), strict=True)
         self.optimizer_step = steps

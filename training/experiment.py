@@ -4,6 +4,8 @@ import dataclasses
 import difflib
 import logging
 import os
+import shlex
+import shutil
 import sys
 from functools import partial
 from pathlib import Path
@@ -133,6 +135,46 @@ def _top_level_keys(file):
     return {
         key.value: value.tag if value.tag == "!PLACEHOLDER" else "" for key, value in node.value
     }
+
+
+def suggest(*words):
+    """End a training with the command that uses what it made, ready to paste where it was started.
+
+    Arguments
+    ---------
+    words : str or Path
+        Of the command: the program, which is ``mamba-speech`` or ``python``, and its arguments. A Path is given as
+        it is typed here.
+    """
+    program, *arguments = words
+    arguments = [shown(word) if isinstance(word, Path) else str(word) for word in arguments]
+    logger.info(
+        "what to do with it now, for example:\n%s", shlex.join([*_runs(program), *arguments])
+    )
+
+
+def shown(path):
+    """A path as one types it in the present folder: relative where it lies below, never like an option.
+
+    Example
+    -------
+    >>> shown(Path.cwd() / "results" / "1"), shown("-1"), shown("/")
+    ('results/1', './-1', '/')
+    """
+    path, here = Path(os.path.abspath(path)), Path.cwd()
+    if not path.is_relative_to(here):
+        return str(path)
+    typed = str(path.relative_to(here))
+    return f"./{typed}" if typed.startswith("-") else typed
+
+
+def _runs(program):
+    """How to start a program of the environment that runs this, which the shell may not have activated."""
+    here = Path(sys.executable).parent
+    found = shutil.which(program)
+    if found is not None and Path(found).parent == here:
+        return [program]
+    return [sys.executable] if program == "python" else [sys.executable, "-m", "inference.cli"]
 
 
 def count_parameters(module):

@@ -1,6 +1,44 @@
 """Where a run's figures go: a text file always, TensorBoard and Weights & Biases where asked for."""
 
+import math
+
 from speechbrain.utils.train_logger import FileTrainLogger, TensorboardLogger, WandBLogger
+
+
+class ReadableTrainLogger(FileTrainLogger):
+    """SpeechBrain's text file of figures, with all but learning rates written without an exponent."""
+
+    def _item_to_string(self, key, value, dataset=None):
+        if isinstance(value, float):
+            value = readable(value, exponent=key == "lr")
+        return super()._item_to_string(key, value, dataset)
+
+
+def readable(value, exponent=False):
+    """A figure as people write it: two decimals, and as many more, up to six, as four digits need.
+
+    Arguments
+    ---------
+    value : float
+    exponent : bool
+        Whether it is a learning rate or the like, and written with a power of ten.
+
+    Returns
+    -------
+    str
+
+    Example
+    -------
+    >>> [readable(value) for value in (100.0, -21.5687, 4.17412, 0.0063334, 4935512.3)]
+    ['100.00', '-21.57', '4.174', '0.006333', '4935512.30']
+    >>> readable(0.001, exponent=True)
+    '1.00e-03'
+    """
+    if exponent:
+        return f"{value:.2e}"
+    if not value or not math.isfinite(value):
+        return f"{value:.2f}"
+    return f"{value:.{min(6, max(2, 3 - math.floor(math.log10(abs(value)))))}f}"
 
 
 class TrainLoggers:
@@ -22,7 +60,7 @@ class TrainLoggers:
     """
 
     def __init__(self, train_log, tensorboard_folder=None, wandb=None):
-        self.loggers = [FileTrainLogger(train_log, precision=4)]
+        self.loggers = [ReadableTrainLogger(train_log)]
         try:
             if tensorboard_folder is not None:
                 self.loggers.append(TensorboardLogger(tensorboard_folder))

@@ -54,7 +54,7 @@ def audio(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def trained(audio, tmp_path_factory):
-    """The output folder of a run; tests that change it take `run`."""
+    """The output folder of a run, beside it output.txt, which it printed; tests that change it take `run`."""
     folder = tmp_path_factory.mktemp("trained") / "run"
     command = [sys.executable, "train_CTC.py", "hparams/CTC/conmamba_debug.yaml"]
     command += ["--noprogressbar", "--output_folder", str(folder), "--number_of_epochs", "2"]
@@ -68,10 +68,12 @@ def trained(audio, tmp_path_factory):
         check=False,
         cwd=ROOT / "recipes" / "LibriSpeech" / "ASR",
         env=os.environ | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         text=True,
     )
-    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.returncode == 0, done.stdout[-3000:]
+    (folder.parent / "output.txt").write_text(done.stdout, encoding="utf-8")
     for file in folder.glob("save/CKPT*/model.ckpt"):
         weights = torch.load(file, weights_only=True)
         # so few steps teach no more than silence: a random last layer gives texts to compare

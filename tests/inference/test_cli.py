@@ -10,6 +10,7 @@ import pytest
 
 from inference.cli import main
 from tests.inference.conftest import ROOT
+from tests.recipes import check_output, next_command
 
 
 def test_every_good_file_is_printed_and_the_status_is_zero(trained, audio, capsys):
@@ -19,6 +20,24 @@ def test_every_good_file_is_printed_and_the_status_is_zero(trained, audio, capsy
     rows = [line.split("\t") for line in shown.out.splitlines()]
     assert [path for path, _ in rows] == files and all(text for _, text in rows)
     assert shown.err == ""
+
+
+def test_a_training_says_what_is_worth_saying_and_ends_with_a_command_that_works(trained, capsys):
+    output = (trained.parent / "output.txt").read_text(encoding="utf-8")
+    check_output(output, trained)
+    command = next_command(output)
+    arguments = command[command.index("transcribe") :]
+    assert arguments[1] == str(trained)
+    assert main([*arguments, "--device", "cpu"]) == 0
+    assert capsys.readouterr().out.startswith(f"{arguments[2]}\t")
+
+
+def test_an_error_names_the_file_once_and_what_is_wrong_with_it(trained, tmp_path, capsys):
+    bad = tmp_path / "bad.wav"
+    bad.write_text("no audio")
+    assert main(["transcribe", str(trained), str(bad)]) == 1
+    message = capsys.readouterr().err
+    assert message.count(str(bad)) == 1 and "Format not recognised" in message
 
 
 def test_a_bad_file_is_named_at_the_end_and_the_rest_printed(trained, audio, tmp_path, capsys):

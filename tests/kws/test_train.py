@@ -13,12 +13,14 @@ from speechbrain.utils.run_opts import RunOptions
 from inference.audio import load_audio
 from tests.kws.conftest import RATE, RECIPE, SPEAKERS, say, write_corpus
 from tests.recipes import (
+    check_output,
     checkpoints,
     command_line,
     logged,
     plain_options,
     read_csv,
     results,
+    run_pasted,
     scripts,
 )
 from training.classification import ConfusionMatrix, wilson_interval
@@ -194,6 +196,18 @@ def test_chosen_words_are_told_from_unknown_ones_and_silence(run):
     labels = json.loads((folder / "save" / "labels.json").read_text())
     assert labels == ["up", "_unknown_", "_silence_"]
     assert results(folder)["clips"] > 2
+
+
+@pytest.mark.exhaustive
+def test_a_run_says_what_is_worth_saying_and_ends_with_a_command_that_works(
+    train_kws, tones, tmp_path
+):
+    folder = tmp_path / "a run"
+    options = TASK | {"data_folder": tones, "output_folder": folder, "number_of_epochs": 1}
+    output = train_kws("debug", **options).output
+    check_output(output, folder)
+    done = run_pasted(output, RECIPE)
+    assert done.returncode == 0 and done.stderr == "", done.stderr
 
 
 def test_the_plateau_schedule_halves_the_rate_only_after_epochs_without_gain(run):

@@ -15,7 +15,15 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from inference.published import find_weights
 from inference.separation import load_separator
-from tests.recipes import checkpoints, logged, read_csv, results, scripts
+from tests.recipes import (
+    check_output,
+    checkpoints,
+    logged,
+    read_csv,
+    results,
+    run_pasted,
+    scripts,
+)
 from tests.separation.recipe import (
     RATE,
     RECIPE,
@@ -370,6 +378,18 @@ def test_without_the_cosine_the_rate_falls_only_after_epochs_without_gain(run):
             rate, halved = rate / 2, halved + 1
         lowest = min(lowest, figures["valid loss"])
     assert halved
+
+
+@pytest.mark.exhaustive
+def test_a_run_says_what_is_worth_saying_and_ends_with_a_command_that_works(tree, tmp_path):
+    folder = tmp_path / "a run"
+    options = {"data_folder": tree, "output_folder": folder, "N_epochs": 1}
+    command = [sys.executable, "train.py", *command_line("mambatasnet_debug", **options)]
+    done = subprocess.run(command, cwd=RECIPE, capture_output=True, text=True, check=True)
+    check_output(done.stderr + done.stdout, folder)
+    pasted = run_pasted(done.stdout, RECIPE)
+    assert pasted.returncode == 0 and pasted.stderr == "", pasted.stderr
+    assert len(list((folder / "separated").glob("*.wav"))) == 2
 
 
 def test_the_published_name_and_paths_work_and_say_the_new_ones(

@@ -8,6 +8,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 import speechbrain as sb
@@ -17,7 +18,7 @@ from speechbrain.utils.distributed import if_main_process
 
 from modules.lengths import relative_lengths
 from training.brain import RecipeBrain
-from training.experiment import load_experiment
+from training.experiment import load_experiment, suggest
 from training.loading import SeededItems
 from training.results import record_result
 from training.significance import write_errors
@@ -211,6 +212,10 @@ def run_recipe(brain_class, make_decodings):
         _train(brain, hparams, train, valid)
     for brain.test_name, test in tests.items():
         brain.evaluate(test, test_loader_kwargs={"batch_size": hparams["test_batch_size"]})
+    if training:
+        heard = next(iter(tests.values()), valid)
+        recording = Path(heard.data[heard.data_ids[0]]["wav"])
+        suggest("mamba-speech", "transcribe", Path(hparams["output_folder"]), recording)
 
 
 def _train(brain, hparams, train, valid):

@@ -215,10 +215,7 @@ def prepare_tokenizer(hparams, train):
 
 
 def _read_units(path):
-    try:
-        units = Units(path)
-    except (RuntimeError, TypeError) as error:
-        raise ValueError(f"{path}: is no SentencePiece model ({error})") from error
+    units = Units(path)
     if any(units.decode([unit]) for unit in units.control):
         raise ValueError(
             f"{path}: its units 1 and 2 are text, where the start and end of a sentence belong; learn it with "

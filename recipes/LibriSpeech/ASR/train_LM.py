@@ -12,6 +12,7 @@ Sequence Modeling with Selective State Spaces" (arXiv 2312.00752), section 4.2.
 import bisect
 import logging
 import math
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -20,9 +21,10 @@ import torch
 from speechbrain.utils.distributed import if_main_process
 from text_data import find_texts, prepare_tokenizer, tokenise
 
+from inference.run import OPTIONS_FILE
 from inference.units import Units
 from training.brain import RecipeBrain
-from training.experiment import load_experiment
+from training.experiment import load_experiment, suggest
 from training.loading import worker_options
 from training.results import record_result
 
@@ -238,6 +240,24 @@ def main():
     for brain.test_name, brain.test_text in tests.items():
         options = make_loader_options(hparams, brain.test_text, sb.Stage.TEST)
         brain.evaluate(brain.test_text, test_loader_kwargs=options)
+    if training:
+        suggest("python", Path(__file__).with_name("train_S2S.py"), *search_with(hparams))
+
+
+def search_with(hparams):
+    """Arguments of train_S2S.py that search with this language model.
+
+    If the units are those of a recogniser's run, it is that run that is tested anew; else one is to be trained, for
+    which the corpus is to be filled in.
+    """
+    lm = ("--pretrained_lm_tokenizer_path", Path(hparams["output_folder"]))
+    if hparams["tokenizer_file"]:
+        options = Path(hparams["tokenizer_file"]).parent.parent / OPTIONS_FILE
+        if options.is_file():
+            return (options, "--test_only", *lm)
+    yaml = Path(__file__).parent / "hparams" / "S2S" / "conmamba_mini.yaml"
+    units = ("--output_neurons", hparams["output_neurons"])
+    return (yaml, "--data_folder", "LIBRISPEECH", *units, *lm)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from speechbrain.utils.distributed import if_main_process, run_on_main
 from inference.figures import confusion_matrix
 from training.brain import RecipeBrain, count_batches
 from training.classification import ConfusionMatrix, Prediction, write_predictions
-from training.experiment import load_experiment
+from training.experiment import load_experiment, suggest
 from training.loading import SeededItems
 from training.results import record_result
 from training.tables import write_json
@@ -165,6 +165,9 @@ def main():
             valid_loader_kwargs=valid_options,
         )
     brain.evaluate(test, test_loader_kwargs={"batch_size": hparams["test_batch_size"]})
+    if training:
+        recording = Path(test.data[test.data_ids[0]]["wav"])
+        suggest("mamba-speech", "spot", Path(hparams["output_folder"]), recording)
 
 
 def keep_clips(found, folder):

@@ -21,7 +21,7 @@ from speechbrain.utils.distributed import if_main_process
 from inference.published import LOSSES, find_weights, read_weights
 from modules.separation import initialise_separator_, pit_si_snr, si_snr_improvement
 from training.brain import RecipeBrain, count_batches
-from training.experiment import load_experiment
+from training.experiment import load_experiment, suggest
 from training.results import record_result
 from training.separation_examples import save_example
 from training.separation_metrics import SeparationScores
@@ -218,6 +218,13 @@ def main():
             valid_loader_kwargs=valid_options,
         )
     brain.evaluate(test, test_loader_kwargs=test_options)
+    if training:
+        folder, mixture = (
+            Path(hparams["output_folder"]),
+            Path(test.data[test.data_ids[0]]["mix_wav"]),
+        )
+        goal = ("--output_folder", folder / "separated")
+        suggest("mamba-speech", "separate", folder, mixture, *goal)
 
 
 def load_pretrained(model, folder):

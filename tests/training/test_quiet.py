@@ -1,0 +1,46 @@
+"""What a training's log leaves out, and what it never does; how it ends."""
+
+import logging
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+
+from training.experiment import suggest
+
+
+@pytest.mark.parametrize(
+    "name, level, text, passed",
+    [
+        ("speechbrain.utils.quirks", logging.INFO, "Applied quirks (see `x`): [allow_tf32]", False),
+        ("speechbrain.utils.quirks", logging.INFO, "Excluded quirks specified by x: []", False),
+        ("speechbrain.utils.quirks", logging.INFO, "Excluded quirks specified by x: [y]", True),
+        ("speechbrain.core", logging.INFO, "ASR Model Statistics:\n* Total Number: 3", False),
+        ("speechbrain.core", logging.WARNING, "ASR Model Statistics: there are none", True),
+        ("speechbrain.core", logging.INFO, "Gradscaler enabled: `True`", True),
+        ("speechbrain.core", logging.WARNING, "Loss is not finite", True),
+        ("speechbrain.utils.superpowers", logging.DEBUG, "torch==2.11.0", False),
+        ("speechbrain.utils.superpowers", logging.ERROR, "git failed", True),
+        (
+            "speechbrain.utils.train_logger",
+            logging.WARNING,
+            "torchvision is not available - cannot save figures",
+            False,
+        ),
+        ("speechbrain.utils.train_logger", logging.WARNING, "torchvision is broken", True),
+    ],
+)
+def test_only_remarks_that_tell_nothing_are_left_out(name, level, text, passed):
+    record = logging.LogRecord(name, level, __file__, 1, text, None, None)
+    assert bool(logging.getLogger(name).filter(record)) is passed
+
+
+def test_the_next_command_can_be_pasted_whatever_its_paths_hold(tmp_path, monkeypatch, caplog):
+    monkeypatch.chdir(tmp_path)
+    caplog.set_level(logging.INFO)
+    inside, outside = Path("my runs") / "it's", tmp_path.parent / "a file.wav"
+    suggest("mamba-speech", "transcribe", inside, outside, Path("-1"))
+    *program, command, first, second, third = shlex.split(caplog.messages[-1].splitlines()[-1])
+    assert program in (["mamba-speech"], [sys.executable, "-m", "inference.cli"])
+    assert (command, first, second, third) == ("transcribe", str(inside), str(outside), "./-1")

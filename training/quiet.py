@@ -1,0 +1,45 @@
+"""Which of SpeechBrain's remarks a training does not pass on, since they tell its user nothing.
+
+Each stands here with its reason. A filter looks at the text, so that whatever else a logger says gets through; of
+warnings it drops the one that is named as a warning.
+"""
+
+import logging
+import re
+
+# by logger: the remarks, as regular expressions that match from the start
+_REMARKS = {
+    # at every start, whatever the options; a choice of one's own (SB_DISABLE_QUIRKS) is passed on
+    "speechbrain.utils.quirks": r"Applied quirks |Excluded quirks .*: \[\]$",
+    # that the log begins; where options come from; the network's size, which the recipe says in full
+    "speechbrain.core": r"Beginning experiment!|Run option \w+ from hparams is used|Gradscaler enabled: `False`"
+    r"|\w+ Model Statistics:",
+    # at every epoch, and they name neither sizes nor numbers
+    "speechbrain.dataio.sampler": r"Batch quantisation in latent space|DynamicBatchSampler: Generating dynamic batches",
+    # at every first start
+    "speechbrain.utils.checkpoints": r"Would load a checkpoint here, but none found yet",
+    # output of `pip freeze` and `git rev-parse`, which env.log holds
+    "speechbrain.utils.superpowers": r"",
+}
+_WARNINGS = {
+    # no recipe saves pictures with SpeechBrain's loggers
+    "speechbrain.utils.train_logger": r"torchvision is not available - cannot save figures",
+}
+
+
+class _Without(logging.Filter):
+    """Lets through what a regular expression does not match, and what is more serious than ``most``."""
+
+    def __init__(self, pattern, most):
+        super().__init__()
+        self.pattern, self.most = re.compile(pattern), most
+
+    def filter(self, record):
+        return record.levelno > self.most or not self.pattern.match(record.getMessage())
+
+
+def drop_remarks():
+    """Filter the loggers; before SpeechBrain's modules are imported, since one of them warns as it is."""
+    for patterns, most in ((_REMARKS, logging.INFO), (_WARNINGS, logging.WARNING)):
+        for name, pattern in patterns.items():
+            logging.getLogger(name).addFilter(_Without(pattern, most))
