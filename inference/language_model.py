@@ -6,6 +6,7 @@ A source is the output folder of a run of `train_LM.py`, or a folder or a name o
 """
 
 import re
+import warnings
 from pathlib import Path
 
 import torch
@@ -85,6 +86,10 @@ def load_language_model(
         raise ValueError(f"{file}: holds no weights of SpeechBrain's TransformerLM")
     vocab = len(weights[_EMBEDDING])
     _check_vocabulary(source, vocab, lm_vocab)
+    # SpeechBrain gives torch one mask of numbers and one of truth values: right, and not for the user to change
+    warnings.filterwarnings(
+        "ignore", "Support for mismatched key_padding_mask and attn_mask is deprecated"
+    )
     # building a network draws random weights: the caller's random state stays as it was
     with torch.random.fork_rng(devices=[]):
         lm = TransformerLM(

@@ -10,18 +10,18 @@ class ReadableTrainLogger(FileTrainLogger):
 
     def _item_to_string(self, key, value, dataset=None):
         if isinstance(value, float):
-            value = readable(value, exponent=key == "lr")
+            value = f"{value:.2e}" if key == "lr" else readable(value, 4 if key == "loss" else 2)
         return super()._item_to_string(key, value, dataset)
 
 
-def readable(value, exponent=False):
-    """A figure as people write it: two decimals, and as many more, up to six, as four digits need.
+def readable(value, decimals=2):
+    """A figure as people write it: without an exponent, and with four digits or more.
 
     Arguments
     ---------
     value : float
-    exponent : bool
-        Whether it is a learning rate or the like, and written with a power of ten.
+    decimals : int
+        How many at least; at most there are six.
 
     Returns
     -------
@@ -31,14 +31,10 @@ def readable(value, exponent=False):
     -------
     >>> [readable(value) for value in (100.0, -21.5687, 4.17412, 0.0063334, 4935512.3)]
     ['100.00', '-21.57', '4.174', '0.006333', '4935512.30']
-    >>> readable(0.001, exponent=True)
-    '1.00e-03'
     """
-    if exponent:
-        return f"{value:.2e}"
-    if not value or not math.isfinite(value):
-        return f"{value:.2f}"
-    return f"{value:.{min(6, max(2, 3 - math.floor(math.log10(abs(value)))))}f}"
+    if value and math.isfinite(value):
+        decimals = min(6, max(decimals, 3 - math.floor(math.log10(abs(value)))))
+    return f"{value:.{decimals}f}"
 
 
 class TrainLoggers:

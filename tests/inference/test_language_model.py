@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import warnings
 
 import pytest
 import sentencepiece
@@ -23,6 +24,16 @@ def other_units(file, text="five six"):
 def contents(folder):
     """What is in a folder and when it was written."""
     return {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+
+
+def test_a_pretrained_transformer_scores_without_a_word(pretrained_lm, letters, tmp_path):
+    file, count = letters
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        lm, _ = load_language_model(
+            pretrained_lm, Units(file), tmp_path, lm_vocab=count, **LM_SIZES
+        )
+        lm(torch.tensor([[1, 5, 4, 6]]))
 
 
 def test_a_pretrained_transformer_is_loaded_as_it_was_saved(pretrained_lm, letters, tmp_path):

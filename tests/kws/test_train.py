@@ -154,7 +154,7 @@ def test_the_test_takes_the_best_epoch_and_testing_again_changes_nothing(run):
     best = max(figures["valid accuracy"] for figures in epochs)
     (kept,) = checkpoints(folder)
     meta = yaml.safe_load((kept / "CKPT.yaml").read_text())
-    assert meta["error"] == pytest.approx(100 - best, abs=1e-3)
+    assert meta["error"] == pytest.approx(100 - best, abs=1e-2)
     first, saved = results(folder), weights(folder)
     (folder / "results.json").unlink()
     for flags in (("--test_only",), ("--skip_train", "True")):
@@ -214,7 +214,7 @@ def test_the_plateau_schedule_halves_the_rate_only_after_epochs_without_gain(run
     folder = run("keyword_cnn", **SMALL, number_of_epochs=6, lr_patience=0, lr_model=0.05)
     rate, lowest = 0.05, float("inf")
     for figures in logged(folder):
-        assert figures["lr"] == pytest.approx(rate, rel=1e-3)
+        assert figures["lr"] == pytest.approx(rate, rel=1e-2)
         rate = rate / 2 if figures["valid loss"] > lowest else rate
         lowest = min(lowest, figures["valid loss"])
 

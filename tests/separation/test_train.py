@@ -373,7 +373,7 @@ def test_without_the_cosine_the_rate_falls_only_after_epochs_without_gain(run):
     folder = run("mambatasnet_debug", **options, N_epochs=8, lr=0.05, n_warmup_step=0)
     rate, lowest, halved = 0.05, math.inf, 0
     for figures in logged(folder):
-        assert figures["lr"] == pytest.approx(rate, rel=1e-3)
+        assert figures["lr"] == pytest.approx(rate, rel=1e-2)
         if figures["valid loss"] > lowest:
             rate, halved = rate / 2, halved + 1
         lowest = min(lowest, figures["valid loss"])
