@@ -12,8 +12,10 @@ from tests.recipes import check_output, next_command, results_of, run_pasted
 
 @pytest.mark.exhaustive
 def test_a_recogniser_and_its_language_model_say_what_is_worth_saying_and_what_to_do_with_them(
-    train_s2s, spoken, tmp_path
+    train_s2s, spoken, tmp_path, monkeypatch
 ):
+    # an earlier training in this process has left its own there
+    monkeypatch.delenv("SB_LOG_LEVEL", raising=False)
     recogniser, lm = tmp_path / "a recogniser", tmp_path / "a language model"
     options = SPLITS | {"data_folder": spoken, "output_folder": recogniser, "number_of_epochs": 1}
     output = train_s2s("conmamba_debug", **options).output

@@ -67,7 +67,8 @@ def trained(audio, tmp_path_factory):
         command,
         check=False,
         cwd=ROOT / "recipes" / "LibriSpeech" / "ASR",
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        # not the level that an earlier training in this process has left there
+        env=os.environ | {"PYTHONPATH": str(ROOT), "SB_LOG_LEVEL": "INFO"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -200,8 +200,10 @@ def test_chosen_words_are_told_from_unknown_ones_and_silence(run):
 
 @pytest.mark.exhaustive
 def test_a_run_says_what_is_worth_saying_and_ends_with_a_command_that_works(
-    train_kws, tones, tmp_path
+    train_kws, tones, tmp_path, monkeypatch
 ):
+    # an earlier training in this process has left its own there
+    monkeypatch.delenv("SB_LOG_LEVEL", raising=False)
     folder = tmp_path / "a run"
     options = TASK | {"data_folder": tones, "output_folder": folder, "number_of_epochs": 1}
     output = train_kws("debug", **options).output

@@ -381,7 +381,11 @@ def test_without_the_cosine_the_rate_falls_only_after_epochs_without_gain(run):
 
 
 @pytest.mark.exhaustive
-def test_a_run_says_what_is_worth_saying_and_ends_with_a_command_that_works(tree, tmp_path):
+def test_a_run_says_what_is_worth_saying_and_ends_with_a_command_that_works(
+    tree, tmp_path, monkeypatch
+):
+    # an earlier training in this process has left its own there
+    monkeypatch.delenv("SB_LOG_LEVEL", raising=False)
     folder = tmp_path / "a run"
     options = {"data_folder": tree, "output_folder": folder, "N_epochs": 1}
     command = [sys.executable, "train.py", *command_line("mambatasnet_debug", **options)]
