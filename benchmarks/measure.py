@@ -18,6 +18,8 @@ from pathlib import Path
 
 import torch
 
+from training.machine import load_average, processor
+
 # cores' worth of other programs from which times are no longer to be trusted
 _BUSY = 0.25
 
@@ -32,9 +34,9 @@ def machine():
         torch's threads, the date, OpenMP's environment variables and the command line.
     """
     return {
-        "processor": _processor(),
+        "processor": processor(),
         "cores": os.cpu_count(),
-        "load_average": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
+        "load_average": load_average(),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "python": platform.python_version(),
@@ -43,20 +45,6 @@ def machine():
         "environment": {k: v for k, v in os.environ.items() if k.startswith(("OMP_", "GOMP_"))},
         "command": shlex.join(["python", os.path.relpath(sys.argv[0]), *sys.argv[1:]]),
     }
-
-
-def _processor():
-    """The processor's name as Linux reports it, and its widest vectors."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    fields = dict(line.split(":", 1) for line in lines if ":" in line)
-    fields = {name.strip(): value.strip() for name, value in fields.items()}
-    name = fields.get("model name", platform.machine())
-    flags = fields.get("flags", "").split()
-    widest = next((flag for flag in ("avx512f", "avx2", "avx", "sse2") if flag in flags), None)
-    return f"{name} ({widest})" if widest else name
 
 
 class Load:

@@ -30,6 +30,9 @@ from demo_console import (
 
 from data_prep.librispeech_prepare import prepare_librispeech
 from data_prep.spoken.voices import available_languages
+from training.machine import load_average
+from training.results import is_tested
+from training.tables import write_json
 
 HOURS = 2.5
 EPOCHS = 5
@@ -160,8 +163,7 @@ class Demo:
         ]
         if not sys.stderr.isatty():
             command.append("--noprogressbar")
-        done = (self.run / "results.json").exists()
-        self._stage("training and test", command, done, self._training)
+        self._stage("training and test", command, is_tested(self.run), self._training)
 
     def report(self):
         """Print and save what came out; returns a test file."""
@@ -187,7 +189,7 @@ class Demo:
         spectrogram_with_alignment(
             recognizer, test_file, self.folder / "alignment.png", example["said"]
         )
-        _write_json(self.folder / "report.json", report)
+        write_json(self.folder / "report.json", report)
         return test_file
 
     def transcribe(self, test_file):
@@ -254,7 +256,7 @@ class Demo:
             return
         stage = stage or {"seconds": 0.0, "starts": 0, "finished": False}
         stage["starts"] += 1
-        stage["load"] = [_load(), None]
+        stage["load"] = [load_average(), None]
         self.record["stages"][name] = stage
         self._save_record()
         began = time.monotonic()
@@ -263,7 +265,7 @@ class Demo:
             stage["finished"] = True
         finally:
             stage["seconds"] = round(stage["seconds"] + time.monotonic() - began, 1)
-            stage["load"][1] = _load()
+            stage["load"][1] = load_average()
             self._save_record()
 
     def _plain(self, command):
@@ -296,7 +298,7 @@ class Demo:
                 raise
 
     def _save_record(self):
-        _write_json(self._record_file, self.record)
+        write_json(self._record_file, self.record)
 
 
 def shuffle_transcripts(manifest, target, seed):
@@ -358,17 +360,6 @@ def _lock(folder):
                     "let it end, or stop it"
                 ) from error
         time.sleep(0.2)
-
-
-def _load():
-    """Load average of the last minute, None where there is no such thing."""
-    return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
-
-
-def _write_json(path, value):
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(partial, path)
 
 
 if __name__ == "__main__":

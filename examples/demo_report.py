@@ -4,7 +4,6 @@ Reads the alignments that SpeechBrain's ErrorRateStats writes, `wer_<test set>.t
 """
 
 import csv
-import json
 import re
 from dataclasses import dataclass
 
@@ -12,6 +11,7 @@ import numpy as np
 from speechbrain.utils.metric_stats import ErrorRateStats
 
 from inference.figures import read_train_log
+from training.results import read_rows
 
 HEADER = re.compile(r"^(?P<id>.+), %WER \S+ \[ \d+ / \d+, \d+ ins, \d+ del, \d+ sub \]$")
 RESAMPLES = 10_000
@@ -176,7 +176,7 @@ def make_report(run, voices_csv, test_set, seed):
         Fit for JSON.
     """
     utterances = read_alignments(run / f"wer_{test_set}.txt")
-    result = json.loads((run / "results.json").read_text(encoding="utf-8"))[test_set]
+    result = read_rows(run)[test_set]
     pairs = draw_pairs(utterances, PAIRS, seed)
     return {
         "test_set": test_set,

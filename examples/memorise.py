@@ -16,6 +16,7 @@ import sys
 from pathlib import Path
 
 from data_prep.librispeech_prepare import prepare_librispeech
+from training.results import read_rows
 
 ROOT = Path(__file__).resolve().parent.parent
 RECIPE = ROOT / "recipes" / "LibriSpeech" / "ASR"
@@ -85,7 +86,7 @@ def main():
     done = subprocess.run(command, check=False)
     if done.returncode:
         raise SystemExit(done.returncode)
-    result = json.loads((folder / "run" / "results.json").read_text(encoding="utf-8"))["memorise"]
+    result = read_rows(folder / "run")["memorise"]
     print(
         f"WER on the {options.count} utterances trained on: {result['WER']:.1f} % after "
         f"{result['optimizer_steps']} steps (goal: under 5 %); log, alignments and model in {folder / 'run'}"

@@ -6,15 +6,16 @@ import speechbrain as sb
 import torch
 import yaml
 from speechbrain.utils.checkpoints import mark_as_loader, mark_as_saver, register_checkpoint_hooks
-from speechbrain.utils.distributed import run_on_main
+from speechbrain.utils.distributed import if_main_process, run_on_main
 from torch.nn.parallel import DistributedDataParallel
 
 from inference.run import average_model, checkpoints_to_average, selection_value
 from modules.ssm import parameter_groups
 from training.checkpoints import RandomState
+from training.cost import TrainingCost
 from training.experiment import count_parameters
 from training.loggers import TrainLoggers
-from training.results import TrainingCost, set_aside_results
+from training.recording import begin_training, check_record, describe_checkpoints, record_epoch
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +29,7 @@ class RecipeBrain(sb.Brain):
     - The random state is a recoverable, so that a resumed run continues as if it had never stopped.
     - What training has cost so far, in seconds and memory, is another (``cost``); what an epoch counts
       (``epoch_counts``) is kept by a checkpoint within it.
+    - What the run was, and came to, stands in its record; see docs/results.md.
     - A checkpoint of another model is refused with one sentence.
 
     The YAML gives ``fidelity``, ``avg_checkpoints`` and ``checkpoint_choice`` (``best`` by ``selection_key``, or
@@ -42,7 +44,7 @@ class RecipeBrain(sb.Brain):
     epoch_counts = ("skipped_steps", "last_rate")
 
     @classmethod
-    def from_hparams(cls, hparams, run_opts):
+    def from_hparams(cls, hparams, run_opts, lists=None, test_lists=None):
         """The Brain of a loaded experiment, its checkpoints and its logs open.
 
         Arguments
@@ -50,6 +52,9 @@ class RecipeBrain(sb.Brain):
         hparams : dict
         run_opts : speechbrain.utils.run_opts.RunOptions
             Both as :func:`training.experiment.load_experiment` gives them.
+        lists, test_lists : dict of str: Path or str
+            What the run is trained on (``train``, ``valid``, ``tokenizer``, ``labels``) and its test sets, for its
+            record: files, or hashes.
         """
         brain = cls(
             modules=hparams["modules"],
@@ -59,6 +64,7 @@ class RecipeBrain(sb.Brain):
             checkpointer=hparams["checkpointer"],
         )
         brain.train_logger = TrainLoggers.from_hparams(hparams)
+        brain.lists, brain.test_lists = lists or {}, test_lists or {}
         logger.info("%s parameters", f"{count_parameters(hparams['model']):,}")
         return brain
 
@@ -68,8 +74,10 @@ class RecipeBrain(sb.Brain):
         if self.checkpointer is not None:
             self.checkpointer.add_recoverable("random_state", RandomState(), optional_load=True)
             self.checkpointer.add_recoverable("cost", self.cost, optional_load=True)
-        self._averaged = False
         self._set_epoch = None
+        # of the record: the checkpoints that are tested, this start of the script, and its lists
+        self.averaged = self.session = None
+        self.lists, self.test_lists = {}, {}
         self._reset_counts()
         # of the training loader; see on_stage_start
         self.loader_generator = torch.Generator()
@@ -110,6 +118,9 @@ class RecipeBrain(sb.Brain):
         """Train; see SpeechBrain's method. A training set with ``set_epoch`` is told each epoch that begins."""
         self._set_epoch = getattr(train_set, "set_epoch", None)
         super().fit(epoch_counter, train_set, *arguments, **options)
+        # only the main process has begun a session, and only if there was something to train
+        if self.session is not None:
+            record_epoch(self)
 
     def _note_rate(self, optimizer, arguments, options):
         self.last_rate = float(optimizer.param_groups[0]["lr"])
@@ -122,6 +133,7 @@ class RecipeBrain(sb.Brain):
 
     def on_fit_start(self):
         """Load the latest checkpoint, then set the first step's learning rate."""
+        check_record(self)
         if self.checkpointer is not None:
             self.checkpointer.remove_incomplete()
         with _one_error_for_another_model(self.checkpointer):
@@ -132,8 +144,7 @@ class RecipeBrain(sb.Brain):
             # validation has that to do
             self.hparams.epoch_counter.current = self.hparams.epoch_counter.limit
         if self.hparams.epoch_counter.current < self.hparams.epoch_counter.limit:
-            folder = self.hparams.output_folder
-            run_on_main(set_aside_results, args=(folder, self.optimizer_step))
+            run_on_main(begin_training, args=(self,))
         schedule = getattr(self.hparams, "lr_annealing", None)
         if (
             schedule is not None
@@ -258,6 +269,8 @@ class RecipeBrain(sb.Brain):
             # those saved within an epoch are not averaged: they must not push out one that is
             ckpt_predicate=self._ends_an_epoch,
         )
+        if if_main_process():
+            record_epoch(self, meta["epoch"])
 
     def _selection_value(self, checkpoint):
         return selection_value(checkpoint.meta, (self.selection_key, *self.earlier_selection_keys))
@@ -273,8 +286,9 @@ class RecipeBrain(sb.Brain):
         SystemExit
             If the run has no checkpoint.
         """
-        if self._averaged:
+        if self.averaged is not None:
             return
+        check_record(self)
         checkpoints = checkpoints_to_average(
             self.checkpointer,
             self.hparams.checkpoint_choice,
@@ -301,7 +315,7 @@ class RecipeBrain(sb.Brain):
             len(checkpoints),
             ", ".join(str(checkpoint.meta["epoch"]) for checkpoint in checkpoints),
         )
-        self._averaged = True
+        self.averaged = describe_checkpoints(self, checkpoints)
 
 
 def count_batches(items, options, things):

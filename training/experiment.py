@@ -18,6 +18,7 @@ from hyperpyyaml.core import resolve_references
 from speechbrain.utils.distributed import ddp_init_group
 
 from modules.fidelity import check_fidelity
+from training.machine import load_average, utc_now
 
 logger = logging.getLogger(__name__)
 
@@ -44,9 +45,10 @@ def load_experiment(arguments=None):
         With one message, if the YAML file does not exist, an option is unknown, a value that must be given is
         missing, or ``fidelity`` is neither of its two values.
     """
-    hparams_file, run_opts, overrides = sb.parse_arguments(
-        sys.argv[1:] if arguments is None else arguments
-    )
+    arguments = sys.argv[1:] if arguments is None else arguments
+    # of the run's record
+    start = {"started": utc_now(), "load_start": load_average()}
+    hparams_file, run_opts, overrides = sb.parse_arguments(arguments)
     if not Path(hparams_file).is_file():
         raise SystemExit(
             f"{hparams_file}: no such file; the first argument is a YAML file, such as one in hparams/"
@@ -67,6 +69,8 @@ def load_experiment(arguments=None):
             # an object refused its arguments: its own sentence says which
             raise SystemExit(f"{hparams_file}: {error.args[0]}") from error
     # the options are written when they are known to fit the checkpoints there: see RecipeBrain
+    given = given_options([one for one in arguments if one != hparams_file])
+    hparams["invocation"] = start | {"yaml": hparams_file, "overrides": given}
     hparams["write_hyperparams"] = partial(
         _write_hyperparams, hparams_file, overrides, hparams["output_folder"]
     )
@@ -74,6 +78,33 @@ def load_experiment(arguments=None):
     _quieten_libraries()
     logger.info("fidelity: %s (%s)", hparams["fidelity"], hparams_file)
     return hparams, run_opts
+
+
+def given_options(arguments):
+    """The options of a command line as text by name; a switch is ``True``.
+
+    Arguments
+    ---------
+    arguments : list of str
+        Without the script and the YAML.
+
+    Returns
+    -------
+    dict of str: str
+
+    Example
+    -------
+    >>> given_options(["--seed", "3", "--test_only", "--lr=0.1"])
+    {'seed': '3', 'test_only': 'True', 'lr': '0.1'}
+    """
+    options, name = {}, None
+    for part in arguments:
+        if part.startswith("--"):
+            name, given, value = part[2:].partition("=")
+            options[name] = [value] if given else []
+        elif name is not None:
+            options[name].append(part)
+    return {name: " ".join(values) or "True" for name, values in options.items()}
 
 
 def _quieten_libraries():

@@ -1,163 +1,322 @@
-"""One line a test set for every run: what was measured, by which model, how, when, and at what cost."""
+"""The record of a run, ``results.json`` in its output folder: its fields, and the one reader of it.
 
-import datetime
+docs/results.md explains the fields with their units. ``training/recording.py`` fills them in.
+"""
+
+import dataclasses
 import json
-import logging
-import os
-import resource
-import sys
-import time
+import types
+import typing
 from pathlib import Path
 
-import speechbrain
-import torch
-from speechbrain.utils.checkpoints import mark_as_loader, mark_as_saver, register_checkpoint_hooks
+from training.tables import NOT_FINITE, write_json
 
-from training.experiment import count_parameters, describe_device
-from training.tables import write_json
+FILE_NAME = "results.json"
+VERSION = 1
+# what the flat layout, which had no version, said of a test set besides its figures
+_FLAT = ("parameters", "optimizer_steps", "train_seconds", "peak_memory_mb", "decoding", "date")
+_FLAT_SESSION = ("fidelity", "precision", "device")
+_FLAT_CONDITIONS = ("data_folder", "test_speaker")
+# figures that count what a test set holds
+_ITEMS = ("utterances", "clips", "mixtures", "sentences")
 
-logger = logging.getLogger(__name__)
 
-_PROCESS_STATUS = Path("/proc/self/status")
+@dataclasses.dataclass
+class Recipe:
+    """The script that trained, and its folder."""
+
+    folder: str
+    script: str
 
 
-@register_checkpoint_hooks
-class TrainingCost:
-    """Seconds of training and the most memory it held, over all epochs and resumes; a recoverable.
+@dataclasses.dataclass
+class Commit:
+    """The commit of the code, and whether files that git tracks differed from it."""
 
-    A checkpoint within an epoch knows what that epoch has taken so far, so that its seconds are all of them, too.
+    sha: str
+    dirty: bool
+
+
+@dataclasses.dataclass
+class Versions:
+    """Versions of the software that ran."""
+
+    python: str | None = None
+    torch: str | None = None
+    torchaudio: str | None = None
+    speechbrain: str | None = None
+    mamba_speech: str | None = None
+    platform: str | None = None
+
+
+@dataclasses.dataclass
+class Session:
+    """One start of the script: with which options, code and lists, and on which machine."""
+
+    started: str | None = None
+    ended: str | None = None
+    yaml: str | None = None
+    overrides: dict[str, str] = dataclasses.field(default_factory=dict)
+    fidelity: str | None = None
+    seeds: dict[str, int] = dataclasses.field(default_factory=dict)
+    lists: dict[str, str] = dataclasses.field(default_factory=dict)
+    commit: Commit | None = None
+    versions: Versions = dataclasses.field(default_factory=Versions)
+    device: str | None = None
+    processor: str | None = None
+    threads: int | None = None
+    world_size: int | None = None
+    precision: str | None = None
+    eval_precision: str | None = None
+    load_start: float | None = None
+    load_end: float | None = None
+
+
+@dataclasses.dataclass
+class Training:
+    """What training came to, over all sessions."""
+
+    started: str | None
+    ended: str | None
+    seconds: float | None
+    epochs: int | None
+    optimizer_steps: int | None
+    parameters: int | None
+    peak_memory_mb: float | None
+    sessions: list[Session]
+
+
+@dataclasses.dataclass
+class Checkpoints:
+    """The checkpoints whose average was tested."""
+
+    choice: str
+    selection_key: str
+    epochs: list[int]
+    values: list[float]
+
+
+@dataclasses.dataclass
+class Result:
+    """The figures of one test set, and how they were obtained."""
+
+    figures: dict[str, float]
+    items: int | None
+    manifest: str | None
+    decoding: dict[str, typing.Any] | None
+    conditions: dict[str, typing.Any]
+    checkpoints: Checkpoints | None
+    parameters: int | None
+    optimizer_steps: int | None
+    train_seconds: float | None
+    peak_memory_mb: float | None
+    date: str | None
+    session: Session
+
+
+@dataclasses.dataclass
+class Record:
+    """A run: its training, if it was trained here, and its tests by test set."""
+
+    version: int
+    recipe: Recipe | None
+    training: Training | None
+    tests: dict[str, Result]
+
+
+def read_results(place):
+    """Read the record of a run, of this version or of the flat layout before it.
 
     Arguments
     ---------
-    device : str or torch.device
-        Whose memory counts.
+    place : str or Path
+        The run's output folder, or the file.
 
-    Example
+    Returns
     -------
-    >>> cost = TrainingCost("cpu")
-    >>> cost.start()
-    >>> cost.stop()
-    >>> 0 < cost.seconds == cost.epoch_seconds < 1 and cost.peak_memory_mb > 1
-    True
+    Record
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If it is of another version, or not such a record; the sentence names the file and the field.
     """
-
-    def __init__(self, device):
-        self.device = torch.device(device)
-        self._seconds, self._peak, self._began = 0.0, 0.0, None
-        self._before_epoch = 0.0
-
-    def start(self, resumed=False):
-        """An epoch of training begins.
-
-        Arguments
-        ---------
-        resumed : bool
-            Whether it goes on where a checkpoint within it was saved.
-        """
-        self.stop()
-        if not resumed:
-            self._before_epoch = self._seconds
-        self._began = time.monotonic()
-
-    def stop(self):
-        """It ends; nothing, if none had begun."""
-        self._seconds, self._began = self.seconds, None
-
-    @property
-    def seconds(self):
-        """Seconds of training so far, that of the running epoch included."""
-        return self._seconds + (0.0 if self._began is None else time.monotonic() - self._began)
-
-    @property
-    def epoch_seconds(self):
-        """Those of the epoch that runs, or that ran last."""
-        return self.seconds - self._before_epoch
-
-    @property
-    def peak_memory_mb(self):
-        """The most memory so far, in MB: of this process, or of earlier ones that its checkpoint knows of."""
-        return max(self._peak, peak_memory_mb(self.device))
-
-    @mark_as_saver
-    def save(self, path):
-        """Write the figures to ``path``."""
-        state = {"seconds": self.seconds, "before_epoch": self._before_epoch}
-        torch.save(state | {"peak_memory_mb": self.peak_memory_mb}, path)
-
-    @mark_as_loader
-    def load(self, path, end_of_epoch=False):
-        """Read what earlier processes spent; an earlier checkpoint than the last takes nothing back."""
-        del end_of_epoch
-        state = torch.load(path, weights_only=True)
-        if state["seconds"] >= self._seconds:
-            self._seconds = state["seconds"]
-            # checkpoints of earlier versions lack it
-            self._before_epoch = state.get("before_epoch", self._seconds)
-        self._peak = max(self._peak, state["peak_memory_mb"])
+    path = _path(place)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; the training script writes it")
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(
+            f"{path}: is no JSON file ({error}); remove it, and test the run again"
+        ) from error
+    version = found.get("version", 0) if isinstance(found, dict) else 0
+    # a test set may have any name
+    version = 0 if isinstance(version, dict) else version
+    if isinstance(version, bool) or version not in (0, VERSION):
+        raise ValueError(
+            f"{path}: is of version {version!r}, and only 0 to {VERSION} can be read here: use the mamba-speech that "
+            "wrote it or a newer one"
+        )
+    try:
+        return _build(Record, found, "") if version else _from_flat(found)
+    except ValueError as error:
+        raise ValueError(
+            f"{path}: is not the record of a run ({error}); remove it, and test the run again"
+        ) from error
 
 
-def peak_memory_mb(device):
-    """The most memory that this process has held so far, in MB of 2**20 bytes.
+def write_results(folder, record):
+    """Write the record of a run, whole or not at all.
 
     Arguments
     ---------
-    device : torch.device
-        CUDA: what torch had allocated there. Otherwise: resident memory of the process.
+    folder : str or Path
+        The run's output folder.
+    record : Record
     """
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    if _PROCESS_STATUS.exists():
-        # unlike getrusage's figure, this one is not handed on by the program that started us
-        lines = _PROCESS_STATUS.read_text(encoding="utf-8").splitlines()
-        kilobytes = [line.split()[1] for line in lines if line.startswith("VmHWM:")]
-        if kilobytes:
-            return int(kilobytes[0]) / 2**10
-    usage = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return usage / (2**20 if sys.platform == "darwin" else 2**10)
+    write_json(_path(folder), dataclasses.asdict(record))
 
 
-def set_aside_results(output_folder, optimizer_step):
-    """Rename the results of a model whose training goes on, so that ``results.json`` tells of none but the last.
+def is_tested(folder):
+    """Whether a run's record holds a test.
+
+    Raises
+    ------
+    ValueError
+        If the record can not be read; see :func:`read_results`.
+    """
+    return _path(folder).is_file() and bool(read_results(folder).tests)
+
+
+def read_rows(place, needed=()):
+    """Read a run's tests as flat rows for a table.
 
     Arguments
     ---------
-    output_folder : str or Path
-    optimizer_step : int
-        Steps from which the training goes on, which the new name holds.
+    place : str or Path
+        See :func:`read_results`.
+    needed : iterable of str
+        Columns that every row must have.
+
+    Returns
+    -------
+    dict of str: dict
+        By test set: its figures, conditions and ``decoding``; ``parameters``, ``fidelity``, ``optimizer_steps``,
+        ``train_seconds``, ``peak_memory_mb``, ``device``, ``torch``, ``speechbrain`` and ``date`` (YYYY-MM-DD);
+        ``seed`` and ``precision`` of the training. What the record does not know is left out.
+
+    Raises
+    ------
+    OSError or ValueError
+        If the record can not be read, or lacks a column that is needed.
     """
-    path = Path(output_folder) / "results.json"
-    if path.exists():
-        target = path.with_name(f"results_before_step_{optimizer_step + 1}.json")
-        os.replace(path, target)
-        logger.info("training goes on: the results so far are now in %s", target)
+    record = read_results(place)
+    rows = {name: _row(result, record.training) for name, result in record.tests.items()}
+    for name, row in rows.items():
+        for column in needed:
+            if column not in row:
+                raise ValueError(
+                    f"{_path(place)}: tells of {name} without {column}; test the run again"
+                )
+    return rows
 
 
-def record_result(brain, test_set, figures, conditions=None):
-    """Write or replace the test set's entry in ``results.json`` of the run's output folder.
+def _path(place):
+    place = Path(place)
+    return place / FILE_NAME if place.is_dir() or place.suffix != ".json" else place
 
-    Arguments
-    ---------
-    brain : training.brain.RecipeBrain
-    test_set : str
-    figures : dict of str: float
-        What was measured on it.
-    conditions : dict, optional
-        What else the entry is to say, such as how the test set was decoded.
-    """
-    path = Path(brain.hparams.output_folder) / "results.json"
-    results = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    results[test_set] = {name: round(float(value), 4) for name, value in figures.items()} | {
-        **(conditions or {}),
-        "fidelity": brain.hparams.fidelity,
-        "parameters": count_parameters(brain.hparams.model),
-        "seed": brain.hparams.seed,
-        "optimizer_steps": brain.optimizer_step,
-        "train_seconds": round(brain.cost.seconds, 1),
-        "peak_memory_mb": round(brain.cost.peak_memory_mb),
-        "precision": str(brain.precision),
-        "device": describe_device(brain.device),
-        "torch": torch.__version__,
-        "speechbrain": speechbrain.__version__,
-        "date": datetime.date.today().isoformat(),
+
+def _row(result, training):
+    # a test alone may have been started without the seed of the training
+    trained = training.sessions[-1] if training and training.sessions else result.session
+    row = {
+        **result.figures,
+        **result.conditions,
+        "decoding": result.decoding,
+        "fidelity": result.session.fidelity,
+        "parameters": result.parameters,
+        "seed": trained.seeds.get("seed"),
+        "optimizer_steps": result.optimizer_steps,
+        "train_seconds": result.train_seconds,
+        "peak_memory_mb": result.peak_memory_mb,
+        "precision": trained.precision,
+        "device": result.session.device,
+        "torch": result.session.versions.torch,
+        "speechbrain": result.session.versions.speechbrain,
+        "date": result.date and result.date[:10],
     }
-    write_json(path, results)
+    return {name: value for name, value in row.items() if value is not None}
+
+
+def _from_flat(found):
+    """The record that a flat layout of test sets and figures tells, as far as it does."""
+    if not isinstance(found, dict) or not all(isinstance(one, dict) for one in found.values()):
+        raise ValueError("no entry a test set")
+    tests = {name: _result_from_flat(entry, name) for name, entry in found.items()}
+    training = None
+    if tests:
+        last = max(tests.values(), key=lambda one: one.optimizer_steps or 0)
+        steps, seconds, parameters = last.optimizer_steps, last.train_seconds, last.parameters
+        training = Training(None, None, seconds, None, steps, parameters, last.peak_memory_mb, [])
+    return Record(VERSION, None, training, tests)
+
+
+def _result_from_flat(entry, name):
+    session = {key: entry.get(key) for key in _FLAT_SESSION}
+    session["versions"] = {key: entry.get(key) for key in ("torch", "speechbrain")}
+    session["seeds"] = {"seed": entry["seed"]} if "seed" in entry else {}
+    known = {*_FLAT, *_FLAT_SESSION, *_FLAT_CONDITIONS, "seed", "torch", "speechbrain"}
+    result = {key: entry.get(key) for key in _FLAT} | {"manifest": None, "checkpoints": None}
+    rest = {key: value for key, value in entry.items() if key not in known}
+    result["figures"] = {key: value for key, value in rest.items() if _is_number(value)}
+    result["items"] = next((entry[key] for key in _ITEMS if key in entry), None)
+    result["items"] = result["items"] and int(result["items"])
+    result["conditions"] = {key: entry[key] for key in _FLAT_CONDITIONS if key in entry}
+    result["conditions"] |= {key: value for key, value in rest.items() if not _is_number(value)}
+    result["session"] = dataclasses.asdict(Session()) | session
+    result["session"]["versions"] = dataclasses.asdict(Versions()) | session["versions"]
+    return _build(Result, result, name)
+
+
+def _is_number(value):
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _build(kind, value, where):
+    """A value read from JSON as the type that the schema wants; ``where`` names it in errors."""
+    if isinstance(kind, types.UnionType):
+        if value is None:
+            return None
+        kind = next(part for part in typing.get_args(kind) if part is not types.NoneType)
+    if dataclasses.is_dataclass(kind):
+        return _build_object(kind, value, where)
+    container, parts = typing.get_origin(kind), typing.get_args(kind)
+    if container is dict and isinstance(value, dict):
+        return {key: _build(parts[1], one, f"{where}.{key}") for key, one in value.items()}
+    if container is list and isinstance(value, list):
+        return [_build(parts[0], one, f"{where}[{index}]") for index, one in enumerate(value)]
+    if kind is float and isinstance(value, str) and value in NOT_FINITE:
+        return float(value)
+    wanted = (int, float) if kind is float else container or kind
+    if kind is not typing.Any and (
+        not isinstance(value, wanted) or isinstance(value, bool) and kind is not bool
+    ):
+        raise ValueError(f"{where} is {value!r}, where a {(container or kind).__name__} belongs")
+    return value
+
+
+def _build_object(kind, value, where):
+    if not isinstance(value, dict):
+        # a fault of the file, not of the call
+        raise ValueError(f"{where or 'the whole'} is {value!r}, where an object belongs")  # noqa: TRY004
+    prefix, hints = f"{where}." if where else "", typing.get_type_hints(kind)
+    for name in hints.keys() - value.keys():
+        raise ValueError(f"{prefix}{name} is missing")
+    for name in value.keys() - hints.keys():
+        raise ValueError(f"{prefix}{name} is no field of it")
+    return kind(
+        **{name: _build(hint, value[name], f"{prefix}{name}") for name, hint in hints.items()}
+    )

@@ -20,7 +20,7 @@ from modules.lengths import relative_lengths
 from training.brain import RecipeBrain
 from training.experiment import load_experiment, suggest
 from training.loading import SeededItems
-from training.results import record_result
+from training.recording import record_result
 from training.significance import write_errors
 
 logger = logging.getLogger(__name__)
@@ -177,9 +177,10 @@ class RecognitionBrain(RecipeBrain):
         os.replace(partial, f"{folder}/wer_{test_set}.txt")
         write_errors(f"{folder}/errors_{test_set}.csv", metric.scores)
         settings = self.decodings_of(sb.Stage.TEST)[name].settings
-        record_result(
-            self, test_set, stats | {"utterances": len(metric.ids)}, {"decoding": settings}
-        )
+        utterances = len(metric.ids)
+        # however it is decoded, the test set is the same
+        self.test_lists[test_set] = self.test_lists.get(self.test_name)
+        record_result(self, test_set, stats | {"utterances": utterances}, utterances, settings)
 
 
 def _error_rates(**options):
@@ -206,7 +207,13 @@ def run_recipe(brain_class, make_decodings):
     manifests = prepare_manifests(hparams, training)
     units = prepare_units(hparams, manifests[0])
     train, valid, tests = make_datasets(hparams, units, *manifests)
-    brain = brain_class.from_hparams(hparams, run_opts)
+    lists = {"train": manifests[0], "valid": manifests[1], "tokenizer": hparams["units_file"]}
+    brain = brain_class.from_hparams(
+        hparams,
+        run_opts,
+        {name: Path(path) for name, path in lists.items() if path is not None},
+        {name: Path(path) for name, path in manifests[2].items()},
+    )
     brain.decodings = make_decodings(hparams, units, brain.device)
     if training:
         _train(brain, hparams, train, valid)

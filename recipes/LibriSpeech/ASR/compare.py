@@ -21,11 +21,14 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+from training.results import read_rows
 from training.significance import paired_bootstrap, read_errors
 from training.tables import as_text, write_json
 
 HERE = Path(__file__).resolve().parent
 RESERVED = ("seed", "output_folder")
+# of a run's record
+COLUMNS = ("WER", "parameters", "fidelity", "train_seconds")
 
 
 class System(NamedTuple):
@@ -196,7 +199,7 @@ def compare(runs, resamples=10_000, group=None):
         If a run lacks a file, or was not tested on the same sets.
     """
     results = {
-        system: {seed: read_results(folder) for seed, folder in folders.items()}
+        system: {seed: read_rows(folder, COLUMNS) for seed, folder in folders.items()}
         for system, folders in runs.items()
     }
     sets = [set(result) for of_system in results.values() for result in of_system.values()]
@@ -225,14 +228,6 @@ def compare(runs, resamples=10_000, group=None):
                 )._asdict()
             rows.append(row)
     return rows
-
-
-def read_results(folder):
-    """The rows of a run's results.json, by test set."""
-    path = folder / "results.json"
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; the test of the training script writes it")
-    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def table_line(row):

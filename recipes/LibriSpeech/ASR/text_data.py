@@ -6,6 +6,7 @@ gigabytes, compressed or not, takes its size in tokens on disk and little memory
 
 import csv
 import gzip
+import hashlib
 import json
 import os
 import random
@@ -284,11 +285,14 @@ class TokenisedText(torch.utils.data.Dataset):
         (sentences,) units of each, the end of the sentence included.
     words : int
         Of all sentences.
+    sha256 : str
+        Of the sentences, a line each.
     """
 
     def __init__(self, stem):
         self.stem = stem
         record = json.loads(Path(f"{stem}.json").read_text(encoding="utf-8"))
+        self.sha256 = record["sha256"]
         self.words, self.left_out = record["words"], record["left_out"]
         self._tokens = np.memmap(f"{stem}.tokens", dtype=record["dtype"], mode="r")
         self._ends = np.memmap(f"{stem}.ends", dtype="<i8", mode="r")
@@ -341,13 +345,15 @@ def _write_tokens(units, stem, texts, longest):
     source = {"texts": [text.fingerprint() for text in texts], "units": labels, "longest": longest}
     record_file = Path(f"{stem}.json")
     if record_file.is_file():
-        if json.loads(record_file.read_text(encoding="utf-8"))["source"] == source:
+        record = json.loads(record_file.read_text(encoding="utf-8"))
+        # earlier versions took no hash
+        if record["source"] == source and "sha256" in record:
             return
         record_file.unlink()
     stem.parent.mkdir(parents=True, exist_ok=True)
     counts = {"words": 0, "left_out": 0}
     dtype = "<u2" if len(units) <= 2**16 else "<i4"
-    end = 0
+    end, digest = 0, hashlib.sha256()
     with open(f"{stem}.tokens", "wb") as tokens_file, open(f"{stem}.ends", "wb") as ends_file:
         for sentence, tokens in _encoded(units, texts):
             if longest is not None and len(tokens) > longest:
@@ -355,6 +361,7 @@ def _write_tokens(units, stem, texts, longest):
                 continue
             end += len(tokens)
             counts["words"] += sentence.count(" ") + 1
+            digest.update(f"{sentence}\n".encode())
             tokens_file.write(np.asarray(tokens, dtype=dtype).tobytes())
             ends_file.write(end.to_bytes(8, "little"))
     if not end:
@@ -368,6 +375,7 @@ def _write_tokens(units, stem, texts, longest):
             )
         )
     # without its record the rest does not count, so that a killed run leaves nothing half done
+    counts["sha256"] = digest.hexdigest()
     write_json(record_file, {"source": source, "dtype": dtype} | counts)
 
 

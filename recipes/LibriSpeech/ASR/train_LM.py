@@ -26,7 +26,7 @@ from inference.units import Units
 from training.brain import RecipeBrain
 from training.experiment import load_experiment, suggest
 from training.loading import worker_options
-from training.results import record_result
+from training.recording import record_result
 
 logger = logging.getLogger(__name__)
 
@@ -170,7 +170,7 @@ class LM(RecipeBrain):
         self.train_logger.log_stats({"test set": self.test_name}, test_stats=stats)
         if if_main_process():
             counts = {"tokens": self.tokens, "words": self.test_text.words, "sentences": sentences}
-            record_result(self, self.test_name, stats | counts)
+            record_result(self, self.test_name, stats | counts, sentences)
 
 
 def _perplexity(nats):
@@ -234,7 +234,11 @@ def main():
     tests = {
         name: tokenise(hparams, units, f"test-{name}", texts) for name, texts in test_texts.items()
     }
-    brain = LM.from_hparams(hparams, run_opts)
+    lists = {"train": train.sha256, "valid": valid.sha256} if training else {}
+    lists["tokenizer"] = Path(hparams["units_file"])
+    brain = LM.from_hparams(
+        hparams, run_opts, lists, {name: test.sha256 for name, test in tests.items()}
+    )
     if training:
         train_model(brain, hparams, train, valid)
     for brain.test_name, brain.test_text in tests.items():

@@ -18,6 +18,8 @@ from typing import NamedTuple
 
 import yaml as pyyaml
 
+from training.experiment import given_options
+from training.results import is_tested, read_rows
 from training.tables import write_json
 
 HERE = Path(__file__).resolve().parent
@@ -50,8 +52,19 @@ class Run(NamedTuple):
 
     @property
     def result(self):
-        """The file that it ends by writing."""
+        """The file that holds what it found."""
         return self.folder / ("rate.json" if self.script == "rate.py" else "results.json")
+
+    @property
+    def has_result(self):
+        """Whether that file holds it: a training writes its own before there is anything to tell.
+
+        Raises
+        ------
+        ValueError
+            If the file can not be read.
+        """
+        return self.result.is_file() if self.script == "rate.py" else is_tested(self.folder)
 
     @property
     def command(self):
@@ -62,20 +75,12 @@ class Run(NamedTuple):
         return [*first, self.yaml, *self.options, "--output_folder", str(self.folder)]
 
     def read(self):
-        """What it has written."""
+        """What rate.py has written."""
         return json.loads(self.result.read_text(encoding="utf-8"))
 
     def asked(self):
         """Every option that holds a number, a text or a list, from the YAML and the command line, as text by name."""
-        options = plain_options(self.yaml)
-        name = None
-        for part in self.options:
-            if part.startswith("--"):
-                name, given, value = part[2:].partition("=")
-                options[name] = value if given else "True"
-            elif name is not None:
-                options[name] = part
-        return options
+        return plain_options(self.yaml) | given_options(self.options)
 
     def is_finished(self):
         """Whether it has run to its end before.
@@ -108,12 +113,12 @@ class Run(NamedTuple):
                 f"{self.folder}: holds a run with{'out' if min(one_sided) in self.given else ''} --{min(one_sided)}: "
                 "give the options that it was started with, or another --out"
             )
-        return found["finished"] and self.result.is_file()
+        return found["finished"] and self.has_result
 
     @property
     def given(self):
         """Names of the options on the command line."""
-        return sorted(part[2:].partition("=")[0] for part in self.options if part.startswith("--"))
+        return sorted(given_options(self.options))
 
     def note(self, finished):
         """Write beside the run what it was asked for, and whether it has ended well."""
@@ -162,7 +167,7 @@ def run_all(runs, jobs, say=print):
     with contextlib.closing(_ended(waiting, jobs)) as ended:
         for number, (run, status, seconds) in enumerate(ended, 1):
             place = f"[{number}/{len(waiting)}] {run.name}"
-            if status or not run.result.is_file():
+            if status or not run.has_result:
                 failed.append(run)
                 say(f"{place}: failed: {last_line(run.log)} ({run.log})")
             else:
@@ -230,10 +235,9 @@ def _signal(process, number):
 
 def told(run):
     """A run's figure, for the line that tells of it."""
-    figures = run.read()
-    if "test" in figures:
-        return f"accuracy {figures['test']['accuracy']:.2f} %"
-    return f"{figures['seconds_a_step']:.3f} s a step"
+    if run.script == "rate.py":
+        return f"{run.read()['seconds_a_step']:.3f} s a step"
+    return f"accuracy {read_rows(run.folder)['test']['accuracy']:.2f} %"
 
 
 def last_line(log):

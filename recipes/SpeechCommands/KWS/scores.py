@@ -3,12 +3,15 @@
 Clips of several left-out speakers are pooled; several seeds of one clip are averaged, since they are one clip still.
 """
 
-import json
 import statistics
 from collections import defaultdict
 
 from training.classification import macro_f1, read_predictions, wilson_interval
+from training.results import read_rows
 from training.significance import grouped_mean
+
+# of a run's record
+COLUMNS = ("parameters", "fidelity", "device", "train_seconds", "optimizer_steps")
 
 # With five speakers of equal scores but for chance, one time in sixteen all lie on the same side of what they are drawn
 # from, so that no resampling of five covers it in 95 cases of 100; six are the fewest that can.
@@ -25,7 +28,7 @@ def read_runs(runs):
     Returns
     -------
     (dict of int: dict of str: Prediction, list of dict)
-        By seed and clip; and the test's entries in ``results.json``.
+        By seed and clip; and the test's rows of the records, ``results.json``.
 
     Raises
     ------
@@ -34,10 +37,10 @@ def read_runs(runs):
     """
     by_seed, results = defaultdict(dict), []
     for run in runs:
-        try:
-            results.append(json.loads(run.result.read_text(encoding="utf-8"))["test"])
-        except (KeyError, ValueError) as error:
-            raise ValueError(f"{run.result}: tells of no test; remove {run.folder}") from error
+        rows = read_rows(run.folder, COLUMNS)
+        if "test" not in rows:
+            raise ValueError(f"{run.result}: tells of no test; remove {run.folder}")
+        results.append(rows["test"])
         clips = read_predictions(run.folder / "predictions_test.csv")
         twice = clips.keys() & by_seed[run.seed].keys()
         if twice:

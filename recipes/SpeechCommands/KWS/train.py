@@ -8,8 +8,6 @@ The same command again resumes. Any top-level key of the YAML is an option. Sour
 Zig302/KWS-Mamba-Project.
 """
 
-import csv
-import hashlib
 import json
 import logging
 from pathlib import Path
@@ -24,8 +22,9 @@ from inference.figures import confusion_matrix
 from training.brain import RecipeBrain, count_batches
 from training.classification import ConfusionMatrix, Prediction, write_predictions
 from training.experiment import load_experiment, suggest
+from training.lists import hash_list
 from training.loading import SeededItems
-from training.results import record_result
+from training.recording import record_result
 from training.tables import write_json
 
 logger = logging.getLogger(__name__)
@@ -129,7 +128,7 @@ class KeywordBrain(RecipeBrain):
         conditions = {"data_folder": str(self.hparams.data_folder)}
         if self.hparams.test_speaker:
             conditions["test_speaker"] = self.hparams.test_speaker
-        record_result(self, "test", stats, conditions)
+        record_result(self, "test", stats, stats["clips"], conditions=conditions)
         try:
             confusion_matrix(self.confusion.counts, self.labels, folder / "confusion_test.png")
         except RuntimeError as error:
@@ -146,7 +145,9 @@ def main():
         run_on_main(keep_clips, args=(found, Path(hparams["save_folder"])))
     train, valid, test = make_datasets(hparams, found, labels, training)
 
-    brain = KeywordBrain.from_hparams(hparams, run_opts)
+    listed = ("train", "valid", "labels") if training else ("labels",)
+    lists = {name: Path(found[name]) for name in listed}
+    brain = KeywordBrain.from_hparams(hparams, run_opts, lists, {"test": Path(found["test"])})
     brain.labels = labels
     brain.speakers = {clip: row["speaker"] for clip, row in test.data.items()}
 
@@ -185,11 +186,7 @@ def keep_clips(found, folder):
     SystemExit
         If the checkpoints there come of other clips: their result would be told of these.
     """
-    now = {}
-    for name in ("train", "valid"):
-        with open(found[name], newline="", encoding="utf-8") as file:
-            rows = [{**row, "wav": ""} for row in csv.DictReader(file)]
-        now[name] = hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()
+    now = {name: hash_list(found[name]) for name in ("train", "valid")}
     record = folder / "clips.json"
     if record.is_file() and any(folder.glob("CKPT*")):
         before = json.loads(record.read_text(encoding="utf-8"))

@@ -10,7 +10,6 @@ averaged mixture by mixture. Everything is read from what train.py has written i
 
 import argparse
 import csv
-import json
 import shlex
 import statistics
 import sys
@@ -20,17 +19,20 @@ from typing import NamedTuple
 from data_prep.mixtures.lists import read_list
 from inference.figures import curves, read_train_log
 from inference.run import read_options
+from training.results import read_rows
 from training.speaker_bootstrap import mean_with_interval, paired_difference
 from training.tables import as_text, write_json
 
 GAINS = ("si-snr_i", "sdr_i")
+# of a run's record
+COLUMNS = ("parameters", "fidelity", "seed", "optimizer_steps", "train_seconds", "device")
 
 
 class Run(NamedTuple):
     """What train.py has left in a run's folder.
 
     ``scores`` are rows of ``test_results.csv`` by mixture, without their average; ``epochs`` the lines of
-    ``train_log.txt``; ``result`` the test's entry in ``results.json``; ``lr`` the option.
+    ``train_log.txt``; ``result`` the test's row of the record, ``results.json``; ``lr`` the option.
     """
 
     folder: Path
@@ -69,13 +71,12 @@ class Run(NamedTuple):
         epochs = read_train_log(folder / "train_log.txt")
         if "valid si-snr_i" not in epochs[-1]:
             raise ValueError(f"{folder / 'train_log.txt'}: is not of a separation run")
-        try:
-            result = json.loads((folder / "results.json").read_text(encoding="utf-8"))["test"]
-        except (KeyError, ValueError) as error:
+        rows = read_rows(folder, COLUMNS)
+        if "test" not in rows:
             raise ValueError(
                 f"{folder / 'results.json'}: tells of no test; let train.py test the run again"
-            ) from error
-        return cls(folder, lr, result, read_scores(folder), epochs)
+            )
+        return cls(folder, lr, rows["test"], read_scores(folder), epochs)
 
 
 class System(NamedTuple):

@@ -22,7 +22,7 @@ from inference.published import LOSSES, find_weights, read_weights
 from modules.separation import initialise_separator_, pit_si_snr, si_snr_improvement
 from training.brain import RecipeBrain, count_batches
 from training.experiment import load_experiment, suggest
-from training.results import record_result
+from training.recording import record_result
 from training.separation_examples import save_example
 from training.separation_metrics import SeparationScores
 
@@ -150,7 +150,7 @@ class SeparationBrain(RecipeBrain):
             self.train_logger.log_stats({"test set": "test"}, test_stats=figures)
             if if_main_process():
                 self.scores.write(Path(self.hparams.output_folder) / "test_results.csv")
-                record_result(self, "test", figures)
+                record_result(self, "test", figures, figures["mixtures"])
 
     def _end_validation(self, epoch):
         loss, si_snr, gain = (self.sums / self.mixtures).tolist()
@@ -198,7 +198,9 @@ def main():
     if hparams["pretrained_separator"]:
         load_pretrained(hparams["model"], hparams["pretrained_separator"])
 
-    brain = SeparationBrain.from_hparams(hparams, run_opts)
+    lists = {name: Path(path) for name, path in found.items()}
+    tests = {"test": lists.pop("test")}
+    brain = SeparationBrain.from_hparams(hparams, run_opts, lists, tests)
     brain.scores = scores
     train_options, valid_options, test_options = loader_options(hparams, brain.loader_generator)
     if training:

@@ -1,0 +1,94 @@
+"""Where and with which code something ran: commit, versions, processor, load."""
+
+import datetime
+import functools
+import importlib.metadata
+import os
+import platform
+import subprocess
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+GIT_SECONDS = 5
+
+
+def processor():
+    """The processor's name as Linux reports it, and its widest vectors.
+
+    Returns
+    -------
+    str
+        Elsewhere: what Python knows of it.
+    """
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    fields = dict(line.split(":", 1) for line in lines if ":" in line)
+    fields = {name.strip(): value.strip() for name, value in fields.items()}
+    name = fields.get("model name", platform.machine())
+    flags = fields.get("flags", "").split()
+    widest = next((flag for flag in ("avx512f", "avx2", "avx", "sse2") if flag in flags), None)
+    return f"{name} ({widest})" if widest else name
+
+
+def utc_now():
+    """The time in UTC to the second, as ISO 8601 has it."""
+    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+
+
+def load_average():
+    """The load average of the last minute; ``None`` where the system keeps none."""
+    return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
+
+
+def version_of(package):
+    """The version of an installed package; ``None`` if it is not installed."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+@functools.cache
+def find_commit(root=ROOT):
+    """The commit of a working tree, and whether files that git tracks differ from it.
+
+    Git is asked once a process, and only where ``root`` is the top of a working tree.
+
+    Arguments
+    ---------
+    root : Path
+
+    Returns
+    -------
+    (str, bool) or None
+        None outside a working tree, without git or a commit, or if git does not answer.
+
+    Example
+    -------
+    >>> find_commit(Path("/nowhere")) is None
+    True
+    """
+    if not (root / ".git").exists():
+        return None
+    # untracked files would be searched for in all of results/
+    command = ["git", "status", "--porcelain=v2", "--branch", "--untracked-files=no"]
+    try:
+        done = subprocess.run(
+            command,
+            check=True,
+            cwd=root,
+            # a question must not lock the index of somebody who commits
+            env=os.environ | {"GIT_OPTIONAL_LOCKS": "0"},
+            capture_output=True,
+            text=True,
+            timeout=GIT_SECONDS,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    lines = done.stdout.splitlines()
+    found = next((line.split()[2] for line in lines if line.startswith("# branch.oid ")), None)
+    if found in (None, "(initial)"):
+        return None
+    return found, any(not line.startswith("#") for line in lines)

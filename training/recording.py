@@ -1,0 +1,228 @@
+"""Filling in the record of a run (training/results.py): when training begins, after each epoch, after each test.
+
+All of it is for the main process. The file is read and written anew each time, so that a test beside a training loses
+nothing.
+"""
+
+import dataclasses
+import logging
+import os
+import platform
+import sys
+from pathlib import Path
+
+import torch
+
+from training.experiment import count_parameters, describe_device
+from training.lists import hash_list
+from training.machine import ROOT, find_commit, load_average, processor, utc_now, version_of
+from training.results import (
+    FILE_NAME,
+    VERSION,
+    Checkpoints,
+    Commit,
+    Recipe,
+    Record,
+    Result,
+    Session,
+    Training,
+    Versions,
+    read_results,
+    write_results,
+)
+
+logger = logging.getLogger(__name__)
+
+
+def begin_training(brain):
+    """Note that training begins or goes on, and set the results of the earlier model aside.
+
+    Arguments
+    ---------
+    brain : training.brain.RecipeBrain
+
+    Raises
+    ------
+    SystemExit
+        If the record there can not be read.
+    """
+    record = _read(brain)
+    if record.tests:
+        path = Path(brain.hparams.output_folder) / FILE_NAME
+        target = path.with_name(f"results_before_step_{brain.optimizer_step + 1}.json")
+        os.replace(path, target)
+        logger.info("training goes on: the results so far are now in %s", target)
+        record.tests = {}
+    session = _session(brain)
+    if record.training is None:
+        record.training = _training(brain)
+        # of a folder with checkpoints the first start is not known
+        if not brain.optimizer_step:
+            record.training.started = session.started
+    record.training.sessions.append(session)
+    write_results(brain.hparams.output_folder, record)
+
+
+def record_epoch(brain, epoch=None):
+    """Note what training has come to.
+
+    Arguments
+    ---------
+    brain : training.brain.RecipeBrain
+    epoch : int, optional
+        The epoch that has ended; by default training has, and with it the session.
+    """
+    record = _read(brain)
+    if record.training is None or not record.training.sessions:
+        return
+    own = record.training.sessions[-1]
+    if epoch is None:
+        own.ended, own.load_end = utc_now(), load_average()
+    before = record.training
+    record.training = dataclasses.replace(
+        _training(brain), epochs=epoch or before.epochs, ended=utc_now()
+    )
+    record.training.started, record.training.sessions = before.started, before.sessions
+    write_results(brain.hparams.output_folder, record)
+
+
+def record_result(brain, test_set, figures, items, decoding=None, conditions=None):
+    """Write or replace the entry of a test set.
+
+    Arguments
+    ---------
+    brain : training.brain.RecipeBrain
+    test_set : str
+    figures : dict of str: float
+        What was measured on it.
+    items : int
+        How many utterances, clips, mixtures or sentences it holds.
+    decoding : dict, optional
+        How it was decoded.
+    conditions : dict, optional
+        What else the entry is to say.
+    """
+    record = _read(brain)
+    session = dataclasses.replace(_session(brain), ended=utc_now(), load_end=load_average())
+    if record.training is None and brain.averaged is not None:
+        # the record was lost: checkpoints tell what training came to, but not when
+        record.training = _training(brain)
+    manifest = brain.test_lists.get(test_set)
+    record.tests[test_set] = Result(
+        figures={name: round(float(value), 4) for name, value in figures.items()},
+        items=items,
+        manifest=None if manifest is None else _hash(manifest),
+        decoding=decoding,
+        conditions=conditions or {},
+        checkpoints=brain.averaged,
+        parameters=count_parameters(brain.hparams.model),
+        optimizer_steps=brain.optimizer_step,
+        train_seconds=round(brain.cost.seconds, 1),
+        peak_memory_mb=round(brain.cost.peak_memory_mb),
+        date=session.ended,
+        session=session,
+    )
+    write_results(brain.hparams.output_folder, record)
+
+
+def describe_checkpoints(brain, checkpoints):
+    """The checkpoints that are averaged, for the record."""
+    return Checkpoints(
+        choice=brain.hparams.checkpoint_choice,
+        selection_key=brain.selection_key,
+        epochs=[checkpoint.meta["epoch"] for checkpoint in checkpoints],
+        values=[float(checkpoint.meta[brain.selection_key]) for checkpoint in checkpoints],
+    )
+
+
+def check_record(brain):
+    """Read the record before anything is trained or tested for it.
+
+    Raises
+    ------
+    SystemExit
+        If it can not be read.
+    """
+    _read(brain)
+
+
+def _read(brain):
+    try:
+        record = read_results(brain.hparams.output_folder)
+    except FileNotFoundError:
+        record = Record(VERSION, None, None, {})
+    except ValueError as error:
+        raise SystemExit(str(error)) from error
+    record.recipe = record.recipe or _recipe(brain)
+    return record
+
+
+def _recipe(brain):
+    """The script that defines the Brain, and its folder as seen from the project's."""
+    script = Path(getattr(sys.modules[type(brain).__module__], "__file__", sys.argv[0])).resolve()
+    return Recipe(_within_project(script.parent), script.name)
+
+
+def _within_project(path):
+    return path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else str(path)
+
+
+def _training(brain):
+    return Training(
+        started=None,
+        ended=None,
+        seconds=round(brain.cost.seconds, 1),
+        epochs=max(brain.averaged.epochs) if brain.averaged else 0,
+        optimizer_steps=brain.optimizer_step,
+        parameters=count_parameters(brain.hparams.model),
+        peak_memory_mb=round(brain.cost.peak_memory_mb),
+        sessions=[],
+    )
+
+
+def _session(brain):
+    """What this start of the script is, made once; its end is not known yet."""
+    if brain.session is None:
+        options = vars(brain.hparams)
+        start = options.get("invocation") or {"started": utc_now(), "load_start": load_average()}
+        yaml = start.get("yaml")
+        distributed = torch.distributed.is_initialized()
+        commit = find_commit()
+        brain.session = Session(
+            started=start["started"],
+            yaml=None if yaml is None else _within_project(Path(yaml).resolve()),
+            overrides=start.get("overrides", {}),
+            fidelity=options["fidelity"],
+            seeds={key: value for key, value in options.items() if _is_seed(key, value)},
+            lists={name: _hash(one) for name, one in brain.lists.items()},
+            commit=None if commit is None else Commit(*commit),
+            versions=_versions(),
+            device=describe_device(brain.device),
+            processor=processor(),
+            threads=torch.get_num_threads(),
+            world_size=torch.distributed.get_world_size() if distributed else 1,
+            precision=str(brain.precision),
+            eval_precision=str(brain.eval_precision),
+            load_start=start["load_start"],
+        )
+    return brain.session
+
+
+def _is_seed(key, value):
+    return (key == "seed" or key.endswith("_seed")) and isinstance(value, int)
+
+
+def _hash(one):
+    """Of a file, or a hash as it is."""
+    return hash_list(one) if isinstance(one, Path) else one
+
+
+def _versions():
+    named = ("torch", "torchaudio", "speechbrain")
+    versions = {name: version_of(name) for name in named}
+    # the version with its build, such as +cpu
+    versions["torch"] = str(torch.__version__)
+    own = version_of("mamba-speech")
+    return Versions(
+        platform.python_version(), **versions, mamba_speech=own, platform=platform.platform()
+    )
