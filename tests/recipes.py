@@ -6,7 +6,6 @@ What is of one recipe alone, such as a small corpus in its layout, stands with t
 import contextlib
 import csv
 import importlib
-import json
 import multiprocessing
 import os
 import re
@@ -18,6 +17,10 @@ from pathlib import Path
 import pytest
 import yaml
 from speechbrain.utils.run_opts import RunOptions
+
+from training.results import read_results, read_rows
+
+ROOT = Path(__file__).parents[1]
 
 # forking is quick; a fork server's first worker and every spawned one import torch
 START_METHODS = [
@@ -141,14 +144,30 @@ def checkpoints(folder):
     )
 
 
-def results_of(folder):
-    """The entries of all test sets in a run's results."""
-    return json.loads((folder / "results.json").read_text())
+def results(folder, test_set="test"):
+    """A test set's row of a run's record."""
+    return read_rows(folder)[test_set]
 
 
-def results(folder):
-    """The test's entry in a run's results."""
-    return results_of(folder)["test"]
+def check_record(folder, script, lists, sessions=2):
+    """The record of a run that was trained in so many sessions and tested; gives it."""
+    record = read_results(folder)
+    assert (ROOT / record.recipe.folder / record.recipe.script).name == script
+    training, last = record.training, record.training.sessions[-1]
+    assert len(training.sessions) == sessions and training.started == training.sessions[0].started
+    assert all(one.started <= one.ended <= training.ended for one in training.sessions)
+    assert min(training.seconds, training.epochs, training.optimizer_steps) > 0
+    assert training.parameters > 0 and training.peak_memory_mb > 0
+    assert last.overrides["output_folder"] == str(folder) and (ROOT / last.yaml).is_file()
+    assert last.lists.keys() == lists and last.seeds["seed"] and last.versions.torch
+    for result in record.tests.values():
+        epochs = result.checkpoints.epochs
+        assert len(epochs) == len(result.checkpoints.values) and max(epochs) <= training.epochs
+        assert result.optimizer_steps == training.optimizer_steps and result.items > 0
+        hashes = [*last.lists.values(), *result.session.lists.values(), result.manifest]
+        assert all(re.fullmatch("[0-9a-f]{64}", one) for one in hashes)
+        assert result.date == result.session.ended and result.date >= training.ended
+    return record
 
 
 def read_csv(path):

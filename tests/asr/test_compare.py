@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from training.results import read_rows
 from training.significance import Utterance, paired_bootstrap
 
 ROOT = Path(__file__).parents[2]
@@ -167,7 +168,7 @@ def test_the_same_command_again_goes_on_with_what_is_missing(spoken, tmp_path):
     assert [row["fidelity"] for row in report["rows"]] == ["corrected", "upstream"] * 2
     assert {row["test set"] for row in report["rows"]} == {"dev-spoken", "test-spoken"}
     for row in report["rows"]:
-        result = json.loads((out / row["system"] / "1" / "results.json").read_text())
+        result = read_rows(out / row["system"] / "1")
         assert row["WER"] == [result[row["test set"]]["WER"]] and row["train_seconds"][0] > 0
         if row["system"] == "up":
             assert row["low"] <= row["difference"] <= row["high"] and 0 < row["p"] <= 1

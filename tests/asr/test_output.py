@@ -7,7 +7,8 @@ import sys
 import pytest
 
 from tests.asr.conftest import RECIPE, ROOT, SPLITS, as_arguments
-from tests.recipes import check_output, next_command, results_of, run_pasted
+from tests.recipes import check_output, next_command, run_pasted
+from training.results import read_rows
 
 
 @pytest.mark.exhaustive
@@ -27,7 +28,7 @@ def test_a_recogniser_and_its_language_model_say_what_is_worth_saying_and_what_t
     check_output(output, lm)
     tested = run_pasted(output, RECIPE)
     assert tested.returncode == 0, tested.stderr[-3000:]
-    assert set(results_of(recogniser)) == {"test-spoken", "test-spoken_lm"}
+    assert set(read_rows(recogniser)) == {"test-spoken", "test-spoken_lm"}
 
     # without a recogniser, one is to be trained
     output = train_lm(recogniser, tmp_path / "another", output_neurons=30)

@@ -1,6 +1,5 @@
 """train_CTC.py as a user runs it: every YAML, resuming, torchrun, one's own speech; both scripts being killed."""
 
-import json
 import signal
 import sys
 import time
@@ -9,6 +8,8 @@ import pytest
 import torch
 
 from tests.asr.conftest import RECIPE, SPLITS, checkpoints, run_script, weights
+from tests.recipes import check_record
+from training.results import read_results, read_rows
 
 YAMLS = sorted(path.stem for path in (RECIPE / "hparams" / "CTC").glob("*.yaml"))
 # sizes only: the rest of each YAML stays as it is
@@ -29,9 +30,10 @@ def test_every_yaml_trains_saves_resumes_and_tests(yaml, train_ctc, spoken, tmp_
     resumed = train_ctc(yaml, **options, number_of_epochs=2)
     assert "Loading a checkpoint" in resumed.output and "Going into epoch 2" in resumed.output
     assert any(not torch.equal(before[k], v) for k, v in weights(tmp_path / "run").items())
-    results = json.loads((tmp_path / "run" / "results.json").read_text())["test-spoken"]
+    results = read_rows(tmp_path / "run")["test-spoken"]
     assert results["fidelity"] == "corrected" and 0 <= results["WER"] and results["utterances"] > 0
     assert results["optimizer_steps"] >= 2
+    check_record(tmp_path / "run", "train_CTC.py", {"train", "valid", "tokenizer"})
     assert "%WER" in (tmp_path / "run" / "wer_test-spoken.txt").read_text()
 
 
@@ -48,9 +50,8 @@ def test_upstream_fidelity_trains_and_its_results_say_so(call_main, spoken, tmp_
             optimizer_step_limit=1,
             test_decoding="greedy",
         )
-        results = json.loads((tmp_path / yaml / "results.json").read_text())
-        assert results["test-spoken"]["fidelity"] == "upstream"
-        assert results["test-spoken"]["optimizer_steps"] == 1
+        results = read_rows(tmp_path / yaml)["test-spoken"]
+        assert results["fidelity"] == "upstream" and results["optimizer_steps"] == 1
 
 
 @pytest.mark.exhaustive
@@ -90,8 +91,9 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(kind, yaml, spoken, tmp_p
     (torn / "model.ckpt").write_bytes(b"half")
     done = run_script(kind, yaml, **options)
     assert "Loading a checkpoint" in done.output and not torn.exists()
-    assert (tmp_path / "run" / "results.json").exists()
-    assert not list((tmp_path / "run").rglob("*.partial"))
+    record = read_results(tmp_path / "run")
+    assert record.tests and not list((tmp_path / "run").rglob("*.partial"))
+    assert [session.ended is None for session in record.training.sessions] == [True, False]
     whole = run_script(kind, yaml, **options | {"output_folder": tmp_path / "whole"})
     assert whole.returncode == 0
     interrupted, uninterrupted = weights(tmp_path / "run"), weights(tmp_path / "whole")
@@ -112,7 +114,10 @@ def test_torchrun_trains_on_two_processes(train_ctc, spoken, tmp_path):
         max_batch_length_train=10,
         number_of_epochs=2,
     )
-    assert (tmp_path / "run" / "results.json").exists(), done.output[-2000:]
+    record = read_results(tmp_path / "run")
+    assert "test-spoken" in record.tests, done.output[-2000:]
+    (session,) = record.training.sessions
+    assert session.world_size == 2 and session.lists.keys() == {"train", "valid", "tokenizer"}
     assert (checkpoints(tmp_path / "run")[-1] / "random_state.rank1.ckpt").exists()
 
 

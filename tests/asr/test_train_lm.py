@@ -21,7 +21,10 @@ from speechbrain.utils.run_opts import RunOptions
 from inference.language_model import find_tokenizer, load_language_model
 from inference.units import Units
 from tests.asr.conftest import RECIPE, ROOT, SPLITS
+from tests.recipes import check_record
 from training.experiment import load_experiment
+from training.results import read_results
+from training.results import read_rows as results
 
 YAMLS = sorted((RECIPE / "hparams" / "LM").glob("*.yaml"))
 DEBUG = RECIPE / "hparams" / "LM" / "mamba_debug.yaml"
@@ -69,10 +72,6 @@ def recipe(monkeypatch):
         sys.modules.pop(name, None)
 
 
-def results(folder):
-    return json.loads((folder / "results.json").read_text())
-
-
 def weights(folder):
     newest = max((folder / "save").glob("CKPT*"), key=lambda path: path.stat().st_mtime_ns)
     return torch.load(newest / "model.ckpt", weights_only=True)
@@ -92,8 +91,13 @@ def test_every_yaml_trains_saves_resumes_tests_and_loads(path, recipe, text, tmp
         row["fidelity"] == "corrected" and row["sentences"] == 200 and row["optimizer_steps"] == 4
     )
     assert row["perplexity"] == pytest.approx(math.exp(row["loss"]), rel=1e-3)
+    record = check_record(run, "train_LM.py", {"train", "valid", "tokenizer"})
     recipe.run(path, flags=["--test_only"], **options | {"text_files": "[]"})
     assert results(run)["own"]["perplexity"] == row["perplexity"]
+    again = read_results(run)
+    assert again.training == record.training
+    assert again.tests["own"].manifest == record.tests["own"].manifest
+    assert again.tests["own"].session.overrides["test_only"] == "True"
     lm, units = load_language_model(run, Units(find_tokenizer(run)), lm_vocab=40)
     assert lm(torch.tensor([[1, *units.encode("THE CAT")]])).shape[-1] == len(units) == 40
     assert not list(run.rglob("*.partial"))

@@ -1,6 +1,5 @@
 """train_S2S.py: every YAML, resuming, torchrun, searches in validation, language models, one's own speech."""
 
-import json
 import re
 import shutil
 import sys
@@ -11,6 +10,9 @@ from speechbrain.lobes.models.transformer.TransformerLM import TransformerLM
 
 from inference.units import Units
 from tests.asr.conftest import RECIPE, SPLITS, checkpoints, weights
+from tests.recipes import check_record
+from training.results import is_tested
+from training.results import read_rows as results
 from training.significance import read_errors
 
 YAMLS = sorted(path.stem for path in (RECIPE / "hparams" / "S2S").glob("*.yaml"))
@@ -20,10 +22,6 @@ SMALL |= {"num_workers": 0, "n_warmup_steps": 2, "max_batch_length_train": 15, "
 SMALL |= {"output_neurons": 40, "pretrained_lm_tokenizer_path": "null"}
 SMALL |= {"valid_beam_size": 1, "test_beam_size": 2, "max_decode_ratio": 0.2}
 LM = {"lm_d_model": 8, "lm_nhead": 2, "lm_num_layers": 1, "lm_d_ffn": 8}
-
-
-def results(folder):
-    return json.loads((folder / "results.json").read_text())
 
 
 @pytest.mark.exhaustive
@@ -43,6 +41,7 @@ def test_every_yaml_trains_saves_resumes_and_tests(yaml, call_main, spoken, tmp_
     assert row["fidelity"] == "corrected" and 0 <= row["WER"] and row["utterances"] > 0
     assert row["decoding"] == {"beam_size": 2, "ctc_weight": 0.4, "ctc_scoring": "exact"}
     assert row["optimizer_steps"] > first["optimizer_steps"] > 0
+    check_record(tmp_path / "run", "train_S2S.py", {"train", "valid", "tokenizer"})
     assert row["train_seconds"] > first["train_seconds"] > 0
     assert row["peak_memory_mb"] >= first["peak_memory_mb"] > 0
     assert "%WER" in (tmp_path / "run" / "wer_test-spoken.txt").read_text()
@@ -87,7 +86,7 @@ def test_torchrun_trains_and_searches_on_two_processes(train_s2s, spoken, tmp_pa
         max_batch_length_train=10,
         number_of_epochs=2,
     )
-    assert (tmp_path / "run" / "results.json").exists(), done.output[-2000:]
+    assert is_tested(tmp_path / "run"), done.output[-2000:]
     assert (checkpoints(tmp_path / "run")[-1] / "random_state.rank1.ckpt").exists()
 
 

@@ -1,6 +1,5 @@
 """From training to text: a run of train_S2S.py, and the command line on the files of its test set."""
 
-import json
 import os
 import subprocess
 import sys
@@ -10,6 +9,7 @@ from speechbrain.utils.metric_stats import ErrorRateStats
 
 from inference.cli import main
 from tests.inference.conftest import ROOT
+from training.results import read_rows
 
 
 @pytest.mark.exhaustive
@@ -32,7 +32,7 @@ def test_the_command_hears_what_the_test_of_training_heard(audio, letters, tmp_p
         text=True,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    (row,) = json.loads((folder / "results.json").read_text()).values()
+    (row,) = read_rows(folder).values()
 
     rows = [line.split(",") for line in (audio / "test.csv").read_text().splitlines()[1:]]
     files = [str(audio / path) for path, *_ in rows]

@@ -20,6 +20,7 @@ import pytest
 import soundfile
 
 from tests.kws.conftest import RECIPE, SPEAKERS, say
+from tests.recipes import results
 from training.classification import (
     Prediction,
     macro_f1,
@@ -435,7 +436,7 @@ def test_mistakes_add_up_to_the_accuracy_and_other_clips_are_refused(train_kws, 
     options = TASK | {"data_folder": tones, "output_folder": tmp_path / "run"}
     train_kws("debug", number_of_epochs=1, **options)
     clips = read_predictions(tmp_path / "run" / "predictions_test.csv")
-    found = json.loads((tmp_path / "run" / "results.json").read_text())["test"]
+    found = results(tmp_path / "run")
     assert len(clips) == found["clips"] and found["data_folder"] == str(tones)
     right = statistics.fmean(one.correct for one in clips.values())
     assert found["accuracy"] == pytest.approx(100 * right, abs=1e-3)
@@ -446,4 +447,4 @@ def test_mistakes_add_up_to_the_accuracy_and_other_clips_are_refused(train_kws, 
     changed = options | {"data_folder": other}
     done = train_kws("debug", number_of_epochs=2, check=False, **changed)
     assert done.returncode and "trained with other clips (train changed)" in done.output
-    assert json.loads((tmp_path / "run" / "results.json").read_text())["test"] == found
+    assert results(tmp_path / "run") == found

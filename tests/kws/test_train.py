@@ -14,6 +14,7 @@ from inference.audio import load_audio
 from tests.kws.conftest import RATE, RECIPE, SPEAKERS, say, write_corpus
 from tests.recipes import (
     check_output,
+    check_record,
     checkpoints,
     command_line,
     logged,
@@ -71,6 +72,7 @@ def test_every_yaml_trains_saves_resumes_and_tests(path, run):
     assert any(not torch.equal(before[key], value) for key, value in weights(folder).items())
     found = results(folder)
     assert found["fidelity"] == "corrected" and found["clips"] == 6
+    check_record(folder, "train.py", {"train", "valid", "labels"})
     assert found["accuracy_low"] <= found["accuracy"] <= found["accuracy_high"]
     assert (folder / "confusion_test.png").stat().st_size > 1000
     assert not list(folder.rglob("*.partial"))

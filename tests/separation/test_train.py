@@ -17,6 +17,7 @@ from inference.published import find_weights
 from inference.separation import load_separator
 from tests.recipes import (
     check_output,
+    check_record,
     checkpoints,
     logged,
     read_csv,
@@ -93,6 +94,7 @@ def test_every_yaml_trains_saves_resumes_and_tests(path, run):
     assert not same(kept, checkpoints(folder)[-1])
     found = results(folder)
     assert found["fidelity"] == "corrected" and found["mixtures"] == 4
+    check_record(folder, "train.py", {"train", "valid"})
     rows = read_csv(folder / "test_results.csv")
     assert [row["snt_id"] for row in rows] == ["tt0", "tt1", "tt2", "tt3", "avg"]
     assert float(rows[-1]["si-snr_i"]) == pytest.approx(found["si-snr_i"], abs=1e-3)

@@ -1,6 +1,5 @@
 """Checkpoints, random state, schedule, clipping and decay: what every recipe's Brain rests on."""
 
-import json
 import logging
 import os
 import random
@@ -14,11 +13,10 @@ import torch
 from modules.ssm import Mamba
 from training.brain import RecipeBrain
 from training.checkpoints import AtomicCheckpointer, RandomState
+from training.cost import TrainingCost, peak_memory_mb
 from training.experiment import load_experiment
 from training.loggers import TrainLoggers
-from training.results import TrainingCost, peak_memory_mb
 from training.schedules import WarmupCosine
-from training.tables import write_json
 
 
 class Regression(RecipeBrain):
@@ -227,18 +225,6 @@ def test_a_run_killed_before_its_last_validation_validates_when_started_again(tm
             c.meta["epoch"] for c in resumed.checkpointer.list_checkpoints() if "WER" in c.meta
         ]
         assert saved == [1] and resumed.optimizer_step == 4
-
-
-def test_results_are_of_the_model_that_is_there_now(tmp_path):
-    make_brain(tmp_path, brain_class=Counting, epochs=1).run()
-    results = {"test": {"optimizer_steps": 6}}
-    write_json(tmp_path / "results.json", results)
-    # a finished run that is started again
-    make_brain(tmp_path, brain_class=Counting, epochs=1).run()
-    assert json.loads((tmp_path / "results.json").read_text()) == results
-    make_brain(tmp_path, brain_class=Counting, epochs=2).run()
-    assert not (tmp_path / "results.json").exists()
-    assert json.loads((tmp_path / "results_before_step_7.json").read_text()) == results
 
 
 def test_a_test_tells_of_no_step_that_no_epoch_was_finished_with(tmp_path):
