@@ -68,9 +68,9 @@ def load_experiment(arguments=None):
         except ValueError as error:
             # an object refused its arguments: its own sentence says which
             raise SystemExit(f"{hparams_file}: {error.args[0]}") from error
-    # the options are written when they are known to fit the checkpoints there: see RecipeBrain
     given = given_options([one for one in arguments if one != hparams_file])
     hparams["invocation"] = start | {"yaml": hparams_file, "overrides": given}
+    # the options are written when they are known to fit the checkpoints there: see RecipeBrain
     hparams["write_hyperparams"] = partial(
         _write_hyperparams, hparams_file, overrides, hparams["output_folder"]
     )

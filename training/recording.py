@@ -54,6 +54,9 @@ def begin_training(brain):
         logger.info("training goes on: the results so far are now in %s", target)
         record.tests = {}
     session = _session(brain)
+    if record.training is not None and record.training.optimizer_steps and not brain.optimizer_step:
+        # the checkpoints that it tells of are gone: this is another model
+        record.training = None
     if record.training is None:
         record.training = _training(brain)
         # of a folder with checkpoints the first start is not known

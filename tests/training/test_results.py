@@ -1,10 +1,12 @@
 """The record of a run: its layout, the reader of it, and what training, resuming and testing write into it."""
 
 import dataclasses
+import hashlib
 import json
 import math
 import os
 import re
+import shutil
 import subprocess
 import typing
 from pathlib import Path
@@ -136,6 +138,15 @@ def test_a_record_that_can_not_be_read_is_refused_by_name(text, complaint, tmp_p
     assert not list(tmp_path.glob("CKPT*"))
 
 
+def test_a_finished_run_whose_record_can_not_be_read_is_refused_before_it_is_tested(tmp_path):
+    make_brain(tmp_path, brain_class=Counting, epochs=1).run()
+    (tmp_path / "results.json").write_text('{"version": 2}')
+    again = make_brain(tmp_path, brain_class=Counting, epochs=1)
+    for stage in (again.on_fit_start, again.on_evaluate_start):
+        with pytest.raises(SystemExit, match="results.json: is of version 2"):
+            stage()
+
+
 def test_a_trained_run_has_a_record_before_any_test_and_a_resumed_one_adds_to_it(tmp_path):
     with pytest.raises(FileNotFoundError, match="results.json: no such file"):
         read_results(tmp_path)
@@ -193,6 +204,17 @@ def test_results_are_of_the_model_that_is_there_now(tmp_path):
     assert read_results(tmp_path / "results_before_step_7.json") == before
 
 
+def test_a_model_that_is_trained_anew_owes_nothing_to_the_one_before(tmp_path):
+    make_brain(tmp_path, brain_class=Counting, epochs=2).run()
+    first = read_results(tmp_path).training
+    for checkpoint in tmp_path.glob("CKPT*"):
+        shutil.rmtree(checkpoint)
+    make_brain(tmp_path, brain_class=Counting, epochs=1).run()
+    anew = read_results(tmp_path).training
+    assert (first.optimizer_steps, anew.optimizer_steps, anew.epochs) == (12, 6, 1)
+    assert len(anew.sessions) == 1 and anew.started == anew.sessions[0].started >= first.started
+
+
 def test_a_run_of_the_flat_layout_goes_on(tmp_path):
     make_brain(tmp_path, brain_class=Counting, epochs=1).run()
     (tmp_path / "results.json").write_text(json.dumps({"test": FLAT}))
@@ -220,6 +242,9 @@ def test_a_list_is_known_by_what_it_says_and_not_by_where_it_lies(tmp_path):
     assert (
         manifest("a.csv", "here") == manifest("b.csv", "there") != manifest("c.csv", "here", "no")
     )
+    # as in the list of clips beside the checkpoints of earlier versions
+    rows = [{"ID": "1", "mix_wav": "", "wav": "", "wrd": "yes"}]
+    assert manifest("d.csv", "") == hashlib.sha256(json.dumps(rows).encode()).hexdigest()
     texts = ["one two three four", "five six seven"]
     models = []
     for name in ("first", "second"):
