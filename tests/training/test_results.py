@@ -89,6 +89,10 @@ def test_the_flat_layout_gives_the_rows_that_it_held(tmp_path):
     assert rows["version"] == FLAT | {"clips": 3}
     record = read_results(tmp_path)
     assert record.tests["test"].items == 8 and record.training.optimizer_steps == 6
+    # and so does the record that it becomes
+    write_results(tmp_path, record)
+    assert strict(tmp_path / "results.json")["version"] == 1
+    assert read_rows(tmp_path)["test"] == FLAT
     with pytest.raises(ValueError, match=r"results.json: tells of test without RTF; test the run"):
         read_rows(tmp_path, ["RTF"])
 
