@@ -265,18 +265,19 @@ class RecipeBrain(sb.Brain):
         self.checkpointer.save_and_keep_only(
             meta=meta,
             num_to_keep=self.hparams.avg_checkpoints,
-            importance_keys=[lambda checkpoint: -self._selection_value(checkpoint)] if best else [],
+            importance_keys=[lambda checkpoint: -self.selection_value(checkpoint)] if best else [],
             # those saved within an epoch are not averaged: they must not push out one that is
             ckpt_predicate=self._ends_an_epoch,
         )
         if if_main_process():
             record_epoch(self, meta["epoch"])
 
-    def _selection_value(self, checkpoint):
+    def selection_value(self, checkpoint):
+        """The statistic of a checkpoint by which it is compared, under whichever name it was saved; or ``None``."""
         return selection_value(checkpoint.meta, (self.selection_key, *self.earlier_selection_keys))
 
     def _ends_an_epoch(self, checkpoint):
-        return self._selection_value(checkpoint) is not None
+        return self.selection_value(checkpoint) is not None
 
     def on_evaluate_start(self, max_key=None, min_key=None):
         """Load the average of the checkpoints to evaluate, once for all test sets.

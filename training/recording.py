@@ -134,7 +134,7 @@ def describe_checkpoints(brain, checkpoints):
         choice=brain.hparams.checkpoint_choice,
         selection_key=brain.selection_key,
         epochs=[checkpoint.meta["epoch"] for checkpoint in checkpoints],
-        values=[float(checkpoint.meta[brain.selection_key]) for checkpoint in checkpoints],
+        values=[float(brain.selection_value(checkpoint)) for checkpoint in checkpoints],
     )
 
 
