@@ -1,4 +1,4 @@
-"""A corpus of tones in the layout of Speech Commands, and the recipe's script run as a user runs it."""
+"""A corpus of tones in the layout of Speech Commands, the recipe's scripts to run, and what they have trained."""
 
 import os
 import subprocess
@@ -9,11 +9,15 @@ import numpy as np
 import pytest
 import soundfile
 
+from tests.recipes import command_line, scripts
+
 ROOT = Path(__file__).parents[2]
 RECIPE = ROOT / "recipes" / "SpeechCommands" / "KWS"
 RATE = 16000
 # a word is a rise or a fall of pitch, or a steady tone: beginning and end in Hz
 WORDS = {"up": (300, 900), "down": (900, 300), "stop": (500, 500)}
+# all words of the tones, and nothing else
+TASK = {"words": "all", "n_classes": 3, "split": "lists", "other_speech_percentage": 0}
 SPEAKERS = [f"{number:08x}" for number in range(9)]
 
 
@@ -73,3 +77,28 @@ def train_kws():
         return done
 
     return run
+
+
+@pytest.fixture(scope="session")
+def train_here():
+    """Run train.py within this process; gives the output folder."""
+
+    def run(yaml, *flags, small=(), **options):
+        path = RECIPE / "hparams" / f"{yaml}.yaml"
+        with pytest.MonkeyPatch.context() as patch, scripts(patch, RECIPE) as load:
+            arguments = command_line(path, *flags, small=small, **options)
+            patch.setattr(sys, "argv", ["train.py", *arguments])
+            load("train").main()
+        return Path(options["output_folder"])
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def spotters(train_here, tones, tmp_path_factory):
+    """Output folders of a causal and an ordinary network that were trained for one epoch; tests must not alter them."""
+    folder = tmp_path_factory.mktemp("spotters")
+    options = TASK | {"data_folder": tones, "number_of_epochs": 1}
+    for kind in ("causal", "whole"):
+        train_here("debug", **options, causal=kind == "causal", output_folder=folder / kind)
+    return folder

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from tests.kws.conftest import RECIPE, SPEAKERS, say
+from tests.kws.conftest import RECIPE, SPEAKERS, TASK, say
 from tests.recipes import results
 from training.classification import (
     Prediction,
@@ -31,7 +31,6 @@ from training.classification import (
 
 DEBUG, CNN = (str(RECIPE / "hparams" / f"{name}.yaml") for name in ("debug", "keyword_cnn"))
 SCRIPTS = ("compare", "runs", "scores", "rate", "train", "keyword_data", "clips")
-TASK = {"words": "all", "n_classes": 3, "split": "lists"}
 
 
 @pytest.fixture
@@ -372,10 +371,12 @@ def test_a_run_of_other_options_is_never_taken_for_this_one(recipe, tmp_path):
 
 
 def test_a_recipe_without_all_its_runs_has_no_row_and_the_status_tells(
-    recipe, tmp_path, capsys, tones
+    recipe, tmp_path, capsys, monkeypatch
 ):
-    # an option that train.py refuses, for the one recipe that is not finished
-    arguments = [DEBUG, CNN, "--seeds", "1", "--against", "keyword_cnn", "--n_mels", "0"]
+    # in the place of train.py, for the one recipe that is not finished
+    (tmp_path / "train.py").write_text("raise SystemExit('the disk is full')")
+    monkeypatch.setattr(recipe("runs"), "HERE", tmp_path)
+    arguments = [DEBUG, CNN, "--seeds", "1", "--against", "keyword_cnn"]
     arguments += ["--data_folder", str(tmp_path / "none")]
 
     def right(name, speaker, seed):
@@ -412,7 +413,7 @@ def test_training_goes_on_with_the_same_clips_only_wherever_they_lie(recipe, tmp
 
 @pytest.mark.exhaustive
 def test_one_command_trains_for_a_budget_several_seeds_and_makes_one_table(
-    train_kws, tones, tmp_path
+    train_kws, recipe, tones, tmp_path, monkeypatch, capsys
 ):
     options = TASK | {"data_folder": tones, "num_workers": 0, "budget_seconds": 1, "jobs": 2}
     flags = ("--seeds", "1", "2", "--out", str(tmp_path / "out"))
@@ -426,17 +427,21 @@ def test_one_command_trains_for_a_budget_several_seeds_and_makes_one_table(
     with open(tmp_path / "out" / "debug" / "1" / "predictions_test.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert {row["speaker"] for row in rows} == set(SPEAKERS[-2:])
-    again = train_kws("debug", *flags, script="compare.py", **options)
-    assert "2 of 2 finished before" in again.output
+    arguments = [part for key, value in options.items() for part in (f"--{key}", str(value))]
+    # the path as the recipe's folder has it, with which the runs were made
+    yaml = str(Path("hparams", "debug.yaml"))
+    monkeypatch.chdir(RECIPE)
+    assert recipe("compare").main([yaml, "--noprogressbar", *flags, *arguments]) == 0
+    assert "2 of 2 finished before" in capsys.readouterr().out
     assert json.loads((tmp_path / "out" / "compare.json").read_text()) == found
 
 
-@pytest.mark.exhaustive
-def test_mistakes_add_up_to_the_accuracy_and_other_clips_are_refused(train_kws, tones, tmp_path):
-    options = TASK | {"data_folder": tones, "output_folder": tmp_path / "run"}
-    train_kws("debug", number_of_epochs=1, **options)
-    clips = read_predictions(tmp_path / "run" / "predictions_test.csv")
-    found = results(tmp_path / "run")
+def test_mistakes_add_up_to_the_accuracy_and_other_clips_are_refused(
+    spotters, train_here, tones, tmp_path
+):
+    folder = shutil.copytree(spotters / "whole", tmp_path / "run")
+    clips = read_predictions(folder / "predictions_test.csv")
+    found = results(folder)
     assert len(clips) == found["clips"] and found["data_folder"] == str(tones)
     right = statistics.fmean(one.correct for one in clips.values())
     assert found["accuracy"] == pytest.approx(100 * right, abs=1e-3)
@@ -444,7 +449,7 @@ def test_mistakes_add_up_to_the_accuracy_and_other_clips_are_refused(train_kws, 
     assert all(one.said in Path(one.wav).parts for one in clips.values())
     other = shutil.copytree(tones, tmp_path / "other")
     (other / "up" / f"{SPEAKERS[0]}_nohash_0.wav").unlink()
-    changed = options | {"data_folder": other}
-    done = train_kws("debug", number_of_epochs=2, check=False, **changed)
-    assert done.returncode and "trained with other clips (train changed)" in done.output
-    assert results(tmp_path / "run") == found
+    options = TASK | {"data_folder": other, "output_folder": folder}
+    with pytest.raises(SystemExit, match=r"trained with other clips \(train changed\)"):
+        train_here("debug", number_of_epochs=2, **options)
+    assert results(folder) == found

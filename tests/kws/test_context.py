@@ -37,7 +37,7 @@ def corpus(tones, tmp_path_factory):
 
 
 @pytest.fixture
-def data(monkeypatch):
+def keyword_data(monkeypatch):
     """The recipe's module of data."""
     monkeypatch.syspath_prepend(str(RECIPE))
     yield importlib.import_module("keyword_data")
@@ -46,7 +46,7 @@ def data(monkeypatch):
 
 
 @pytest.fixture
-def prepare(data, corpus, tmp_path):
+def prepare(keyword_data, corpus, tmp_path):
     """Hyperparameters and data sets for options."""
 
     def make(**options):
@@ -55,7 +55,7 @@ def prepare(data, corpus, tmp_path):
         for key, value in options.items():
             arguments += [f"--{key}", str(value)]
         hparams, _ = load_experiment(arguments)
-        return hparams, data.make_datasets(hparams, *data.prepare_clips(hparams))
+        return hparams, keyword_data.make_datasets(hparams, *keyword_data.prepare_clips(hparams))
 
     return make
 
@@ -106,9 +106,9 @@ def test_without_speech_and_noise_context_is_refused_with_what_to_do(prepare, to
         prepare(**options, n_classes=2)
 
 
-def test_whole_batches_lose_their_context_about_as_often_as_asked(prepare, data):
+def test_whole_batches_lose_their_context_about_as_often_as_asked(prepare, keyword_data):
     hparams, (train, *_) = prepare(context_silence=0.3)
-    collate = data.loader_options(hparams, torch.Generator())[0]["collate_fn"]
+    collate = keyword_data.loader_options(hparams, torch.Generator())[0]["collate_fn"]
     items = [train[index] for index in range(3)]
     torch.manual_seed(0)
     # the first clip decides for all
@@ -122,13 +122,12 @@ def test_whole_batches_lose_their_context_about_as_often_as_asked(prepare, data)
     assert 0.22 < len(silent) / 400 < 0.38
 
 
-@pytest.mark.exhaustive
 def test_training_sees_the_logits_that_the_stream_gives_where_the_clip_ends(
-    prepare, train_kws, corpus, tmp_path
+    prepare, train_here, corpus, tmp_path
 ):
     folder = tmp_path / "run"
     options = TASK | {"data_folder": corpus, "number_of_epochs": 1, "num_workers": 1}
-    train_kws("debug", output_folder=folder, **options)
+    train_here("debug", output_folder=folder, **options)
     others = [row for row in read_csv(folder / "train.csv") if row["words"] == "_other_speech_"]
     assert len(others) == 5
     classifier = KeywordClassifier(folder, "cpu")

@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import subprocess
 import sys
 import types
 from itertools import islice, pairwise
@@ -31,15 +30,10 @@ from tests.kws.conftest import RATE, SPEAKERS, WORDS, say
 KINDS = ("causal", "whole")
 
 
-@pytest.fixture(scope="session")
-def runs(train_kws, tones, tmp_path_factory):
-    """Output folders of a causal and an ordinary network that were trained for one epoch."""
-    folder = tmp_path_factory.mktemp("spotters")
-    for kind in KINDS:
-        options = {"data_folder": tones, "words": "all", "n_classes": 3, "split": "lists"}
-        options |= {"number_of_epochs": 1, "causal": kind == "causal"}
-        train_kws("debug", **options, output_folder=folder / kind)
-    return folder
+@pytest.fixture
+def runs(spotters):
+    """Output folders of a causal and an ordinary network."""
+    return spotters
 
 
 @pytest.fixture(params=KINDS)
@@ -345,12 +339,12 @@ def test_keywords_that_the_model_does_not_know_are_not_counted_as_missed(runs, s
     assert len(events) == 6 and seconds == 10.0
 
 
-def test_without_sounddevice_the_microphone_is_refused_with_what_to_install(runs):
-    code = "import sys; sys.modules['sounddevice'] = None; from inference.cli import main; "
-    code += f"sys.exit(main(['spot', {str(runs / 'whole')!r}, 'microphone']))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 2 and "pip install sounddevice" in done.stderr
-    assert "Traceback" not in done.stderr
+def test_without_sounddevice_the_microphone_is_refused_with_what_to_install(
+    runs, monkeypatch, capsys
+):
+    monkeypatch.setitem(sys.modules, "sounddevice", None)
+    assert main(["spot", str(runs / "whole"), "microphone"]) == 2
+    assert "pip install sounddevice" in capsys.readouterr().err
 
 
 def test_a_microphone_of_another_rate_is_resampled(monkeypatch):

@@ -11,12 +11,11 @@ import yaml
 from speechbrain.utils.run_opts import RunOptions
 
 from inference.audio import load_audio
-from tests.kws.conftest import RATE, RECIPE, SPEAKERS, say, write_corpus
+from tests.kws.conftest import RATE, RECIPE, SPEAKERS, TASK, say, write_corpus
 from tests.recipes import (
     check_output,
     check_record,
     checkpoints,
-    command_line,
     logged,
     plain_options,
     read_csv,
@@ -30,11 +29,17 @@ from training.schedules import WarmupCosine
 
 FOLDER = RECIPE / "hparams"
 YAMLS = sorted(FOLDER.glob("*.yaml"))
+# one of every kind of network; the others are of other sizes or features
+KINDS = ("debug", "keyword_cnn", "mobilenetv2", "retnet")
 # sizes only: the rest of each YAML stays as it is
 SMALL = {"d_model": 16, "n_layers": 1, "n_heads": 2, "alpha": 0.1, "num_workers": 0}
 SMALL |= {"batch_size": 8, "n_mels": 32, "n_mfcc": 13, "n_fft": 512}
-# all words of the tones, and nothing else
-TASK = {"words": "all", "n_classes": 3, "split": "lists", "other_speech_percentage": 0}
+
+
+def yamls(*quick):
+    """Every YAML as a parameter, all but the named ones exhaustive."""
+    marks = {True: (), False: pytest.mark.exhaustive}
+    return [pytest.param(p, id=p.stem, marks=marks[p.stem in quick]) for p in YAMLS]
 
 
 @pytest.fixture
@@ -45,15 +50,12 @@ def recipe(monkeypatch):
 
 
 @pytest.fixture
-def run(recipe, tones, tmp_path, monkeypatch):
-    """Run train.py within this process; gives the output folder."""
+def run(train_here, tones, tmp_path):
+    """Run train.py on the tones within this process; gives the output folder."""
 
     def train(name, *flags, **options):
         options = TASK | {"data_folder": tones, "output_folder": tmp_path / "run"} | options
-        arguments = command_line(FOLDER / f"{name}.yaml", *flags, small=SMALL, **options)
-        monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
-        recipe("train").main()
-        return options["output_folder"]
+        return train_here(name, *flags, small=SMALL, **options)
 
     return train
 
@@ -62,8 +64,7 @@ def weights(folder):
     return torch.load(checkpoints(folder)[-1] / "model.ckpt", weights_only=True)
 
 
-@pytest.mark.exhaustive
-@pytest.mark.parametrize("path", YAMLS, ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", yamls("debug"))
 def test_every_yaml_trains_saves_resumes_and_tests(path, run):
     folder = run(path.stem, **SMALL, number_of_epochs=1, avg_checkpoints=2)
     before = weights(folder)
@@ -87,7 +88,7 @@ def another(value):
     return value + 1 if isinstance(value, (int, float)) else "another"
 
 
-@pytest.mark.parametrize("path", YAMLS, ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", yamls(*KINDS))
 def test_every_option_can_be_overridden_from_the_command_line(path, tmp_path):
     fixed = {"fidelity": "upstream", "precision": "fp16", "kind": "mel", "lr_floor": 0.5}
     # both can not be; sizes must fit one another, and small ones are quick

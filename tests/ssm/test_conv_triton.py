@@ -1,4 +1,7 @@
-"""The Triton convolution: in interpreter mode against the loop in float64, and compiled for cards that are not here."""
+"""The Triton convolution: in interpreter mode against the loop in float64, and compiled for cards that are not here.
+
+The interpreter is slow: one small case of both kernels runs with the other tests, the rest are exhaustive.
+"""
 
 import itertools
 import json
@@ -25,20 +28,8 @@ from modules.ssm.conv.triton_backend import (
 needs_triton = pytest.mark.skipif(
     not triton_backend._has_triton(), reason="Triton is not installed"
 )
-KERNELS = "modules.ssm.triton.conv"
 # several programs along time and several tiles in each of them, at a handful of frames
 TINY = ConvPlan(block=32, frames=3, grad_block=32, grad_frames=2, tiles=2, warps=1)
-
-
-@pytest.fixture
-def interpreted(monkeypatch):
-    """Import the kernels anew for this test: Triton reads the variable when they are defined."""
-    monkeypatch.setenv("TRITON_INTERPRET", "1")
-    before = sys.modules.pop(KERNELS, None)
-    yield
-    sys.modules.pop(KERNELS, None)
-    if before is not None:
-        sys.modules[KERNELS] = before
 
 
 def make(batch, time, channels, width, biased=True, given=True, dtype=torch.float32):
@@ -78,7 +69,7 @@ def assert_close(expected, got, tolerance):
         assert not a.numel() or (a - b).abs().max() <= tolerance * max(1.0, a.abs().max().item())
 
 
-@needs_triton
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     "shape", [(2, 1, 3, 4), (3, 7, 3, 4), (1, 2, 34, 5), (1, 5, 2, 1), (1, 2, 3, 9)], ids=str
 )
@@ -97,8 +88,7 @@ def test_equals_the_loop_in_output_state_and_every_gradient(shape, interpreted):
         assert_close(expected, results(causal_conv1d_triton, tensors, plan=TINY, **options), 2e-6)
 
 
-@needs_triton
-@pytest.mark.parametrize("given", [False, True])
+@pytest.mark.parametrize("given", [pytest.param(False, marks=pytest.mark.exhaustive), True])
 def test_both_directions_in_one_launch_equal_two_loops(given, interpreted):
     x, *forward, state = make(2, 7, 5, 4, given=given)
     _, *backward, _ = make(2, 7, 5, 4)
@@ -126,7 +116,7 @@ def test_both_directions_in_one_launch_equal_two_loops(given, interpreted):
     assert not only.any()
 
 
-@needs_triton
+@pytest.mark.exhaustive
 def test_a_wide_convolution_is_unrolled_by_the_plan_of_its_width(interpreted):
     tensors = make(1, 2, 3, 31, given=False)
     expected = results(causal_conv1d_naive, double(tensors))
@@ -134,7 +124,7 @@ def test_a_wide_convolution_is_unrolled_by_the_plan_of_its_width(interpreted):
     assert_close(expected, results(causal_conv1d_triton, tensors, plan=plan), 2e-6)
 
 
-@needs_triton
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("dtype, tolerance", [(torch.bfloat16, 8e-3), (torch.float16, 1e-3)])
 def test_half_precision_is_rounded_only_on_the_way_in_and_out(dtype, tolerance, interpreted):
     tensors = make(2, 5, 3, 4, dtype=dtype)
@@ -144,7 +134,7 @@ def test_half_precision_is_rounded_only_on_the_way_in_and_out(dtype, tolerance, 
     assert_close(results(causal_conv1d_naive, double(tensors), lengths=lengths), got, tolerance)
 
 
-@needs_triton
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("reverse", [False, True])
 def test_padding_of_any_content_changes_nothing(reverse, interpreted):
     x, weight, _, _ = make(2, 6, 3, 4)
@@ -161,7 +151,7 @@ def test_padding_of_any_content_changes_nothing(reverse, interpreted):
     assert not runs[1][0][1, 3:].any() and not runs[1][2][1, 3:].any()
 
 
-@needs_triton
+@pytest.mark.exhaustive
 def test_strided_views_and_empty_tensors(interpreted):
     weight = torch.randn(3, 4)
     wide = torch.randn(2, 5, 6)
@@ -175,7 +165,7 @@ def test_strided_views_and_empty_tensors(interpreted):
         assert y.shape == shape and torch.equal(last, before)
 
 
-@needs_triton
+@pytest.mark.exhaustive
 def test_operator_passes_opcheck_and_compiles_into_one_graph(interpreted):
     x, weight, bias, state = make(2, 3, 2, 4)
     arguments = (x, weight, bias, None, None, state, torch.tensor([3, 1]), True, list(TINY))

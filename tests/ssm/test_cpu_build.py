@@ -1,30 +1,27 @@
-"""Building the CPU kernels: by several processes at once, and where there is no compiler."""
+"""Building the CPU kernels: whole or not at all, by several processes at once, and where there is no compiler."""
 
 import os
 import subprocess
 import sys
 
 import pytest
+import torch
+
+from modules.ssm import available_backends, selective_scan
+from modules.ssm.cpu import build
 
 _PROBE = """
-import logging, sys, torch
-logging.basicConfig(level="WARNING", stream=sys.stdout, format="%(message)s")
+import torch
 from modules.ssm import available_backends, selective_scan
 x = torch.randn(1, 5, 3)
-for _ in range(2):
-    selective_scan(x, x.abs(), -torch.rand(3, 2), x[..., :2], x[..., :2])
+selective_scan(x, x.abs(), -torch.rand(3, 2), x[..., :2], x[..., :2])
 print(available_backends())
 """
 
 
-def start(folder, **environment):
+def start(folder):
     root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    environment = {
-        **os.environ,
-        "MAMBA_SPEECH_CACHE": str(folder),
-        "PYTHONPATH": root,
-        **environment,
-    }
+    environment = os.environ | {"MAMBA_SPEECH_CACHE": str(folder), "PYTHONPATH": root}
     for name in ("MAMBA_SPEECH_SCAN", "TRITON_INTERPRET"):
         environment.pop(name, None)
     return subprocess.Popen(
@@ -32,6 +29,7 @@ def start(folder, **environment):
     )
 
 
+@pytest.mark.exhaustive
 def test_two_processes_build_into_a_fresh_folder_at_once(tmp_path):
     processes = [start(tmp_path / "new") for _ in range(2)]
     for process in processes:
@@ -41,10 +39,44 @@ def test_two_processes_build_into_a_fresh_folder_at_once(tmp_path):
     assert [p.suffix for p in (tmp_path / "new").iterdir()] == [".so"]
 
 
+@pytest.fixture
+def unbuilt(tmp_path, monkeypatch):
+    """Let the next use of the kernels build them into an empty folder, by a compiler given as a command."""
+
+    def by(compiler):
+        monkeypatch.setattr(build, "_loaded", None)
+        monkeypatch.setattr(build, "_reason", None)
+        monkeypatch.setenv("MAMBA_SPEECH_CACHE", str(tmp_path / "cache"))
+        monkeypatch.setenv("CC", compiler)
+        monkeypatch.delenv("MAMBA_SPEECH_SCAN", raising=False)
+        return tmp_path / "cache"
+
+    return by
+
+
 @pytest.mark.parametrize("compiler", ["false", "no-such-compiler-here"])
-def test_torch_takes_over_with_one_line_where_the_compiler_fails(tmp_path, compiler):
-    process = start(tmp_path, CC=compiler)
-    lines = process.communicate(timeout=120)[0].splitlines()
-    assert process.returncode == 0
-    assert len(lines) == 2 and compiler in lines[0] and "torch takes over" in lines[0]
-    assert lines[1] == "['torch', 'naive']"
+def test_torch_takes_over_with_one_line_where_the_compiler_fails(compiler, unbuilt, caplog):
+    unbuilt(compiler)
+    x = torch.randn(1, 5, 3)
+    for _ in range(2):
+        selective_scan(x, x.abs(), -torch.rand(3, 2), x[..., :2], x[..., :2])
+    assert available_backends() == ["torch", "naive"]
+    (line,) = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+    assert compiler in line and "torch takes over" in line
+
+
+@pytest.mark.skipif(build.refusal() is not None, reason="no compiled kernels")
+def test_a_library_has_its_name_only_when_it_is_whole(unbuilt, tmp_path):
+    """A script stands for the compiler: it writes half a library, then fails or writes the whole one."""
+    whole, seen = build._loaded._name, tmp_path / "seen"
+    script = tmp_path / "compiler"
+    for last, suffixes in (("exit 1", []), (f"cp {whole} $2", [".so"])):
+        script.write_text(
+            "#!/bin/sh\n[ $1 = --version ] && exit 0\nwhile [ $1 != -o ]; do shift; done\n"
+            f"echo half > $2\nls $(dirname $2) > {seen}\n{last}\n"
+        )
+        script.chmod(0o755)
+        folder = unbuilt(str(script))
+        assert (build.refusal() is None) == bool(suffixes)
+        assert seen.read_text().split() and ".so" not in seen.read_text()
+        assert [path.suffix for path in folder.iterdir()] == suffixes

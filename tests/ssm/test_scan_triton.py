@@ -1,9 +1,9 @@
 """The Triton scan against the loop, in Triton's interpreter or on a card, and its compilation for cards.
 
-The interpreter is chosen for a whole process, before Triton is imported. Where there is no card, one
-test here runs the others in a process that has it: ``TRITON_INTERPRET=1 pytest tests/ssm -k triton``.
+The interpreter is slow: one small case of every kernel runs with the other tests, the rest are exhaustive.
 """
 
+import importlib
 import os
 import re
 import subprocess
@@ -22,23 +22,27 @@ from modules.ssm.scan.triton_backend import (
     triton_refusal,
 )
 from modules.ssm.triton.plan import KEEP, PassPlan, ScanPlan, plan
+from tests.ssm.conftest import forget_kernels
 from tests.ssm.test_scan import NAMES, assert_close, make_inputs, run, uneven
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-INSTALLED = triton_backend._installed()
-REFUSAL = triton_refusal(torch.zeros(1, 1, 1, device=DEVICE), torch.zeros(1, 1))
 
-kernels = pytest.mark.skipif(
-    REFUSAL is not None, reason="no card: run in a process of its own, with TRITON_INTERPRET=1"
-)
 compiled = pytest.mark.skipif(
-    not INSTALLED or INTERPRETED, reason="Triton is not installed, or only its interpreter is on"
+    not triton_backend._installed() or INTERPRETED,
+    reason="Triton is not installed, or only its interpreter is on",
 )
 
 WHOLE = ScanPlan(PassPlan(16, 1, 4), PassPlan(16, 1, 16))
 CHUNKED = ScanPlan(PassPlan(16, 1, 2, 16), PassPlan(16, 1, 4, 16))
 LONG_CHUNKS = ScanPlan(PassPlan(8, 1, 4, 32), PassPlan(8, 1, 8, 32))
+
+
+@pytest.fixture
+def runnable(request):
+    """Let the kernels run on this machine: on its card, or else in the interpreter."""
+    if DEVICE == "cpu":
+        request.getfixturevalue("interpreted")
 
 
 def to(inputs, dtype=torch.float32):
@@ -60,14 +64,14 @@ def with_plan(chosen):
 
 
 # batch, time, channels, states; lengths uneven, reverse, initial state given
+QUICK = ((3, 17, 5, 3), True, True, True, CHUNKED)  # launches every kernel
 CASES = [
     ((3, 1, 8, 3), True, False, True, None),
     ((1, 1, 5, 8), False, True, False, CHUNKED),
-    ((3, 19, 5, 3), True, True, True, CHUNKED),
+    QUICK,
     ((2, 17, 20, 1), True, False, True, WHOLE),
     ((1, 35, 3, 2), False, True, True, LONG_CHUNKS),
     ((3, 18, 5, 1), True, False, False, CHUNKED),
-    ((2, 33, 9, 1), True, True, False, LONG_CHUNKS),
     ((1, 3, 70, 16), False, False, False, None),
 ]
 
@@ -79,8 +83,12 @@ def case_name(case):
     return "-".join([f"B{batch}-L{time}-D{channels}-N{states}", *words])
 
 
-@kernels
-@pytest.mark.parametrize("case", CASES, ids=case_name)
+@pytest.mark.usefixtures("runnable")
+@pytest.mark.parametrize(
+    "case",
+    [case if case is QUICK else pytest.param(case, marks=pytest.mark.exhaustive) for case in CASES],
+    ids=case_name,
+)
 def test_equals_naive_in_float64_in_output_state_and_every_gradient(case):
     shape, ragged, reverse, given, chosen = case
     inputs = make_inputs(*shape, given_state=given)
@@ -89,7 +97,8 @@ def test_equals_naive_in_float64_in_output_state_and_every_gradient(case):
     assert_close(expected, run(with_plan(chosen), to(inputs), lengths, reverse), 1e-5)
 
 
-@kernels
+@pytest.mark.exhaustive
+@pytest.mark.usefixtures("runnable")
 @pytest.mark.parametrize("softplus", [True, False])
 @pytest.mark.parametrize("dropped", [("D", "delta_bias"), ("z",), ("D", "z", "delta_bias")])
 def test_equals_naive_without_optional_inputs_and_without_softplus(dropped, softplus):
@@ -111,7 +120,8 @@ def test_equals_naive_without_optional_inputs_and_without_softplus(dropped, soft
         assert (a - b).abs().max() <= 1e-5 * max(1.0, a.abs().max().item())
 
 
-@kernels
+@pytest.mark.exhaustive
+@pytest.mark.usefixtures("runnable")
 def test_small_steps_keep_their_relative_precision():
     raw = torch.linspace(-14, 21, 64, dtype=torch.float64)
     one = torch.ones(1, 1, 64, device=DEVICE)
@@ -179,7 +189,8 @@ def two_naive(u, delta, A, B, C, D, z, bias, softplus, *, lengths, initial_state
     return outs[0][0] + outs[1][0], outs[0][1]
 
 
-@kernels
+@pytest.mark.exhaustive
+@pytest.mark.usefixtures("runnable")
 @pytest.mark.parametrize(
     "shape, dropped, ragged, chosen",
     [
@@ -202,7 +213,8 @@ def test_both_directions_in_one_launch_equal_the_sum_of_two_scans(shape, dropped
         assert (a - b).abs().max() / scale < 1e-5, f"result {i} of {len(got)}"
 
 
-@kernels
+@pytest.mark.exhaustive
+@pytest.mark.usefixtures("runnable")
 def test_directions_of_unlike_tensors_are_scanned_one_by_one():
     pairs, z, initial = pair_inputs(1, 5, 4, 2)
     pairs["A"] = (pairs["A"][0], make_inputs(1, 5, 4, 3)["A"])
@@ -214,7 +226,8 @@ def test_directions_of_unlike_tensors_are_scanned_one_by_one():
         assert (a - b).abs().max() <= 1e-5 * max(1.0, a.abs().max().item())
 
 
-@kernels
+@pytest.mark.exhaustive
+@pytest.mark.usefixtures("runnable")
 def test_more_states_than_a_program_holds_are_scanned_in_groups(monkeypatch):
     monkeypatch.setattr(triton_backend, "MAX_STATES", 2)
     inputs = make_inputs(2, 6, 4, 5)
@@ -231,7 +244,8 @@ def test_more_states_than_a_program_holds_are_scanned_in_groups(monkeypatch):
         assert (a - b).abs().max() <= 1e-5 * max(1.0, a.abs().max().item())
 
 
-@kernels
+@pytest.mark.exhaustive
+@pytest.mark.usefixtures("runnable")
 @pytest.mark.parametrize("dtype, tolerance", [(torch.bfloat16, 2e-2), (torch.float16, 2.5e-3)])
 def test_half_precision_tensors_are_rounded_only_on_the_way_in_and_out(dtype, tolerance):
     half = ("u", "delta", "B", "C", "z")
@@ -246,7 +260,8 @@ def test_half_precision_tensors_are_rounded_only_on_the_way_in_and_out(dtype, to
     assert_close(expected[1:2], got[1:2], 1e-6)  # the state is never rounded
 
 
-@kernels
+@pytest.mark.exhaustive
+@pytest.mark.usefixtures("runnable")
 def test_strided_views_give_what_their_copies_give():
     both = torch.randn(2, 7, 12, device=DEVICE)
     projected = torch.randn(2, 7, 2 + 6, device=DEVICE)
@@ -265,7 +280,8 @@ def test_strided_views_give_what_their_copies_give():
         assert torch.equal(a, b)
 
 
-@kernels
+@pytest.mark.exhaustive
+@pytest.mark.usefixtures("runnable")
 @pytest.mark.parametrize("reverse", [False, True])
 def test_padding_of_any_content_changes_neither_results_nor_gradients(reverse):
     inputs = to(make_inputs(2, 18, 5, 1))
@@ -282,7 +298,8 @@ def test_padding_of_any_content_changes_neither_results_nor_gradients(reverse):
             assert gradient[1, 6:].abs().max() == 0
 
 
-@kernels
+@pytest.mark.exhaustive
+@pytest.mark.usefixtures("runnable")
 def test_nan_in_a_valid_frame_or_in_a_parameter_stays_visible():
     for name in ("u", "delta", "A", "B", "initial_state"):
         inputs = {k: v.detach() for k, v in to(make_inputs(1, 4, 3, 2)).items()}
@@ -291,14 +308,17 @@ def test_nan_in_a_valid_frame_or_in_a_parameter_stays_visible():
         assert out.isnan().any(), name
 
 
-@kernels
+@pytest.mark.gpu  # the interpreter adds in one order always
+@pytest.mark.exhaustive
+@pytest.mark.usefixtures("runnable")
 def test_results_are_the_same_bits_from_run_to_run():
     inputs = to(make_inputs(1, 18, 20, 1))
     runs = [run(with_plan(CHUNKED), inputs, None, False) for _ in range(2)]
     assert all(torch.equal(a, b) for a, b in zip(*runs, strict=True))
 
 
-@kernels
+@pytest.mark.exhaustive
+@pytest.mark.usefixtures("runnable")
 def test_no_frames_give_no_output_and_pass_the_state_and_its_gradient_through():
     inputs = to(make_inputs(2, 0, 4, 3))
     out, state = selective_scan_triton(**inputs, delta_softplus=True)
@@ -308,7 +328,8 @@ def test_no_frames_give_no_output_and_pass_the_state_and_its_gradient_through():
     assert torch.equal(gradient, weight)
 
 
-@kernels
+@pytest.mark.exhaustive
+@pytest.mark.usefixtures("runnable")
 def test_operator_passes_opcheck_and_compiles_into_one_graph():
     inputs = to(make_inputs(2, 5, 3, 2))
     z, initial = inputs.pop("z"), inputs.pop("initial_state")
@@ -330,23 +351,6 @@ def test_operator_passes_opcheck_and_compiles_into_one_graph():
         strict=True,
     ):
         assert torch.allclose(a, b)
-
-
-@pytest.mark.skipif(
-    not INSTALLED or INTERPRETED or DEVICE == "cuda", reason="the kernels' tests run by themselves"
-)
-def test_kernels_pass_their_tests_in_the_interpreter():
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__],
-        env={**os.environ, "TRITON_INTERPRET": "1"},
-        cwd=Path(__file__).parents[2],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=1200,
-    )
-    assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
-    assert not re.search(r"\d+  no card: run in a process", done.stdout)
 
 
 def test_float64_other_devices_and_a_missing_package_are_refused(monkeypatch):
@@ -373,15 +377,29 @@ def test_float64_is_computed_in_float64_by_the_torch_backend():
     assert selective_scan_triton(**mixed)[1].dtype == torch.float64
 
 
-def test_everything_can_be_imported_without_triton():
+def test_without_triton_the_kernels_can_be_imported_and_are_refused(monkeypatch):
+    monkeypatch.setitem(sys.modules, "triton", None)
+    before = forget_kernels()
+    triton_backend._installed.cache_clear()
+    try:
+        importlib.import_module("modules.ssm.triton.scan_launch")
+        assert "not installed" in triton_refusal(torch.zeros(1, 1, 1), torch.zeros(1, 1))
+    finally:
+        forget_kernels()
+        sys.modules.update(before)
+        triton_backend._installed.cache_clear()
+
+
+@pytest.mark.exhaustive
+def test_the_package_works_in_a_process_without_triton():
     script = """
 import sys
 sys.modules["triton"] = None
 import torch
-import modules.ssm.triton.scan_launch
-from modules.ssm.scan import triton_backend
-triton_backend._installed.cache_clear()
-print(triton_backend.triton_refusal(torch.zeros(1, 1, 1), torch.zeros(1, 1)))
+from modules.ssm import available_backends, selective_scan
+x = torch.randn(1, 5, 3)
+selective_scan(x, x.abs(), -torch.rand(3, 2), x[..., :2], x[..., :2])
+assert "triton" not in available_backends()
 """
     done = subprocess.run(
         [sys.executable, "-c", script],
@@ -391,7 +409,6 @@ print(triton_backend.triton_refusal(torch.zeros(1, 1, 1), torch.zeros(1, 1)))
         cwd=Path(__file__).parents[2],
     )
     assert done.returncode == 0, done.stderr
-    assert "not installed" in done.stdout
 
 
 def test_plans_cut_time_only_where_channels_do_not_fill_the_card():
@@ -489,6 +506,7 @@ VARIANTS = [
 
 
 @compiled
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("file, name, architecture, constants", VARIANTS)
 def test_kernels_compile_without_spilling_registers(file, name, architecture, constants, tmp_path):
     module = pytest.importorskip(f"modules.ssm.triton.{file}")

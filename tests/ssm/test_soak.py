@@ -261,6 +261,7 @@ def try_bidirectional_conv(case):
 OPERATIONS = (try_scan, try_bidirectional_scan, try_conv, try_bidirectional_conv)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("attempt", OPERATIONS, ids=lambda f: f.__name__.removeprefix("try_"))
 def test_random_cases_equal_the_loop_in_results_and_every_gradient(attempt):
     stop, seed = time.monotonic() + SECONDS, FIRST_SEED
