@@ -18,6 +18,7 @@ import pytest
 import yaml
 from speechbrain.utils.run_opts import RunOptions
 
+from training.experiment import load_experiment
 from training.results import read_results, read_rows
 
 ROOT = Path(__file__).parents[1]
@@ -118,6 +119,13 @@ def scripts(monkeypatch, folder):
     forget(names)
     yield importlib.import_module
     forget(names)
+
+
+def load_options(arguments):
+    """Hyperparameters and run options of a command line, without SpeechBrain's list of all installed packages."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("speechbrain.utils.logger.get_environment_description", lambda: "")
+        return load_experiment(arguments)
 
 
 def forget(names):

@@ -12,7 +12,7 @@ import torch
 
 from inference.keywords import KeywordClassifier
 from tests.kws.conftest import RATE, RECIPE, SPEAKERS
-from training.experiment import load_experiment
+from tests.recipes import load_options
 
 TASK = {"words": "[up]", "n_classes": 3, "split": "lists", "unknown_percentage": 100}
 TASK |= {"causal": True, "other_speech_percentage": 100, "context_seconds": 0.7}
@@ -54,7 +54,7 @@ def prepare(keyword_data, corpus, tmp_path):
         arguments = [str(RECIPE / "hparams" / "debug.yaml")]
         for key, value in options.items():
             arguments += [f"--{key}", str(value)]
-        hparams, _ = load_experiment(arguments)
+        hparams, _ = load_options(arguments)
         return hparams, keyword_data.make_datasets(hparams, *keyword_data.prepare_clips(hparams))
 
     return make

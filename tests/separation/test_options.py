@@ -10,7 +10,7 @@ import yaml
 from hyperpyyaml import load_hyperpyyaml
 from speechbrain.utils.run_opts import RunOptions
 
-from tests.recipes import checkpoints, plain_options, read_csv, scripts
+from tests.recipes import checkpoints, load_options, plain_options, read_csv, scripts
 from tests.separation.conftest import SIZES
 from tests.separation.recipe import (
     FOLDER,
@@ -22,7 +22,7 @@ from tests.separation.recipe import (
     write_speakers,
     write_tree,
 )
-from training.experiment import count_parameters, load_experiment
+from training.experiment import count_parameters
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +96,7 @@ def test_every_option_can_be_overridden_from_the_command_line(path, tmp_path):
     for key, value in wanted.items():
         text = yaml.safe_dump(value, default_flow_style=True).removesuffix("...\n").strip()
         arguments += [f"--{key}", text]
-    hparams, run_opts = load_experiment(arguments)
+    hparams, run_opts = load_options(arguments)
     for key, value in wanted.items():
         # some belong to SpeechBrain's run options as well, which then decide
         got = run_opts.get(key) if key in run_opts.overridden_args else hparams[key]
