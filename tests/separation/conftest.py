@@ -1,6 +1,7 @@
 """Small separation networks of every kind, the published sizes among them by name, and a folder of speech."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,9 @@ import torch
 from speechbrain.lobes.models.dual_path import Decoder, Encoder
 
 from modules.separation import DPMambaMaskNet, MaskNet, Separator, SepFormerMaskNet
+from tests import recipes
 from tests.separation.mixing import write_noise
+from tests.separation.recipe import RECIPE, command_line, write_speakers, write_tree
 
 SIZES = json.loads((Path(__file__).parents[1] / "model_sizes.json").read_text())["models"]
 SIZES = {Path(k).stem: v for k, v in SIZES.items() if k.startswith("Mamba-TasNet/WSJ0Mix/")}
@@ -74,3 +77,26 @@ def speech(tmp_path):
             scale = 0.02 * (index + 1)
             write_noise(tmp_path / f"speech/{speaker}/{index}.wav", 0.3 + 0.1 * index, scale=scale)
     return tmp_path / "speech"
+
+
+@pytest.fixture(scope="session")
+def tree(tmp_path_factory):
+    """Mixtures of two speakers; tests must not alter them."""
+    return write_tree(tmp_path_factory.mktemp("mixtures"))
+
+
+@pytest.fixture(scope="session")
+def singles(tmp_path_factory):
+    """Recordings of single speakers for dynamic mixing; tests must not alter them."""
+    return write_speakers(tmp_path_factory.mktemp("singles"))
+
+
+@pytest.fixture(scope="session")
+def trained(tree, tmp_path_factory):
+    """Output folder of one epoch of the debug recipe; tests must not alter it."""
+    options = {"data_folder": tree, "output_folder": tmp_path_factory.mktemp("trained") / "run"}
+    options |= {"N_epochs": 1, "n_audio_to_save": 0, "metrics": "[si-snr]"}
+    with pytest.MonkeyPatch.context() as patch, recipes.scripts(patch, RECIPE) as load:
+        patch.setattr(sys, "argv", ["train.py", *command_line("mambatasnet_debug", **options)])
+        load("train").main()
+    return options["output_folder"]

@@ -2,7 +2,6 @@
 
 import matplotlib.image
 import numpy as np
-import pytest
 import soundfile
 import torch
 
@@ -20,12 +19,12 @@ def sources(speakers=2, level=0.1):
     return level * targets, level * targets.sum(1)
 
 
-@pytest.mark.parametrize("speakers", [2, 3])
 def test_estimates_of_any_level_are_saved_at_that_of_the_mixture_under_the_published_names(
-    speakers, tmp_path
+    tmp_path,
 ):
+    speakers = 3
     targets, mix = sources(speakers)
-    levels = torch.tensor([300.0, 0.004, 5.0])[:speakers]
+    levels = torch.tensor([300.0, 0.004, 5.0])
     save_example(tmp_path / "audio", 1, mix, targets, targets * levels, RATE)
     numbers = range(1, speakers + 1)
     names = ["item1_mix.wav", *(f"item1_source{n}.wav" for n in numbers)]

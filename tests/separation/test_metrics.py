@@ -52,6 +52,16 @@ def test_neither_padding_nor_the_order_of_the_estimates_has_a_part_in_any_score(
     assert alone.rows[0]["sdr"] > 15
 
 
+@pytest.fixture
+def several_threads():
+    """More than one thread in torch, whatever the run of the tests has: some of its faults show only then."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("several_threads")
 @pytest.mark.parametrize("samples", [TIME, 100])
 def test_sdr_is_what_no_filter_of_512_taps_can_explain_of_the_estimate(samples):
     pytest.importorskip("torchmetrics")

@@ -85,9 +85,9 @@ def test_recordings_of_one_source_follow_each_other_and_are_resampled(tmp_path):
 
 
 def test_a_set_follows_from_its_seed_alone(tmp_path, speech):
-    draw(tmp_path / "one", speech, "--train", 20)
-    draw(tmp_path / "two", speech, "--train", 20, "--jobs", 2)
-    draw(tmp_path / "three", speech, "--train", 20, "--seed", 5)
+    draw(tmp_path / "one", speech, "--train", 6)
+    draw(tmp_path / "two", speech, "--train", 6, "--jobs", 2)
+    draw(tmp_path / "three", speech, "--train", 6, "--seed", 5)
     one, two, three = (read_set(tmp_path / name / "wav8k") for name in ("one", "two", "three"))
     assert same(one, two) and not same(one, three)
     lists = [(tmp_path / name / "lists/tr.csv").read_text() for name in ("one", "two", "three")]

@@ -179,6 +179,7 @@ def test_a_mixture_that_is_too_loud_is_turned_down_by_one_factor(separator, tmp_
     assert_near(found[EDGE:-EDGE], factor * wanted[EDGE:-EDGE], 2e-3)
 
 
+@pytest.mark.exhaustive
 def test_memory_does_not_grow_with_the_length_of_the_file(runs, tmp_path):
     """Ten minutes need hardly more than one: no waveform is held whole (mono and sources are 58 MB)."""
     random = np.random.default_rng(0)
