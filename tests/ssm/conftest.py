@@ -22,15 +22,25 @@ def interpreted(monkeypatch):
     were defined when Triton was imported, perhaps by another test.
     """
     language = pytest.importorskip("triton.language", exc_type=ImportError)
-    from triton.runtime.interpreter import InterpretedFunction
+    from triton.runtime import interpreter
     from triton.runtime.jit import JITFunction
+
+    class Interpreted(interpreter.InterpretedFunction):
+        """A function that leaves the language as it was: Triton's own class restores it after kernels only."""
+
+        def __call__(self, *args, **kwargs):
+            scope = interpreter._patch_lang(self.fn)
+            try:
+                return self.rewrite()(*args, **kwargs)
+            finally:
+                scope.restore()
 
     monkeypatch.setenv("TRITON_INTERPRET", "1")
     for name, function in list(vars(language.standard).items()):
         if isinstance(function, JITFunction):
             for place in (language.standard, language):
                 if getattr(place, name, None) is function:
-                    monkeypatch.setattr(place, name, InterpretedFunction(function.fn))
+                    monkeypatch.setattr(place, name, Interpreted(function.fn))
     before = forget_kernels()
     yield
     forget_kernels()
