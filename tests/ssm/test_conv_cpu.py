@@ -164,6 +164,17 @@ def test_half_precision_is_rounded_only_on_the_way_in_and_out(dtype, tolerance):
         assert (a - b).abs().max() <= 2 * tolerance * a.abs().max()
 
 
+def test_every_float16_number_is_read_and_rounded_as_torch_does():
+    numbers = torch.arange(-(2**15), 2**15).to(torch.int16).view(torch.float16).view(1, -1, 64)
+    # 1 gives each number back; the others round into normal, denormal and infinite ones, ties among them
+    for factor in (1.0, 1.5, 1.2345, 2**-9 * 1.001, 2**-24, 3e4):
+        weight = torch.full((64, 1), factor)
+        wanted = (numbers.float() * factor).half()
+        got, _ = causal_conv1d_cpu(numbers, weight)
+        assert torch.equal(got.isnan(), wanted.isnan())
+        assert torch.equal(got.nan_to_num(nan=0.0), wanted.nan_to_num(nan=0.0)), factor
+
+
 def test_strided_views_give_what_their_copies_give():
     _, weight, bias, _ = make(2, 10, 6, 4)
     for x in (torch.randn(2, 10, 12)[..., 6:], torch.randn(2, 6, 10).transpose(1, 2)):

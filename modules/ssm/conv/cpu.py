@@ -9,7 +9,7 @@ from torch import Tensor
 
 from modules.ssm.cpu import refusal
 from modules.ssm.cpu.conv_calls import Direction, backward, forward, gradients, results
-from modules.ssm.cpu.tensors import has_float16, in_forward_mode, needs_grad, takes, unwatched
+from modules.ssm.cpu.tensors import in_forward_mode, needs_grad, takes, unwatched
 
 # MAX_WIDTH in conv.c
 _MAX_WIDTH = 64
@@ -23,10 +23,7 @@ def cpu_refusal(x, weight, bias=None, initial_state=None):
         return "the compiled kernels compute in float32 only"
     if weight.shape[1] > _MAX_WIDTH:
         return f"the compiled convolution is at most {_MAX_WIDTH} frames wide"
-    reason = refusal()
-    if reason is None and x.dtype == torch.float16 and not has_float16():
-        return "the compiled kernels know no float16 on this processor"
-    return reason
+    return refusal()
 
 
 def causal_conv1d_cpu(

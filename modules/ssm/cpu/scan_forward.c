@@ -187,5 +187,4 @@ int mamba_speech_scan_forward(const scan_args *p) {
     return 0;
 }
 
-int mamba_speech_has_float16(void) { return HAS_FLOAT16; }
 int mamba_speech_lanes(void) { return LANES; }

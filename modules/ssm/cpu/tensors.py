@@ -93,16 +93,3 @@ def _plain(x):
     return (
         type(x) in (torch.Tensor, torch.nn.Parameter) and not x.is_neg() and not x._is_zerotensor()
     )
-
-
-def without_float16(*tensors):
-    """The tensors, float16 ones as float32 if the kernels were compiled without that type."""
-    if all(t is None or t.dtype != torch.float16 for t in tensors) or has_float16():
-        return tensors
-    return tuple(t.float() if t is not None and t.dtype == torch.float16 else t for t in tensors)
-
-
-@torch.compiler.assume_constant_result
-def has_float16():
-    """Whether the kernels read and write float16 themselves."""
-    return bool(_kernel("has_float16")())

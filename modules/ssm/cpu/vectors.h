@@ -60,13 +60,23 @@ INLINE vf at_most(vf x, float high) {
 #endif
 }
 
+/* x - n ln(2). Where the product is rounded before it is subtracted, ln(2) comes in two parts, the first of so
+ * few bits that its product is exact; the rounding of one of about 86 would cost 4e-6. */
+INLINE vf less_n_ln2(vf x, vf n) {
+#if defined(__FMA__) || defined(__aarch64__) || defined(__FP_FAST_FMAF)
+    return x - n * 0.693147182f;
+#else
+    return (x - n * 0.693359375f) + n * 2.12194440e-4f;
+#endif
+}
+
 /* exp(x) for x at or above -88 once clamped: 2^n e^r with |r| <= ln(2) / 2. Adding 1.5 * 2^23 + 127 rounds
  * to the integer n and leaves n + 127, a float's exponent field, in the low bits; -ffast-math would
  * cancel that sum. exp(0) is exactly 1, relative error 4e-7 at most, 0 below -88 and inf above 88.4. */
 INLINE vf exp_floored(vf x) {
     const float rounder = 12583039.0f;
     vf shifted = x * 1.44269502f + rounder;
-    vf r = x - (shifted - rounder) * 0.693147182f;
+    vf r = less_n_ln2(x, shifted - rounder);
     vf p = r * 0.0083124777f + 0.0418905504f;
     p = p * r + 0.166671157f;
     p = p * r + 0.499992281f;
@@ -82,7 +92,7 @@ INLINE vf exp_floored(vf x) {
 INLINE vf exp_small(vf x) {
     const float rounder = 12582912.0f;
     vf shifted = x * 1.44269502f + rounder;
-    vf r = x - (shifted - rounder) * 0.693147182f;
+    vf r = less_n_ln2(x, shifted - rounder);
     vf p = r * 0.0083124777f + 0.0418905504f;
     p = p * r + 0.166671157f;
     p = p * r + 0.499992281f;
@@ -145,7 +155,6 @@ INLINE vh float_to_bfloat16(vf x) {
 }
 
 #if defined(__F16C__)
-#define HAS_FLOAT16 1
 #if LANES == 16
 INLINE vf float16_to_float(vh x) { return (vf)_mm512_cvtph_ps((__m256i)x); }
 INLINE vh float_to_float16(vf x) { return (vh)_mm512_cvtps_ph((__m512)x, 0); }
@@ -154,15 +163,30 @@ INLINE vf float16_to_float(vh x) { return (vf)_mm256_cvtph_ps((__m128i)x); }
 INLINE vh float_to_float16(vf x) { return (vh)_mm256_cvtps_ph((__m256)x, 0); }
 #endif
 #elif defined(__aarch64__)
-#define HAS_FLOAT16 1
 typedef __fp16 native_half __attribute__((vector_size(2 * LANES)));
 INLINE vf float16_to_float(vh x) { return __builtin_convertvector((native_half)x, vf); }
 INLINE vh float_to_float16(vf x) { return (vh)__builtin_convertvector(x, native_half); }
 #else
-/* never reached: the caller asks has_float16() and converts first */
-#define HAS_FLOAT16 0
-INLINE vf float16_to_float(vh x) { return bfloat16_to_float(x); }
-INLINE vh float_to_float16(vf x) { return float_to_bfloat16(x); }
+/* Exact for every number, denormal ones included, and whether or not denormal float32 numbers are flushed. */
+INLINE vf float16_to_float(vh x) {
+    vu bits = __builtin_convertvector(x, vu), magnitude = bits & 0x7fffu;
+    vf denormal = __builtin_convertvector((vi)magnitude, vf) * 0x1p-24f;
+    /* 112 is the difference of the exponents' biases; infinity and NaN get it twice */
+    vu normal = (magnitude << 13) + 0x38000000u + ((vu)(magnitude >= 0x7c00u) & 0x38000000u);
+    return (vf)((vu)choose((vi)(magnitude < 0x400u), denormal, (vf)normal) | ((bits & 0x8000u) << 16));
+}
+
+/* round to nearest, ties to even */
+INLINE vh float_to_float16(vf x) {
+    vu bits = (vu)x & 0x7fffffffu;
+    vu normal = (bits - 0x38000000u + 0xfffu + ((bits >> 13) & 1u)) >> 13;
+    /* below 2^-14: the last bit of 0.5 + x is worth what the last one of a denormal float16 is */
+    vu denormal = (vu)((vf)bits + 0.5f) - 0x3f000000u;
+    vu small = (vu)(bits < 0x38800000u), large = (vu)(bits >= 0x47800000u), is_nan = (vu)(x != x);
+    vu half = (small & denormal) | (~small & normal);
+    half = (large & (0x7c00u | (is_nan & 0x200u))) | (~large & half);
+    return __builtin_convertvector(half | (((vu)x >> 16) & 0x8000u), vh);
+}
 #endif
 
 /* `count` elements from `source` on, the other lanes 0 */

@@ -11,14 +11,7 @@ from torch import Tensor
 
 from modules.ssm.cpu import refusal
 from modules.ssm.cpu.scan_calls import Direction, backward, forward, gradients, results
-from modules.ssm.cpu.tensors import (
-    has_float16,
-    in_forward_mode,
-    needs_grad,
-    takes,
-    unwatched,
-    without_float16,
-)
+from modules.ssm.cpu.tensors import in_forward_mode, needs_grad, takes, unwatched
 from modules.ssm.scan.chunked import selective_scan_chunked
 
 
@@ -30,10 +23,7 @@ def cpu_refusal(u, A, lengths=None, initial_state=None):
         return "the compiled kernels compute in float32 only"
     if initial_state is not None and initial_state.dtype == torch.float64:
         return "the compiled kernels keep the state in float32 only"
-    reason = refusal()
-    if reason is None and u.dtype == torch.float16 and not has_float16():
-        return "the compiled kernels know no float16 on this processor"
-    return reason
+    return refusal()
 
 
 def selective_scan_cpu(
@@ -68,7 +58,6 @@ def selective_scan_cpu(
     if _any_float64(tensors):
         options = {"lengths": lengths, "reverse": reverse, "initial_state": initial_state}
         return selective_scan_chunked(*tensors[:8], delta_softplus, **options)
-    tensors = without_float16(*tensors)
     save = needs_grad(*tensors)
     arguments = (*tensors, lengths, delta_softplus, reverse, save)
     out, last_state, _ = _runner(_Scan, scan_op, _forward, tensors, save)(*arguments)
@@ -138,7 +127,6 @@ def bidirectional_scan_cpu(
             *other[:6], z, other[6], delta_softplus, lengths=lengths, reverse=True
         )
         return ahead + back, last
-    tensors = without_float16(*tensors)
     save = needs_grad(*tensors)
     arguments = (*tensors, lengths, delta_softplus, save)
     run = _runner(_BidirectionalScan, bidirectional_scan_op, _bidirectional, tensors, save)
