@@ -230,7 +230,8 @@ def test_recomputing_a_long_feed_forward_draws_the_dropout_of_its_first_pass():
     feed_forward[2].register_forward_hook(lambda module, given, out: seen.append(out.detach()))
     checkpoint(feed_forward, x, use_reentrant=True).sum().backward()
     first, again = seen
-    assert torch.equal(first, again)
+    # the passes, without and with gradients, may take different matrix products
+    assert torch.equal(first == 0, again == 0) and torch.allclose(first, again, atol=1e-5)
 
 
 def test_a_feed_forward_traced_at_one_length_runs_at_another():

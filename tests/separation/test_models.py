@@ -79,9 +79,11 @@ def test_goldens_are_reproduced_in_both_fidelities(name, fidelity):
         encoded = model.encoder(mix)
         golden.compare("output/enc", encoded)
         golden.compare("output/est_mask", model.masknet(encoded), 2e-5)
-        golden.compare("output/pit_neg_sisnr", -pit_si_snr(sources, targets)[0], 2e-5)
+        # of recorded waves, to 1e-4 dB: float32 sums of energies are exact to 2e-5
         unseparated = mix.unsqueeze(2).expand_as(targets)
-        golden.compare("output/pit_neg_sisnr_of_mix", -pit_si_snr(unseparated, targets)[0], 2e-5)
+        for key, waves in (("", golden["output/est_source"]), ("_of_mix", unseparated)):
+            value = -pit_si_snr(waves, targets)[0]
+            golden.compare_within(f"output/pit_neg_sisnr{key}", value, 1e-4)
 
 
 def published(name):
@@ -204,10 +206,11 @@ def test_later_samples_change_nothing_before_one_kernel_ago_in_the_causal_networ
             later = mix.clone()
             later[:, time:] = torch.randn(1, 400 - time)
             seen = time - model.kernel_size + 1
-            assert torch.equal(model(mix)[:, :seen], model(later)[:, :seen])
+            assert torch.allclose(model(mix)[:, :seen], model(later)[:, :seen], atol=1e-6)
             if time < 390:
-                assert not torch.equal(both_ways(mix)[:, :seen], both_ways(later)[:, :seen])
-                assert not torch.equal(model(mix), model(later))
+                before, after = both_ways(mix)[:, :seen], both_ways(later)[:, :seen]
+                assert not torch.allclose(before, after, atol=1e-4)
+                assert not torch.allclose(model(mix), model(later), atol=1e-4)
 
 
 def test_carried_states_give_the_masks_of_the_whole():
