@@ -117,7 +117,8 @@ def test_carried_states_find_what_running_everything_again_finds(
     again = search(recogniser.searcher(TransformerBeamSearcher, beam, scorers, **options), *batch)
     assert tokens_of(carried) == tokens_of(again)
     for ours, wanted in zip(carried[1:], again[1:], strict=True):
-        assert torch.allclose(ours, wanted, atol=1e-4)
+        # the sharpened decoder magnifies the rounding of float32 a thousand times
+        assert torch.allclose(ours, wanted, atol=5e-4)
 
 
 TEXT = """the boat came home at night and the men sang of the sea
@@ -215,7 +216,7 @@ def test_the_best_hypotheses_of_a_batch_are_those_of_each_utterance_alone(
     searcher = recogniser.searcher(kind, beam, scorers, return_topk=True, topk=3)
     together, alone = search(searcher, *batch), search_alone(searcher, *batch)
     assert tokens_of(together) == [tokens_of(result)[0] for result in alone]
-    assert torch.allclose(together[2], torch.cat([result[2] for result in alone]), atol=1e-5)
+    assert torch.allclose(together[2], torch.cat([result[2] for result in alone]), atol=1e-4)
 
 
 @pytest.mark.parametrize("scorers", [("ctc",), ("ctc", "lm")], ids="-".join)

@@ -82,7 +82,8 @@ def test_scores_are_the_log_probabilities_of_the_whole_prefix_after_any_reorderi
     for _ in range(12):
         scores, memory = scorer.score(prefixes[:, -1], memory, None, None)
         wanted = (lm(prefixes)[:, -1] / 0.8).log_softmax(-1)
-        torch.testing.assert_close(scores, wanted, atol=1e-5, rtol=0)
+        # float32 keeps logarithms of probabilities of e^-10 to 1e-6, and twelve steps come before
+        torch.testing.assert_close(scores, wanted, atol=5e-5, rtol=0)
         index = torch.randint(0, 5, (5,))
         memory = scorer.permute_mem(memory, index)
         prefixes = torch.cat([prefixes[index], torch.randint(3, VOCAB, (5, 1))], dim=1)
