@@ -122,7 +122,8 @@ def test_optional_inputs_may_be_left_out(backend, missing):
         )
 
     both = bidirectional_scan(u, delta, A, B, C, **given, delta_softplus=True, backend=backend)
-    torch.testing.assert_close(both, one(0, False) + one(1, True))
+    expected = one(0, False) + one(1, True)
+    assert (both - expected).abs().max() <= 1e-5 * expected.abs().max()
 
 
 def test_one_tensor_where_a_pair_is_wanted_is_refused_by_name():
@@ -177,7 +178,7 @@ def test_the_convolution_of_both_directions_equals_one_call_each(width, backend)
             return torch.autograd.grad(loss, tensors)
 
         for a, b in zip(slopes(expected), slopes(got), strict=True):
-            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+            assert (a - b).abs().max() <= 1e-5 * max(1.0, a.abs().max().item())
 
 
 def test_convolutions_of_different_widths_are_refused():

@@ -106,7 +106,7 @@ def test_the_final_state_alone_is_that_of_the_whole_forward(name, backend):
             _, expected = module(x, return_state=True, **options)
             found = module.final_state(x, **options)
             assert all(
-                torch.allclose(a, b, atol=1e-6) for a, b in zip(found, expected, strict=True)
+                torch.allclose(a, b, atol=5e-6) for a, b in zip(found, expected, strict=True)
             )
 
 
@@ -116,8 +116,8 @@ def test_bimamba_carries_the_forward_branch_state():
     x = torch.randn(2, 9, 12)
     _, state = module(x, return_state=True)
     _, expected = forward(x, return_state=True)
-    assert all(torch.allclose(a, b) for a, b in zip(state, expected, strict=True))
-    assert not torch.allclose(module(x, state=state), module(x))
+    assert all(torch.allclose(a, b, atol=5e-6) for a, b in zip(state, expected, strict=True))
+    assert not torch.allclose(module(x, state=state), module(x), atol=1e-3)
     assert module.step is None
 
 
@@ -151,7 +151,7 @@ def test_initialisation_is_s4d_with_steps_in_range():
     for suffix in ("", "_b"):
         A_log = module.A_b_log if suffix else module.A_log
         states = torch.arange(1.0, 17).expand(128, 16)
-        assert torch.allclose(A_log.exp(), states, rtol=1e-6)
+        assert torch.allclose(A_log.exp(), states, rtol=1e-5)
         dt = torch.nn.functional.softplus(getattr(module, f"dt_proj{suffix}").bias)
         assert 0.00099 < dt.min() and dt.max() < 0.1001 and dt.max() / dt.min() > 20
         assert getattr(module, f"dt_proj{suffix}").weight.abs().max() <= 4**-0.5
