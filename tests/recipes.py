@@ -106,19 +106,25 @@ def plain_options(path):
     }
 
 
-@contextlib.contextmanager
-def scripts(monkeypatch, folder):
-    """Gives the scripts of a recipe's folder as modules by name, the folder being where Python looks first.
+def without_environment_description(monkeypatch):
+    """Leave out SpeechBrain's list of all installed packages, for which it starts pip and git in every run.
 
-    SpeechBrain's list of all installed packages, for which it starts pip and git in every run, is left out: it takes
-    longer than such a run.
+    It takes longer than such a run.
     """
     monkeypatch.setattr("speechbrain.utils.logger.get_environment_description", lambda: "")
+
+
+@contextlib.contextmanager
+def scripts(monkeypatch, folder):
+    """Gives the scripts of a recipe's folder as modules by name, the folder being where Python looks first."""
+    without_environment_description(monkeypatch)
     monkeypatch.syspath_prepend(str(folder))
     names = {path.stem for path in Path(folder).glob("*.py")}
     forget(names)
-    yield importlib.import_module
-    forget(names)
+    try:
+        yield importlib.import_module
+    finally:
+        forget(names)
 
 
 def load_options(arguments):

@@ -1,11 +1,9 @@
 """A spoken corpus of a minute, and the recipes' scripts run as a user runs them."""
 
-import importlib
 import json
 import os
 import subprocess
 import sys
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +12,7 @@ import soundfile
 import torch
 
 from data_prep.spoken import generate_librispeech
+from tests.recipes import scripts
 
 ROOT = Path(__file__).parents[2]
 RECIPE = ROOT / "recipes" / "LibriSpeech" / "ASR"
@@ -24,8 +23,9 @@ SPLITS = {
 }
 # the script of each folder of YAMLs
 SCRIPTS = {"CTC": "train_CTC", "S2S": "train_S2S"}
-# modules in the recipe's folder, which a test must not leave behind
-MODULES = ("asr_brain", "speech_data", *SCRIPTS.values())
+# each script's debug model, and options under which more epochs do not change what the first one does
+DEBUG = {"CTC": "conmamba_debug", "S2S": "conmambamamba_debug"}
+RESUMABLE = {"total_steps": 20, "max_batch_length_train": 15, "transformer_dropout": 0.1}
 
 
 @pytest.fixture(scope="session")
@@ -86,38 +86,31 @@ def as_arguments(options):
     return [part for key, value in options.items() for part in (f"--{key}", str(value))]
 
 
-@pytest.fixture(scope="session")
-def train_ctc():
-    """Run train_CTC.py; see :func:`run_script`."""
-    return partial(run_script, "CTC")
-
-
-@pytest.fixture(scope="session")
-def train_s2s():
-    """Run train_S2S.py; see :func:`run_script`."""
-    return partial(run_script, "S2S")
-
-
-@pytest.fixture
-def import_recipe(monkeypatch):
-    """Import a script as a module, its folder being where Python looks first."""
-    monkeypatch.syspath_prepend(str(RECIPE))
-    yield importlib.import_module
-    for name in MODULES:
-        sys.modules.pop(name, None)
-
-
-@pytest.fixture
-def call_main(import_recipe, monkeypatch):
+def call_script(kind, yaml, *flags, **options):
     """Run a script's main() in this process, which spares it the seconds of importing everything."""
-
-    def call(kind, yaml, *flags, **options):
-        path = RECIPE / "hparams" / kind / f"{yaml}.yaml"
-        arguments = [SCRIPTS[kind], str(path), "--noprogressbar", *flags, *as_arguments(options)]
+    path = RECIPE / "hparams" / kind / f"{yaml}.yaml"
+    arguments = [SCRIPTS[kind], str(path), "--noprogressbar", *flags, *as_arguments(options)]
+    with pytest.MonkeyPatch.context() as monkeypatch, scripts(monkeypatch, RECIPE) as load:
         monkeypatch.setattr(sys, "argv", arguments)
-        import_recipe(SCRIPTS[kind]).main()
+        load(SCRIPTS[kind]).main()
 
-    return call
+
+@pytest.fixture(scope="session")
+def call_main():
+    """Run a script's main() in this process; see :func:`call_script`."""
+    return call_script
+
+
+@pytest.fixture(scope="session", params=DEBUG)
+def debug_run(request, spoken, tmp_path_factory):
+    """Kind, options and folder of the first epoch of a debug model; tests go on with copies of the folder."""
+    kind = request.param
+    folder = tmp_path_factory.mktemp(kind) / "run"
+    options = SPLITS | RESUMABLE | {"data_folder": spoken}
+    if kind == "S2S":
+        options |= {"augment_warmup": 2, "test_beam_size": 1}
+    call_script(kind, DEBUG[kind], **options, output_folder=folder, number_of_epochs=1)
+    return kind, options, folder
 
 
 def checkpoints(folder):

@@ -1,4 +1,4 @@
-"""train_S2S.py: every YAML, resuming, torchrun, searches in validation, language models, one's own speech."""
+"""train_S2S.py: every YAML, torchrun, searches in validation, language models, one's own speech."""
 
 import re
 import shutil
@@ -9,7 +9,7 @@ import torch
 from speechbrain.lobes.models.transformer.TransformerLM import TransformerLM
 
 from inference.units import Units
-from tests.asr.conftest import RECIPE, SPLITS, checkpoints, weights
+from tests.asr.conftest import RECIPE, SPLITS, checkpoints, run_script, weights
 from tests.recipes import check_record
 from training.results import is_tested
 from training.results import read_rows as results
@@ -61,22 +61,11 @@ def test_upstream_fidelity_trains_and_its_results_say_so(yaml, call_main, spoken
 
 
 @pytest.mark.exhaustive
-def test_a_resumed_run_ends_where_an_uninterrupted_one_does(call_main, spoken, tmp_path):
-    options = SPLITS | {"data_folder": spoken, "total_steps": 20, "max_batch_length_train": 15}
-    options |= {"transformer_dropout": 0.1, "augment_warmup": 2, "test_beam_size": 1}
-    yaml = "conmambamamba_debug"
-    call_main("S2S", yaml, **options, output_folder=tmp_path / "whole", number_of_epochs=2)
-    for epochs in (1, 2):
-        call_main("S2S", yaml, **options, output_folder=tmp_path / "parts", number_of_epochs=epochs)
-    whole, parts = weights(tmp_path / "whole"), weights(tmp_path / "parts")
-    assert all(torch.equal(whole[k], parts[k]) for k in whole)
-
-
-@pytest.mark.exhaustive
-def test_torchrun_trains_and_searches_on_two_processes(train_s2s, spoken, tmp_path):
+def test_torchrun_trains_and_searches_on_two_processes(spoken, tmp_path):
     launcher = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2")
     launcher += ("--master-port=0", "--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0")
-    done = train_s2s(
+    done = run_script(
+        "S2S",
         "conmambamamba_debug",
         launcher=launcher,
         **SPLITS,
@@ -90,7 +79,6 @@ def test_torchrun_trains_and_searches_on_two_processes(train_s2s, spoken, tmp_pa
     assert (checkpoints(tmp_path / "run")[-1] / "random_state.rank1.ckpt").exists()
 
 
-@pytest.mark.exhaustive
 def test_validation_searches_every_so_many_epochs_and_in_the_last(call_main, spoken, tmp_path):
     options = SPLITS | {"data_folder": spoken, "output_folder": tmp_path, "test_splits": "null"}
     call_main("S2S", "conmamba_debug", **options, valid_search_interval=2, number_of_epochs=3)
@@ -99,7 +87,6 @@ def test_validation_searches_every_so_many_epochs_and_in_the_last(call_main, spo
     assert all("valid token_error" in line for line in epochs)
 
 
-@pytest.mark.exhaustive
 def test_two_masked_views_of_a_batch_train_once_the_warm_up_is_over(call_main, spoken, tmp_path):
     options = SPLITS | {"data_folder": spoken, "number_of_epochs": 1, "test_splits": "null"}
     losses = {}
@@ -129,7 +116,6 @@ def write_lm(folder, units, seed=0):
     return folder
 
 
-@pytest.mark.exhaustive
 def test_test_sets_are_decoded_without_and_with_the_language_model_in_one_run(
     call_main, spoken, tmp_path
 ):
@@ -160,7 +146,6 @@ def test_test_sets_are_decoded_without_and_with_the_language_model_in_one_run(
     assert set(results(run)) == {"test-spoken"} and alone.exists() and not with_lm.exists()
 
 
-@pytest.mark.exhaustive
 def test_a_language_model_of_the_runs_own_units_fits_and_one_of_others_is_refused(
     call_main, spoken, tmp_path
 ):
@@ -181,7 +166,6 @@ def test_a_language_model_of_the_runs_own_units_fits_and_one_of_others_is_refuse
         call_main("S2S", "conmamba_debug", **options, pretrained_lm_tokenizer_path=other)
 
 
-@pytest.mark.exhaustive
 def test_own_speech_is_recognised_by_word_pieces(call_main, own_speech, tmp_path):
     call_main(
         "S2S",
