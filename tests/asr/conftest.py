@@ -12,7 +12,7 @@ import soundfile
 import torch
 
 from data_prep.spoken import generate_librispeech
-from tests.recipes import scripts
+from tests import recipes
 
 ROOT = Path(__file__).parents[2]
 RECIPE = ROOT / "recipes" / "LibriSpeech" / "ASR"
@@ -87,12 +87,11 @@ def as_arguments(options):
 
 
 def call_script(kind, yaml, *flags, **options):
-    """Run a script's main() in this process, which spares it the seconds of importing everything."""
+    """Run a script's main() in this process."""
     path = RECIPE / "hparams" / kind / f"{yaml}.yaml"
-    arguments = [SCRIPTS[kind], str(path), "--noprogressbar", *flags, *as_arguments(options)]
-    with pytest.MonkeyPatch.context() as monkeypatch, scripts(monkeypatch, RECIPE) as load:
-        monkeypatch.setattr(sys, "argv", arguments)
-        load(SCRIPTS[kind]).main()
+    recipes.call_main(
+        RECIPE, SCRIPTS[kind], path, "--noprogressbar", *flags, *as_arguments(options)
+    )
 
 
 @pytest.fixture(scope="session")

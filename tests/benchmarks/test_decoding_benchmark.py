@@ -1,11 +1,6 @@
 """The benchmarks of decoding and of gradient checkpointing: they measure what they name, and compare before they do."""
 
-import importlib
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,46 +8,13 @@ import soundfile
 import torch
 
 from inference.units import Units
+from tests.benchmarks.conftest import fill_readme, run
 from tests.inference.conftest import write_run
-
-ROOT = Path(__file__).parents[2]
-FOLDER = ROOT / "benchmarks"
-MODULES = ("decoding", "decoding_models", "decoding_tables", "decoding_scorers", "decoding_run")
-
-
-def run(script, *arguments):
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(FOLDER / script), "--threads", "1", *map(str, arguments)]
-    return subprocess.run(
-        command, check=False, capture_output=True, text=True, env=environment, timeout=600
-    )
-
-
-def fill_readme(folder, names):
-    """A document in the folder with the tables of these names, filled by tables.py."""
-    document = folder / "README.md"
-    document.write_text(
-        "".join(f"<!-- table: {name}.json -->\n<!-- end of table -->\n" for name in names)
-    )
-    command = [sys.executable, str(FOLDER / "tables.py"), "--root", str(folder)]
-    assert subprocess.run(command, check=False).returncode == 0
-    return document.read_text()
-
-
-@pytest.fixture
-def load(monkeypatch):
-    """Import one of the folder's files by name; they, and the threads they set, are forgotten afterwards."""
-    threads = torch.get_num_threads()
-    monkeypatch.syspath_prepend(str(FOLDER))
-    yield importlib.import_module
-    torch.set_num_threads(threads)
-    for name in MODULES:
-        sys.modules.pop(name, None)
 
 
 @pytest.mark.exhaustive
 def test_a_quick_run_measures_every_part_and_writes_tables_that_the_readme_can_hold(tmp_path):
-    done = run("decoding.py", "--quick", "--rounds", 1, "--out", tmp_path)
+    done = run("decoding.py", "--threads", 1, "--quick", "--rounds", 1, "--out", tmp_path)
     assert done.returncode == 0, done.stderr
     result = json.loads((tmp_path / "decoding.json").read_text())
     assert {"processor", "threads", "torch", "date", "command"} <= set(result["machine"])
@@ -81,7 +43,9 @@ def test_a_quick_run_measures_every_part_and_writes_tables_that_the_readme_can_h
 
 @pytest.mark.exhaustive
 def test_checkpointing_is_compared_in_time_memory_and_gradients(tmp_path):
-    done = run("checkpointing.py", "--batch", "1x1", "--rounds", 1, "--out", tmp_path)
+    done = run(
+        *("checkpointing.py", "--threads", 1, "--batch", "1x1", "--rounds", 1, "--out", tmp_path)
+    )
     assert done.returncode == 0, done.stderr
     result = json.loads((tmp_path / "checkpointing.json").read_text())
     assert result["largest_difference_of_gradients"] < 1e-4

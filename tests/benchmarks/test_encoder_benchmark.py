@@ -1,34 +1,17 @@
 """The encoders' benchmark: it measures what it names, and says what it could not measure."""
 
-import importlib
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
-SCRIPT = ROOT / "benchmarks" / "encoder.py"
+from tests.benchmarks.conftest import fill_readme, run
 
 
-def run(*arguments):
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(SCRIPT), *map(str, arguments)]
-    return subprocess.run(
-        command, check=False, capture_output=True, text=True, env=environment, timeout=300
-    )
-
-
-@pytest.fixture
-def load(monkeypatch):
-    monkeypatch.syspath_prepend(str(SCRIPT.parent))
-    return importlib.import_module
-
-
+@pytest.mark.exhaustive
 def test_a_short_run_measures_every_encoder_and_writes_tables_that_the_readme_can_hold(tmp_path):
-    done = run("--lengths", 1, "--training", "2x1", "--rounds", 1, "--out", tmp_path)
+    done = run(
+        *("encoder.py", "--lengths", 1, "--training", "2x1", "--rounds", 1, "--out", tmp_path)
+    )
     assert done.returncode == 0, done.stderr
     result = json.loads((tmp_path / "encoder.json").read_text())
     assert {"processor", "threads", "torch", "date", "command"} <= set(result["machine"])
@@ -39,14 +22,20 @@ def test_a_short_run_measures_every_encoder_and_writes_tables_that_the_readme_ca
     assert all(len(row["bytes"]) == 3 for row in result["memory"])
     assert result["difference_from_the_reference_backend"] < 1e-4
     assert (tmp_path / "encoder.png").stat().st_size > 10_000
-    document = tmp_path / "README.md"
     names = ("forward", "speedup", "memory", "training")
-    document.write_text(
-        "".join(f"<!-- table: encoder_{n}.json -->\n<!-- end of table -->\n" for n in names)
-    )
-    command = [sys.executable, str(SCRIPT.parent / "tables.py"), "--root", str(tmp_path)]
-    assert subprocess.run(command, check=False).returncode == 0
-    assert document.read_text().count("\n| 1 |") == 3 and "\n| 2 x 1 s |" in document.read_text()
+    text = fill_readme(tmp_path, [f"encoder_{name}" for name in names])
+    assert text.count("\n| 1 |") == 3 and "\n| 2 x 1 s |" in text
+
+
+def test_every_encoder_is_timed_forwards_and_in_training(load):
+    encoder = load("encoder")
+    options = encoder.options_of(["--rounds", "1", "--threads", "1"])
+    names = ("ConMamba", "RelPosMHAXL", "RoPEMHA")
+    (row,) = encoder.measure_forward([1], (*names, "ceiling"), options)
+    assert row["audio"] == 1 and set(row["seconds"]) == {*names, "ceiling"}
+    assert all(seconds > 0 for seconds in row["seconds"].values())
+    (row,) = encoder.measure_training([(1, 1)], names[:1], options)
+    assert (row["batch"], row["audio"]) == (1, 1) and row["seconds"]["ConMamba"] > 0
 
 
 def test_a_batch_that_is_none_is_refused_by_name(load, capsys):

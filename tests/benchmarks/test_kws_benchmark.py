@@ -1,30 +1,23 @@
 """The keyword networks' benchmark: it measures every network that it is asked for, and counts work rightly."""
 
-import importlib
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
-SCRIPT = ROOT / "benchmarks" / "kws.py"
+from tests.benchmarks.conftest import fill_readme, run
 
 
 @pytest.fixture
-def kws(monkeypatch):
-    monkeypatch.syspath_prepend(str(SCRIPT.parent))
-    yield importlib.import_module("kws")
-    sys.modules.pop("kws")
+def kws(load):
+    return load("kws")
 
 
+@pytest.mark.exhaustive
 def test_a_short_run_writes_tables_that_a_readme_can_hold(tmp_path):
-    command = [sys.executable, str(SCRIPT), "--models", "mamba_mfcc_small", "keyword_cnn"]
-    command += ["--lengths", "1", "2", "--rounds", "1", "--threads", "1", "--out", str(tmp_path)]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
+    done = run(
+        *("kws.py", "--models", "mamba_mfcc_small", "keyword_cnn", "--lengths", 1, 2),
+        *("--rounds", 1, "--threads", 1, "--out", tmp_path),
+    )
     assert done.returncode == 0, done.stderr
     result = json.loads((tmp_path / "kws.json").read_text())
     assert {"processor", "torch", "date", "command"} <= set(result["machine"])
@@ -32,14 +25,29 @@ def test_a_short_run_writes_tables_that_a_readme_can_hold(tmp_path):
     assert set(result["clip_lengths"]) == {"1", "2"}
     assert all(row["median"] <= row["p95"] for row in result["latency"]["1"].values())
     assert (tmp_path / "kws.png").stat().st_size > 10_000
-    document = tmp_path / "README.md"
-    names = ("latency", "lengths")
-    document.write_text(
-        "".join(f"<!-- table: kws_{name}.json -->\n<!-- end of table -->\n" for name in names)
-    )
-    command = [sys.executable, str(SCRIPT.parent / "tables.py"), "--root", str(tmp_path)]
-    assert subprocess.run(command, check=False).returncode == 0
-    assert document.read_text().count("| keyword_cnn |") == 2
+    text = fill_readme(tmp_path, ["kws_latency", "kws_lengths"])
+    assert text.count("| keyword_cnn |") == 2
+
+
+@pytest.mark.parametrize("name", ["mamba_mfcc_small", "keyword_cnn"])
+@pytest.mark.parametrize("seconds, batch", [(1, 2), (2, 1)])
+def test_every_clip_gets_the_scores_of_all_classes(kws, name, seconds, batch):
+    scores = kws.classifier(name, seconds, batch)()
+    assert scores.shape == (batch, 35) and scores.isfinite().all()
+
+
+def test_tables_give_times_rates_and_growth_by_network(kws):
+    latency = {"median": 0.002, "p95": 0.003, "calls": 9}
+    clips = {1: {"seconds": 0.002, "bytes": 2**21}, 2: {"seconds": 0.004, "bytes": None}}
+    result = {
+        "models": {"retnet": {"parameters": 7, "multiply_accumulates": 2_500_000}},
+        "latency": {1: {"retnet": latency}},
+        "throughput": {1: {"retnet": 480.4}},
+        "clip_lengths": {seconds: {"retnet": figures} for seconds, figures in clips.items()},
+    }
+    made = kws.tables(result | {"claims": kws.check_claims(result)})
+    assert list(made["latency"][0].values()) == ["retnet", 7, "2.5", "2.0 (3.0)", "480"]
+    assert list(made["lengths"][0].values()) == ["retnet", "2 / 2", "4 / ?", "?"]
 
 
 def test_the_work_of_a_mamba_network_is_what_its_layers_add_up_to(kws):

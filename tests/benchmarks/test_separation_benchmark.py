@@ -1,32 +1,14 @@
 """The benchmark of separation: networks of like size, forecasts that hold, cells that are left out by name."""
 
-import importlib
 import json
-import os
-import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
 
-ROOT = Path(__file__).parents[2]
-SCRIPT = ROOT / "benchmarks" / "separation.py"
+from tests.benchmarks.conftest import ROOT, fill_readme, run
+
 PUBLISHED = json.loads((ROOT / "tests" / "model_sizes.json").read_text())["models"]
-
-
-@pytest.fixture
-def load(monkeypatch):
-    monkeypatch.syspath_prepend(str(SCRIPT.parent))
-    return importlib.import_module
-
-
-def run(*arguments):
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(SCRIPT), *map(str, arguments)]
-    return subprocess.run(
-        command, check=False, capture_output=True, text=True, env=environment, timeout=900
-    )
 
 
 @pytest.mark.exhaustive
@@ -35,7 +17,17 @@ def test_a_short_run_measures_what_it_is_asked_for_and_writes_tables_that_a_read
 ):
     networks = ("Mamba-TasNet", "SepFormer, fused attention")
     done = run(
-        *("--size", "mini", "--networks", *networks, "--lengths", 1, "--rounds", 1),
+        *(
+            "separation.py",
+            "--size",
+            "mini",
+            "--networks",
+            *networks,
+            "--lengths",
+            1,
+            "--rounds",
+            1,
+        ),
         *("--threads", 1, "--out", tmp_path),
     )
     assert done.returncode == 0, done.stderr
@@ -52,17 +44,12 @@ def test_a_short_run_measures_what_it_is_asked_for_and_writes_tables_that_a_read
     assert all(error < 1e-4 for error in result["differences"].values())
     assert all(row["difference_from_the_whole"] < 1e-4 for row in result["stream"])
     assert (tmp_path / "separation.png").stat().st_size > 10_000
-    document = tmp_path / "README.md"
     names = ("conditions", "networks", "time", "memory", "stream")
-    document.write_text(
-        "".join(f"<!-- table: separation_{n}.json -->\n<!-- end of table -->\n" for n in names)
-    )
-    command = [sys.executable, str(SCRIPT.parent / "tables.py"), "--root", str(tmp_path)]
-    assert subprocess.run(command, check=False).returncode == 0
-    assert document.read_text().count("\n| training step | 1 |") == 2
+    text = fill_readme(tmp_path, [f"separation_{name}" for name in names])
+    assert text.count("\n| training step | 1 |") == 2
 
 
-@pytest.mark.parametrize("size", ["XS", "mini"])
+@pytest.mark.parametrize("size", [pytest.param("XS", marks=pytest.mark.exhaustive), "mini"])
 def test_the_networks_of_a_size_differ_by_less_than_a_tenth_in_parameters(load, size):
     models = load("separation_models")
     counts = [models.parameters(name, size) for name in (*models.NAMES, models.CAUSAL)]

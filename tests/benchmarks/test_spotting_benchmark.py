@@ -1,26 +1,16 @@
 """The benchmark of listening: what it times, and the table that it writes."""
 
-import importlib
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
-SCRIPT = ROOT / "benchmarks" / "spotting.py"
+from tests.benchmarks.conftest import FOLDER, run
+from tests.recipes import call_main
 
 
-def run(*arguments):
-    command = [sys.executable, str(SCRIPT), "--rounds", "1", *arguments]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
-
-
+@pytest.mark.exhaustive
 def test_a_short_run_writes_a_row_for_every_way_of_listening(tmp_path):
-    done = run("--hops", "1", "0.5", "--out", str(tmp_path))
+    done = run("spotting.py", "--rounds", 1, "--hops", 1, 0.5, "--out", tmp_path)
     assert done.returncode == 0, done.stderr
     rows = json.loads((tmp_path / "spotting_cost.json").read_text())
     assert len(rows) == 4
@@ -29,15 +19,22 @@ def test_a_short_run_writes_a_row_for_every_way_of_listening(tmp_path):
     assert all(seconds > 0 for row in work.values() for seconds in row.values())
 
 
-def test_a_hop_without_a_frame_is_refused(tmp_path):
-    done = run("--hops", "0.001", "--out", str(tmp_path))
-    assert done.returncode == 2 and "--hops: 0.001" in done.stderr
+def test_every_way_of_listening_hears_the_stream(load):
+    ways = load("spotting").functions(hop=1)
+    assert len(ways) == 4
+    for listen in ways.values():
+        listen()
+
+
+def test_a_hop_without_a_frame_is_refused(tmp_path, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        call_main(FOLDER, "spotting", "--hops", "0.001", "--out", tmp_path)
+    assert stopped.value.code == 2 and "--hops: 0.001" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("hop", [0.5, 0.1])
-def test_windows_are_as_many_as_the_hop_says_and_blocks_read_each_sample_once(monkeypatch, hop):
-    monkeypatch.syspath_prepend(str(SCRIPT.parent))
-    spotting = importlib.import_module("spotting")
+def test_windows_are_as_many_as_the_hop_says_and_blocks_read_each_sample_once(load, hop):
+    spotting = load("spotting")
     seen = []
 
     class Listener:
@@ -63,4 +60,3 @@ def test_windows_are_as_many_as_the_hop_says_and_blocks_read_each_sample_once(mo
     listener.stream = lambda features, state: (features, state)
     spotting.by_blocks(listener, listener, hop)()
     assert sum(seen) == spotting.SECONDS * 16000
-    sys.modules.pop("spotting")

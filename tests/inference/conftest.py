@@ -19,8 +19,10 @@ from hyperpyyaml import load_hyperpyyaml, resolve_references
 from speechbrain.lobes.models.transformer.TransformerLM import TransformerLM
 
 from inference.units import Units
+from tests.recipes import call_main
 
 ROOT = Path(__file__).parents[2]
+RECIPE = ROOT / "recipes" / "LibriSpeech" / "ASR"
 RATE = 16000
 # Blank, start, end, space and the letters of the texts below.
 TEXT_UNITS = 4 + len(set("onetwothreefour"))
@@ -52,6 +54,15 @@ def audio(tmp_path_factory):
     return folder
 
 
+def train(kind, yaml, audio, folder, **options):
+    """Run a training script of recognition in this process, on the lists beside the audio."""
+    options |= {part: audio / f"{part[:5]}.csv" for part in ("train_manifest", "valid_manifest")}
+    options |= {"test_manifests": f"[{audio / 'test.csv'}]", "output_folder": folder}
+    arguments = [part for key, value in options.items() for part in (f"--{key}", value)]
+    path = RECIPE / "hparams" / kind / f"{yaml}.yaml"
+    call_main(RECIPE, f"train_{kind}", path, "--noprogressbar", *arguments)
+
+
 @pytest.fixture(scope="session")
 def trained(audio, tmp_path_factory):
     """The output folder of a run, beside it output.txt, which it printed; tests that change it take `run`."""
@@ -66,7 +77,7 @@ def trained(audio, tmp_path_factory):
     done = subprocess.run(
         command,
         check=False,
-        cwd=ROOT / "recipes" / "LibriSpeech" / "ASR",
+        cwd=RECIPE,
         # not the level that an earlier training in this process has left there
         env=os.environ | {"PYTHONPATH": str(ROOT), "SB_LOG_LEVEL": "INFO"},
         stdout=subprocess.PIPE,

@@ -1,37 +1,20 @@
 """From training to text: a run of train_S2S.py, and the command line on the files of its test set."""
 
-import os
-import subprocess
-import sys
-
 import pytest
 from speechbrain.utils.metric_stats import ErrorRateStats
 
 from inference.cli import main
-from tests.inference.conftest import ROOT
+from tests.inference.conftest import train
 from training.results import read_rows
 
 
-@pytest.mark.exhaustive
 def test_the_command_hears_what_the_test_of_training_heard(audio, letters, tmp_path, capsys):
     folder = tmp_path / "run"
-    command = [sys.executable, "train_S2S.py", "hparams/S2S/conmambamamba_debug.yaml"]
-    command += ["--noprogressbar", "--output_folder", str(folder)]
-    command += ["--train_manifest", str(audio / "train.csv")]
-    command += ["--valid_manifest", str(audio / "valid.csv")]
-    command += ["--test_manifests", f"[{audio / 'test.csv'}]"]
-    command += ["--token_type", "char", "--output_neurons", str(letters[1])]
+    options = {"token_type": "char", "output_neurons": letters[1], "number_of_epochs": 2}
     # so little training ends every hypothesis at once
-    command += ["--number_of_epochs", "2", "--min_decode_ratio", "0.1", "--test_beam_size", "3"]
-    done = subprocess.run(
-        command,
-        check=False,
-        cwd=ROOT / "recipes" / "LibriSpeech" / "ASR",
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    options |= {"min_decode_ratio": 0.1, "test_beam_size": 3}
+    train("S2S", "conmambamamba_debug", audio, folder, **options)
+    capsys.readouterr()
     (row,) = read_rows(folder).values()
 
     rows = [line.split(",") for line in (audio / "test.csv").read_text().splitlines()[1:]]
