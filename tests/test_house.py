@@ -207,7 +207,9 @@ def run_data_tests(folder: Path, speech: Path | None) -> str:
     """Run `DATA_TESTS` under the project's conftest.py and return what pytest printed."""
     (folder / "test_data.py").write_text(DATA_TESTS)
     shutil.copy(ROOT / "tests" / "conftest.py", folder)
-    (folder / "pytest.ini").write_text("[pytest]\nmarkers =\n    data(*names)\n    gpu\n")
+    (folder / "pytest.ini").write_text(
+        "[pytest]\nmarkers =\n    data(*names)\n    gpu\n    exhaustive\n"
+    )
     environment = {**os.environ, "SPEECH_DATA": str(speech or "")}
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(folder)]
     run = subprocess.run(

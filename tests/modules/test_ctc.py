@@ -50,12 +50,17 @@ def test_state_space_parameters_survive_every_recipe(path, tmp_path):
     "name, overrides",
     [
         ("conmamba_debug", {}),
-        ("conmamba_debug", {"causal": True}),
-        ("conmamba_debug", {"dt_bc_norm": True, "bidirectional": False}),
+        pytest.param("conmamba_debug", {"causal": True}, marks=pytest.mark.exhaustive),
+        pytest.param(
+            "conmamba_debug",
+            {"dt_bc_norm": True, "bidirectional": False},
+            marks=pytest.mark.exhaustive,
+        ),
         ("conformer_large", {"d_model": 16, "d_ffn": 16, "num_encoder_layers": 2}),
-        (
+        pytest.param(
             "conformer_large",
             {"d_model": 16, "d_ffn": 16, "num_encoder_layers": 2, "attention_type": "RoPEMHA"},
+            marks=pytest.mark.exhaustive,
         ),
     ],
 )

@@ -156,10 +156,14 @@ def test_golden_pipelines_from_features_to_losses(decoder):
 @pytest.mark.parametrize(
     "encoder, decoder, attention",
     [
-        *((*pair, "RelPosMHAXL") for pair in PAIRS),
+        # each encoder, decoder and attention once
+        ("conmamba", "transformer", "RelPosMHAXL"),
         ("conformer", "mamba", "RoPEMHA"),
-        ("conformer", "transformer", "regularMHA"),
         ("conmamba", "mamba", "regularMHA"),
+        pytest.param("conmamba", "mamba", "RelPosMHAXL", marks=pytest.mark.exhaustive),
+        pytest.param("conformer", "mamba", "RelPosMHAXL", marks=pytest.mark.exhaustive),
+        pytest.param("conformer", "transformer", "RelPosMHAXL", marks=pytest.mark.exhaustive),
+        pytest.param("conformer", "transformer", "regularMHA", marks=pytest.mark.exhaustive),
     ],
 )
 def test_padded_batch_equals_each_utterance_alone_on_random_length_pairs(
