@@ -96,16 +96,17 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(kind, call_main, spoken, 
     deadline = time.monotonic() + 240
     while not list(run.glob("save/CKPT*/CKPT.yaml")):
         assert process.poll() is None and time.monotonic() < deadline, process.stdout.read()
-        time.sleep(0.02)
+        time.sleep(0.05)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     tear_a_checkpoint(run)
-    done = run_script(kind, DEBUG[kind], **options, output_folder=run)
-    assert "Loading a checkpoint" in done.output and not (run / "save" / TORN).exists()
+    for folder in (run, tmp_path / "whole"):
+        call_main(kind, DEBUG[kind], **options, output_folder=folder)
+    assert "Loading a checkpoint" in (run / "log.txt").read_text()
+    assert not (run / "save" / TORN).exists()
     record = read_results(run)
     assert record.tests and not list(run.rglob("*.partial"))
     assert [session.ended is None for session in record.training.sessions] == [True, False]
-    call_main(kind, DEBUG[kind], **options, output_folder=tmp_path / "whole")
     interrupted, uninterrupted = weights(run), weights(tmp_path / "whole")
     assert all(torch.equal(interrupted[k], v) for k, v in uninterrupted.items())
 
