@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -84,6 +85,25 @@ def run_script(kind, yaml, *flags, launcher=(sys.executable,), check=True, wait=
 def as_arguments(options):
     """``--key value`` for each option."""
     return [part for key, value in options.items() for part in (f"--{key}", str(value))]
+
+
+@pytest.fixture(scope="session")
+def train_ctc():
+    """Run train_CTC.py; see :func:`run_script`."""
+    return partial(run_script, "CTC")
+
+
+@pytest.fixture(scope="session")
+def train_s2s():
+    """Run train_S2S.py; see :func:`run_script`."""
+    return partial(run_script, "S2S")
+
+
+@pytest.fixture
+def import_recipe(monkeypatch):
+    """Import a script as a module, its folder being where Python looks first."""
+    with recipes.scripts(monkeypatch, RECIPE) as load:
+        yield load
 
 
 def call_script(kind, yaml, *flags, **options):

@@ -9,7 +9,7 @@ import torch
 from speechbrain.lobes.models.transformer.TransformerLM import TransformerLM
 
 from inference.units import Units
-from tests.asr.conftest import RECIPE, SPLITS, checkpoints, run_script, weights
+from tests.asr.conftest import RECIPE, SPLITS, checkpoints, weights
 from tests.recipes import check_record
 from training.results import is_tested
 from training.results import read_rows as results
@@ -61,11 +61,10 @@ def test_upstream_fidelity_trains_and_its_results_say_so(yaml, call_main, spoken
 
 
 @pytest.mark.exhaustive
-def test_torchrun_trains_and_searches_on_two_processes(spoken, tmp_path):
+def test_torchrun_trains_and_searches_on_two_processes(train_s2s, spoken, tmp_path):
     launcher = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2")
     launcher += ("--master-port=0", "--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0")
-    done = run_script(
-        "S2S",
+    done = train_s2s(
         "conmambamamba_debug",
         launcher=launcher,
         **SPLITS,
