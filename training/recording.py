@@ -120,7 +120,7 @@ def record_result(brain, test_set, figures, items, decoding=None, conditions=Non
         checkpoints=brain.averaged,
         parameters=count_parameters(brain.hparams.model),
         optimizer_steps=brain.optimizer_step,
-        train_seconds=round(brain.cost.seconds, 1),
+        train_seconds=round(brain.cost.seconds, 3),
         peak_memory_mb=round(brain.cost.peak_memory_mb),
         date=session.ended,
         session=session,
@@ -174,7 +174,7 @@ def _training(brain):
     return Training(
         started=None,
         ended=None,
-        seconds=round(brain.cost.seconds, 1),
+        seconds=round(brain.cost.seconds, 3),
         epochs=max(brain.averaged.epochs) if brain.averaged else 0,
         optimizer_steps=brain.optimizer_step,
         parameters=count_parameters(brain.hparams.model),

@@ -196,7 +196,9 @@ def test_splits_may_be_plain_names_and_units_never_change_under_a_trained_run(
 ):
     def run(**options):
         options = {"data_folder": spoken, "output_folder": tmp_path / "run"} | options
-        call_main(kind, "conmamba_debug", **options)
+        # a network that has learnt nothing ends no hypothesis early
+        narrow = {} if kind == "CTC" else {"valid_beam_size": 1, "test_beam_size": 1}
+        call_main(kind, "conmamba_debug", **narrow, **options)
 
     names = {
         "train_splits": "train-spoken",

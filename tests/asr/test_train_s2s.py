@@ -88,6 +88,7 @@ def test_validation_searches_every_so_many_epochs_and_in_the_last(call_main, spo
 
 def test_two_masked_views_of_a_batch_train_once_the_warm_up_is_over(call_main, spoken, tmp_path):
     options = SPLITS | {"data_folder": spoken, "number_of_epochs": 1, "test_splits": "null"}
+    options |= {"valid_beam_size": 1}
     losses = {}
     for weight, steps in ((0.0, 0), (0.2, 0), (0.2, 1000)):
         folder = tmp_path / f"{weight}-{steps}"
