@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from speechbrain.utils.run_opts import RunOptions
 
@@ -36,8 +37,21 @@ def workers_started_by(method):
     """Let a loader's workers start by fork, forkserver or spawn, as on another system or Python."""
     before = multiprocessing.get_start_method(allow_none=True)
     multiprocessing.set_start_method(method, force=True)
-    yield
-    multiprocessing.set_start_method(before, force=True)
+    try:
+        yield
+    finally:
+        multiprocessing.set_start_method(before, force=True)
+
+
+@contextlib.contextmanager
+def one_thread():
+    """Let torch compute on one thread, as in a loader's worker: other numbers of threads round otherwise."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 # All that a training says, each line by the logger's name and its text; progress bars end in a carriage return.

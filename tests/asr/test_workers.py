@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.asr.conftest import RECIPE, SPLITS, weights
-from tests.recipes import START_METHODS, workers_started_by
+from tests.recipes import START_METHODS, one_thread, workers_started_by
 
 SMALL = {"d_model": 16, "d_ffn": 16, "num_encoder_layers": 3, "max_batch_length_train": 15}
 SMALL |= {"output_neurons": 40, "number_of_epochs": 1, "speed_changes": "[90, 100, 110]"}
@@ -24,6 +24,7 @@ def without_workers():
 def test_what_a_recogniser_learns_does_not_depend_on_workers_and_their_start(
     kind, yaml, method, call_main, spoken, tmp_path, without_workers
 ):
+    @one_thread()
     def learnt(workers):
         options = SMALL | SPLITS | {"data_folder": spoken, "num_workers": workers}
         folder = tmp_path / str(workers)
@@ -47,6 +48,7 @@ def test_what_a_language_model_learns_does_not_depend_on_workers_and_their_start
     text.write_text("".join(f"{a} {b}\n" for a in words for b in words))
     script = import_recipe("train_LM")
 
+    @one_thread()
     def learnt(workers):
         options = {"text_files": text, "output_folder": tmp_path / str(workers), "d_model": 16}
         options |= {"n_layers": 1, "output_neurons": 20, "max_batch_tokens": 60}

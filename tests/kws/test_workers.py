@@ -6,7 +6,14 @@ import pytest
 import torch
 
 from tests.kws.conftest import RECIPE
-from tests.recipes import START_METHODS, checkpoints, command_line, scripts, workers_started_by
+from tests.recipes import (
+    START_METHODS,
+    checkpoints,
+    command_line,
+    one_thread,
+    scripts,
+    workers_started_by,
+)
 
 YAML = RECIPE / "hparams" / "debug.yaml"
 # everything that draws: speeds, shifts, two kinds of noise, contexts, and batches without context
@@ -20,6 +27,7 @@ OPTIONS |= {"context_silence": 0.5, "batch_size": 4, "number_of_epochs": 1}
 def test_what_a_spotter_learns_does_not_depend_on_workers_and_their_start(
     method, tones, tmp_path, monkeypatch
 ):
+    @one_thread()
     def learnt(workers):
         folder = tmp_path / str(workers)
         options = OPTIONS | {"data_folder": tones, "output_folder": folder, "num_workers": workers}

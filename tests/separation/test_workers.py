@@ -5,7 +5,7 @@ import sys
 import pytest
 import torch
 
-from tests.recipes import checkpoints, scripts, workers_started_by
+from tests.recipes import checkpoints, one_thread, scripts, workers_started_by
 from tests.separation.recipe import (
     RECIPE,
     SMALL,
@@ -29,6 +29,7 @@ def test_what_a_separator_learns_does_not_depend_on_workers_and_their_start(
 ):
     tree, speech = write_tree(tmp_path / "tree"), write_speakers(tmp_path / "speech")
 
+    @one_thread()
     def learnt(workers):
         folder = tmp_path / str(workers)
         options = SMALL | {"data_folder": tree, "base_folder_dm": speech, "output_folder": folder}
