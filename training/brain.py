@@ -14,6 +14,7 @@ from modules.ssm import parameter_groups
 from training.checkpoints import RandomState
 from training.cost import TrainingCost
 from training.experiment import count_parameters
+from training.loading import stop_workers
 from training.loggers import TrainLoggers
 from training.recording import begin_training, check_record, describe_checkpoints, record_epoch
 
@@ -74,7 +75,7 @@ class RecipeBrain(sb.Brain):
         if self.checkpointer is not None:
             self.checkpointer.add_recoverable("random_state", RandomState(), optional_load=True)
             self.checkpointer.add_recoverable("cost", self.cost, optional_load=True)
-        self._set_epoch = None
+        self._set_epoch, self._loaders = None, []
         # of the record: the checkpoints that are tested, this start of the script, and its lists
         self.averaged = self.session = None
         self.lists, self.test_lists = {}, {}
@@ -114,10 +115,20 @@ class RecipeBrain(sb.Brain):
                     module, find_unused_parameters=self.find_unused_parameters
                 )
 
+    def make_dataloader(self, *arguments, **options):
+        """Make a loader, whose workers end with the training; see SpeechBrain's method."""
+        loader = super().make_dataloader(*arguments, **options)
+        self._loaders.append(loader)
+        return loader
+
     def fit(self, epoch_counter, train_set, *arguments, **options):
         """Train; see SpeechBrain's method. A training set with ``set_epoch`` is told each epoch that begins."""
         self._set_epoch = getattr(train_set, "set_epoch", None)
-        super().fit(epoch_counter, train_set, *arguments, **options)
+        try:
+            super().fit(epoch_counter, train_set, *arguments, **options)
+        finally:
+            while self._loaders:
+                stop_workers(self._loaders.pop())
         # only the main process has begun a session, and only if there was something to train
         if self.session is not None:
             record_epoch(self)

@@ -134,6 +134,22 @@ class WorkerStart:
             root.addHandler(handler)
 
 
+def stop_workers(loader):
+    """End the workers of a SpeechBrain loader whose last batch was not asked for.
+
+    Otherwise they live until Python collects the loader, which then waits five seconds for each.
+
+    Arguments
+    ---------
+    loader : torch.utils.data.DataLoader
+    """
+    iterator = getattr(loader, "_speechbrain_iterator", None)
+    # a loader without workers has none to shut down
+    shut_down = getattr(iterator, "_shutdown_workers", None)
+    if shut_down is not None:
+        shut_down()
+
+
 def worker_options(hparams):
     """Options for a loader's workers, from ``num_workers`` and ``output_folder``.
 

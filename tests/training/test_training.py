@@ -1,6 +1,7 @@
 """Checkpoints, random state, schedule, clipping and decay: what every recipe's Brain rests on."""
 
 import logging
+import multiprocessing
 import os
 import random
 from functools import partial
@@ -95,6 +96,19 @@ def test_decay_leaves_the_state_space_alone_and_upstream_does_not(tmp_path):
         assert {"in_proj.weight", "out_proj.weight", "x_proj.weight"} <= shrunk
         spared = {"A_log", "D", "dt_proj.bias", "conv1d.bias"}
         assert spared.isdisjoint(shrunk) == (fidelity == "corrected")
+
+
+def test_workers_end_with_a_training_that_stops_within_an_epoch(tmp_path):
+    brain = make_brain(tmp_path, optimizer_step_limit=1)
+    options = {"batch_size": 1, "num_workers": 2}
+    brain.fit(
+        brain.hparams.epoch_counter,
+        batches(6).dataset,
+        batches(1).dataset,
+        train_loader_kwargs=options,
+        valid_loader_kwargs=options,
+    )
+    assert brain.optimizer_step == 1 and not multiprocessing.active_children()
 
 
 def test_a_resumed_run_draws_the_random_numbers_of_an_uninterrupted_one(tmp_path):
