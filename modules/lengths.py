@@ -14,15 +14,13 @@ from modules.ssm.precision import at_least_float32
 def sample_counts(relative, samples):
     """Samples of each utterance, from its length relative to a batch that is ``samples`` long.
 
-        Exact for anything under about four minutes at 16 kHz (float32 has 24 bits).
+    Exact for anything under about four minutes at 16 kHz (float32 has 24 bits).
 
-        Example
-        -------
-        >>> import torch
-
-    from modules.ssm.precision import at_least_float32
-        >>> sample_counts(torch.tensor([1.0, 0.5]), 16000).tolist()
-        [16000, 8000]
+    Example
+    -------
+    >>> import torch
+    >>> sample_counts(torch.tensor([1.0, 0.5]), 16000).tolist()
+    [16000, 8000]
     """
     return (at_least_float32(relative) * samples).round().long().clamp(max=samples)
 
@@ -40,16 +38,14 @@ def strided_frames(frames, stride):
 def relative_lengths(frames, time):
     """Counts as fractions of ``time``, for SpeechBrain's functions that take nothing else.
 
-        A quarter of a frame is taken off, so that ``round(fraction * time)`` and ``index < fraction * time`` both find
-        ``frames`` again, whatever the rounding of the division.
+    A quarter of a frame is taken off, so that ``round(fraction * time)`` and ``index < fraction * time`` both find
+    ``frames`` again, whatever the rounding of the division.
 
-        Example
-        -------
-        >>> import torch
-
-    from modules.ssm.precision import at_least_float32
-        >>> frames = torch.arange(1, 998)
-        >>> bool(((relative_lengths(frames, 997) * 997).round() == frames).all())
-        True
+    Example
+    -------
+    >>> import torch
+    >>> frames = torch.arange(1, 998)
+    >>> bool(((relative_lengths(frames, 997) * 997).round() == frames).all())
+    True
     """
     return (frames - 0.25) / time

@@ -65,7 +65,7 @@ WORTH_SAYING = (
     r"\w+ - \d+ (utterances|sentences|clips|mixtures) .*to train on, \d+ to validate",
     r"training\.brain - ([\d,]+ parameters|evaluating the average of \d+ checkpoint\(s\), epochs .+)",
     r"training\.experiment - (fidelity: corrected \(.+\)|what to do with it now, for example:)",
-    r"modules\.ssm\.backends - [a-z ]+ on cpu: backend \w+",
+    r"modules\.ssm\.backends - [a-z ]+ on \w+: backend \w+",
     r"modules\.ssm\.cpu\.build - .+",
     r".*\d+%\|.*",
     r"",

@@ -50,7 +50,7 @@ class TrainingCost:
         self._began = time.monotonic()
 
     def stop(self):
-        """It ends; nothing, if none had begun."""
+        """The epoch of training ends. Without one, nothing happens."""
         self._seconds, self._began = self.seconds, None
 
     @property
@@ -60,7 +60,7 @@ class TrainingCost:
 
     @property
     def epoch_seconds(self):
-        """Those of the epoch that runs, or that ran last."""
+        """Seconds of the epoch that runs, or that ran last."""
         return self.seconds - self._before_epoch
 
     @property

@@ -12,6 +12,7 @@ import sys
 
 import numpy
 import torch
+from speechbrain.utils.distributed import if_main_process
 from torch.utils.data import Dataset
 
 from inference import audio
@@ -63,7 +64,8 @@ def seeded(seed):
 class SeededItems(Dataset):
     """A training set whose items draw from generators that are seeded by run, epoch and index.
 
-    An item is then the same whichever worker reads it, whatever was read before, and after a resume.
+    An item is then the same whichever worker reads it, whatever was read before, and after a resume. Only rounding may
+    differ: a worker computes on one thread, and a process without workers on all of its threads.
 
     Arguments
     ---------
@@ -109,7 +111,9 @@ class SeededItems(Dataset):
 
 
 class WorkerStart:
-    """Prepares a worker that was not forked: it logs to the run's log, and warns of no sample rate a second time.
+    """Prepares a worker that was not forked.
+
+    The worker shares the sample rates that were warned about. Workers of the main process write to the run's log.
 
     Arguments
     ---------
@@ -119,13 +123,15 @@ class WorkerStart:
 
     def __init__(self, log_file):
         self.log_file, self.resampled_rates = str(log_file), audio.resampled_rates
+        # a forked worker has the handlers of its process; only the main process has any
+        self.logs = if_main_process() and multiprocessing.get_start_method() != "fork"
 
     def __call__(self, worker):
         """Prepare the process of worker number ``worker``."""
         del worker
         audio.resampled_rates = self.resampled_rates
         root = logging.getLogger()
-        if root.handlers:
+        if root.handlers or not self.logs:
             return
         root.setLevel(logging.INFO)
         screen, file = logging.StreamHandler(sys.stdout), logging.FileHandler(self.log_file)

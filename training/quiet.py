@@ -1,7 +1,7 @@
 """Which of SpeechBrain's remarks a training does not pass on, since they tell its user nothing.
 
-Each stands here with its reason. A filter looks at the text, so that whatever else a logger says gets through; of
-warnings it drops the one that is named as a warning.
+Each stands here with its reason. A filter compares the text, so whatever else a logger says gets through. One warning
+is dropped too.
 """
 
 import logging

@@ -172,7 +172,8 @@ def test_every_float16_number_is_read_and_rounded_as_torch_does():
         wanted = (numbers.float() * factor).half()
         got, _ = causal_conv1d_cpu(numbers, weight)
         assert torch.equal(got.isnan(), wanted.isnan())
-        assert torch.equal(got.nan_to_num(nan=0.0), wanted.nan_to_num(nan=0.0)), factor
+        # infinities included
+        assert torch.equal(got[~wanted.isnan()], wanted[~wanted.isnan()]), factor
 
 
 def test_strided_views_give_what_their_copies_give():

@@ -251,14 +251,16 @@ def main():
 def search_with(hparams):
     """Arguments of train_S2S.py that search with this language model.
 
-    If the units are those of a recogniser's run, it is that run that is tested anew; else one is to be trained, for
-    which the corpus is to be filled in.
+    A recogniser's run whose tokenizer the model shares is tested anew. Without such a run one is to be trained, and its
+    corpus to be filled in.
     """
     lm = ("--pretrained_lm_tokenizer_path", Path(hparams["output_folder"]))
     if hparams["tokenizer_file"]:
-        options = Path(hparams["tokenizer_file"]).parent.parent / OPTIONS_FILE
-        if options.is_file():
-            return (options, "--test_only", *lm)
+        run = Path(hparams["tokenizer_file"]).absolute().parent.parent
+        options = run / OPTIONS_FILE
+        # a CTC recogniser searches with no such model
+        if options.is_file() and lm[0].strip("-") in options.read_text(encoding="utf-8"):
+            return (options, "--test_only", *lm, "--output_folder", run)
     yaml = Path(__file__).parent / "hparams" / "S2S" / "conmamba_mini.yaml"
     units = ("--output_neurons", hparams["output_neurons"])
     return (yaml, "--data_folder", "LIBRISPEECH", *units, *lm)
