@@ -50,6 +50,18 @@ def version_of(package):
         return None
 
 
+def git_environment():
+    """The environment without variables of git such as ``GIT_DIR``, by which it would look at another repository.
+
+    Returns
+    -------
+    dict of str: str
+    """
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    # a question must not lock the index of somebody who commits
+    return kept | {"GIT_OPTIONAL_LOCKS": "0"}
+
+
 @functools.cache
 def find_commit(root=ROOT):
     """The commit of a working tree, and whether files that git tracks differ from it.
@@ -63,7 +75,7 @@ def find_commit(root=ROOT):
     Returns
     -------
     (str, bool) or None
-        None outside a working tree, without git or a commit, or if git does not answer.
+        None outside a working tree, without git or a commit, or if git refuses or does not answer.
 
     Example
     -------
@@ -79,8 +91,7 @@ def find_commit(root=ROOT):
             command,
             check=True,
             cwd=root,
-            # a question must not lock the index of somebody who commits
-            env=os.environ | {"GIT_OPTIONAL_LOCKS": "0"},
+            env=git_environment(),
             capture_output=True,
             text=True,
             timeout=GIT_SECONDS,

@@ -1,13 +1,17 @@
 """Filling in the record of a run (training/results.py): when training begins, after each epoch, after each test.
 
-All of it is for the main process. The file is read and written anew each time, so that a test beside a training loses
-nothing.
+All of it is for the main process. The file is read and written anew each time. Whatever takes long, such as asking git
+and hashing lists, is done before it is read. So a test and a training lose each other's entries only if both write
+within the same milliseconds: nothing locks the file.
 """
 
 import dataclasses
+import filecmp
+import itertools
 import logging
 import os
 import platform
+import shutil
 import sys
 from pathlib import Path
 
@@ -37,6 +41,8 @@ logger = logging.getLogger(__name__)
 def begin_training(brain):
     """Note that training begins or goes on, and set the results of the earlier model aside.
 
+    A process that is killed in here leaves the earlier record under its own name, set aside, or both.
+
     Arguments
     ---------
     brain : training.brain.RecipeBrain
@@ -46,19 +52,18 @@ def begin_training(brain):
     SystemExit
         If the record there can not be read.
     """
+    session, training = _session(brain), _training(brain)
     record = _read(brain)
     if record.tests:
-        path = Path(brain.hparams.output_folder) / FILE_NAME
-        target = path.with_name(f"results_before_step_{brain.optimizer_step + 1}.json")
-        os.replace(path, target)
-        logger.info("training goes on: the results so far are now in %s", target)
+        _set_aside(brain)
         record.tests = {}
-    session = _session(brain)
+    # the script that tested the folder, or trained the model before, may have been another
+    record.recipe = _recipe(brain)
     if record.training is not None and record.training.optimizer_steps and not brain.optimizer_step:
         # the checkpoints that it tells of are gone: this is another model
         record.training = None
     if record.training is None:
-        record.training = _training(brain)
+        record.training = training
         # of a folder with checkpoints the first start is not known
         if not brain.optimizer_step:
             record.training.started = session.started
@@ -75,6 +80,7 @@ def record_epoch(brain, epoch=None):
     epoch : int, optional
         The epoch that has ended; by default training has, and with it the session.
     """
+    training = dataclasses.replace(_training(brain), ended=utc_now())
     record = _read(brain)
     if record.training is None or not record.training.sessions:
         return
@@ -82,10 +88,9 @@ def record_epoch(brain, epoch=None):
     if epoch is None:
         own.ended, own.load_end = utc_now(), load_average()
     before = record.training
-    record.training = dataclasses.replace(
-        _training(brain), epochs=epoch or before.epochs, ended=utc_now()
-    )
-    record.training.started, record.training.sessions = before.started, before.sessions
+    training.epochs = epoch or before.epochs
+    training.started, training.sessions = before.started, before.sessions
+    record.training = training
     write_results(brain.hparams.output_folder, record)
 
 
@@ -105,13 +110,9 @@ def record_result(brain, test_set, figures, items, decoding=None, conditions=Non
     conditions : dict, optional
         What else the entry is to say.
     """
-    record = _read(brain)
     session = dataclasses.replace(_session(brain), ended=utc_now(), load_end=load_average())
-    if record.training is None and brain.averaged is not None:
-        # the record was lost: checkpoints tell what training came to, but not when
-        record.training = _training(brain)
-    manifest = brain.test_lists.get(test_set)
-    record.tests[test_set] = Result(
+    manifest, training = brain.test_lists.get(test_set), _training(brain)
+    result = Result(
         figures={name: round(float(value), 4) for name, value in figures.items()},
         items=items,
         manifest=None if manifest is None else _hash(manifest),
@@ -125,6 +126,11 @@ def record_result(brain, test_set, figures, items, decoding=None, conditions=Non
         date=session.ended,
         session=session,
     )
+    record = _read(brain)
+    if record.training is None and brain.averaged is not None:
+        # the record was lost: checkpoints tell what training came to, but not when
+        record.training = training
+    record.tests[test_set] = result
     write_results(brain.hparams.output_folder, record)
 
 
@@ -160,6 +166,23 @@ def _read(brain):
     return record
 
 
+def _set_aside(brain):
+    """Copy the record to a name that no other results have; whoever writes the next one replaces it."""
+    path = Path(brain.hparams.output_folder) / FILE_NAME
+    stem = f"results_before_step_{brain.optimizer_step + 1}"
+    names = itertools.chain([stem], (f"{stem}_{count}" for count in itertools.count(2)))
+    for target in (path.with_name(f"{name}.json") for name in names):
+        if not target.exists():
+            partial = target.with_suffix(".partial")
+            shutil.copyfile(path, partial)
+            os.replace(partial, target)
+        # by a process that was killed before it wrote the next record
+        elif not filecmp.cmp(path, target, shallow=False):
+            continue
+        logger.info("training goes on: the results so far are now in %s", target)
+        return
+
+
 def _recipe(brain):
     """The script that defines the Brain, and its folder as seen from the project's."""
     script = Path(getattr(sys.modules[type(brain).__module__], "__file__", sys.argv[0])).resolve()
@@ -175,12 +198,22 @@ def _training(brain):
         started=None,
         ended=None,
         seconds=round(brain.cost.seconds, 3),
-        epochs=max(brain.averaged.epochs) if brain.averaged else 0,
+        epochs=_finished_epochs(brain),
         optimizer_steps=brain.optimizer_step,
         parameters=count_parameters(brain.hparams.model),
         peak_memory_mb=round(brain.cost.peak_memory_mb),
         sessions=[],
     )
+
+
+def _finished_epochs(brain):
+    """By the last checkpoint of a whole epoch, which the best ones may all come before."""
+    if brain.checkpointer is None:
+        return 0
+    last = brain.checkpointer.find_checkpoint(
+        ckpt_predicate=lambda one: brain.selection_value(one) is not None
+    )
+    return 0 if last is None else last.meta["epoch"]
 
 
 def _session(brain):

@@ -5,6 +5,7 @@ docs/results.md explains the fields with their units. ``training/recording.py`` 
 
 import dataclasses
 import json
+import math
 import types
 import typing
 from pathlib import Path
@@ -148,7 +149,7 @@ def read_results(place):
         raise FileNotFoundError(f"{path}: no such file; the training script writes it")
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(
             f"{path}: is no JSON file ({error}); remove it, and test the run again"
         ) from error
@@ -162,7 +163,7 @@ def read_results(place):
         )
     try:
         return _build(Record, found, "") if version else _from_flat(found)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(
             f"{path}: is not the record of a run ({error}); remove it, and test the run again"
         ) from error
@@ -260,8 +261,21 @@ def _from_flat(found):
     if tests:
         last = max(tests.values(), key=lambda one: one.optimizer_steps or 0)
         steps, seconds, parameters = last.optimizer_steps, last.train_seconds, last.parameters
-        training = Training(None, None, seconds, None, steps, parameters, last.peak_memory_mb, [])
+        sessions = [_session_from_flat(tests.values())]
+        training = Training(
+            None, None, seconds, None, steps, parameters, last.peak_memory_mb, sessions
+        )
     return Record(VERSION, None, training, tests)
+
+
+def _session_from_flat(results):
+    """The session that trained, of which an entry tells what a test shares with it; a later test may not."""
+    told = [one.session for one in results]
+    return Session(
+        fidelity=next((one.fidelity for one in told if one.fidelity), None),
+        seeds=next((one.seeds for one in told if one.seeds), {}),
+        precision=next((one.precision for one in told if one.precision), None),
+    )
 
 
 def _result_from_flat(entry, name):
@@ -272,13 +286,22 @@ def _result_from_flat(entry, name):
     result = {key: entry.get(key) for key in _FLAT} | {"manifest": None, "checkpoints": None}
     rest = {key: value for key, value in entry.items() if key not in known}
     result["figures"] = {key: value for key, value in rest.items() if _is_number(value)}
-    result["items"] = next((entry[key] for key in _ITEMS if key in entry), None)
-    result["items"] = result["items"] and int(result["items"])
+    result["items"] = _items_from_flat(entry, name)
     result["conditions"] = {key: entry[key] for key in _FLAT_CONDITIONS if key in entry}
     result["conditions"] |= {key: value for key, value in rest.items() if not _is_number(value)}
     result["session"] = dataclasses.asdict(Session()) | session
     result["session"]["versions"] = dataclasses.asdict(Versions()) | session["versions"]
     return _build(Result, result, name)
+
+
+def _items_from_flat(entry, name):
+    key = next((key for key in _ITEMS if key in entry), None)
+    if key is None:
+        return None
+    count = entry[key]
+    if not _is_number(count) or not math.isfinite(count):
+        raise ValueError(f"{name}.{key} is {count!r}, where a count belongs")
+    return int(count)
 
 
 def _is_number(value):

@@ -10,6 +10,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from training.machine import git_environment
+
 ROOT = Path(__file__).resolve().parents[2]
 CARRIED = Path(__file__).resolve().parent / "carried"
 LIMIT_MIB = 60
@@ -84,7 +86,9 @@ def tree_size_mib(root=ROOT):
     """MiB of the project's own files, those that git ignores left out."""
     listing = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
     try:
-        said = subprocess.run(listing, check=True, cwd=root, capture_output=True, text=True)
+        said = subprocess.run(
+            listing, check=True, cwd=root, capture_output=True, text=True, env=git_environment()
+        )
     except (OSError, subprocess.CalledProcessError):
         return None  # not a git checkout
     return size_mib(root / name for name in said.stdout.split("\0") if name)

@@ -265,6 +265,16 @@ def test_a_pretrained_separator_is_tested_as_it_is_and_trained_on(run, trained, 
     assert same(saved, checkpoints(further)[-1])
 
 
+def test_a_pretrained_separator_is_not_tested_for_a_record_that_can_not_be_read(
+    run, trained, tmp_path
+):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "results.json").write_text('{"version": 2}')
+    with pytest.raises(SystemExit, match="results.json: is of version 2"):
+        run("mambatasnet_debug", pretrained_separator=trained, skip_train=True)
+    assert not (tmp_path / "run" / "test_results.csv").exists()
+
+
 def test_a_validation_that_is_no_number_is_not_the_best(run, recipe, monkeypatch):
     brain = recipe("train").SeparationBrain
     separate = brain.compute_forward

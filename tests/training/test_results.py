@@ -5,6 +5,7 @@ import hashlib
 import json
 import math
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -12,13 +13,14 @@ import typing
 from pathlib import Path
 
 import pytest
+import speechbrain as sb
 
 from inference.units import Units
 from tests.training.test_training import Counting, Killed, make_brain
 from training.experiment import given_options
 from training.lists import hash_list
-from training.machine import find_commit
-from training.recording import record_result
+from training.machine import find_commit, git_environment
+from training.recording import begin_training, record_result
 from training.results import (
     Checkpoints,
     Commit,
@@ -120,6 +122,10 @@ def damage(place, value):
         ('{"version": 2, "new": 1}', "is of version 2, and only 0 to 1 can be read here: use the"),
         ('{"version": "1"}', "is of version '1'"),
         ('{"version": true}', "is of version True"),
+        ("[" * 200_000, "is no JSON file"),
+        ('{"test": {"clips": [1]}}', r"test.clips is \[1\], where a count belongs"),
+        ('{"test": {"clips": Infinity}}', "test.clips is inf, where a count belongs"),
+        ('{"test": {"clips": NaN}}', "test.clips is nan, where a count belongs"),
         (damage("training.seconds", None), "training.seconds is missing"),
         (damage("training.hours", 1), "training.hours is no field"),
         (damage("training.epochs", 1.5), "training.epochs is 1.5, where a int belongs"),
@@ -224,9 +230,93 @@ def test_a_run_of_the_flat_layout_goes_on(tmp_path):
     (tmp_path / "results.json").write_text(json.dumps({"test": FLAT}))
     make_brain(tmp_path, brain_class=Counting, epochs=2).run()
     record = read_results(tmp_path)
-    assert record.training.started is None and len(record.training.sessions) == 1
+    assert record.training.started is None and len(record.training.sessions) == 2
     assert record.training.optimizer_steps == 12 and not record.tests
     assert read_rows(tmp_path / "results_before_step_7.json")["test"] == FLAT
+
+
+def test_a_record_of_the_flat_layout_keeps_seed_and_precision_when_it_is_tested_again(tmp_path):
+    make_brain(tmp_path, brain_class=Counting, epochs=1).run()
+    bare = {name: value for name, value in FLAT.items() if name not in ("seed", "precision")}
+    flat = {"bare": bare, "test": FLAT | {"precision": "bf16"}}
+    (tmp_path / "results.json").write_text(json.dumps(flat))
+    fresh = make_brain(tmp_path, brain_class=Counting)
+    fresh.hparams.seed = 1
+    measure(fresh, "test")
+    row = read_rows(tmp_path)["test"]
+    assert (row["seed"], row["precision"], row["WER"]) == (3, "bf16", 20.0)
+
+
+@pytest.mark.parametrize("writes", [0, 1])
+def test_a_training_killed_as_it_begins_loses_no_results(writes, tmp_path, monkeypatch):
+    measure(make_brain(tmp_path, brain_class=Counting, epochs=1).run(), "test")
+    before, replace, left = read_results(tmp_path), os.replace, [writes]
+
+    def die(*paths):
+        if Path(paths[1]).suffix == ".json":
+            if not left[0]:
+                raise Killed
+            left[0] -= 1
+        replace(*paths)
+
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        patched.setattr(os, "replace", die)
+        make_brain(tmp_path, brain_class=Counting, epochs=2).run()
+    assert read_results(tmp_path) == before
+    make_brain(tmp_path, brain_class=Counting, epochs=2).run()
+    assert read_results(tmp_path / "results_before_step_7.json") == before
+    assert len(list(tmp_path.glob("results_before*"))) == 1
+    training = read_results(tmp_path).training
+    assert training.started == before.training.started and len(training.sessions) == 2
+
+
+def test_a_slow_look_at_the_machine_loses_nothing_that_is_written_meanwhile(tmp_path, monkeypatch):
+    make_brain(tmp_path, brain_class=Counting, epochs=1).run()
+    tester = make_brain(tmp_path, brain_class=Counting)
+    tester.on_evaluate_start()
+    look = platform.platform
+
+    def train_meanwhile():
+        monkeypatch.setattr(platform, "platform", look)
+        make_brain(tmp_path, brain_class=Counting, epochs=3).run()
+        return look()
+
+    monkeypatch.setattr(platform, "platform", train_meanwhile)
+    record_result(tester, "test", {"WER": 1.0}, items=1)
+    record = read_results(tmp_path)
+    assert (record.training.epochs, len(record.training.sessions)) == (3, 2)
+    assert list(record.tests) == ["test"]
+
+
+def test_results_set_aside_twice_are_both_kept_and_the_recipe_is_of_who_trained_last(tmp_path):
+    for name in ("first", "second"):
+        brain = make_brain(tmp_path, brain_class=Counting, epochs=1).run()
+        measure(brain, name)
+        record = read_results(tmp_path)
+        assert record.recipe == Recipe("tests/training", "test_training.py")
+        record.recipe = Recipe("recipes/a", "train.py")
+        write_results(tmp_path, record)
+        for checkpoint in tmp_path.glob("CKPT*"):
+            shutil.rmtree(checkpoint)
+    begin_training(make_brain(tmp_path, brain_class=Counting))
+    kept = [tmp_path / f"results_before_step_1{end}.json" for end in ("", "_2")]
+    assert [list(read_results(path).tests) for path in kept] == [["first"], ["second"]]
+
+
+class Worsening(Counting):
+    """Is at its best after the first epoch."""
+
+    def on_stage_end(self, stage, stage_loss, epoch=None):
+        if stage == sb.Stage.VALID:
+            self.save_epoch({"WER": epoch, "epoch": epoch})
+
+
+def test_a_lost_record_counts_the_epochs_after_the_best_one(tmp_path):
+    make_brain(tmp_path, brain_class=Worsening, epochs=4, choice="best").run()
+    (tmp_path / "results.json").unlink()
+    measure(make_brain(tmp_path, brain_class=Worsening, choice="best"), "test")
+    record = read_results(tmp_path)
+    assert record.tests["test"].checkpoints.epochs == [1, 2] and record.training.epochs == 4
 
 
 def test_a_lost_record_is_made_anew_of_what_the_checkpoints_tell(tmp_path):
@@ -267,7 +357,8 @@ def test_the_commit_is_told_with_whether_tracked_files_differ_and_never_an_error
     def git(*arguments):
         identity = ["-c", "user.name=a", "-c", "user.email=a@b"]
         command = ["git", *identity, *arguments]
-        return subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True)
+        options = {"cwd": tmp_path, "env": git_environment(), "capture_output": True}
+        return subprocess.run(command, check=True, text=True, **options)
 
     find = find_commit.__wrapped__
     assert find(tmp_path) is None
@@ -279,6 +370,9 @@ def test_the_commit_is_told_with_whether_tracked_files_differ_and_never_an_error
     sha = git("rev-parse", "HEAD").stdout.strip()
     assert find(tmp_path) == (sha, False)
     (tmp_path / "code.py").write_text("2")
+    assert find(tmp_path) == (sha, True)
+    # as a hook of another repository would set it
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / "another"))
     assert find(tmp_path) == (sha, True)
     monkeypatch.setenv("PATH", "")
     assert find(tmp_path) is None

@@ -22,7 +22,7 @@ from inference.published import LOSSES, find_weights, read_weights
 from modules.separation import initialise_separator_, pit_si_snr, si_snr_improvement
 from training.brain import RecipeBrain, count_batches
 from training.experiment import load_experiment, suggest
-from training.recording import record_result
+from training.recording import check_record, record_result
 from training.separation_examples import save_example
 from training.separation_metrics import SeparationScores
 
@@ -170,6 +170,7 @@ class SeparationBrain(RecipeBrain):
 
     def on_evaluate_start(self, max_key=None, min_key=None):
         """Load the run's own checkpoints; with none, the pretrained network is what there is to test."""
+        check_record(self)
         pretrained = self.hparams.pretrained_separator
         if pretrained and not self.checkpointer.find_checkpoints():
             logger.info("testing %s as it is, since this run has no checkpoint", pretrained)
