@@ -14,7 +14,7 @@ from speechbrain.lobes.models.dual_path import Decoder, Encoder
 from speechbrain.utils.checkpoints import METAFNAME
 
 import modules.separation
-from inference.plain_yaml import read_scalars
+from inference.plain_yaml import left_out, read_scalars, shorten
 from inference.run import OPTIONS_FILE, read_tensors
 from modules.separation import Separator
 
@@ -119,7 +119,9 @@ def load_published(folder):
     place = find_weights(folder)
     weights = read_weights(place)
     file = _options_file(place)
-    description = describe(weights, read_scalars(file), place)
+    # arguments of the mask net without it: the class's default holds, which nobody need be warned of
+    default = left_out(file, "mask_nonlinear", beside="bot_dim")
+    description = describe(weights, read_scalars(file), place, ("mask_nonlinear",) * default)
     network = load_strictly(description, weights, place)
     if description.assumed:
         taken = ", ".join(f"{name} {value}" for name, value in description.assumed.items())
@@ -187,7 +189,7 @@ def read_weights(place):
     return weights
 
 
-def describe(weights, scalars, place):
+def describe(weights, scalars, place, defaults=()):
     """Read a separator's sizes off its weights.
 
     Arguments
@@ -198,6 +200,8 @@ def describe(weights, scalars, place):
         Of :func:`inference.plain_yaml.read_scalars`; what shapes do not tell.
     place : str or Path
         Named in errors.
+    defaults : tuple of str
+        Options that are known to have their published values; they do not count as assumed.
 
     Returns
     -------
@@ -210,7 +214,7 @@ def describe(weights, scalars, place):
         contradict it.
     """
     shapes = {name: tuple(value.shape) for name, value in weights.items()}
-    reader = _Reader(shapes, scalars)
+    reader = _Reader(shapes, scalars, defaults)
     try:
         channels, _, kernel_size = shapes["encoder.conv1d.weight"]
         if "masknet.layer_norm.gamma" in shapes:
@@ -247,7 +251,7 @@ def _check_told(scalars, masknet, arguments, place):
         told = scalars.get(name)
         if told is not None and told != value:
             raise ValueError(
-                f"{place}: {name} is {told!r} in its {OPTIONS_FILE}, and its weights are of a {masknet} with "
+                f"{place}: {name} is {shorten(told)} in its {OPTIONS_FILE}, and its weights are of a {masknet} with "
                 f"{value!r}; the two are not of one model"
             )
 
@@ -281,8 +285,8 @@ _DUAL = "masknet.dual_mdl"
 class _Reader:
     """Arguments of the mask nets from shapes, and from scalars where shapes do not tell."""
 
-    def __init__(self, shapes, scalars):
-        self.shapes, self.scalars = shapes, scalars
+    def __init__(self, shapes, scalars, defaults=()):
+        self.shapes, self.scalars, self.defaults = shapes, scalars, defaults
         self.assumed = {}
 
     def option(self, name, default=None):
@@ -293,13 +297,12 @@ class _Reader:
         )
         default = published if default is None else default
         if value is None:
-            # a YAML with the mask net's other arguments leaves out what its class defaults to
-            if name != "mask_nonlinear" or name in self.scalars or "bot_dim" not in self.scalars:
+            if name not in self.defaults:
                 self.assumed[name] = default
             return default
         if type(value) is not type(default):
             raise TypeError(
-                f"{name} is {value!r} in its {OPTIONS_FILE}, and must be like {default!r}"
+                f"{name} is {shorten(value)} in its {OPTIONS_FILE}, and must be like {default!r}"
             )
         return value
 

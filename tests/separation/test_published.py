@@ -152,6 +152,65 @@ def test_a_softmax_checkpoint_is_named_as_taken_for_relu_and_right_once_a_line_s
     assert not caplog.messages
 
 
+@pytest.mark.parametrize(
+    "text, found",
+    [
+        # however deep the mask net's own arguments stand, and where a reference leads
+        ("modules:\n  masknet: {net}\n    bot_dim: 20\n    mask_nonlinear: softmax", "softmax"),
+        (
+            "act: {{mask: softmax}}\nM: {net}\n  bot_dim: 20\n  mask_nonlinear: !ref <act[mask]>",
+            "softmax",
+        ),
+        (
+            "M: {net}\n  bot_dim: 20\n  mask_nonlinear: !ref <later>\nlater: !ref <m>\nm: softmax",
+            "softmax",
+        ),
+        ("nets:\n  - {net}\n    mask_nonlinear: softmax", "softmax"),
+        # what can not be followed is said, as is a YAML without the mask net's arguments
+        ("a: soft\nM: {net}\n  bot_dim: 20\n  mask_nonlinear: !ref <a>max", None),
+        ("M: {net}\n  bot_dim: 20\n  mask_nonlinear: !ref <no.where>", None),
+        ("a: !ref <b>\nb: !ref <a>\nM: {net}\n  bot_dim: 20\n  mask_nonlinear: !ref <a>", None),
+        ("shared: &s {{bot_dim: 20}}\nM: {net}\n  <<: *s\n  bot_dim: 20", None),
+        ("modules: {{masknet: other}}", None),
+    ],
+)
+def test_a_softmax_separator_is_never_taken_for_relu_in_silence(text, found, tmp_path, caplog):
+    folder = write_parts(tmp_path, Golden("sep_mambatasnet_bottleneck_softmax").state_dict())
+    text = text.format(net="!new:modules.mamba_masknet.MaskNet")
+    (folder / "hyperparams.yaml").write_text(f"sample_rate: 8000\nbot_dim: 20\n{text}\n")
+    with caplog.at_level(logging.WARNING):
+        network, _ = load_published(folder)
+    assert network.masknet.mask_nonlinear == (found or "relu")
+    assert ["mask_nonlinear relu" in line for line in caplog.messages] == [True] * (found is None)
+
+
+@pytest.mark.parametrize("told", ["&r\nself: *r", "? [a, b]\n: 1", "{a: [1]}: 2\n? {b: 1}\n: 2"])
+def test_a_yaml_that_leads_in_circles_or_has_keys_of_any_kind_is_read(told, tmp_path, caplog):
+    folder = write_parts(tmp_path, Golden("sep_mambatasnet").state_dict())
+    (folder / "hyperparams.yaml").write_text(f"{told}\nsample_rate: 16000\n")
+    assert load_published(folder)[1] == 16000
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "x: !!python/name:os.system ''",
+        "day: 2024-13-45",
+        "flag: !!bool perhaps",
+        "when: !!timestamp never",
+        "a: " + "[" * 3000 + "]" * 3000,
+        "sample_rate: '" + "8" * 1000 + "'",
+    ],
+)
+def test_a_yaml_that_can_not_be_read_is_one_short_sentence_that_names_it(text, tmp_path):
+    folder = write_parts(tmp_path, Golden("sep_mambatasnet").state_dict())
+    (folder / "hyperparams.yaml").write_text(f"{text}\n")
+    with pytest.raises(ValueError, match="hyperparams.yaml") as error:
+        load_published(folder)
+    message = str(error.value)
+    assert str(folder) in message and "\n" not in message and len(message) < 500
+
+
 def test_nothing_is_assumed_where_the_published_yaml_leaves_a_default_of_its_class_out(
     tmp_path, caplog
 ):
