@@ -10,6 +10,8 @@ import re
 import ruamel.yaml
 import torch
 
+from inference.plain_yaml import cut
+
 # A class is built only if it is a network and both its name in the YAML and the module that defines
 # it begin like this. Much of SpeechBrain would be too much: it holds networks that download code.
 ALLOWED = (
@@ -22,6 +24,16 @@ ALLOWED = (
     "speechbrain.nnet.",
     "speechbrain.processing.",
     "torch.nn.",
+)
+# what values raise that are none of their tag, and networks of arguments that they can not take
+_OF_VALUES = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
 )
 
 
@@ -45,15 +57,19 @@ def read_keys(file, keys, loader_class=None):
         root = loader.get_single_node()
         if not isinstance(root, ruamel.yaml.MappingNode):
             return {}
-        root.value = [(key, value) for key, value in root.value if key.value in keys]
+        scalars = (pair for pair in root.value if isinstance(pair[0], ruamel.yaml.ScalarNode))
+        root.value = [(key, value) for key, value in scalars if key.value in keys]
         # building a network draws random weights: the caller's random state stays as it was
         with torch.random.fork_rng(devices=[]):
             return loader.construct_document(root)
     except ruamel.yaml.error.MarkedYAMLError as error:
         where = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
-        raise ValueError(f"{file}: {where}{error.problem or error}") from error
-    except (ValueError, UnicodeDecodeError) as error:
-        raise ValueError(f"{file}: {error}") from error
+        raise ValueError(f"{file}: {where}{cut(error.problem or error, 1000)}") from error
+    except RecursionError as error:
+        raise ValueError(f"{file}: can not be read as YAML (it is nested too deeply)") from error
+    except _OF_VALUES as error:
+        reason = cut(error, 1000) or type(error).__name__
+        raise ValueError(f"{file}: {reason}") from error
 
 
 class OptionsLoader(ruamel.yaml.SafeLoader):

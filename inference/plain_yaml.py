@@ -32,7 +32,7 @@ def read_scalars(file):
     """
     if file is None:
         return {}
-    with _errors_name(file):
+    with errors_name(file):
         loader, root = _compose(file)
         scalars = {}
         for mapping in _mappings(root):
@@ -60,7 +60,7 @@ def left_out(file, name, beside):
     """
     if file is None:
         return False
-    with _errors_name(file):
+    with errors_name(file):
         mappings = _mappings(_compose(file)[1])
         keys = [(one.tag.startswith("!new:"), {key for key, _ in _pairs(one)}) for one in mappings]
     return not any(name in found for _, found in keys) and any(
@@ -105,7 +105,7 @@ def read_tag(file, key):
     ValueError
         If the file is no YAML.
     """
-    with _errors_name(file):
+    with errors_name(file):
         pairs = _pairs(_compose(file)[1])
     return next((node.tag for name, node in pairs if name == key), None)
 
@@ -120,7 +120,7 @@ def read_within(file, key=None):
     ValueError
         If the file is no YAML, or a plain value is none of its type; the message names the file.
     """
-    with _errors_name(file):
+    with errors_name(file):
         loader, root = _compose(file)
         if key is not None:
             root = next((node for name, node in _pairs(root) if name == key), None)
@@ -129,7 +129,7 @@ def read_within(file, key=None):
 
 
 @contextlib.contextmanager
-def _errors_name(file):
+def errors_name(file):
     """Whatever a foreign YAML makes the reader raise is one ValueError that names the file."""
     try:
         yield

@@ -9,13 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-import yaml
 from speechbrain.lobes.models.dual_path import Decoder, Encoder
-from speechbrain.utils.checkpoints import METAFNAME
 
 import modules.separation
 from inference.plain_yaml import left_out, read_scalars, shorten
-from inference.run import OPTIONS_FILE, read_tensors
+from inference.run import OPTIONS_FILE, read_meta, read_tensors
 from modules.separation import Separator
 
 logger = logging.getLogger(__name__)
@@ -385,8 +383,7 @@ def _options_file(place):
 
 def _rank(place):
     """Sorts checkpoints: by validation loss where it is known, then the newest."""
-    file = place / METAFNAME
-    meta = yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else None
-    meta = meta if isinstance(meta, dict) else {}
+    meta = read_meta(place) or {}
     loss = next((meta[name] for name in LOSSES if isinstance(meta.get(name), float)), float("inf"))
-    return loss, -float(meta.get("unixtime", 0.0))
+    saved = meta.get("unixtime")
+    return loss, -float(saved) if isinstance(saved, int | float) else 0.0

@@ -11,7 +11,8 @@ from speechbrain.nnet.activations import Swish
 from torch import nn
 
 from inference.network_yaml import OptionsLoader, arguments_of, construct_network, read_keys
-from inference.plain_yaml import read_tag, read_within
+from inference.option_types import check_types
+from inference.plain_yaml import read_tag, read_within, shorten
 from inference.run import OPTIONS_FILE, CompleteCheckpoints, load_weights, moved
 from modules.ctc import ConformerCTCEncoder, ConmambaCTCEncoder, CTCRecognizer
 from modules.frontend import ConvolutionSubsampling, FilterbankFeatures
@@ -79,8 +80,9 @@ def load_published_recogniser(folder):
     missing += sorted({"compute_features", "normalize", "model"} - set(networks))
     if missing:
         raise ValueError(f"{file}: lacks {', '.join(missing)}; it is a run of another task")
+    check_types(scalars, file)
     save_folder = moved(scalars["save_folder"], scalars["output_folder"], folder)
-    load_weights(folder, networks, _find_checkpoints(folder, save_folder, scalars))
+    load_weights(folder, networks, _find_checkpoints(folder, save_folder))
     options = scalars | networks | {"fidelity": "corrected", "save_folder": save_folder}
     options["units_file"] = _find_tokenizer(folder, save_folder, scalars)
     if isinstance(networks["model"], CTCRecognizer):
@@ -92,6 +94,7 @@ def load_published_recogniser(folder):
     options |= _renamed(read_within(file, "lm_model"), _LM_OPTIONS)
     if (save_folder / _LM_FILE).is_file():
         options["pretrained_lm_tokenizer_path"] = str(save_folder)
+    check_types(options, file)
     return options
 
 
@@ -99,15 +102,19 @@ def _renamed(values, names):
     return {ours: values[theirs] for theirs, ours in names.items() if theirs in values}
 
 
-def _find_checkpoints(folder, save_folder, scalars):
-    """The checkpoints that the run's test averaged: the foremost, as many as were kept."""
+def _find_checkpoints(folder, save_folder):
+    """The checkpoints that the run's test averaged: all that were kept, the foremost first.
+
+    SpeechBrain keeps the N best and the newest besides; the published test averages whatever is there.
+    """
     if save_folder.is_dir():
         checkpointer = CompleteCheckpoints(save_folder)
         for key, order in _SELECTION:
             found = checkpointer.find_checkpoints(
                 **{order: key},
-                max_num_checkpoints=scalars.get("avg_checkpoints") or 1,
-                ckpt_predicate=lambda checkpoint, key=key: key in checkpoint.meta,
+                ckpt_predicate=lambda checkpoint, key=key: isinstance(
+                    checkpoint.meta.get(key), int | float
+                ),
             )
             if found:
                 return found
@@ -139,7 +146,7 @@ def _transformer(**options):
     options = defaults | options
     positions = options.pop("positional_encoding", "fixed_abs_sine")
     if positions != "fixed_abs_sine":
-        raise ValueError(f"positional_encoding must be fixed_abs_sine; got {positions!r}")
+        raise ValueError(f"positional_encoding must be fixed_abs_sine; got {shorten(positions)}")
     if options["num_decoder_layers"] > 0:
         return S2STransformer(**options)
     # these are the decoder's
@@ -154,7 +161,7 @@ def _transformer(**options):
     if encoder_module != "conformer" or options.pop("causal"):
         raise ValueError(
             "without a decoder, encoder_module must be conmamba, or conformer with causal False; "
-            f"got {encoder_module!r}"
+            f"got {shorten(encoder_module)}"
         )
     # published Conformers have an activation of their own
     options["activation"] = options.pop("conformer_activation", Swish)
@@ -176,7 +183,7 @@ def _recogniser(parts):
 
 def _normalisation(norm_type="global", update_until_epoch=2):
     if norm_type != "global":
-        raise ValueError(f"norm_type must be global; got {norm_type!r}")
+        raise ValueError(f"norm_type must be global; got {shorten(norm_type)}")
     return GlobalNormalization(update_until_epoch)
 
 

@@ -4,6 +4,8 @@ A run may come from anyone and lie anywhere: nothing in it is executed, nothing 
 and the paths in its hyperparams.yaml are taken as they stand relative to its output folder.
 """
 
+import errno
+import os
 from pathlib import Path
 
 import torch
@@ -11,6 +13,8 @@ import yaml
 from speechbrain.utils.checkpoints import METAFNAME, Checkpointer, average_checkpoints
 
 from inference.network_yaml import read_keys
+from inference.option_types import check_types
+from inference.plain_yaml import errors_name
 
 OPTIONS_FILE = "hyperparams.yaml"
 # What loading needs of every run, whatever its task.
@@ -28,14 +32,42 @@ class CompleteCheckpoints(Checkpointer):
 
 
 def is_complete(folder):
-    """Whether a checkpoint's folder has its meta file, and every file that the meta file names."""
-    meta_file = folder / METAFNAME
-    if not meta_file.exists():
+    """Whether a checkpoint's folder has its meta file, and every file that the meta file names.
+
+    Raises
+    ------
+    ValueError
+        If the meta file is damaged. Incomplete folders are removed when training starts; weights beside a damaged
+        file may be sound.
+    """
+    meta = read_meta(folder)
+    if meta is None:
         return False
-    meta = yaml.safe_load(meta_file.read_text(encoding="utf-8"))
-    return isinstance(meta, dict) and all(
-        (folder / name).exists() for name in meta.get("files", ())
+    files = meta.get("files") or ()
+    return isinstance(files, list | tuple) and all(
+        isinstance(name, str) and (folder / name).exists() for name in files
     )
+
+
+def read_meta(folder):
+    """What stands in a checkpoint's meta file.
+
+    Returns
+    -------
+    meta : dict or None
+        None, if there is no meta file, or nothing is in it.
+
+    Raises
+    ------
+    ValueError
+        If it is no YAML; the message names the file.
+    """
+    file = Path(folder) / METAFNAME
+    if not file.is_file():
+        return None
+    with errors_name(file):
+        meta = yaml.safe_load(file.read_text(encoding="utf-8"))
+    return meta if isinstance(meta, dict) else None
 
 
 def selection_value(meta, selection_key):
@@ -131,12 +163,22 @@ def read_tensors(path, map_location="cpu"):
 
     Raises
     ------
+    OSError
+        If it is not there, may not be read, or does not fit into memory.
     ValueError
         If the file is damaged, or holds more than tensors and plain values.
     """
+    # what is said of a file that can not be opened holds the file's name
+    with open(path, "rb"):
+        pass
     try:
         return torch.load(path, map_location=map_location, weights_only=True)
     except Exception as error:
+        if isinstance(error, OSError) and error.errno:
+            raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
+        # torch's own allocators raise RuntimeError
+        if isinstance(error, MemoryError) or "allocate memory" in str(error):
+            raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM), str(path)) from error
         # torch lets through whatever zip files, pickles and storages raise: none of it says more, and some of it
         # advises to load with weights_only=False
         raise ValueError(
@@ -171,6 +213,8 @@ def load_run(folder, wanted, optional=(), selection_key="WER"):
     ------
     FileNotFoundError
         If the folder is no run, or has no checkpoint of a whole epoch yet.
+    OSError
+        If a file may not be read, or does not fit into memory.
     ValueError
         If the YAML can not be read, lacks a key, or names anything but networks of this project,
         SpeechBrain or torch; if a checkpoint is damaged, of another model than the YAML's, or was
@@ -178,6 +222,7 @@ def load_run(folder, wanted, optional=(), selection_key="WER"):
     """
     folder = Path(folder)
     options = read_options(folder, [*_ALWAYS, *wanted], optional)
+    check_types(options, folder / OPTIONS_FILE)
     checkpoints = _find_checkpoints(folder, options, selection_key)
     load_weights(folder, options, checkpoints)
     return options

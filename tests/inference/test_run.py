@@ -1,5 +1,6 @@
 """Loading a run: from anywhere, without executing or writing anything, with the weights it was tested with."""
 
+import errno
 import os
 import pickle
 import shutil
@@ -9,7 +10,7 @@ import torch
 import yaml
 
 import modules.frontend
-from inference.run import load_run
+from inference.run import load_run, read_tensors
 
 NETWORKS = ["compute_features", "normalize", "units_file"]
 
@@ -145,6 +146,46 @@ def test_a_damaged_checkpoint_is_named(name, run):
         damaged.write_bytes(damaged.read_bytes()[:100])
     with pytest.raises(ValueError, match=f"{name}: can not be read as weights"):
         load_run(run, NETWORKS)
+
+
+@pytest.mark.parametrize("text", ["a: [1\n", "x: !!python/name:os.system ''\n", "d: 2024-13-45\n"])
+def test_a_damaged_meta_file_is_named_in_one_sentence(text, run):
+    file = checkpoints(run)[-1].with_name("CKPT.yaml")
+    file.write_text(text)
+    with pytest.raises(ValueError, match="/CKPT.yaml: can not be read") as error:
+        load_run(run, NETWORKS)
+    assert str(file) in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_meta_file_that_lists_no_files_is_of_no_checkpoint(run):
+    first, last = checkpoints(run)
+    last.with_name("CKPT.yaml").write_text("files: 5\n")
+    loaded = load_run(run, NETWORKS)["model"].state_dict()
+    saved = torch.load(first, weights_only=True)
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in saved.items())
+
+
+def test_weights_that_are_not_there_are_not_called_damaged(tmp_path, monkeypatch):
+    with pytest.raises(FileNotFoundError, match="none.ckpt"):
+        read_tensors(tmp_path / "none.ckpt")
+    with pytest.raises(IsADirectoryError, match=str(tmp_path)):
+        read_tensors(tmp_path)
+    file = tmp_path / "large.ckpt"
+    torch.save({"w": torch.zeros(3)}, file)
+    # none of these can be had at will
+    for raised, number in (
+        (OSError(errno.EIO, "Input/output error"), errno.EIO),
+        (MemoryError(), errno.ENOMEM),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), errno.ENOMEM),
+    ):
+
+        def fail(*args, error=raised, **options):
+            raise error
+
+        monkeypatch.setattr(torch, "load", fail)
+        with pytest.raises(OSError, match="large.ckpt") as found:
+            read_tensors(file)
+        assert found.value.errno == number
 
 
 def test_a_checkpoint_of_another_model_is_named(run):
