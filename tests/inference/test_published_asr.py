@@ -299,7 +299,7 @@ def test_the_normalisation_is_that_of_the_highest_accuracy(tmp_path):
     [
         ("lm_weight: 0.6", "lm_weight: high\nx: 0"),
         ("test_beam_size: 4", "test_beam_size: '4'"),
-        ("using_eos_threshold: ", "using_eos_threshold: 1\n    x: "),
+        ("using_eos_threshold: ", "using_eos_threshold: 1 # "),
         ("output_neurons: 20", "output_neurons: many"),
         ("seed: 1", "x: !!python/name:os.system ''"),
         ("seed: 1", "day: 2024-13-45"),
