@@ -14,11 +14,11 @@ from speechbrain.lobes.models.transformer.TransformerLM import TransformerLM
 from speechbrain.nnet.linear import Linear
 from torch import nn
 
-from modules.decoding.beam_search import MambaBeamSearcher, TransformerBeamSearcher
-from modules.decoding.ctc_scorer import CTCScorer
-from modules.decoding.lm_scorer import LMScorerBuilder, MambaLMScorer
-from modules.lm import MambaLM
-from modules.s2s import S2STransformer
+from modules.asr.decoding.beam_search import MambaBeamSearcher, TransformerBeamSearcher
+from modules.asr.decoding.ctc_scorer import CTCScorer
+from modules.asr.decoding.lm_scorer import LMScorerBuilder, MambaLMScorer
+from modules.asr.lm import MambaLM
+from modules.asr.transformer import S2STransformer
 
 START, END, BLANK = 1, 2, 0
 STATEFUL = "Mamba, state carried"

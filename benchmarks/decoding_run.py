@@ -13,10 +13,10 @@ from speechbrain.dataio.dataio import load_data_csv
 from speechbrain.utils.metric_stats import ErrorRateStats
 
 from data_prep.librispeech_prepare import prepare_librispeech
-from inference.audio import load_audio
-from inference.decoders import CTC_SCORINGS, S2S_OPTIONS, S2SDecoder
-from inference.recognition import Recognizer
-from inference.run import read_options
+from mamba_speech.asr.decoders import CTC_SCORINGS, S2S_OPTIONS, S2SDecoder
+from mamba_speech.asr.recognizer import Recognizer
+from mamba_speech.audio import load_audio
+from mamba_speech.run import read_options
 from modules.lengths import relative_lengths
 
 # the decoder alone, without CTC

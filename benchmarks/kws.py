@@ -19,11 +19,10 @@ import torch
 from measure import Load, interleaved, machine, peak_memory, positive, warn_if_busy, write_json
 from torch.utils.flop_counter import FlopCounterMode
 
-from modules.kws import (
-    KeywordCNN,
-    KeywordFeatures,
-    MobileNetV2KeywordSpotter,
-    RetNetKeywordSpotter,
+from mamba_speech.evaluation.tables import as_text
+from modules.kws.convolutional import KeywordCNN, MobileNetV2KeywordSpotter
+from modules.kws.features import KeywordFeatures
+from modules.kws.mamba import (
     mamba_mel_large,
     mamba_mel_medium,
     mamba_mel_small,
@@ -31,8 +30,8 @@ from modules.kws import (
     mamba_mfcc_medium,
     mamba_mfcc_small,
 )
+from modules.kws.retnet import RetNetKeywordSpotter
 from modules.ssm import BiMamba, Mamba
-from training.tables import as_text
 
 RATE = 16000
 LENGTHS = (1, 5, 15, 30, 60)
@@ -65,7 +64,7 @@ def build(name, seconds=1):
 
     Returns
     -------
-    (modules.kws.KeywordFeatures, torch.nn.Module)
+    (modules.kws.features.KeywordFeatures, torch.nn.Module)
         In evaluation mode.
     """
     kind, network = MODELS[name]

@@ -243,7 +243,7 @@ def folder(text):
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise argparse.ArgumentTypeError(f"{text} can not be a folder: {error.strerror}") from error
+        raise argparse.ArgumentTypeError(f"{text} cannot be a folder: {error.strerror}") from error
     return path
 
 

@@ -66,7 +66,7 @@ def backend_functions(names):
     Raises
     ------
     SystemExit
-        If a name is unknown or the compiled kernels can not be built.
+        If a name is unknown or the compiled kernels cannot be built.
     """
     functions = {}
     for name in names:

@@ -44,7 +44,7 @@ from separation_models import (
 )
 from separation_tables import INFERENCE, PASSES, TABLES, TRAINING, plot
 
-from modules.separation import pit_si_snr
+from modules.separation.si_snr import pit_si_snr
 from modules.separation.streaming import StreamingSeparator
 from modules.ssm import use_backend
 

@@ -11,7 +11,9 @@ from speechbrain.lobes.models.transformer.Transformer import TransformerEncoderL
 from speechbrain.nnet.attention import MultiheadAttention
 from torch import nn
 
-from modules.separation import DPMambaMaskNet, MaskNet, Separator
+from modules.separation.dual_path import DPMambaMaskNet
+from modules.separation.mask_net import MaskNet
+from modules.separation.separator import SeparationNetwork
 
 TASNET, DUAL_PATH = "Mamba-TasNet", "DPMamba"
 SEPFORMER, FUSED = "SepFormer", "SepFormer, fused attention"
@@ -39,7 +41,7 @@ SIZES = {
 class FusedAttention(nn.Module):
     """SpeechBrain's attention without the weights that its layer asks for and no one reads.
 
-    With them torch computes the whole matrix of weights, keeps it, and can not use its fused attention.
+    With them torch computes the whole matrix of weights, keeps it, and cannot use its fused attention.
 
     Arguments
     ---------
@@ -95,7 +97,7 @@ def build(name, size):
         blocks = sizes["blocks" if both_ways else "causal_blocks"]
         masknet = MaskNet(channels, channels, SPEAKERS, blocks, bidirectional=both_ways)
     decoder = Decoder(channels, 1, kernel_size=KERNEL, stride=KERNEL // 2, bias=False)
-    return Separator(Encoder(KERNEL, channels), masknet, decoder).eval()
+    return SeparationNetwork(Encoder(KERNEL, channels), masknet, decoder).eval()
 
 
 def _sepformer(channels, intra, inter, heads, feed_forward, fused):

@@ -15,8 +15,10 @@ from pathlib import Path
 import torch
 from measure import Load, interleaved, machine, positive, warn_if_busy, write_json
 
-from modules.kws import KeywordFeatures, RetNetKeywordSpotter, mamba_mel_small
-from training.tables import as_text
+from mamba_speech.evaluation.tables import as_text
+from modules.kws.features import KeywordFeatures
+from modules.kws.mamba import mamba_mel_small
+from modules.kws.retnet import RetNetKeywordSpotter
 
 RATE = 16000
 # 0.032 s is two frames of the network: the least that changes its answer

@@ -8,7 +8,7 @@ import logging
 import re
 from pathlib import Path
 
-from data_prep.clips import check_clips, warn_of_gaps, write_all
+from data_prep.keywords.clips import check_clips, warn_of_gaps, write_all
 from data_prep.speechcommands_prepare import (
     DIGITS,
     SPLITS,

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data_prep.clips import (
+from data_prep.keywords.clips import (
     NOISE_FOLDER,
     SILENCE,
     SUFFIXES,
@@ -27,13 +27,13 @@ from data_prep.clips import (
     warn_of_gaps,
     write_all,
 )
-from data_prep.keyword_splits import SPLITS, assign, clip_of, read_entries, read_lists
-from data_prep.other_speech import (
+from data_prep.keywords.other_speech import (
     check_other_speech,
     crop_other_speech,
     list_other_speech,
     split_other_speech,
 )
+from data_prep.keywords.splits import SPLITS, assign, clip_of, read_entries, read_lists
 from data_prep.verify import is_recorded, write_record
 
 logger = logging.getLogger(__name__)

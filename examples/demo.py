@@ -30,9 +30,9 @@ from demo_console import (
 
 from data_prep.librispeech_prepare import prepare_librispeech
 from data_prep.spoken.voices import available_languages
+from mamba_speech.files import write_json
 from training.machine import load_average
 from training.results import is_tested
-from training.tables import write_json
 
 HOURS = 2.5
 EPOCHS = 5
@@ -68,7 +68,7 @@ def parse_arguments(arguments=None):
         "--shuffle_transcripts",
         action="store_true",
         help="control: train on transcripts of other utterances; what is left is what a model "
-        "scores that can not listen",
+        "scores that cannot listen",
     )
     parser.add_argument(
         "--output_folder", type=Path, help="default: results/demo, or results/demo_shuffled"
@@ -170,8 +170,8 @@ class Demo:
         # slow to import, and a demo that fails at once should not wait for them
         from demo_report import make_report
 
-        from inference.figures import learning_curve, spectrogram_with_alignment
-        from inference.recognition import Recognizer
+        from mamba_speech.asr.recognizer import Recognizer
+        from mamba_speech.figures import learning_curve, spectrogram_with_alignment
 
         headline("3. What came out")
         report = make_report(self.run, self.corpus / "voices.csv", TEST_SET, self.options.seed)
@@ -196,7 +196,7 @@ class Demo:
         """Call `mamba-speech transcribe` on one file."""
         headline("4. Use it")
         script = Path(sys.executable).with_name("mamba-speech")
-        program = [str(script)] if script.exists() else [sys.executable, "-m", "inference.cli"]
+        program = [str(script)] if script.exists() else [sys.executable, "-m", "mamba_speech.cli"]
         command = [*program, "transcribe", shown(self.run), shown(test_file)]
         print(f"$ {typed(command)}", flush=True)
         if subprocess.call(command) != 0:

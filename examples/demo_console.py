@@ -9,7 +9,7 @@ import time
 from collections import deque
 from pathlib import Path
 
-from inference.figures import read_epoch
+from mamba_speech.figures import read_epoch
 
 # Of a training's output: a progress bar, an epoch's figures, and the few lines worth passing on.
 BAR = re.compile(r"\d+%\|.*\|")

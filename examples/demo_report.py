@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from speechbrain.utils.metric_stats import ErrorRateStats
 
-from inference.figures import read_train_log
+from mamba_speech.figures import read_train_log
 from training.results import read_rows
 
 HEADER = re.compile(r"^(?P<id>.+), %WER \S+ \[ \d+ / \d+, \d+ ins, \d+ del, \d+ sub \]$")

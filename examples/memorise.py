@@ -3,7 +3,7 @@
 
     python examples/memorise.py --data_folder LibriSpeech --split train-clean-100
 
-A model that can not bring the word error rate on its own training speech under 5 % has a fault somewhere
+A model that cannot bring the word error rate on its own training speech under 5 % has a fault somewhere
 between the waveform and the text. The forty are the first of the split, by id, that are longer than
 ``--min_seconds``; training has no augmentation, and what is tested is what was trained on.
 """
@@ -28,7 +28,7 @@ def choose(data_folder, split, count, min_seconds, folder):
     Raises
     ------
     SystemExit
-        If the corpus can not be read or has too few utterances of that length.
+        If the corpus cannot be read or has too few utterances of that length.
     """
     try:
         prepare_librispeech(data_folder, folder / "corpus", tr_splits=[split])

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from modules.conmamba import MaskedConvolutionModule, run_layer
 from modules.fidelity import check_fidelity
-from modules.ssm.lengths import valid_frames
+from modules.ssm.masking import valid_frames
 
 
 class RelativeAttention(RelPosMHAXL):

@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 
 from modules.fidelity import check_fidelity
 from modules.ssm import BiMamba, Mamba, causal_conv1d, depthwise_conv1d
-from modules.ssm.lengths import valid_frames
+from modules.ssm.masking import valid_frames
 
 # Frames that a feed-forward module takes at a time where it may. Large tensors that come and go cost
 # more than what is computed in them: the system has to find and clear their pages every time.

@@ -11,7 +11,7 @@ from speechbrain.lobes.models.convolution import ConvolutionFrontEnd
 from speechbrain.utils.autocast import fwd_default_precision
 
 from modules.lengths import fbank_frames, sample_counts, strided_frames
-from modules.ssm.lengths import keep_valid, valid_frames
+from modules.ssm.masking import keep_valid, valid_frames
 from modules.ssm.precision import at_least_float32
 
 

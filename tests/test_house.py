@@ -25,18 +25,17 @@ else:
     import tomli as tomllib
 
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGES = ("data_prep", "inference", "modules", "training")
-FOLDERS = (*PACKAGES, "benchmarks", "examples", "recipes", "serving", "tests")
+PACKAGES = ("data_prep", "mamba_speech", "modules", "training")
+FOLDERS = (*PACKAGES, "benchmarks", "examples", "recipes", "tests")
 
 # Which of the project's packages a file of each folder may import; the longest match counts.
 MAY_IMPORT = {
     "modules/ssm": {"modules.ssm"},
     "modules": {"modules"},
-    "data_prep": {"data_prep"},
-    "inference": {"inference", "modules"},
-    "serving": {"inference", "modules"},
-    "training": {"inference", "modules", "training"},
-    "recipes": {"data_prep", "inference", "modules", "training"},
+    "data_prep": {"data_prep", "mamba_speech.audio", "mamba_speech.files"},
+    "mamba_speech": {"mamba_speech", "modules"},
+    "training": {"mamba_speech", "modules", "training"},
+    "recipes": {"data_prep", "mamba_speech", "modules", "training"},
 }
 
 
@@ -156,7 +155,7 @@ def test_no_code_edits_the_import_path():
 @pytest.mark.parametrize("folder", MAY_IMPORT)
 def test_imports_point_one_way(folder):
     below = [other for other in MAY_IMPORT if other.startswith(f"{folder}/")]
-    own = (*PACKAGES, "recipes", "serving", "tests")
+    own = (*PACKAGES, "recipes", "tests")
     for path in python_files(folder):
         relative = path.relative_to(ROOT).as_posix()
         if any(relative.startswith(f"{other}/") for other in below):

@@ -9,7 +9,7 @@ from speechbrain.utils.checkpoints import mark_as_loader, mark_as_saver, registe
 from speechbrain.utils.distributed import if_main_process, run_on_main
 from torch.nn.parallel import DistributedDataParallel
 
-from inference.run import average_model, checkpoints_to_average, selection_value
+from mamba_speech.run import average_model, checkpoints_to_average, selection_value
 from modules.ssm import parameter_groups
 from training.checkpoints import RandomState
 from training.cost import TrainingCost

@@ -1,4 +1,4 @@
-"""Checkpoints that a killed process can not leave half written, and the random state that a resumed run needs."""
+"""Checkpoints that a killed process cannot leave half written, and the random state that a resumed run needs."""
 
 import os
 import random
@@ -17,7 +17,7 @@ from speechbrain.utils.checkpoints import (
 )
 from speechbrain.utils.distributed import ddp_barrier, get_rank, if_main_process
 
-from inference.run import CompleteCheckpoints, is_complete
+from mamba_speech.run import CompleteCheckpoints, is_complete
 
 _PARTIAL = ".partial"
 

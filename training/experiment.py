@@ -23,7 +23,7 @@ from training.machine import load_average, utc_now
 logger = logging.getLogger(__name__)
 
 # whose details log.txt holds
-OWN_LOGGERS = ("__main__", "data_prep", "inference", "modules", "training", "speechbrain")
+OWN_LOGGERS = ("__main__", "data_prep", "mamba_speech", "modules", "training", "speechbrain")
 
 
 def load_experiment(arguments=None):
@@ -130,7 +130,7 @@ def _check_overrides(hparams_file, overrides):
         node = yaml.compose(overrides, Loader=yaml.SafeLoader)
     except yaml.YAMLError as error:
         raise SystemExit(
-            "the options on the command line can not be read: write --key value, lists as --key '[a, b]', and "
+            "the options on the command line cannot be read: write --key value, lists as --key '[a, b]', and "
             "switches such as --test_only without a value "
             f"({str(error).splitlines()[-1].strip()} in: {overrides.strip()})"
         ) from error
@@ -205,7 +205,7 @@ def _runs(program):
     found = shutil.which(program)
     if found is not None and Path(found).parent == here:
         return [program]
-    return [sys.executable] if program == "python" else [sys.executable, "-m", "inference.cli"]
+    return [sys.executable] if program == "python" else [sys.executable, "-m", "mamba_speech.cli"]
 
 
 def count_parameters(module):

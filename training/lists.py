@@ -28,7 +28,7 @@ def hash_list(path):
     Raises
     ------
     OSError
-        If the file can not be read.
+        If the file cannot be read.
     """
     path = Path(path)
     if path.suffix == ".csv":

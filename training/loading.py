@@ -15,13 +15,13 @@ import torch
 from speechbrain.utils.distributed import if_main_process
 from torch.utils.data import Dataset
 
-from inference import audio
+from mamba_speech import audio
 
 # as SpeechBrain writes to the log and to the screen
 LOG_FORMAT = "%(asctime)s - %(name)s - %(levelname)s - %(message)s"
 SCREEN_FORMAT = "%(name)s - %(message)s"
 # imported once by a fork server, so that its workers start at once
-PRELOADED = ("speechbrain", "inference.audio", "training.loading")
+PRELOADED = ("speechbrain", "mamba_speech.audio", "training.loading")
 
 
 def item_seed(seed, epoch, index):

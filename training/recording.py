@@ -50,7 +50,7 @@ def begin_training(brain):
     Raises
     ------
     SystemExit
-        If the record there can not be read.
+        If the record there cannot be read.
     """
     session, training = _session(brain), _training(brain)
     record = _read(brain)
@@ -150,7 +150,7 @@ def check_record(brain):
     Raises
     ------
     SystemExit
-        If it can not be read.
+        If it cannot be read.
     """
     _read(brain)
 

@@ -10,7 +10,7 @@ import types
 import typing
 from pathlib import Path
 
-from training.tables import NOT_FINITE, write_json
+from mamba_speech.files import NOT_FINITE, write_json
 
 FILE_NAME = "results.json"
 VERSION = 1
@@ -187,7 +187,7 @@ def is_tested(folder):
     Raises
     ------
     ValueError
-        If the record can not be read; see :func:`read_results`.
+        If the record cannot be read; see :func:`read_results`.
     """
     return _path(folder).is_file() and bool(read_results(folder).tests)
 
@@ -212,7 +212,7 @@ def read_rows(place, needed=()):
     Raises
     ------
     OSError or ValueError
-        If the record can not be read, or lacks a column that is needed.
+        If the record cannot be read, or lacks a column that is needed.
     """
     record = read_results(place)
     rows = {name: _row(result, record.training) for name, result in record.tests.items()}

@@ -215,4 +215,4 @@ def check_import(package, site):
         text=True,
     )
     if said.returncode:
-        raise BuildError(f"built, but can not be imported: {said.stderr.strip().splitlines()[-1]}")
+        raise BuildError(f"built, but cannot be imported: {said.stderr.strip().splitlines()[-1]}")

@@ -20,7 +20,7 @@ def _fits(*tensors, **more):
     return
 
 
-# name: (function, why it can not take the tensors)
+# name: (function, why it cannot take the tensors)
 SCANS = {
     "torch": (selective_scan_chunked, _fits),
     "cpu": (scan_cpu.selective_scan_cpu, scan_cpu.cpu_refusal),
@@ -36,7 +36,7 @@ TENSORS = ("u", "delta", "A", "B", "C", "D", "z", "delta_bias", "initial_state")
 
 
 def available(table, *tensors):
-    """Names of those in a table that can take the tensors, and why the others can not."""
+    """Names of those in a table that can take the tensors, and why the others cannot."""
     reasons = {name: refusal(*tensors) for name, (_, refusal) in table.items()}
     return (
         [name for name, reason in reasons.items() if reason is None],

@@ -1,4 +1,4 @@
-"""Tables of a check: rows as JSON, which ``benchmarks/tables.py`` renders too, and as Markdown under a heading."""
+"""Tables of a check: rows as JSON for ``benchmarks/readme_tables.py``, and as Markdown under a heading."""
 
 import datetime
 import json

@@ -113,7 +113,7 @@ def add_rows(report, what, shape, dtype, functions, device, rounds, limits=None)
     for name, (function, inputs) in functions.items():
         try:
             ready[name] = (without_gradients(function), with_gradients(function, inputs))
-        except Exception as problem:  # noqa: BLE001 - what can not run is noted
+        except Exception as problem:  # noqa: BLE001 - what cannot run is noted
             report.notes.append(f"{what} {shape} {name}: {type(problem).__name__}: {problem}")
     for backward in (False, True):
         found = measure({n: pair[backward] for n, pair in ready.items()}, device, rounds)

@@ -10,7 +10,7 @@ from itertools import count
 
 import numpy as np
 
-from data_prep.keyword_splits import which_set
+from data_prep.keywords.splits import which_set
 from data_prep.speechcommands_prepare import WORDS
 from data_prep.spoken import acoustics
 from data_prep.spoken.corpus import SAMPLE_RATE

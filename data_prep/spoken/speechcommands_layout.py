@@ -20,8 +20,8 @@ import numpy as np
 import soundfile
 from tqdm import tqdm
 
-from data_prep.clips import NOISE_FOLDER, OTHER_SPEECH
-from data_prep.keyword_splits import LISTS
+from data_prep.keywords.clips import NOISE_FOLDER, OTHER_SPEECH
+from data_prep.keywords.splits import LISTS
 from data_prep.pcm import to_pcm16
 from data_prep.spoken import acoustics
 from data_prep.spoken.backgrounds import BACKGROUNDS, make_background
@@ -33,7 +33,7 @@ from data_prep.spoken.keywords import (
     speak_word,
     speaker_name,
 )
-from data_prep.spoken.other_speech import speak_passages
+from data_prep.spoken.passages import speak_passages
 from data_prep.spoken.voices import speaker_table
 
 logger = logging.getLogger(__name__)

@@ -18,7 +18,7 @@ from data_prep.spoken import acoustics
 from data_prep.spoken.backgrounds import SteadyNoise
 from data_prep.spoken.corpus import RECORD, SAMPLE_RATE, SpeakerPool, new_folder
 from data_prep.spoken.keywords import SpokenWord, check_words, speak_word, speaker_name
-from data_prep.spoken.other_speech import (
+from data_prep.spoken.passages import (
     SENTENCE_PAUSE,
     FreeSentences,
     Said,

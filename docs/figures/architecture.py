@@ -2,7 +2,7 @@
 
     python docs/figures/architecture.py
 
-writes architecture.svg and architecture.png beside itself. What is drawn is `modules/ctc.py`,
+writes architecture.svg and architecture.png beside itself. What is drawn is `modules/asr/ctc.py`,
 `modules/conmamba.py` and `modules/ssm/blocks.py`.
 """
 

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from modules.fidelity import check_fidelity
-from modules.ssm.lengths import check_lengths, keep_valid, valid_frames
+from modules.ssm.masking import check_lengths, keep_valid, valid_frames
 
 # expansion, channels, repeats, stride: table 2 of the paper
 _MOBILE_STAGES = (

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from modules.ssm.lengths import valid_frames
+from modules.ssm.masking import valid_frames
 
 CHANNELS = 64
 _STAGES = (0, 3, 7, 10)  # where convolution, batch norm and SiLU stand, three by three

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from torchaudio import functional as AF
 from torchaudio.transforms import MelSpectrogram
 
-from modules.ssm.lengths import check_lengths, keep_valid, valid_frames
+from modules.ssm.masking import check_lengths, keep_valid, valid_frames
 
 KINDS = ("mel", "mfcc")
 # mean and deviation over all values, of 195 clips of Speech Commands (30 words) with the default options

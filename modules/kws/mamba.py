@@ -233,7 +233,8 @@ def mamba_mel_medium(n_classes=35, **options):
     Example
     -------
     >>> import torch
-    >>> from modules.kws import WaveToSpec, mamba_mel_medium
+    >>> from modules.kws.features import WaveToSpec
+    >>> from modules.kws.mamba import mamba_mel_medium
     >>> model = mamba_mel_medium(n_classes=35).eval()
     >>> frontend = WaveToSpec(n_mels=128, n_fft=2048, hop_length=256)
     >>> inputs = frontend(torch.randn(16000)).transpose(1, 2)

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from modules.kws.retention import MultiScaleRetention
 from modules.kws.spotter import SequenceSpotter
-from modules.ssm.lengths import keep_valid, valid_frames
+from modules.ssm.masking import keep_valid, valid_frames
 from modules.ssm.precision import at_least_float32
 
 

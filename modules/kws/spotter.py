@@ -6,7 +6,7 @@ from torch import nn
 from modules.fidelity import check_fidelity
 from modules.kws.embedding import CHANNELS, ConvolutionEmbedding
 from modules.kws.features import KINDS
-from modules.ssm.lengths import check_lengths, keep_valid, valid_frames
+from modules.ssm.masking import check_lengths, keep_valid, valid_frames
 
 
 class SequenceSpotter(nn.Module):
@@ -86,8 +86,8 @@ class SequenceSpotter(nn.Module):
             (batch,) integer frame counts; ``None`` if all clips fill the batch.
         context : torch.Tensor, optional
             (batch,) how many of these frames precede the clip itself: they are read, but not averaged. In a causal
-            network the logits are then what :meth:`modules.kws.MambaKeywordSpotter.stream` gives at the last frame
-            with a window of the others.
+            network the logits are then what :meth:`modules.kws.mamba.MambaKeywordSpotter.stream` gives at the
+            last frame with a window of the others.
 
         Returns
         -------

@@ -19,7 +19,7 @@ from speechbrain.lobes.models.dual_path import (
 from modules.fidelity import check_fidelity
 from modules.separation.mask_net import check_sizes
 from modules.ssm import MambaStack
-from modules.ssm.lengths import check_lengths, keep_valid, valid_frames
+from modules.ssm.masking import check_lengths, keep_valid, valid_frames
 from modules.ssm.precision import at_least_float32
 
 
@@ -210,7 +210,7 @@ class DPMambaMaskNet(MaskedDualPath):
     n_mamba : int
         Blocks of each of the two stacks, half of the published ``n_mamba_dp``.
     bidirectional, d_state, expand, d_conv, rms_norm, residual_in_fp32, dt_bc_norm, fused_add_norm
-        Of the stacks, see :class:`modules.separation.MaskNet`. With one direction only the stacks are causal,
+        Of the stacks, see :class:`modules.separation.mask_net.MaskNet`. With one direction only the stacks are causal,
         the net is not: its normalisations look at whole utterances.
 
     Raises
@@ -221,7 +221,7 @@ class DPMambaMaskNet(MaskedDualPath):
     Example
     -------
     >>> import torch
-    >>> from modules.separation import DPMambaMaskNet
+    >>> from modules.separation.dual_path import DPMambaMaskNet
     >>> net = DPMambaMaskNet(2, 8, 8, num_layers=1, K=10, n_mamba=1, skip_around_intra=True)
     >>> net(torch.rand(2, 8, 33), lengths=torch.tensor([33, 25])).shape
     torch.Size([2, 2, 8, 33])
@@ -312,7 +312,7 @@ class SepFormerMaskNet(MaskedDualPath):
     Example
     -------
     >>> import torch
-    >>> from modules.separation import SepFormerMaskNet
+    >>> from modules.separation.dual_path import SepFormerMaskNet
     >>> net = SepFormerMaskNet(2, 8, 8, 1, K=10, intra_layers=1, inter_layers=1, nhead=2, d_ffn=16)
     >>> net(torch.rand(2, 8, 33), lengths=torch.tensor([33, 25])).shape
     torch.Size([2, 2, 8, 33])

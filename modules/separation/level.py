@@ -6,7 +6,7 @@ a file as they are, they clip or are all but silent.
 
 import torch
 
-from modules.ssm.lengths import check_lengths, keep_valid, valid_frames
+from modules.ssm.masking import check_lengths, keep_valid, valid_frames
 
 # of the Gram matrix of the estimates at unit norm: shares the level evenly between those that are all but
 # equal, where plain least squares would play huge gains of opposite signs off against each other
@@ -50,7 +50,7 @@ def fit_to_mixture(estimates, mix, samples=None, peak=0.99):
     Example
     -------
     >>> import torch
-    >>> from modules.separation import fit_to_mixture
+    >>> from modules.separation.level import fit_to_mixture
     >>> sources = 0.1 * torch.randn(400, 2)
     >>> fitted = fit_to_mixture(sources * torch.tensor([50.0, 0.2]), sources.sum(dim=1))
     >>> bool((fitted - sources).abs().max() < 1e-3)

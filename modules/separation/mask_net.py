@@ -11,7 +11,7 @@ from torch import nn
 
 from modules.fidelity import check_fidelity
 from modules.ssm import MambaStack
-from modules.ssm.lengths import check_lengths, keep_valid, valid_frames
+from modules.ssm.masking import check_lengths, keep_valid, valid_frames
 from modules.ssm.precision import at_least_float32
 
 # the softmax is over the channels of one speaker's mask, as published
@@ -78,7 +78,7 @@ class MaskNet(nn.Module):
     Example
     -------
     >>> import torch
-    >>> from modules.separation import MaskNet
+    >>> from modules.separation.mask_net import MaskNet
     >>> net = MaskNet(enc_dim=8, bot_dim=4, n_spk=3, n_mamba=1)
     >>> net(torch.rand(2, 8, 10), lengths=torch.tensor([10, 7])).shape
     torch.Size([3, 2, 8, 10])

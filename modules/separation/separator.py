@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from modules.fidelity import check_fidelity
 from modules.separation.filterbank import ENCODER_INITS, set_fourier_filters_
-from modules.ssm.lengths import check_lengths, keep_valid, valid_frames
+from modules.ssm.masking import check_lengths, keep_valid, valid_frames
 
 
 def encoded_frames(samples, kernel_size, stride):
@@ -28,7 +28,7 @@ def encoded_frames(samples, kernel_size, stride):
     return max((samples - kernel_size) // stride + 1, 0)
 
 
-class Separator(nn.Module):
+class SeparationNetwork(nn.Module):
     """Encoder, mask net and decoder as one network, from mixture to sources.
 
     Arguments
@@ -57,8 +57,9 @@ class Separator(nn.Module):
     -------
     >>> import torch
     >>> from speechbrain.lobes.models.dual_path import Decoder, Encoder
-    >>> from modules.separation import MaskNet, Separator
-    >>> separator = Separator(
+    >>> from modules.separation.mask_net import MaskNet
+    >>> from modules.separation.separator import SeparationNetwork
+    >>> separator = SeparationNetwork(
     ...     Encoder(kernel_size=16, out_channels=8),
     ...     MaskNet(enc_dim=8, bot_dim=8, n_spk=2, n_mamba=1),
     ...     Decoder(in_channels=8, out_channels=1, kernel_size=16, stride=8, bias=False),

@@ -9,7 +9,7 @@ from itertools import permutations
 
 import torch
 
-from modules.ssm.lengths import check_lengths, keep_valid, valid_frames
+from modules.ssm.masking import check_lengths, keep_valid, valid_frames
 from modules.ssm.precision import at_least_float32
 
 # in both denominators and inside the logarithm, as published

@@ -35,9 +35,9 @@ class StreamingSeparator:
 
     Arguments
     ---------
-    separator : modules.separation.Separator
-        With a :class:`modules.separation.MaskNet` that is not bidirectional. Used as it is: neither copied, nor moved,
-        nor set to evaluation.
+    separator : modules.separation.separator.SeparationNetwork
+        With a :class:`modules.separation.mask_net.MaskNet` that is not bidirectional. Used as it is: neither
+        copied, nor moved, nor set to evaluation.
 
     Attributes
     ----------
@@ -54,11 +54,12 @@ class StreamingSeparator:
     -------
     >>> import torch
     >>> from speechbrain.lobes.models.dual_path import Decoder, Encoder
-    >>> from modules.separation import MaskNet, Separator
+    >>> from modules.separation.mask_net import MaskNet
+    >>> from modules.separation.separator import SeparationNetwork
     >>> from modules.separation.streaming import StreamingSeparator
     >>> decoder = Decoder(16, 1, kernel_size=16, stride=8, bias=False)
     >>> masknet = MaskNet(16, 16, n_spk=2, n_mamba=1, bidirectional=False)
-    >>> separator = Separator(Encoder(16, 16), masknet, decoder).eval()
+    >>> separator = SeparationNetwork(Encoder(16, 16), masknet, decoder).eval()
     >>> stream = StreamingSeparator(separator)
     >>> mix, state, sources = torch.randn(1, 100), stream.initial_state(1), []
     >>> for block in mix.split(30, dim=1):
@@ -154,7 +155,7 @@ def check_causal(separator):
     masknet = separator.masknet
     if not isinstance(masknet, MaskNet) or masknet.bidirectional:
         raise ValueError(
-            f"{type(masknet).__name__} reads the whole mixture before its first sample and can not run along a stream: "
+            f"{type(masknet).__name__} reads the whole mixture before its first sample and cannot run along a stream: "
             "train a Mamba-TasNet (MaskNet) with bidirectional: False, or separate in windows"
         )
     if separator.decoder.bias is not None:

@@ -1,7 +1,7 @@
 """The choice of a backend, shared by the scan and the convolution.
 
 Each of the two keeps a :class:`Backends`: its implementations by name, fastest first, each with a function
-that says why it can not take certain tensors. ``auto`` takes the first that can; a name given
+that says why it cannot take certain tensors. ``auto`` takes the first that can; a name given
 in the call, in :func:`use_backend` or in the environment overrides it.
 """
 
@@ -60,23 +60,27 @@ class Backends:
     implementations : dict
         Name: (function, refusal), fastest first; a refusal is called with tensors by name and returns a reason
         or ``None``.
-    unproven : tuple of str
+    experimental : tuple of str
         Names that ``auto`` passes over.
     """
 
-    def __init__(self, operation, implementations, unproven=()):
-        self.operation, self.implementations, self.unproven = operation, implementations, unproven
+    def __init__(self, operation, implementations, experimental=()):
+        self.operation, self.implementations, self.experimental = (
+            operation,
+            implementations,
+            experimental,
+        )
 
     def __getitem__(self, name):
         return self.implementations[name][0]
 
     def available(self, **tensors):
-        """Names of those that can take the tensors, fastest first, the unproven ones last."""
+        """Names of those that can take the tensors, fastest first, the experimental ones last."""
         names = [name for name in self.implementations if self.refusal(name, **tensors) is None]
-        return sorted(names, key=lambda name: name in self.unproven)
+        return sorted(names, key=lambda name: name in self.experimental)
 
     def refusal(self, name, **tensors):
-        """Why the named one can not take the tensors, or ``None``."""
+        """Why the named one cannot take the tensors, or ``None``."""
         return self.implementations[name][1](**tensors)
 
     def choose(self, backend, **tensors):
@@ -85,7 +89,7 @@ class Backends:
         Raises
         ------
         ValueError
-            If one was asked for by name that does not exist or can not take the tensors.
+            If one was asked for by name that does not exist or cannot take the tensors.
         """
         wanted = _asked_for(backend)
         if wanted is None:
@@ -93,12 +97,12 @@ class Backends:
         reason = self.refusal(wanted, **tensors)
         if reason is not None:
             raise ValueError(
-                f"{self.operation} backend {wanted!r} can not be used here: {reason}; use backend='auto'"
+                f"{self.operation} backend {wanted!r} cannot be used here: {reason}; use backend='auto'"
             )
         return wanted
 
     def prefer(self, **tensors):
-        """As :meth:`choose` with ``auto``, but a wish that can not be met is passed over."""
+        """As :meth:`choose` with ``auto``, but a wish that cannot be met is passed over."""
         wanted = _asked_for("auto")
         if wanted in self.implementations and self.refusal(wanted, **tensors) is None:
             return wanted
@@ -108,7 +112,7 @@ class Backends:
         name = next(
             name
             for name in self.implementations
-            if name not in self.unproven and self.refusal(name, **tensors) is None
+            if name not in self.experimental and self.refusal(name, **tensors) is None
         )
         if not torch.compiler.is_compiling():
             say_once(self.operation, next(iter(tensors.values())).device.type, name)

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from modules.ssm.conv import bidirectional_conv1d, causal_conv1d
 from modules.ssm.initialisation import init_state_matrix_, init_step_
-from modules.ssm.lengths import keep_valid, valid_frames
+from modules.ssm.masking import keep_valid, valid_frames
 from modules.ssm.norm import RMSNorm
 from modules.ssm.precision import at_least_float32
 from modules.ssm.scan import bidirectional_scan, selective_scan
@@ -296,7 +296,7 @@ class BiMamba(Mamba):
 
     def _mix(self, inner, z, lengths, state):
         conv_state, ssm_state = (None, None) if state is None else state
-        # no state goes to the backward branch: what is to come can not be carried
+        # no state goes to the backward branch: what is to come cannot be carried
         *u, conv_state = bidirectional_conv1d(
             inner,
             (self.conv1d.weight, self.conv1d_b.weight),

@@ -8,7 +8,7 @@ from torch import nn
 
 from modules.ssm.blocks import BiMamba, Mamba
 from modules.ssm.initialisation import scale_output_projections
-from modules.ssm.lengths import keep_valid, valid_frames
+from modules.ssm.masking import keep_valid, valid_frames
 from modules.ssm.norm import RMSNorm
 from modules.ssm.precision import at_least_float32
 

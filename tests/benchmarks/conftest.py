@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.recipes import forget
+from tests.support.recipes import forget
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "benchmarks"
@@ -37,11 +37,11 @@ def run(script, *arguments):
 
 
 def fill_readme(folder, names):
-    """A document in the folder with the tables of these names, filled by tables.py."""
+    """A document in the folder with the tables of these names, filled by readme_tables.py."""
     document = folder / "README.md"
     document.write_text(
         "".join(f"<!-- table: {name}.json -->\n<!-- end of table -->\n" for name in names)
     )
-    done = run("tables.py", "--root", folder)
+    done = run("readme_tables.py", "--root", folder)
     assert done.returncode == 0, done.stderr
     return document.read_text()

@@ -7,9 +7,9 @@ import pytest
 import soundfile
 import torch
 
-from inference.units import Units
+from mamba_speech.asr.tokenizer import Tokenizer
 from tests.benchmarks.conftest import fill_readme, run
-from tests.inference.conftest import write_run
+from tests.mamba_speech.conftest import write_run
 
 
 @pytest.mark.exhaustive
@@ -60,7 +60,7 @@ def test_checkpointing_is_compared_in_time_memory_and_gradients(tmp_path):
 def trained(tmp_path):
     """A run of random weights, and a corpus of two utterances."""
     units_file = tmp_path / "units.model"
-    letters = units_file, len(Units.train(["one two three four"], units_file, "char", size=30))
+    letters = units_file, len(Tokenizer.train(["one two three four"], units_file, "char", size=30))
     folder = tmp_path / "run"
     write_run(
         folder,

@@ -44,7 +44,7 @@ def test_every_table_is_measured_compared_and_written(load, tmp_path, capsys):
         (["--shapes", "8x250x512"], "BATCHxFRAMESxCHANNELSxSTATES"),
         (["--shapes", "8x0x512x16"], "0 is not 1 or more"),
         (["--backends", "cpu,tensorflow"], "'tensorflow' is none of cpu, torch, naive, mambapy"),
-        (["--out", __file__], "can not be a folder"),
+        (["--out", __file__], "cannot be a folder"),
     ],
 )
 def test_a_wrong_option_is_named(load, arguments, message, capsys):

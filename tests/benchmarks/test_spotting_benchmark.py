@@ -5,7 +5,7 @@ import json
 import pytest
 
 from tests.benchmarks.conftest import FOLDER, run
-from tests.recipes import call_main
+from tests.support.recipes import call_main
 
 
 @pytest.mark.exhaustive

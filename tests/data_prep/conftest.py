@@ -5,6 +5,9 @@ import pytest
 import soundfile
 
 from data_prep.spoken import generate_librispeech
+from tests.support.separation_fixtures import speech, tree
+
+__all__ = ["speech", "spoken_corpus", "tiny_options", "tree", "write_tone"]
 
 TINY = {"hours": 0.006, "dev_minutes": 0.15, "test_minutes": 0.25, "seed": 3, "train_voices": 4}
 

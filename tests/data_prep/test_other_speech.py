@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from data_prep.clips import OTHER_SPEECH, SILENCE, UNKNOWN
-from data_prep.keyword_splits import SPLITS, which_set
+from data_prep.keywords.clips import OTHER_SPEECH, SILENCE, UNKNOWN
+from data_prep.keywords.splits import SPLITS, which_set
 from data_prep.speechcommands_prepare import prepare_speechcommands
 
 # the first three train, then one for validation and one for the test by the hash rule

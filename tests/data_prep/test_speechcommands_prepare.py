@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from data_prep.clips import SILENCE, UNKNOWN, find_span
-from data_prep.keyword_splits import SPLITS, which_set
+from data_prep.keywords.clips import SILENCE, UNKNOWN, find_span
+from data_prep.keywords.splits import SPLITS, which_set
 from data_prep.speechcommands_prepare import COMMANDS, WORDS, prepare_speechcommands
 
 # Speakers of the published lists of version 0.02 that the rule must put where those lists do.

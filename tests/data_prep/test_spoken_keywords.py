@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from data_prep.keyword_splits import SPLITS, which_set
+from data_prep.keywords.splits import SPLITS, which_set
 from data_prep.speechcommands_prepare import prepare_speechcommands
 from data_prep.spoken import generate_speechcommands, generate_stream
 from data_prep.spoken.__main__ import main, parse_arguments

@@ -7,15 +7,15 @@ from speechbrain.utils.dynamic_chunk_training import DynChunkTrainConfig
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from modules.asr.ctc import ConformerCTCEncoder, ConmambaCTCEncoder
 from modules.conmamba import (
     ConmambaEncoder,
     ConmambaEncoderLayer,
     HalfFeedForward,
     MaskedConvolutionModule,
 )
-from modules.ctc import ConformerCTCEncoder, ConmambaCTCEncoder
 from modules.ssm import BiMamba, Mamba
-from tests.golden import Golden
+from tests.support.golden import Golden
 
 MAMBA = {"d_state": 16, "expand": 2, "d_conv": 4, "bidirectional": True}
 

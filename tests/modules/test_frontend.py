@@ -4,10 +4,10 @@ import pytest
 import torch
 from speechbrain.lobes.models.convolution import ConvolutionFrontEnd
 
+from modules.asr.normalization import GlobalNormalization
 from modules.frontend import ConvolutionSubsampling, FilterbankFeatures
 from modules.lengths import relative_lengths, sample_counts
-from modules.normalization import GlobalNormalization
-from tests.golden import Golden
+from tests.support.golden import Golden
 
 BLOCKS = {
     "num_blocks": 2,

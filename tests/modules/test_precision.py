@@ -5,12 +5,12 @@ import torch
 from speechbrain.decoders.scorer import ScorerBuilder
 from speechbrain.nnet.linear import Linear
 
-from modules.ctc import ConformerCTCEncoder, ConmambaCTCEncoder, CTCRecognizer
-from modules.decoding import CTCScorer, MambaBeamSearcher, TransformerBeamSearcher
+from modules.asr.ctc import ConformerCTCEncoder, ConmambaCTCEncoder, CTCRecognizer
+from modules.asr.decoding import CTCScorer, MambaBeamSearcher, TransformerBeamSearcher
+from modules.asr.lm import MambaLM
+from modules.asr.normalization import GlobalNormalization
 from modules.frontend import ConvolutionSubsampling, FilterbankFeatures
-from modules.lm import MambaLM
-from modules.normalization import GlobalNormalization
-from tests.modules.test_s2s import PAIRS, VOCABULARY, recognizer, transformer
+from tests.modules.asr.test_s2s import PAIRS, VOCABULARY, recognizer, transformer
 
 SIZES = {"input_size": 20, "d_model": 16, "d_ffn": 24, "num_encoder_layers": 2, "kernel_size": 7}
 CTC_ENCODERS = {

@@ -5,10 +5,10 @@ import torch
 
 from modules.ssm import use_backend
 from modules.ssm.cpu import refusal
-from tests.kws.test_models import SEQUENCE
+from tests.modules.asr.test_s2s import PAIRS, recognizer, transformer
+from tests.modules.kws.test_models import SEQUENCE
 from tests.modules.test_precision import CTC_ENCODERS, ctc_recognizer
-from tests.modules.test_s2s import PAIRS, recognizer, transformer
-from tests.separation.conftest import MASK_NETS, tiny
+from tests.support.separation_fixtures import MASK_NETS, tiny
 
 compiled = pytest.mark.skipif(refusal() is not None, reason=f"no compiled kernels: {refusal()}")
 # SpeechBrain makes its table of rotations in Python, for the length of the trace

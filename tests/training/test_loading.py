@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from inference import audio
-from tests.recipes import START_METHODS, workers_started_by
+from mamba_speech import audio
+from tests.support.recipes import START_METHODS, workers_started_by
 from training.loading import SeededItems, item_seed, seeded, worker_options
 
 
@@ -98,9 +98,9 @@ def test_a_worker_that_is_not_forked_logs_to_the_run_and_shares_its_warnings(met
     # the second epoch's worker warns no more
     assert [line.split(" - ", 1)[1] for line in lines] == [
         "training.example - INFO - item 0",
-        "inference.audio - WARNING - audio at 44100 Hz is resampled to 16000 Hz",
+        "mamba_speech.audio - WARNING - audio at 44100 Hz is resampled to 16000 Hz",
         "training.example - INFO - item 1",
-        "inference.audio - WARNING - audio at 22050 Hz is resampled to 16000 Hz",
+        "mamba_speech.audio - WARNING - audio at 22050 Hz is resampled to 16000 Hz",
         "training.example - INFO - item 0",
         "training.example - INFO - item 1",
     ]

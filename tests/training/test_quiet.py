@@ -42,5 +42,5 @@ def test_the_next_command_can_be_pasted_whatever_its_paths_hold(tmp_path, monkey
     inside, outside = Path("my runs") / "it's", tmp_path.parent / "a file.wav"
     suggest("mamba-speech", "transcribe", inside, outside, Path("-1"))
     *program, command, first, second, third = shlex.split(caplog.messages[-1].splitlines()[-1])
-    assert program in (["mamba-speech"], [sys.executable, "-m", "inference.cli"])
+    assert program in (["mamba-speech"], [sys.executable, "-m", "mamba_speech.cli"])
     assert (command, first, second, third) == ("transcribe", str(inside), str(outside), "./-1")

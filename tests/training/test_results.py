@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import speechbrain as sb
 
-from inference.units import Units
+from mamba_speech.asr.tokenizer import Tokenizer
 from tests.training.test_training import Counting, Killed, make_brain
 from training.experiment import given_options
 from training.lists import hash_list
@@ -344,10 +344,10 @@ def test_a_list_is_known_by_what_it_says_and_not_by_where_it_lies(tmp_path):
     for name in ("first", "second"):
         (tmp_path / name).mkdir()
         models.append(tmp_path / name / "units.model")
-        Units.train(texts, models[-1], "char", 40)
+        Tokenizer.train(texts, models[-1], "char", 40)
     assert models[0].read_bytes() != models[1].read_bytes()
     assert hash_list(models[0]) == hash_list(models[1])
-    Units.train([*texts, "eight"], models[0], "char", 40)
+    Tokenizer.train([*texts, "eight"], models[0], "char", 40)
     assert hash_list(models[0]) != hash_list(models[1])
 
 

@@ -361,7 +361,7 @@ def test_the_log_holds_our_details_and_no_other_librarys(tmp_path, monkeypatch):
     load_experiment([str(yaml), "--output_folder", str(tmp_path / "run")])
     for name in ("training.brain", "speechbrain.core", "matplotlib.font_manager", "urllib3"):
         logging.getLogger(name).log(logging.INFO, "%s informs", name)
-    logging.getLogger("inference.run").debug("a detail of ours")
+    logging.getLogger("mamba_speech.run").debug("a detail of ours")
     logging.getLogger("matplotlib.font_manager").debug("a detail of theirs")
     log = (tmp_path / "run" / "log.txt").read_text()
     assert log.count(" informs") == 4
@@ -376,7 +376,7 @@ def test_the_log_holds_our_details_and_no_other_librarys(tmp_path, monkeypatch):
         (["{yaml}", "--output_folder", "x", "--d_modl", "4"], "did you mean --d_model"),
         (["{yaml}", "--output_folder", "x", "--zebra", "4"], "has no such option"),
         (["{yaml}", "--output_folder", "x", "--d_model", "1", "--d_model", "2"], "given twice"),
-        (["{yaml}", "--output_folder", "x", "--d_model", "[1,"], "can not be read"),
+        (["{yaml}", "--output_folder", "x", "--d_model", "[1,"], "cannot be read"),
         (["{yaml}", "--output_folder", "x", "--fidelity", "upsteam"], "corrected, upstream"),
     ],
 )

@@ -3,7 +3,7 @@
 from modules.ssm.conv.cpu import bidirectional_conv1d_cpu
 from modules.ssm.conv.dispatch import BACKENDS, check_conv
 from modules.ssm.conv.triton_backend import bidirectional_conv1d_triton
-from modules.ssm.lengths import check_lengths
+from modules.ssm.masking import check_lengths
 
 # backends with a function of their own for both directions; the others are called twice
 BIDIRECTIONAL = {"cpu": bidirectional_conv1d_cpu, "triton": bidirectional_conv1d_triton}

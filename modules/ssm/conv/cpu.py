@@ -16,7 +16,7 @@ _MAX_WIDTH = 64
 
 
 def cpu_refusal(x, weight, bias=None, initial_state=None):
-    """Why these tensors can not go to the compiled CPU kernel, or ``None``."""
+    """Why these tensors cannot go to the compiled CPU kernel, or ``None``."""
     if x.device.type != "cpu":
         return f"the compiled kernels run on the CPU, and the tensors are on {x.device.type}"
     if not takes(x, weight, bias, initial_state):
@@ -52,7 +52,7 @@ def causal_conv1d_cpu(
     ValueError
         If ``ahead`` is not within the width.
     RuntimeError
-        If the kernels can not be built here (:func:`cpu_refusal` says so beforehand).
+        If the kernels cannot be built here (:func:`cpu_refusal` says so beforehand).
 
     Example
     -------
@@ -94,7 +94,7 @@ def bidirectional_conv1d_cpu(x, weight, bias, activation, *, lengths=None, initi
     ValueError
         If the two weights differ in width.
     RuntimeError
-        If the kernels can not be built here (:func:`cpu_refusal` says so beforehand).
+        If the kernels cannot be built here (:func:`cpu_refusal` says so beforehand).
 
     Example
     -------

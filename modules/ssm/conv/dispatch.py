@@ -7,7 +7,7 @@ from modules.ssm.conv.cpu import causal_conv1d_cpu, cpu_refusal
 from modules.ssm.conv.naive import causal_conv1d_naive
 from modules.ssm.conv.torch_backend import causal_conv1d_torch
 from modules.ssm.conv.triton_backend import causal_conv1d_triton, triton_refusal
-from modules.ssm.lengths import check_lengths
+from modules.ssm.masking import check_lengths
 
 BACKENDS = Backends(
     "causal convolution",
@@ -17,7 +17,7 @@ BACKENDS = Backends(
         "naive": (causal_conv1d_naive, always),
         "triton": (causal_conv1d_triton, triton_refusal),
     },
-    unproven=("triton",),
+    experimental=("triton",),
 )
 
 

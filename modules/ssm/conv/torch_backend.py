@@ -3,7 +3,7 @@
 import torch
 from torch.nn import functional as F
 
-from modules.ssm.lengths import keep_valid, valid_frames
+from modules.ssm.masking import keep_valid, valid_frames
 
 
 def causal_conv1d_torch(

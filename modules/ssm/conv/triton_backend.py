@@ -75,7 +75,7 @@ def _interpreted():
 
 
 def triton_refusal(x, weight, bias=None, initial_state=None):
-    """Why these tensors can not go to the Triton kernels, or ``None``."""
+    """Why these tensors cannot go to the Triton kernels, or ``None``."""
     if not _has_triton():
         return "Triton is not installed: there are wheels for Linux, and PyTorch's CUDA builds bring it"
     if x.device.type != "cuda" and not (x.device.type == "cpu" and _interpreted()):

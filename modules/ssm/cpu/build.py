@@ -52,17 +52,17 @@ def library():
     Raises
     ------
     RuntimeError
-        If they can not be built or loaded here, with the reason.
+        If they cannot be built or loaded here, with the reason.
     """
     reason = refusal()
     if reason is not None:
-        raise RuntimeError(f"the compiled CPU kernels can not be used: {reason}")
+        raise RuntimeError(f"the compiled CPU kernels cannot be used: {reason}")
     return _loaded
 
 
 @torch.compiler.assume_constant_result
 def refusal():
-    """Why the compiled kernels can not be used here, or ``None``; the first call builds."""
+    """Why the compiled kernels cannot be used here, or ``None``; the first call builds."""
     global _loaded, _reason
     if _loaded is None and _reason is None:
         with _lock:

@@ -7,7 +7,7 @@ flipped or copied and the sum costs no pass of its own; the reference is two cal
 
 import torch
 
-from modules.ssm.lengths import check_lengths
+from modules.ssm.masking import check_lengths
 from modules.ssm.scan.cpu import bidirectional_scan_cpu
 from modules.ssm.scan.dispatch import BACKENDS, check_scan
 from modules.ssm.scan.triton_backend import bidirectional_scan_triton

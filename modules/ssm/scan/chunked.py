@@ -10,7 +10,7 @@ frames x channels x states ever exists.
 import torch
 from torch.nn import functional as F
 
-from modules.ssm.lengths import valid_frames
+from modules.ssm.masking import valid_frames
 from modules.ssm.scan.naive import compute_dtype
 
 # frames a chunk: near the memory optimum of (time / chunk) saved states and about five work buffers

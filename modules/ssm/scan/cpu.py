@@ -16,7 +16,7 @@ from modules.ssm.scan.chunked import selective_scan_chunked
 
 
 def cpu_refusal(u, A, lengths=None, initial_state=None):
-    """Why these tensors can not go to the compiled CPU kernels, or ``None``."""
+    """Why these tensors cannot go to the compiled CPU kernels, or ``None``."""
     if u.device.type != "cpu":
         return f"the compiled kernels run on the CPU, and the tensors are on {u.device.type}"
     if not takes(u) or A.dtype == torch.float64:
@@ -52,7 +52,7 @@ def selective_scan_cpu(
     Raises
     ------
     RuntimeError
-        If the kernels can not be built here (:func:`cpu_refusal` says so beforehand).
+        If the kernels cannot be built here (:func:`cpu_refusal` says so beforehand).
     """
     tensors = (u, delta, A, B, C, D, z, delta_bias, initial_state)
     if _any_float64(tensors):
@@ -104,7 +104,7 @@ def bidirectional_scan_cpu(
     Raises
     ------
     RuntimeError
-        If the kernels can not be built here (:func:`cpu_refusal` says so beforehand).
+        If the kernels cannot be built here (:func:`cpu_refusal` says so beforehand).
 
     Example
     -------

@@ -3,7 +3,7 @@
 import torch
 
 from modules.ssm.backends import Backends, always
-from modules.ssm.lengths import check_lengths
+from modules.ssm.masking import check_lengths
 from modules.ssm.scan.chunked import selective_scan_chunked
 from modules.ssm.scan.cpu import cpu_refusal, selective_scan_cpu
 from modules.ssm.scan.mamba_ssm_backend import mamba_ssm_refusal, selective_scan_mamba_ssm
@@ -20,7 +20,7 @@ BACKENDS = Backends(
         "triton": (selective_scan_triton, triton_refusal),
     },
     # `auto` takes it once docs/gpu_results.md holds a table of its parity on a card
-    unproven=("triton",),
+    experimental=("triton",),
 )
 
 
@@ -98,7 +98,7 @@ def selective_scan(
     ------
     ValueError
         If shapes do not fit, A is complex, lengths are not frame counts, or the backend is unknown or
-        can not take these tensors.
+        cannot take these tensors.
 
     Example
     -------

@@ -2,7 +2,7 @@
 
 That kernel knows neither lengths nor directions. Both are composed exactly: a frame with step 0 leaves
 the state as it is, so padding can be run through, and a reversed scan is the scan of the reversed
-frames. An initial state can not be composed and is refused, and so is a gradient of the last state.
+frames. An initial state cannot be composed and is refused, and so is a gradient of the last state.
 """
 
 import importlib
@@ -10,22 +10,22 @@ from functools import cache
 
 import torch
 
-from modules.ssm.lengths import keep_valid, valid_frames
+from modules.ssm.masking import keep_valid, valid_frames
 
 
 @cache
 def _kernel():
-    """The package's function, or why it can not be had: an installed one may lack its CUDA part."""
+    """The package's function, or why it cannot be had: an installed one may lack its CUDA part."""
     try:
         return importlib.import_module("mamba_ssm.ops.selective_scan_interface").selective_scan_fn
     except (ImportError, OSError, AttributeError) as error:
         if getattr(error, "name", None) == "mamba_ssm":
             return "the package mamba_ssm is not installed (see requirements-cuda.txt)"
-        return f"the package mamba_ssm can not be used ({error})"
+        return f"the package mamba_ssm cannot be used ({error})"
 
 
 def mamba_ssm_refusal(u, A, lengths=None, initial_state=None):
-    """Why these tensors can not go to ``mamba_ssm``, or ``None``."""
+    """Why these tensors cannot go to ``mamba_ssm``, or ``None``."""
     if u.device.type != "cuda":
         return f"mamba_ssm runs on CUDA only, and the tensors are on {u.device.type}"
     if isinstance(_kernel(), str):

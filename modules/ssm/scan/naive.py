@@ -7,7 +7,7 @@ step discretised as ``exp(dt A)`` and ``dt B`` as in the published code.
 import torch
 from torch.nn import functional as F
 
-from modules.ssm.lengths import keep_valid, valid_frames
+from modules.ssm.masking import keep_valid, valid_frames
 
 
 def compute_dtype(*tensors):

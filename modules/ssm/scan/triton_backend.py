@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from modules.ssm.lengths import keep_valid, valid_frames
+from modules.ssm.masking import keep_valid, valid_frames
 from modules.ssm.scan.chunked import selective_scan_chunked
 from modules.ssm.triton.plan import KEEP, MAX_OFFSET, MAX_STATES, ScanPlan
 from modules.ssm.triton.plan import plan as choose_plan
@@ -24,7 +24,7 @@ _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
 def triton_refusal(u, A, lengths=None, initial_state=None):
-    """Why these tensors can not go to the Triton kernels, or ``None``.
+    """Why these tensors cannot go to the Triton kernels, or ``None``.
 
     They run on CUDA devices, and on CPU tensors in Triton's interpreter, which the environment variable
     ``TRITON_INTERPRET=1`` switches on (slow: for tests).

@@ -12,7 +12,7 @@ from modules.ssm.triton.language import jit, tl
 
 @jit
 def _zero(channel):
-    """A zero a channel. (Triton's own zeros_like and sigmoid can not be called from interpreted kernels.)"""
+    """A zero a channel. (Triton's own zeros_like and sigmoid cannot be called from interpreted kernels.)"""
     return (channel * 0).to(tl.float32)
 
 

@@ -16,12 +16,12 @@ import torch
 from speech_data import loader_options, make_datasets, prepare_manifests, prepare_units
 from speechbrain.utils.distributed import if_main_process
 
+from mamba_speech.evaluation.bootstrap import write_errors
 from modules.lengths import relative_lengths
 from training.brain import RecipeBrain
 from training.experiment import load_experiment, suggest
 from training.loading import SeededItems
 from training.recording import record_result
-from training.significance import write_errors
 
 logger = logging.getLogger(__name__)
 
@@ -102,7 +102,7 @@ class RecognitionBrain(RecipeBrain):
     def ctc_targets(self, batch):
         """Tokens of a batch (utterances, tokens) and their relative lengths, for CTC.
 
-        They are read from those that the end of a sentence follows, since SpeechBrain can not pad a batch whose
+        They are read from those that the end of a sentence follows, since SpeechBrain cannot pad a batch whose
         texts are all empty: those of characters that the units lack are.
         """
         tokens, relative = batch.tokens_eos
@@ -200,7 +200,7 @@ def run_recipe(brain_class, make_decodings):
     Raises
     ------
     SystemExit
-        With one message, if an option or the data can not be used.
+        With one message, if an option or the data cannot be used.
     """
     hparams, run_opts = load_experiment()
     training = not (hparams["skip_train"] or run_opts.test_only)

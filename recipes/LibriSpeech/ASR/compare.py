@@ -21,9 +21,10 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+from mamba_speech.evaluation.bootstrap import paired_bootstrap, read_errors
+from mamba_speech.evaluation.tables import as_text
+from mamba_speech.files import write_json
 from training.results import read_rows
-from training.significance import paired_bootstrap, read_errors
-from training.tables import as_text, write_json
 
 HERE = Path(__file__).resolve().parent
 RESERVED = ("seed", "output_folder")
@@ -185,7 +186,7 @@ def compare(runs, resamples=10_000, group=None):
     runs : dict of str: dict of int: Path
         Output folders of the training script, by system and seed.
     resamples, group
-        See :func:`training.significance.paired_bootstrap`.
+        See :func:`mamba_speech.evaluation.bootstrap.paired_bootstrap`.
 
     Returns
     -------

@@ -28,11 +28,11 @@ from speechbrain.utils.distributed import run_on_main
 
 from data_prep.librispeech_prepare import prepare_librispeech
 from data_prep.manifest import prepare_manifest
-from inference.audio import load_audio
-from inference.language_model import find_tokenizer
-from inference.units import Units
+from mamba_speech.asr.language_model import find_tokenizer
+from mamba_speech.asr.tokenizer import Tokenizer
+from mamba_speech.audio import load_audio
+from mamba_speech.files import write_json
 from training.loading import worker_options
-from training.tables import write_json
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ def prepare_manifests(hparams, training=True):
     Raises
     ------
     SystemExit
-        With one message, if neither a corpus nor manifests are given, or what is given can not be used.
+        With one message, if neither a corpus nor manifests are given, or what is given cannot be used.
     """
     try:
         if hparams["train_manifest"] or hparams["test_manifests"]:
@@ -146,7 +146,7 @@ def prepare_units(hparams, train_manifest=None):
                 run_on_main(_take_units, args=(hparams,))
             else:
                 run_on_main(_learn_units, args=(hparams, train_manifest))
-        units = Units(hparams["units_file"])
+        units = Tokenizer(hparams["units_file"])
         # a decoder may write any output that it has; CTC's outputs behind the last unit are never read
         wrong = operator.ne if "decoder_module" in hparams else operator.gt
         if wrong(len(units), hparams["output_neurons"]):
@@ -163,9 +163,9 @@ def _take_units(hparams):
     """Copy a language model's tokenizer into the run, unless the run's own has the same units."""
     source = hparams["pretrained_lm_tokenizer_path"]
     found = find_tokenizer(source, hparams["save_folder"])
-    units, model_file = Units(found), Path(hparams["units_file"])
+    units, model_file = Tokenizer(found), Path(hparams["units_file"])
     if model_file.is_file():
-        if Units(model_file).labels() == units.labels():
+        if Tokenizer(model_file).labels() == units.labels():
             return
         if any(model_file.parent.glob("CKPT*")):
             raise ValueError(
@@ -197,7 +197,7 @@ def _learn_units(hparams, train_manifest):
                 "these, and a model was trained on it: give another --output_folder"
             )
     record_file.unlink(missing_ok=True)
-    Units.train(texts, model_file, kind, size)
+    Tokenizer.train(texts, model_file, kind, size)
     write_json(record_file, record)
 
 

@@ -21,8 +21,8 @@ from speech_data import prepare_manifests
 from speechbrain.utils.distributed import run_on_main
 
 from data_prep.verify import normalise_text
-from inference.units import Units
-from training.tables import write_json
+from mamba_speech.asr.tokenizer import Tokenizer
+from mamba_speech.files import write_json
 
 
 class Text(NamedTuple):
@@ -78,7 +78,7 @@ class Text(NamedTuple):
             ) from error
         except (gzip.BadGzipFile, EOFError, zlib.error) as error:
             raise ValueError(
-                f"{self.path}: can not be decompressed after line {number} ({error})"
+                f"{self.path}: cannot be decompressed after line {number} ({error})"
             ) from error
 
     def _lines(self):
@@ -191,7 +191,7 @@ def prepare_tokenizer(hparams, train):
 
     Returns
     -------
-    inference.units.Units
+    mamba_speech.asr.tokenizer.Tokenizer
 
     Raises
     ------
@@ -216,7 +216,7 @@ def prepare_tokenizer(hparams, train):
 
 
 def _read_units(path):
-    units = Units(path)
+    units = Tokenizer(path)
     if any(units.decode([unit]) for unit in units.control):
         raise ValueError(
             f"{path}: its units 1 and 2 are text, where the start and end of a sentence belong; learn it with "
@@ -260,7 +260,7 @@ def _learn_units(hparams, train):
     if not sample:
         raise ValueError(f"{_names(train)}: there is no sentence to train on")
     record_file.unlink(missing_ok=True)
-    Units.train(sample, model_file, hparams["token_type"], hparams["output_neurons"])
+    Tokenizer.train(sample, model_file, hparams["token_type"], hparams["output_neurons"])
     write_json(record_file, record)
 
 
@@ -316,7 +316,7 @@ def tokenise(hparams, units, name, texts, longest=None):
     Arguments
     ---------
     hparams : dict
-    units : inference.units.Units
+    units : mamba_speech.asr.tokenizer.Tokenizer
     name : str
         Of the files, in the folder ``text`` of the run.
     texts : list of Text
@@ -330,7 +330,7 @@ def tokenise(hparams, units, name, texts, longest=None):
     Raises
     ------
     SystemExit
-        With one message, if a text can not be read, has no sentence, or has a character that the units lack.
+        With one message, if a text cannot be read, has no sentence, or has a character that the units lack.
     """
     stem = Path(hparams["output_folder"]) / "text" / name
     try:
@@ -380,7 +380,7 @@ def _write_tokens(units, stem, texts, longest):
 
 
 def _encoded(units, texts):
-    """Yield ``(sentence, units)``; a character that the units can not write is an error."""
+    """Yield ``(sentence, units)``; a character that the units cannot write is an error."""
     known = {" "}
     for text in texts:
         for number, sentence in text.sentences():

@@ -11,7 +11,7 @@ xi-j/Mamba-ASR, "Speech Slytherin" (arXiv 2407.09732).
 import speechbrain as sb
 from asr_brain import Decoding, RecognitionBrain, run_recipe
 
-from inference.decoders import BEAM_OPTIONS, CTCDecoder
+from mamba_speech.asr.decoders import BEAM_OPTIONS, CTCDecoder
 
 
 class ASR(RecognitionBrain):

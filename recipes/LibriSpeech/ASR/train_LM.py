@@ -21,8 +21,8 @@ import torch
 from speechbrain.utils.distributed import if_main_process
 from text_data import find_texts, prepare_tokenizer, tokenise
 
-from inference.run import OPTIONS_FILE
-from inference.units import Units
+from mamba_speech.asr.tokenizer import Tokenizer
+from mamba_speech.run import OPTIONS_FILE
 from training.brain import RecipeBrain
 from training.experiment import load_experiment, suggest
 from training.loading import worker_options
@@ -114,7 +114,7 @@ class TextBatch(NamedTuple):
     @classmethod
     def of(cls, sentences):
         """Put sentences, each a tensor of units, into a batch."""
-        start, end = (torch.tensor([unit]) for unit in Units.control)
+        start, end = (torch.tensor([unit]) for unit in Tokenizer.control)
         read = [torch.cat([start, units]) for units in sentences]
         to_come = [torch.cat([units, end]) for units in sentences]
         pad = torch.nn.utils.rnn.pad_sequence
@@ -126,7 +126,7 @@ class TextBatch(NamedTuple):
 
 
 class LM(RecipeBrain):
-    """Units to the next unit."""
+    """Tokens to the next one."""
 
     selection_key = "loss"
 

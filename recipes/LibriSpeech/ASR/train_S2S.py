@@ -14,9 +14,9 @@ import torch
 from asr_brain import Decoding, RecognitionBrain, run_recipe
 from speechbrain.utils.Accuracy import AccuracyStats
 
-from inference.decoders import S2S_OPTIONS, S2SDecoder
-from inference.language_model import load_language_model
-from modules.consistency import consistency_loss
+from mamba_speech.asr.decoders import S2S_OPTIONS, S2SDecoder
+from mamba_speech.asr.language_model import load_language_model
+from modules.asr.consistency import consistency_loss
 
 # of both losses: sums over an utterance, averaged over utterances; or CTC's a unit, the decoder's a token
 REDUCTIONS = ("batchmean", "mean")

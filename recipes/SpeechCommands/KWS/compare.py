@@ -21,7 +21,8 @@ from runs import Run, run_all
 from scores import difference, difference_line, read_runs, same_clips, score, table_line
 
 from data_prep.free_spoken_digits_prepare import list_recordings
-from training.tables import as_markdown, as_text, write_json
+from mamba_speech.evaluation.tables import as_markdown, as_text
+from mamba_speech.files import write_json
 
 RESERVED = {"seed": "--seeds", "output_folder": "--out", "test_speaker": "--test_speakers"}
 BUDGET = ("number_of_epochs", "optimizer_step_limit", "total_steps")

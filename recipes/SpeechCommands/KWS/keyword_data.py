@@ -7,15 +7,15 @@ import json
 import logging
 from pathlib import Path
 
-from clips import ChangedClipReader, ClipAugmenter, ClipReader, ContextBatch, ContextSource
 from speechbrain.dataio.batch import PaddedBatch
 from speechbrain.dataio.dataset import DynamicItemDataset
 from speechbrain.utils.distributed import run_on_main
+from waveforms import ChangedClipReader, ClipAugmenter, ClipReader, ContextBatch, ContextSource
 
-from data_prep.clips import NOISE_PARTS, OTHER_SPEECH
 from data_prep.free_spoken_digits_prepare import prepare_free_spoken_digits
+from data_prep.keywords.clips import NOISE_PARTS, OTHER_SPEECH
 from data_prep.speechcommands_prepare import prepare_speechcommands
-from inference.audio import AudioError, load_audio
+from mamba_speech.audio import AudioError, load_audio
 from training.loading import worker_options
 
 logger = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ def prepare_clips(hparams):
     Raises
     ------
     SystemExit
-        With one message, if the corpus can not be used, its classes are not as many as the model's outputs,
+        With one message, if the corpus cannot be used, its classes are not as many as the model's outputs,
         or a trained run's classes would change under it.
     """
     if not hparams["data_folder"]:
@@ -141,7 +141,7 @@ def make_datasets(hparams, found, labels, training=True):
     Raises
     ------
     SystemExit
-        If an option of the augmentation or the context is outside its range, or a noise recording can not be read.
+        If an option of the augmentation or the context is outside its range, or a noise recording cannot be read.
     """
     names = ("train", "valid", "test") if training else ("test",)
     sets = {name: DynamicItemDataset.from_csv(found[name]) for name in names}

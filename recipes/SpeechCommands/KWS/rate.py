@@ -17,10 +17,10 @@ import torch
 from keyword_data import loader_options, make_datasets, prepare_clips
 from train import KeywordBrain
 
+from mamba_speech.files import write_json
 from training.brain import count_batches
 from training.experiment import describe_device, load_experiment
 from training.loading import SeededItems
-from training.tables import write_json
 
 # the first steps allocate, compile and choose kernels
 WARM_UP = 2

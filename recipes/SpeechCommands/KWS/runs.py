@@ -18,9 +18,9 @@ from typing import NamedTuple
 
 import yaml as pyyaml
 
+from mamba_speech.files import write_json
 from training.experiment import given_options
 from training.results import is_tested, read_rows
-from training.tables import write_json
 
 HERE = Path(__file__).resolve().parent
 RECORD = "run.json"
@@ -62,7 +62,7 @@ class Run(NamedTuple):
         Raises
         ------
         ValueError
-            If the file can not be read.
+            If the file cannot be read.
         """
         return self.result.is_file() if self.script == "rate.py" else is_tested(self.folder)
 

@@ -6,9 +6,9 @@ Clips of several left-out speakers are pooled; several seeds of one clip are ave
 import statistics
 from collections import defaultdict
 
-from training.classification import macro_f1, read_predictions, wilson_interval
+from mamba_speech.evaluation.bootstrap import grouped_mean
+from mamba_speech.evaluation.classification import macro_f1, read_predictions, wilson_interval
 from training.results import read_rows
-from training.significance import grouped_mean
 
 # of a run's record
 COLUMNS = ("parameters", "fidelity", "device", "train_seconds", "optimizer_steps")

@@ -18,14 +18,14 @@ from keyword_data import classes_of, loader_options, make_datasets, prepare_clip
 from speechbrain.nnet.schedulers import update_learning_rate
 from speechbrain.utils.distributed import if_main_process, run_on_main
 
-from inference.figures import confusion_matrix
+from mamba_speech.evaluation.classification import ConfusionMatrix, Prediction, write_predictions
+from mamba_speech.figures import confusion_matrix
+from mamba_speech.files import write_json
 from training.brain import RecipeBrain, count_batches
-from training.classification import ConfusionMatrix, Prediction, write_predictions
 from training.experiment import load_experiment, suggest
 from training.lists import hash_list
 from training.loading import SeededItems
 from training.recording import record_result
-from training.tables import write_json
 
 logger = logging.getLogger(__name__)
 

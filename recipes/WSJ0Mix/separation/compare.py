@@ -17,11 +17,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from data_prep.mixtures.lists import read_list
-from inference.figures import curves, read_train_log
-from inference.run import read_options
+from mamba_speech.evaluation.speaker_bootstrap import mean_with_interval, paired_difference
+from mamba_speech.evaluation.tables import as_text
+from mamba_speech.figures import curves, read_train_log
+from mamba_speech.files import write_json
+from mamba_speech.run import read_options
 from training.results import read_rows
-from training.speaker_bootstrap import mean_with_interval, paired_difference
-from training.tables import as_text, write_json
 
 GAINS = ("si-snr_i", "sdr_i")
 # of a run's record

@@ -20,7 +20,7 @@ from speechbrain.utils.distributed import if_main_process
 from torchaudio.functional import loudness as measure_loudness
 from tqdm import tqdm
 
-from inference.audio import AudioError, load_audio
+from mamba_speech.audio import AudioError, load_audio
 
 logger = logging.getLogger(__name__)
 
@@ -253,7 +253,7 @@ class DynamicMixingDataset(torch.utils.data.Dataset):
 
 
 class _UnusableError(Exception):
-    """A recording that can not be mixed, with its fault."""
+    """A recording that cannot be mixed, with its fault."""
 
     def __init__(self, recording, fault, message):
         super().__init__(message)
@@ -291,7 +291,7 @@ def find_speakers(base_folder, sample_rate):
     speakers : dict of str to list of Recording
         Sorted by name, as the recordings are.
     skipped : dict of str to str
-        Files that can not be used, with the reason: unreadable, stereo, or shorter than half a second.
+        Files that cannot be used, with the reason: unreadable, stereo, or shorter than half a second.
 
     Raises
     ------
@@ -325,7 +325,7 @@ def find_speakers(base_folder, sample_rate):
     if skipped:
         first = next(iter(skipped))
         left_out = (
-            f"{len(skipped)} of {len(paths)} recordings of {base_folder} can not be mixed, for example {first} "
+            f"{len(skipped)} of {len(paths)} recordings of {base_folder} cannot be mixed, for example {first} "
             f"({skipped[first]})"
         )
         if not speakers:
@@ -349,7 +349,7 @@ def _read_headers(paths):
 
 
 def _read_header(path):
-    """Samples, rate and channels of a file; no samples if it can not be read."""
+    """Samples, rate and channels of a file; no samples if it cannot be read."""
     try:
         with soundfile.SoundFile(path) as file:
             return file.frames, file.samplerate, file.channels

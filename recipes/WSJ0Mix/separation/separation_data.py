@@ -13,7 +13,7 @@ from speechbrain.dataio.dataset import DynamicItemDataset, add_dynamic_item, set
 from speechbrain.utils.distributed import run_on_main
 
 from data_prep.wsj0mix_prepare import prepare_wsj0mix
-from inference.audio import load_audio
+from mamba_speech.audio import load_audio
 from training.loading import worker_options
 
 logger = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ def prepare_mixtures(hparams, training=True):
     Raises
     ------
     SystemExit
-        With one message, if the tree of mixtures can not be used.
+        With one message, if the tree of mixtures cannot be used.
     """
     if not hparams["data_folder"]:
         raise SystemExit(
@@ -92,7 +92,7 @@ def make_datasets(hparams, found, training=True):
     Raises
     ------
     SystemExit
-        If an option is outside its range, or the folder of dynamic mixing can not be used.
+        If an option is outside its range, or the folder of dynamic mixing cannot be used.
     """
     sets = {split: DynamicItemDataset.from_csv(path) for split, path in found.items()}
     names = [f"s{number + 1}" for number in range(hparams["num_spks"])]

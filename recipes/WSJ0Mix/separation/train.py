@@ -14,17 +14,18 @@ from pathlib import Path
 
 import speechbrain as sb
 import torch
+from save_examples import save_example
 from separation_data import loader_options, make_datasets, prepare_mixtures
 from speechbrain.nnet.schedulers import update_learning_rate
 from speechbrain.utils.distributed import if_main_process
 
-from inference.published import LOSSES, find_weights, read_weights
-from modules.separation import initialise_separator_, pit_si_snr, si_snr_improvement
+from mamba_speech.evaluation.separation import SeparationScores
+from mamba_speech.separation.published import LOSSES, find_weights, read_weights
+from modules.separation.separator import initialise_separator_
+from modules.separation.si_snr import pit_si_snr, si_snr_improvement
 from training.brain import RecipeBrain, count_batches
 from training.experiment import load_experiment, suggest
 from training.recording import check_record, record_result
-from training.separation_examples import save_example
-from training.separation_metrics import SeparationScores
 
 logger = logging.getLogger(__name__)
 
@@ -235,7 +236,7 @@ def load_pretrained(model, folder):
 
     Arguments
     ---------
-    model : modules.separation.Separator
+    model : modules.separation.separator.SeparationNetwork
     folder : str or Path
         Such a folder, or the output folder of a run, of which the best checkpoint is taken.
 

@@ -1,0 +1,1 @@
+"""Keyword corpora: checked clips, splits by speaker, and other speech without keywords."""

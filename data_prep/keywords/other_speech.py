@@ -1,0 +1,228 @@
+"""Other speech for a keyword corpus: long recordings without a keyword, of which pieces become clips.
+
+A spotter that was trained on single words takes any speech for one of them. Pieces of fluent speech among the clips of
+`_unknown_` teach it otherwise.
+"""
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from data_prep.keywords.clips import COLUMNS, OTHER_SPEECH, SUFFIXES, UNKNOWN
+from data_prep.keywords.splits import SPLITS, which_set
+from data_prep.verify import Candidate, Skipped, verify, write_skipped
+
+logger = logging.getLogger(__name__)
+
+# A piece is nearly silent, and not taken, if its level is so far below that of its whole recording.
+QUIET_DB = -20.0
+
+
+def list_other_speech(root, folder, words):
+    """The recordings of other speech, wherever they lie below their folder.
+
+    What stands before `_nohash_` in a file's name is its speaker. Of other names, the recordings of
+    one folder count as one speaker (in LibriSpeech, a chapter), and those that lie directly in
+    `folder` each as their own. Where transcripts `*.trans.txt` as in LibriSpeech stand beside the
+    recordings, those in which a keyword is said are left out, and their number goes to the log.
+
+    Arguments
+    ---------
+    root : Path
+        The keyword corpus.
+    folder : str or Path or None
+        None: `_other_speech_` of the corpus.
+    words : list of str
+        The keywords.
+
+    Returns
+    -------
+    recordings : list of Candidate
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no folder, or no recording in it.
+    ValueError
+        If the folder holds recordings of the corpus itself, which are words or noise.
+    """
+    given = folder is not None
+    folder = Path(folder).absolute() if given else root / OTHER_SPEECH
+    if not folder.is_dir():
+        place = (
+            f"other_speech {folder} does not exist" if given else f"{root} has no {OTHER_SPEECH}"
+        )
+        raise FileNotFoundError(
+            f"{place}: give a folder of recordings without keywords, or set other_speech_percentage to 0"
+        )
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+    own = root.resolve()
+    words_or_noise = [
+        path
+        for path in (path.resolve() for path in paths)
+        if own in path.parents and own / OTHER_SPEECH not in path.parents
+    ]
+    if words_or_noise:
+        raise ValueError(
+            f"other_speech {folder} holds the keyword corpus' own recordings ({words_or_noise[0]}): give a folder of "
+            "other recordings"
+        )
+    said = {
+        name: set(text.lower().split())
+        for file in folder.rglob("*.trans.txt")
+        for line in file.read_text(encoding="utf-8", errors="replace").splitlines()
+        for name, _, text in [line.partition(" ")]
+    }
+    free = [path for path in paths if not said.get(path.stem, set()) & set(words)]
+    if len(free) < len(paths):
+        left = len(paths) - len(free)
+        logger.info("%d recordings of other speech hold a keyword and are left out", left)
+    if not free:
+        raise FileNotFoundError(
+            f"{folder} holds no recording ({', '.join(SUFFIXES)}) without a keyword; add some, or set "
+            "other_speech_percentage to 0"
+        )
+    return [_recording(path, folder) for path in free]
+
+
+def _recording(path, folder):
+    below = path.relative_to(folder)
+    speaker, marked, _ = path.stem.partition("_nohash_")
+    if not marked and below.parent.parts:
+        speaker = "-".join(below.parent.parts)
+    name = "-".join(below.with_suffix("").parts)
+    return Candidate(f"{OTHER_SPEECH}{name}", path, speaker, OTHER_SPEECH)
+
+
+def split_other_speech(recordings, listed, clips):
+    """Split recordings by list files where these name them, else as their speaker's words or by the hash.
+
+    Arguments
+    ---------
+    recordings : list of Candidate
+    listed : dict of str to str
+        Split of each entry `_other_speech_/<file>`, as `read_entries` gives it.
+    clips : dict of str to list of Candidate
+        The clips of words in each split, with which a speaker stays.
+
+    Returns
+    -------
+    splits : dict of str to list of Candidate
+    """
+    known = {clip.speaker: name for name, own in clips.items() for clip in own}
+    splits = {name: [] for name in SPLITS}
+    for one in recordings:
+        entry = f"{one.path.parent.name}/{one.path.name}"
+        name = listed.get(entry) or known.get(one.speaker) or which_set(one.speaker)
+        splits[name].append(one)
+    return splits
+
+
+def check_other_speech(splits, save_folder, seconds):
+    """Check the recordings, and list those that are bad or too short in `skipped_other_speech.csv`.
+
+    Returns
+    -------
+    found : dict of str to list of dict
+        For each split, rows as `verify` gives them.
+    skipped : int
+
+    Raises
+    ------
+    ValueError
+        If no recording for training is usable.
+    """
+    every = [one for recordings in splits.values() for one in recordings]
+    rows, skipped = verify(every, "other speech")
+    short = [row for row in rows if row["duration"] < seconds]
+    reason = f"shorter than {seconds} s"
+    skipped += [Skipped(row["ID"], row["wav"], reason) for row in short]
+    path = save_folder / "skipped_other_speech.csv"
+    write_skipped(path, skipped, len(every), "other speech", things="recordings")
+    whose = {one.id: name for name, recordings in splits.items() for one in recordings}
+    found = {name: [] for name in SPLITS}
+    for row in rows:
+        if row["duration"] >= seconds:
+            found[whose[row["ID"]]].append(row)
+    if not found["train"]:
+        reason = f"see {path}" if skipped else "all recordings fall into validation and test"
+        raise ValueError(f"no other speech is usable for training: {reason}")
+    return found, len(skipped)
+
+
+def crop_other_speech(recordings, split, count, seconds, random):
+    """Draw pieces for the class `_unknown_`: the recordings' consecutive pieces, in random order, each once.
+
+    Pieces whose root mean square is more than 20 dB below that of their whole recording are not taken.
+
+    Arguments
+    ---------
+    recordings : list of dict
+        Of one split, as `check_other_speech` gives them.
+    split : str
+    count : int
+        How many, above 0; a warning tells if there are fewer.
+    seconds : float
+    random : np.random.Generator
+
+    Returns
+    -------
+    rows : list of dict
+        With the keys `COLUMNS`, ordered by recording and place; `words` is `_other_speech_`.
+
+    Raises
+    ------
+    ValueError
+        If every piece for training is nearly silent.
+    """
+    whole = np.array([int(row["duration"] / seconds + 1e-6) for row in recordings], dtype=int)
+    ends, levels, rows, quiet = np.cumsum(whole), {}, [], 0
+    for slot in random.permutation(int(whole.sum())):
+        if len(rows) == count:
+            break
+        index = int(np.searchsorted(ends, slot, side="right"))
+        row, number = recordings[index], int(slot - ends[index] + whole[index])
+        if index not in levels:
+            levels[index] = measure_pieces(row["wav"], seconds)
+        loud, rate, length = levels[index]
+        if number >= len(loud) or not loud[number]:
+            quiet += 1
+            continue
+        start = number * length
+        values = (f"{row['ID']}_{number:05d}", round(length / rate, 6), row["wav"])
+        values += (start, start + length, UNKNOWN, row["spk_id"], OTHER_SPEECH)
+        rows.append(dict(zip(COLUMNS, values, strict=True)))
+    if split == "train" and not rows:
+        raise ValueError(
+            f"no other speech is usable for training: its pieces are nearly silent ({quiet}), such as those of "
+            f"{recordings[0]['wav']}"
+        )
+    if quiet:
+        logger.info("%s: %d pieces of other speech are nearly silent, not taken", split, quiet)
+    if len(rows) < count:
+        logger.warning("%s: only %d pieces of other speech, not %d", split, len(rows), count)
+    return sorted(rows, key=lambda row: row["ID"])
+
+
+def measure_pieces(path, seconds):
+    """Which consecutive pieces of a recording are not nearly silent.
+
+    Returns
+    -------
+    loud : list of bool
+        For each whole piece.
+    rate, length : int
+        Samples a second, and of a piece.
+    """
+    with soundfile.SoundFile(path) as file:
+        rate = file.samplerate
+        length = round(seconds * rate)
+        energies = [
+            (float(np.square(block, dtype=np.float64).sum()), len(block))
+            for block in file.blocks(length, dtype="float32", always_2d=True)
+        ]
+    mean = sum(energy for energy, _ in energies) / sum(size for _, size in energies)
+    least = mean * 10 ** (QUIET_DB / 10)
+    return [energy / size > least for energy, size in energies if size == length], rate, length

@@ -1,0 +1,1 @@
+"""Recognition with a trained run: tokenizers, decoders, language models and published runs."""

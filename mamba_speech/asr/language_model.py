@@ -1,0 +1,242 @@
+"""Language models for the joint search: those of `train_LM.py`, and SpeechBrain's pretrained TransformerLM.
+
+A source is the output folder of a run of `train_LM.py`, or a folder or a name on the Hugging Face Hub that holds
+`lm.ckpt` and `tokenizer.ckpt`, as `speechbrain/asr-transformer-transformerlm-librispeech` does. A name on the Hub is
+`owner/model`, without a folder `owner` here.
+"""
+
+import re
+import warnings
+from pathlib import Path
+
+import torch
+from speechbrain.lobes.models.transformer.TransformerLM import TransformerLM
+from speechbrain.utils.distributed import run_on_main
+from speechbrain.utils.fetching import fetch
+
+from mamba_speech.asr.tokenizer import Tokenizer
+from mamba_speech.run import OPTIONS_FILE, load_run, read_options, read_tensors
+
+_SIZES = ("lm_d_model", "lm_nhead", "lm_num_layers", "lm_d_ffn")
+# Keys of a recogniser's YAML that language_model_of_run reads, those that there are.
+LM_OPTIONS = ("pretrained_lm_tokenizer_path", "no_lm", *_SIZES)
+WEIGHTS_FILE, TOKENIZER_FILE = "lm.ckpt", "tokenizer.ckpt"
+# the statistic by which train_LM.py compares its checkpoints
+_SELECTION_KEY = "loss"
+# a name on the Hub: `owner/model`
+_HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+_EMBEDDING = "custom_src_module.emb.Embedding.weight"
+
+
+def load_language_model(
+    source,
+    units=None,
+    save_folder=None,
+    lm_d_model=768,
+    lm_nhead=12,
+    lm_num_layers=12,
+    lm_d_ffn=3072,
+    lm_vocab=None,
+):
+    """Load a language model and its tokenizer.
+
+    Arguments
+    ---------
+    source : str or Path
+        See the module.
+    units : mamba_speech.asr.tokenizer.Tokenizer, optional
+        The recogniser's, which the language model's have to equal.
+    save_folder : str or Path, optional
+        Where files of the Hub are linked; by default they stay in its cache. A local folder is read in place.
+    lm_d_model, lm_nhead, lm_num_layers, lm_d_ffn : int
+        Sizes of a pretrained TransformerLM; by default those of the published one. A run brings its own.
+    lm_vocab : int, optional
+        Units that the recogniser emits (`output_neurons`), which the language model has to score.
+
+    Returns
+    -------
+    (torch.nn.Module, mamba_speech.asr.tokenizer.Tokenizer)
+        The model on the CPU in evaluation mode, from tokens (batch, tokens) to logits (batch, tokens, units); its
+        tokenizer.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the source is no folder of either kind and cannot be had from the Hub.
+    ValueError
+        If the weights are damaged or of another network, or tokenizer or vocabulary are not the recogniser's.
+
+    Example
+    -------
+    Not run here, since it needs a trained language model::
+
+        lm, units = load_language_model("results/LM/mamba_mini/1")
+        logits = lm(torch.tensor([[1, *units.encode("HOW DO YOU DO")]]))
+    """
+    own_units = Tokenizer(find_tokenizer(source, save_folder))
+    if units is not None:
+        _check_tokenizer(source, own_units, units)
+    if _is_run(source):
+        lm = load_run(source, wanted=["units_file"], selection_key=_SELECTION_KEY)["model"]
+        _check_vocabulary(source, lm.vocab, lm_vocab)
+        return lm, own_units
+    file = _find(WEIGHTS_FILE, source, save_folder)
+    weights = read_tensors(file)
+    if not isinstance(weights, dict) or _EMBEDDING not in weights:
+        raise ValueError(f"{file}: holds no weights of SpeechBrain's TransformerLM")
+    vocab = len(weights[_EMBEDDING])
+    _check_vocabulary(source, vocab, lm_vocab)
+    # SpeechBrain gives torch one mask of numbers and one of truth values: right, and not for the user to change
+    warnings.filterwarnings(
+        "ignore", "Support for mismatched key_padding_mask and attn_mask is deprecated"
+    )
+    # building a network draws random weights: the caller's random state stays as it was
+    with torch.random.fork_rng(devices=[]):
+        lm = TransformerLM(
+            vocab,
+            lm_d_model,
+            lm_nhead,
+            lm_num_layers,
+            num_decoder_layers=0,
+            d_ffn=lm_d_ffn,
+            activation=torch.nn.GELU,
+            normalize_before=False,
+        )
+    try:
+        lm.load_state_dict(weights, strict=True)
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1].strip()
+        raise ValueError(
+            f"{file}: is of another network than lm_d_model {lm_d_model}, lm_num_layers {lm_num_layers} and lm_d_ffn "
+            f"{lm_d_ffn} describe ({reason})"
+        ) from error
+    return lm.eval().requires_grad_(False), own_units
+
+
+def language_model_of_run(run, run_folder, units, source=None):
+    """Load the language model that a recogniser was tested with, or another in its place.
+
+    Arguments
+    ---------
+    run : dict
+        From :func:`mamba_speech.run.load_run`: an S2S run's `model`, and those of :data:`LM_OPTIONS` that there are.
+    run_folder : str or Path
+        Where it is from.
+    units : mamba_speech.asr.tokenizer.Tokenizer
+        The recogniser's.
+    source : str or Path, optional
+        Instead of the run's own.
+
+    Returns
+    -------
+    lm : torch.nn.Module or None
+        None, if there is none.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        See :func:`load_language_model`.
+    """
+    recorded = None if run.get("no_lm") else run.get("pretrained_lm_tokenizer_path")
+    if source is None and not recorded:
+        return None
+    sizes = {name: run[name] for name in _SIZES if name in run}
+    outputs = run["model"].seq_lin.w.out_features
+    try:
+        chosen = source or _recorded_source(recorded, run, run_folder)
+        return load_language_model(chosen, units, lm_vocab=outputs, **sizes)[0]
+    except FileNotFoundError as error:
+        if source is not None:
+            raise
+        raise FileNotFoundError(
+            f"{run_folder}: the language model that it was tested with cannot be loaded: give --lm FOLDER, or --no_lm "
+            f"to go without one ({error})"
+        ) from error
+
+
+def _recorded_source(recorded, run, run_folder):
+    """A language model's folder, recorded from where training was started: the run's own folder may tell where."""
+    output, folder = Path(run["output_folder"]).parts, Path(run_folder).resolve().parts
+    if folder[-len(output) :] == output and not Path(run["output_folder"]).is_absolute():
+        beside = Path(*folder[: -len(output)]) / recorded
+        if beside.is_dir():
+            return beside
+    return recorded
+
+
+def find_tokenizer(source, save_folder=None):
+    """The path of a language model's SentencePiece model.
+
+    Arguments
+    ---------
+    source, save_folder
+        See :func:`load_language_model`. A run need not have been trained yet.
+
+    Returns
+    -------
+    path : Path
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        If there is none; see :func:`load_language_model`.
+    """
+    if not _is_run(source):
+        return _find(TOKENIZER_FILE, source, save_folder)
+    file = read_options(source, wanted=["units_file"])["units_file"]
+    if not file.is_file():
+        raise FileNotFoundError(f"{file}: no such file; the run {source} has lost its tokenizer")
+    return file
+
+
+def _is_run(source):
+    """Whether it is the folder of a run; pretrained models bring a hyperparams.yaml of their own."""
+    folder = Path(source)
+    return (folder / OPTIONS_FILE).is_file() and not (folder / WEIGHTS_FILE).is_file()
+
+
+def _find(name, source, save_folder):
+    """One file of a pretrained language model."""
+    folder = Path(source)
+    if folder.is_dir():
+        if not (folder / name).is_file():
+            raise FileNotFoundError(
+                f"{source}: is not the folder of a language model, since it holds no {name}: give the output "
+                f"folder of train_LM.py, or a folder with {WEIGHTS_FILE} and {TOKENIZER_FILE}"
+            )
+        return folder / name
+    # beside other folders of its parent it is one that was misspelt: the Hub would take half a minute to say no
+    if not _HUB_NAME.fullmatch(str(source)) or folder.parent.is_dir():
+        raise FileNotFoundError(
+            f"{source}: no such folder; give the folder of a language model, or its name on the Hugging Face Hub "
+            "(owner/model, and no folder of that owner's name here)"
+        )
+    # a folder for each model: what is there already is not fetched again
+    linked = None if save_folder is None else Path(save_folder) / str(source).replace("/", "--")
+    try:
+        return run_on_main(
+            fetch, kwargs={"filename": name, "source": str(source), "savedir": linked}
+        )
+    except (OSError, RuntimeError, ValueError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise FileNotFoundError(
+            f"{source}: is no folder here, and {name} of a model of this name cannot be had from the Hugging Face Hub "
+            f"({reason})"
+        ) from error
+
+
+def _check_tokenizer(source, own, wanted):
+    if own.labels() != wanted.labels():
+        raise ValueError(
+            f"{source}: the language model has another tokenizer ({len(own)} units) than the recogniser "
+            f"({len(wanted)} units): train the recogniser with --pretrained_lm_tokenizer_path {source}, or a language "
+            "model by train_LM.py with --tokenizer_file, the recogniser's save/units.model"
+        )
+
+
+def _check_vocabulary(source, vocab, wanted):
+    if wanted is not None and vocab != wanted:
+        raise ValueError(
+            f"{source}: the language model scores {vocab} units, but the recogniser's output_neurons is {wanted}: "
+            "give a language model of the same size, or go without (no_lm)"
+        )

@@ -1,0 +1,140 @@
+"""The units that a recogniser emits: characters or SentencePiece word pieces, and text to and from them."""
+
+import os
+import tempfile
+from pathlib import Path
+
+import sentencepiece
+
+TYPES = ("char", "unigram", "bpe")
+
+
+class Tokenizer:
+    """A SentencePiece model; unit 0 serves as CTC's blank, 1 and 2 as start and end of a sentence.
+
+    Arguments
+    ---------
+    model_file : str or pathlib.Path
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If it is no SentencePiece model, or one of the special units is text.
+    """
+
+    blank = 0
+    # start and end of a sentence: published vocabularies count them, and CTC never emits them
+    control = (1, 2)
+
+    def __init__(self, model_file):
+        if not Path(model_file).is_file():
+            raise FileNotFoundError(
+                f"{model_file}: no such file; a run writes its units there when it starts"
+            )
+        try:
+            self._processor = sentencepiece.SentencePieceProcessor(model_file=str(model_file))
+        except (OSError, RuntimeError, TypeError) as error:
+            raise ValueError(
+                f"{model_file}: is no SentencePiece model: damaged, or another kind of file"
+            ) from error
+        text = [
+            str(unit)
+            for unit in (self.blank, *self.control)
+            if not (self._processor.is_control(unit) or self._processor.is_unknown(unit))
+        ]
+        if text:
+            raise ValueError(
+                f"{model_file}: its units {' and '.join(text)} are text, where the blank (0), the start and the end "
+                "of a sentence (1, 2) belong; learn it with unk_id 0, bos_id 1 and eos_id 2"
+            )
+
+    @classmethod
+    def train(cls, texts, model_file, kind="char", size=None):
+        """Learn units from transcripts, write them to ``model_file`` and return them.
+
+        Text is taken as it is, without Unicode normalisation.
+
+        Arguments
+        ---------
+        texts : iterable of str
+        model_file : str or pathlib.Path
+        kind : str
+            ``char``, ``unigram`` or ``bpe``.
+        size : int
+            Number of units; with ``char`` the most there may be, the three special ones included.
+
+        Raises
+        ------
+        ValueError
+            If the kind is unknown, there is no text, or the size does not fit the text.
+        """
+        if kind not in TYPES:
+            raise ValueError(f"token_type must be one of {', '.join(TYPES)}; got {kind!r}")
+        texts = [text for text in texts if text.strip()]
+        if not texts:
+            raise ValueError("there is no transcript to learn units from")
+        # SentencePiece marks the start of every text as that of a word, spaces or none
+        characters = {"\u2581"} | set("".join(texts).replace(" ", "\u2581"))
+        least = len(characters) + 3
+        if size < least:
+            raise ValueError(
+                f"output_neurons is {size}, but the training transcripts hold {len(characters)} "
+                f"different characters and need at least {least} units (blank, start and end "
+                f"included): set --output_neurons {least} or more"
+            )
+        model_file = Path(model_file)
+        model_file.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=model_file.parent) as folder:
+            corpus = Path(folder) / "text.txt"
+            corpus.write_text("\n".join(texts) + "\n", encoding="utf-8")
+            try:
+                sentencepiece.SentencePieceTrainer.train(
+                    input=str(corpus),
+                    model_prefix=str(Path(folder) / "units"),
+                    model_type=kind,
+                    vocab_size=least if kind == "char" else size,
+                    character_coverage=1.0,
+                    normalization_rule_name="identity",
+                    unk_id=0,
+                    bos_id=1,
+                    eos_id=2,
+                    pad_id=-1,
+                    max_sentence_length=65536,
+                    minloglevel=2,
+                )
+            except RuntimeError as error:
+                # what follows the place in SentencePiece's source that found the fault
+                reason = str(error).rpartition("] ")[2].strip()
+                raise ValueError(
+                    f"{size} {kind} units cannot be learnt from {len(texts)} transcripts: set another "
+                    f"--output_neurons (SentencePiece says: {reason})"
+                ) from error
+            units = cls(Path(folder) / "units.model")
+            lost = [text for text in texts if not units.spells(text)]
+            if lost:
+                raise ValueError(
+                    f"{len(lost)} of {len(texts)} transcripts cannot be spelt, such as {lost[0]!r}"
+                )
+            os.replace(Path(folder) / "units.model", model_file)
+        return units
+
+    def __len__(self):
+        return self._processor.vocab_size()
+
+    def labels(self):
+        """The text of every unit; ``\u2581`` marks the start of a word."""
+        return [self._processor.id_to_piece(index) for index in range(len(self))]
+
+    def encode(self, text):
+        """Unit numbers of a text; characters that training never saw are left out."""
+        return [index for index in self._processor.encode(text) if index != self.blank]
+
+    def spells(self, text):
+        """Whether the units can write the text, every character of it."""
+        return self.decode(self.encode(text)) == " ".join(text.split())
+
+    def decode(self, indices):
+        """Text of unit numbers."""
+        return self._processor.decode([int(index) for index in indices])

@@ -1,0 +1,102 @@
+"""Reading audio of any format, rate and number of channels as one waveform at the model's rate; and 16-bit samples."""
+
+import logging
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from speechbrain.dataio import audio_io
+from torchaudio.transforms import Resample
+
+logger = logging.getLogger(__name__)
+
+# Rates that were warned about. Loaders start new workers every epoch, so the processes share them;
+# workers that are not forked get them from training.loading.
+resampled_rates = torch.zeros(32, dtype=torch.int64).share_memory_()
+
+
+class AudioError(ValueError):
+    """A file that holds no usable audio; the message names it and says what is wrong."""
+
+
+def load_audio(path, sample_rate, start=0, stop=None):
+    """Read a file, or a part of it, as a mono waveform.
+
+    Channels are averaged and another rate is resampled, with one warning a rate and process.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+        Any file that libsndfile reads (WAV, FLAC, Ogg, MP3, ...).
+    sample_rate : int
+        Wanted samples a second.
+    start, stop : int, optional
+        The part to read, in samples of the file; by default all of it.
+
+    Returns
+    -------
+    torch.Tensor
+        (samples,), float32.
+
+    Raises
+    ------
+    AudioError
+        If the file is missing, unreadable, empty, or holds values that are not numbers.
+    """
+    if not Path(path).is_file():
+        raise AudioError(f"{path}: no such file")
+    try:
+        part = {} if stop is None else {"num_frames": stop - start}
+        waveform, rate = audio_io.load(str(path), frame_offset=start, **part)
+    except Exception as error:
+        # libsndfile's errors have no common type
+        raise AudioError(f"{path}: cannot be read as audio ({audio_fault(error)})") from error
+    if waveform.shape[-1] == 0:
+        raise AudioError(f"{path}: holds no samples")
+    waveform = waveform.mean(0) if waveform.dim() == 2 else waveform
+    if not torch.isfinite(waveform).all():
+        raise AudioError(f"{path}: holds samples that are not finite numbers")
+    if rate != sample_rate:
+        waveform = _resampler(rate, sample_rate)(waveform)
+    return waveform
+
+
+def to_pcm16(waveform):
+    """The nearest 16-bit samples of a waveform.
+
+    libsndfile, given the values themselves, rounds down in WAV files: half a step of offset.
+
+    Arguments
+    ---------
+    waveform : numpy.ndarray
+        Of any shape, in -1..1; what lies outside is clipped.
+
+    Returns
+    -------
+    numpy.ndarray
+        As ``waveform``, int16.
+
+    Example
+    -------
+    >>> import numpy as np
+    >>> to_pcm16(np.array([1.6, -1.6]) / 32768).tolist()
+    [2, -2]
+    """
+    return np.clip(np.round(waveform * 32768.0), -32768, 32767).astype(np.int16)
+
+
+def audio_fault(error):
+    """What libsndfile found wrong, without the file's name, which its errors and SpeechBrain's repeat."""
+    fault = getattr(error, "__cause__", None) or error
+    return getattr(fault, "error_string", str(fault)).rstrip(".")
+
+
+@cache
+def _resampler(rate, sample_rate):
+    rates = resampled_rates.tolist()
+    if rate not in rates:
+        if 0 in rates:
+            resampled_rates[rates.index(0)] = rate
+        logger.warning("audio at %d Hz is resampled to %d Hz", rate, sample_rate)
+    return Resample(rate, sample_rate)

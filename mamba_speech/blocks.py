@@ -1,0 +1,204 @@
+"""Recordings of any length, piece by piece: reading, another rate, and a place to keep what is not written yet.
+
+Nothing here holds more than a few seconds in memory. The pieces together are what the whole file is: the resampler
+carries the samples that its filter still needs.
+"""
+
+import math
+import os
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import torch
+from torchaudio.transforms import Resample
+
+from mamba_speech.audio import AudioError, audio_fault, to_pcm16
+
+BLOCK_SECONDS = 5.0
+
+
+class AudioBlocks:
+    """A recording as mono blocks at a wanted rate; iterate over it once.
+
+    Arguments
+    ---------
+    path : str or Path
+        Any file that libsndfile reads; channels are averaged.
+    sample_rate : int
+        Wanted samples a second; other rates are resampled.
+
+    Attributes
+    ----------
+    file_rate : int
+        Samples a second of the file.
+    file_samples : int
+        Samples of the file that were read so far.
+
+    Raises
+    ------
+    AudioError
+        If the file is missing or no audio; while iterating, if it is damaged, empty, or holds values that are not
+        finite numbers.
+
+    Example
+    -------
+    >>> import tempfile
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> soundfile.write(f"{folder.name}/tone.wav", np.zeros((32000, 2)), 16000)
+    >>> sum(len(block) for block in AudioBlocks(f"{folder.name}/tone.wav", 8000))
+    16000
+    """
+
+    def __init__(self, path, sample_rate):
+        self.path, self.sample_rate, self.file_samples = path, sample_rate, 0
+        if not Path(path).is_file():
+            raise AudioError(f"{path}: no such file")
+        try:
+            self.file_rate = soundfile.info(os.fsencode(path)).samplerate
+        except soundfile.SoundFileError as error:
+            raise AudioError(f"{path}: cannot be read as audio ({audio_fault(error)})") from error
+
+    def __iter__(self):
+        resample = BlockResampler(self.file_rate, self.sample_rate)
+        for block in self._read():
+            yield resample(torch.from_numpy(block)[None])[0]
+        if not self.file_samples:
+            raise AudioError(f"{self.path}: holds no samples")
+        yield resample.finish()[0]
+
+    def _read(self):
+        """Mono blocks (samples,) at the file's rate."""
+        frames = round(BLOCK_SECONDS * self.file_rate)
+        try:
+            with soundfile.SoundFile(os.fsencode(self.path)) as file:
+                while len(block := file.read(frames, dtype="float32", always_2d=True)):
+                    self.file_samples += len(block)
+                    if not np.isfinite(block).all():
+                        raise AudioError(f"{self.path}: holds samples that are not finite numbers")
+                    yield block.mean(axis=1)
+        except soundfile.SoundFileError as error:
+            raise AudioError(
+                f"{self.path}: cannot be read as audio ({audio_fault(error)})"
+            ) from error
+
+
+class BlockResampler:
+    """Resample a stream; the blocks given, together, are what ``torchaudio``'s ``Resample`` makes of the whole.
+
+    Arguments
+    ---------
+    rate, new_rate : int
+        Samples a second in and out.
+
+    Example
+    -------
+    >>> import torch
+    >>> resample, wave = BlockResampler(44100, 8000), torch.randn(1, 50000)
+    >>> parts = [resample(block) for block in wave.split(777, dim=1)] + [resample.finish()]
+    >>> torch.allclose(torch.cat(parts, dim=1), Resample(44100, 8000)(wave), atol=1e-6)
+    True
+    """
+
+    def __init__(self, rate, new_rate):
+        divisor = math.gcd(rate, new_rate)
+        self.step, self.new_step = rate // divisor, new_rate // divisor
+        self.resample = Resample(rate, new_rate)
+        # steps on either side that the filter reaches over
+        self.reach = 0 if rate == new_rate else math.ceil(self.resample.width / self.step)
+        self.read = self.given = 0
+        self.buffer = None
+
+    def __call__(self, block):
+        """Take (channels, samples), give (channels, samples that are ready)."""
+        if self.buffer is None:
+            self.buffer = block.new_zeros(block.shape[0], self.reach * self.step)
+        self.read += block.shape[1]
+        return self._advance(block)
+
+    def finish(self):
+        """What is left at the end of the stream; call it once, after the last block."""
+        if self.buffer is None:
+            return torch.zeros(1, 0)
+        missing = math.ceil(self.new_step * self.read / self.step) - self.given
+        silence = self.buffer.new_zeros(self.buffer.shape[0], (self.reach + 1) * self.step)
+        return self._advance(silence)[:, :missing]
+
+    def _advance(self, block):
+        self.buffer = torch.cat([self.buffer, block], dim=1)
+        steps = max(0, self.buffer.shape[1] // self.step - 2 * self.reach)
+        if steps == 0:
+            return block.new_zeros(block.shape[0], 0)
+        whole = self.resample(self.buffer[:, : (steps + 2 * self.reach) * self.step])
+        first = self.reach * self.new_step
+        ready = whole[:, first : first + steps * self.new_step]
+        self.buffer = self.buffer[:, steps * self.step :].clone()
+        self.given += ready.shape[1]
+        return ready
+
+
+class Spool:
+    """Blocks (samples, speakers) on disk, in a file without a name that vanishes with the process; a context manager.
+
+    Arguments
+    ---------
+    folder : str or Path
+        Whose disk is used: 4 bytes a sample and speaker.
+    """
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.file = self.speakers = None
+
+    def __enter__(self):
+        self.file = tempfile.TemporaryFile(dir=self.folder)
+        return self
+
+    def __exit__(self, *_):
+        self.file.close()
+
+    def add(self, block):
+        """Keep a block (samples, speakers)."""
+        self.speakers = block.shape[1]
+        self.file.write(block.contiguous().numpy().tobytes())
+
+    def blocks(self, samples, size=1 << 16):
+        """The first ``samples`` of what was kept, in arrays (at most ``size``, speakers)."""
+        self.file.seek(0)
+        for start in range(0, samples, size):
+            count = min(size, samples - start) * self.speakers
+            block = np.frombuffer(self.file.read(count * 4), dtype=np.float32)
+            yield block.reshape(-1, self.speakers)
+
+
+def write_sources(paths, blocks, sample_rate):
+    """Write one 16-bit WAV file a speaker, all under temporary names until all are whole.
+
+    Arguments
+    ---------
+    paths : list of Path
+        One a speaker; their folder is there.
+    blocks : iterable of numpy.ndarray
+        (samples, speakers), within -1..1.
+    sample_rate : int
+    """
+    partial = [path.with_name(f"{path.name}.partial") for path in paths]
+    files = []
+    try:
+        for path in partial:
+            files.append(
+                soundfile.SoundFile(path, "w", sample_rate, 1, subtype="PCM_16", format="WAV")
+            )
+        for block in blocks:
+            for file, source in zip(files, block.T, strict=True):
+                file.write(to_pcm16(source))
+        for file in files:
+            file.close()
+        for path, final in zip(partial, paths, strict=True):
+            os.replace(path, final)
+    finally:
+        for file in files:
+            file.close()
+        for path in partial:
+            path.unlink(missing_ok=True)

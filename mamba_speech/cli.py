@@ -1,0 +1,97 @@
+"""The command `mamba-speech`: one sub-command a task, each registered by the task's own module.
+
+A task's module has `add_arguments(parser)` and `run_command(arguments)`, which returns the exit
+status. It is imported only when its command is called, so that help and mistakes cost no time.
+"""
+
+import argparse
+import importlib
+import importlib.metadata
+import io
+import logging
+import os
+import sys
+
+# command: module, and what the command does
+COMMANDS = {
+    "transcribe": ("mamba_speech.asr.recognizer", "write down what is said in audio files"),
+    "spot": ("mamba_speech.kws.spotting", "report keywords in audio files or at the microphone"),
+    "separate": (
+        "mamba_speech.separation.separator",
+        "write each speaker of a recording into a file of its own",
+    ),
+}
+
+
+def main(argv=None):
+    """Run the command line.
+
+    Arguments
+    ---------
+    argv : list of str, optional
+        The arguments without the program's name; those of the process by default.
+
+    Returns
+    -------
+    status : int
+        0 if all went well; 1 if some files failed; 2 if nothing could be done. Mistakes in the
+        arguments raise SystemExit(2), as argparse does.
+    """
+    argv = sys.argv[1:] if argv is None else list(argv)
+    arguments = make_parser(argv).parse_args(argv)
+    # a file name may hold bytes that are no text: they are printed as they came
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="surrogateescape")
+    # SpeechBrain's loggers take their level from here when they are first imported
+    os.environ["SB_LOG_LEVEL"] = "WARNING"
+    logging.basicConfig(level=logging.WARNING, format="mamba-speech: %(message)s")
+    try:
+        return arguments.run(arguments)
+    except (OSError, RuntimeError, ValueError) as error:
+        if isinstance(error, BrokenPipeError):
+            # the reader of our output has left, as `head` does; nothing more can be said to it
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 1
+        print(f"mamba-speech: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("mamba-speech: interrupted", file=sys.stderr)
+        return 130
+
+
+def make_parser(argv):
+    """The parser, with the arguments of the command that `argv` names.
+
+    Example
+    -------
+    >>> make_parser(["--version"]).prog
+    'mamba-speech'
+    """
+    parser = argparse.ArgumentParser(
+        prog="mamba-speech",
+        description="Use speech models that were trained with the recipes of this project.",
+        epilog="mamba-speech COMMAND --help tells more about a command.",
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {version()}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    called = next((word for word in argv if not word.startswith("-")), None)
+    for name, (module, summary) in COMMANDS.items():
+        command = commands.add_parser(name, help=summary, description=f"{summary.capitalize()}.")
+        if name == called:
+            task = importlib.import_module(module)
+            task.add_arguments(command)
+            command.set_defaults(run=task.run_command)
+    return parser
+
+
+def version():
+    """The project's version, or a remark where it is not installed."""
+    try:
+        return importlib.metadata.version("mamba-speech")
+    except importlib.metadata.PackageNotFoundError:
+        return "(not installed)"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

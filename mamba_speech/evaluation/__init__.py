@@ -1,0 +1,1 @@
+"""Metrics and statistics of every task: error rates, scores, bootstrap intervals and tables. No networks."""

@@ -1,0 +1,280 @@
+"""Spotting keywords in recordings and at the microphone: the command `mamba-speech spot`.
+
+Registered in :mod:`mamba_speech.cli`. It prints events, or counts on a recording whose keywords are known how many are
+missed and how many reported falsely.
+"""
+
+import argparse
+import json
+import os
+import queue
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import soundfile
+import torch
+
+from mamba_speech.asr.recognizer import find_audio, positive_number
+from mamba_speech.audio import AudioError
+from mamba_speech.blocks import AudioBlocks, BlockResampler
+from mamba_speech.kws.detection import (
+    SMOOTHING,
+    SUPPRESSION,
+    THRESHOLD,
+    EventFinder,
+    at_threshold,
+    draw_curve,
+    error_curve,
+    read_reference,
+)
+from mamba_speech.kws.spotter import MODES, KeywordSpotter
+
+HOP = 0.1
+MICROPHONE = "microphone"
+# false alarms an hour at which the miss rate is printed
+RATES = (1, 5, 20)
+
+
+def add_arguments(parser):
+    """Give the parser of `mamba-speech spot` its arguments."""
+    parser.add_argument("run_folder", metavar="RUN_FOLDER", help="output folder of a training run")
+    parser.add_argument(
+        "inputs",
+        metavar="INPUT",
+        nargs="+",
+        help=f"audio file, folder to search for audio, or the word {MICROPHONE}",
+    )
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, mps; default: cuda, else cpu")
+    parser.add_argument("--mode", choices=MODES, help="default: streaming for causal models")
+    parser.add_argument(
+        "--threshold", type=share, default=THRESHOLD, help="least confidence (default: %(default)g)"
+    )
+    for name, default, text in (
+        ("hop", HOP, "seconds between two windows of mode sliding"),
+        ("smoothing", SMOOTHING, "seconds over which probabilities are averaged"),
+        ("suppression", SUPPRESSION, "seconds around an event without another"),
+    ):
+        kind = not_negative if name == "smoothing" else positive_number
+        parser.add_argument(f"--{name}", type=kind, default=default, help=f"{text} (%(default)g)")
+    parser.add_argument("--json", action="store_true", help="print a JSON object a line")
+    parser.add_argument(
+        "--evaluate",
+        metavar="EVENTS.json",
+        help="what is said when in the one file: print misses and false alarms instead of events",
+    )
+    parser.add_argument(
+        "--curve", metavar="PREFIX", help="with --evaluate: write PREFIX.json and PREFIX.png"
+    )
+    parser.epilog = (
+        "Prints a line an event: path, start and end in seconds, word, confidence, with tabs between. Files that can "
+        "not be read are listed on stderr at the end; then the exit status is 1. The microphone needs the package "
+        "sounddevice and ends with Ctrl+C."
+    )
+
+
+def share(text):
+    """A number from 0 to 1 of the command line."""
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"must be from 0 to 1, not {text}")
+    return value
+
+
+def not_negative(text):
+    """A number of the command line, 0 or more."""
+    value = float(text)
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be 0 or more, not {text}")
+    return value
+
+
+def run_command(arguments):
+    """Run `mamba-speech spot`; returns the exit status, 0 if every file was good."""
+    if arguments.curve and not arguments.evaluate:
+        raise ValueError(
+            "--curve is drawn of what --evaluate counts: give --evaluate EVENTS.json too"
+        )
+    classifier = KeywordSpotter(arguments.run_folder, arguments.device)
+    if arguments.evaluate:
+        return _evaluate(arguments, classifier)
+    if MICROPHONE in arguments.inputs:
+        if len(arguments.inputs) > 1:
+            raise ValueError(f"{MICROPHONE} is listened to alone, without other inputs")
+        for event in spot(classifier, microphone(classifier.sample_rate), arguments):
+            _show(MICROPHONE, event, arguments.json)
+        return 0
+    bad = []
+    for path in find_audio(arguments.inputs):
+        try:
+            if path.is_dir():
+                raise AudioError(f"{path}: a folder in which there is no audio file")
+            # piece by piece: a recording of a day takes no more memory than one of a minute
+            blocks = AudioBlocks(path, classifier.sample_rate)
+            for event in spot(classifier, blocks, arguments):
+                _show(str(path), event, arguments.json)
+        except AudioError as error:
+            bad.append(str(error))
+            if arguments.json:
+                print(json.dumps({"path": str(path), "error": str(error)}), flush=True)
+    if bad:
+        count = "1 file was" if len(bad) == 1 else f"{len(bad)} files were"
+        print(f"mamba-speech: {count} not searched:", *bad, sep="\n  ", file=sys.stderr)
+    return 1 if bad else 0
+
+
+def spot(classifier, blocks, options, threshold=None):
+    """Find keywords in a stream.
+
+    Arguments
+    ---------
+    classifier : mamba_speech.kws.spotter.KeywordSpotter
+    blocks : iterable of torch.Tensor
+        Pieces (samples,) of any lengths.
+    options : argparse.Namespace
+        With ``mode``, ``hop``, ``smoothing``, ``suppression`` and ``threshold``.
+    threshold : float, optional
+        In place of that of the options.
+
+    Yields
+    ------
+    Event
+    """
+    finder = EventFinder(
+        classifier.labels,
+        classifier.window / classifier.sample_rate,
+        options.threshold if threshold is None else threshold,
+        options.smoothing,
+        options.suppression,
+    )
+    for times, probabilities in classifier.probabilities(blocks, options.mode, options.hop):
+        yield from finder(times, probabilities)
+    yield from finder.finish()
+
+
+def microphone(sample_rate, block_seconds=0.1):
+    """What the default microphone hears, without end.
+
+    A microphone that does not have the rate is read at its own, and resampled.
+
+    Yields
+    ------
+    torch.Tensor
+        (samples,)
+
+    Raises
+    ------
+    RuntimeError
+        If the package sounddevice or the PortAudio library is not installed, or no microphone can be opened.
+    """
+    try:
+        import sounddevice
+    except (ImportError, OSError) as error:
+        raise RuntimeError(
+            "the microphone needs sounddevice and PortAudio: pip install sounddevice, and on Linux the "
+            f"system's package libportaudio2 ({error})"
+        ) from error
+    heard = queue.Queue()
+
+    def keep(block, frames, time, status):
+        heard.put(torch.from_numpy(block[:, 0].copy()))
+
+    try:
+        rate = _microphone_rate(sounddevice, sample_rate)
+        resample = BlockResampler(rate, sample_rate)
+        with sounddevice.InputStream(
+            rate, round(block_seconds * rate), channels=1, dtype="float32", callback=keep
+        ):
+            while True:
+                yield resample(heard.get()[None])[0]
+    except sounddevice.PortAudioError as error:
+        raise RuntimeError(f"the microphone cannot be opened ({error})") from error
+
+
+def _microphone_rate(sounddevice, wanted):
+    """The rate to open the default microphone at: the one wanted, else its own."""
+    try:
+        sounddevice.check_input_settings(channels=1, dtype="float32", samplerate=wanted)
+    except sounddevice.PortAudioError:
+        return round(sounddevice.query_devices(kind="input")["default_samplerate"])
+    return wanted
+
+
+def _show(path, event, as_json):
+    if as_json:
+        print(json.dumps({"path": path, **asdict(event)}, ensure_ascii=False), flush=True)
+    else:
+        row = (
+            path,
+            f"{event.start:.2f}",
+            f"{event.end:.2f}",
+            event.label,
+            f"{event.confidence:.2f}",
+        )
+        print(*row, sep="\t", flush=True)
+
+
+def _evaluate(arguments, classifier):
+    """Count misses and false alarms on one recording."""
+    if len(arguments.inputs) != 1 or not Path(arguments.inputs[0]).is_file():
+        raise ValueError(
+            "--evaluate takes one audio file, the one whose keywords EVENTS.json names"
+        )
+    reference, seconds = read_reference(arguments.evaluate)
+    blocks = AudioBlocks(arguments.inputs[0], classifier.sample_rate)
+    heard_seconds = soundfile.info(os.fsencode(arguments.inputs[0])).duration
+    if abs(heard_seconds - seconds) > 0.01 * seconds + 1:
+        raise ValueError(
+            f"{arguments.evaluate} is of a recording of {seconds:.1f} s, but {arguments.inputs[0]} has "
+            f"{heard_seconds:.1f} s"
+        )
+    known = [one for one in reference if one.label in classifier.labels]
+    if not known:
+        raise ValueError(
+            f"{arguments.evaluate}: none of its keywords is among the model's classes "
+            f"({', '.join(classifier.labels)})"
+        )
+    events = list(spot(classifier, blocks, arguments, threshold=0.0))
+    curve = error_curve(events, known, seconds)
+    chosen = at_threshold(curve, arguments.threshold)
+    report = {
+        "audio": str(arguments.inputs[0]),
+        "seconds": seconds,
+        "keywords": len(known),
+        "keywords_of_other_classes": len(reference) - len(known),
+        "threshold": arguments.threshold,
+        "at_threshold": chosen,
+        "miss_rate_at_false_alarms_per_hour": {
+            rate: min(p["miss_rate"] for p in curve if p["false_alarms_per_hour"] <= rate)
+            for rate in RATES
+        },
+    }
+    if arguments.curve:
+        _write_json(Path(f"{arguments.curve}.json"), report | {"curve": curve})
+        draw_curve(curve, arguments.threshold, Path(f"{arguments.curve}.png"))
+    _report(report, arguments.json)
+    return 0
+
+
+def _report(report, as_json):
+    if as_json:
+        print(json.dumps(report, ensure_ascii=False))
+        return
+    chosen = report["at_threshold"]
+    print(f"{report['keywords']} keywords in {report['seconds'] / 60:.1f} minutes")
+    if report["keywords_of_other_classes"]:
+        print(
+            f"{report['keywords_of_other_classes']} more are of no class of the model: not counted"
+        )
+    print(
+        f"threshold {report['threshold']:g}: {100 * chosen['miss_rate']:.1f} % missed, "
+        f"{chosen['false_alarms_per_hour']:.1f} false alarms an hour"
+    )
+    for rate, miss_rate in report["miss_rate_at_false_alarms_per_hour"].items():
+        print(f"at most {rate} false alarms an hour: {100 * miss_rate:.1f} % missed")
+
+
+def _write_json(path, value):
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(partial, path)

@@ -1,0 +1,1 @@
+"""Separation with a trained run: whole recordings, windows and streams, and published checkpoints."""

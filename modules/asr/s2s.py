@@ -1,0 +1,104 @@
+"""The sequence-to-sequence recogniser: subsampling, a transformer, and an output layer each for CTC and for tokens.
+
+It is one network, so that one DistributedDataParallel wraps it. Source: Jiang et al., "Speech Slytherin" (arXiv
+2407.09732, section 2.3) and its published recipes, whose module names are kept.
+"""
+
+from typing import NamedTuple
+
+import torch
+
+from modules.asr.recognizer import RecognitionNetwork
+from modules.ssm.precision import at_least_float32
+
+
+class S2SOutput(NamedTuple):
+    """What :class:`S2SRecognizer` gives: log-probabilities (batch, time, units) and (batch, tokens, units), the
+    counts of subsampled frames (batch,), and the encoder's output (batch, time, d_model). Nothing in it is ``None``,
+    which no tracer takes.
+    """
+
+    ctc_log_probs: torch.Tensor
+    seq_log_probs: torch.Tensor
+    frames: torch.Tensor
+    encoded: torch.Tensor
+
+    @property
+    def intermediate(self):
+        """None: there is no intermediate layer's output outside training."""
+        return None
+
+
+class S2STrainingOutput(NamedTuple):
+    """An :class:`S2SOutput` with the log-probabilities (batch, time, units) of an intermediate layer."""
+
+    ctc_log_probs: torch.Tensor
+    seq_log_probs: torch.Tensor
+    frames: torch.Tensor
+    encoded: torch.Tensor
+    intermediate: torch.Tensor
+
+
+class S2SRecognizer(RecognitionNetwork):
+    """From normalised features and tokens to log-probabilities of the next tokens, and of units a frame.
+
+    The sub-modules keep the names of the published recipes' modules.
+
+    Arguments
+    ---------
+    CNN : modules.frontend.ConvolutionSubsampling
+    Transformer : S2STransformer
+    seq_lin, ctc_lin : torch.nn.Module
+        From ``d_model`` to the number of units: of the decoder, and of the encoder (blank included).
+    intermediate_layer : int
+        See :class:`modules.asr.ctc.CTCRecognizer`.
+
+    Raises
+    ------
+    ValueError
+        If the encoder has no such intermediate layer.
+    """
+
+    _published_list = ("CNN", "Transformer", "seq_lin", "ctc_lin")
+
+    def __init__(self, CNN, Transformer, seq_lin, ctc_lin, intermediate_layer=0):
+        super().__init__(CNN, Transformer, ctc_lin, intermediate_layer)
+        self.seq_lin = seq_lin
+
+    def forward(self, features, frames, tokens_bos, wav_lens=None):
+        """Log-probabilities, each token given those before it.
+
+        Arguments
+        ---------
+        features : torch.Tensor
+            (batch, time, n_mels).
+        frames : torch.Tensor
+            (batch,) frame counts.
+        tokens_bos : torch.Tensor
+            (batch, tokens) indices, the start token first, padded with 0.
+        wav_lens : torch.Tensor, optional
+            (batch,) relative lengths; only ``upstream`` reads them.
+
+        Returns
+        -------
+        S2SOutput
+            Or, in training with an intermediate layer, :class:`S2STrainingOutput`.
+
+        Raises
+        ------
+        ValueError
+            If a sequence is longer than the table of positions.
+        """
+        x, frames = self.subsample(features, frames, wav_lens)
+        hidden_after = self.hidden_after
+        encoded, *hidden, decoded = self.Transformer(
+            x, tokens_bos, frames=frames, hidden_after=hidden_after
+        )
+        seq_log_probs = at_least_float32(self.seq_lin(decoded)).log_softmax(dim=-1)
+        out = (self.ctc_log_probs(encoded), seq_log_probs, frames, encoded)
+        return S2STrainingOutput(*out, self.ctc_log_probs(hidden[0])) if hidden else S2SOutput(*out)
+
+    def encode(self, features, frames, wav_lens=None):
+        """The encoder's output (batch, time, d_model) and its frame counts (batch,)."""
+        x, frames = self.subsample(features, frames, wav_lens)
+        return self.Transformer.encode(x, frames=frames), frames

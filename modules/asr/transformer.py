@@ -1,0 +1,405 @@
+"""The transformer of sequence-to-sequence recognisers: SpeechBrain's, with other parts in its places.
+
+A ConMamba or Conformer encoder that counts frames, and a Transformer or Mamba decoder. Source: Jiang et al., "Speech
+Slytherin" (arXiv 2407.09732, section 2.3) and its published recipes, whose module names are kept.
+"""
+
+from typing import NamedTuple
+
+import torch
+from speechbrain.lobes.models.transformer.Transformer import (
+    get_key_padding_mask,
+    get_lookahead_mask,
+)
+from speechbrain.lobes.models.transformer.TransformerASR import (
+    TransformerASR,
+    make_transformer_src_mask,
+)
+from speechbrain.nnet.activations import Swish
+from torch import nn
+
+from modules.asr.mamba_decoder import MambaDecoder
+from modules.asr.streaming import StreamingEncoding
+from modules.conformer import ConformerEncoder
+from modules.conmamba import ConmambaEncoder
+from modules.fidelity import check_fidelity, initialise_transformer_
+from modules.ssm.masking import valid_frames
+
+ENCODERS = ("conmamba", "conformer")
+DECODERS = ("transformer", "mamba")
+ATTENTIONS = ("RelPosMHAXL", "RoPEMHA", "regularMHA")
+
+
+class DecodingState(NamedTuple):
+    """What decoding carries from token to token: how many tokens were read, and the decoder's state."""
+
+    position: int
+    decoder: list
+
+
+class S2STransformer(StreamingEncoding, TransformerASR):
+    """Encoder and decoder of a sequence-to-sequence recogniser.
+
+    Arguments
+    ---------
+    tgt_vocab : int
+        Number of tokens.
+    input_size : int
+        Features a frame after subsampling.
+    d_model, nhead, num_encoder_layers, num_decoder_layers, d_ffn, dropout, kernel_size, bias
+        Of encoder and decoder.
+    activation : type
+        Of the decoder and of ConMamba.
+    encoder_module : str
+        ``conmamba`` or ``conformer``.
+    decoder_module : str
+        ``transformer`` or ``mamba``.
+    attention_type : str
+        Of the Conformer: ``RelPosMHAXL``, ``RoPEMHA`` or ``regularMHA``. With the last, absolute positions are added
+        to what the encoder takes, ConMamba too, as published.
+    normalize_before : bool
+        Of the decoder; the encoders normalise first in any case.
+    max_length : int
+        Rows of the table of absolute positions: the longest token sequence (and with ``regularMHA`` the longest
+        utterance in frames).
+    causal : bool
+        An encoder that sees no future.
+    mamba_config : dict, optional
+        Options of :class:`modules.ssm.Mamba`; ``bidirectional`` among them is the encoder's.
+    gradient_checkpointing : bool
+        Of the encoder, see :class:`modules.conmamba.ConmambaEncoder`.
+    fidelity : str
+        ``corrected`` or ``upstream``.
+    conformer_activation : type
+        Of the Conformer; the published recipes leave it at Swish.
+
+    Raises
+    ------
+    ValueError
+        If ``encoder_module``, ``decoder_module``, ``attention_type`` or ``fidelity`` is unknown, a number of layers is
+        below 1, or something attends and ``nhead`` does not divide ``d_model``.
+
+    Example
+    -------
+    >>> import torch
+    >>> net = S2STransformer(20, 40, 16, 2, 2, 1, 32, kernel_size=7, decoder_module="mamba").eval()
+    >>> frames, tokens = torch.tensor([10, 6]), torch.tensor([[1, 5, 6], [1, 7, 0]])
+    >>> memory, out = net(torch.randn(2, 10, 40), tokens, frames=frames)
+    >>> memory.shape, out.shape
+    (torch.Size([2, 10, 16]), torch.Size([2, 3, 16]))
+    >>> first, state = net.decode_step(tokens[:, 0], net.start_decoding(memory, frames))
+    >>> torch.allclose(first, out[:, 0], atol=1e-5)
+    True
+    """
+
+    def __init__(
+        self,
+        tgt_vocab,
+        input_size,
+        d_model=512,
+        nhead=8,
+        num_encoder_layers=12,
+        num_decoder_layers=6,
+        d_ffn=2048,
+        dropout=0.1,
+        activation=nn.GELU,
+        encoder_module="conmamba",
+        decoder_module="transformer",
+        attention_type="RelPosMHAXL",
+        normalize_before=True,
+        kernel_size=31,
+        bias=True,
+        max_length=2500,
+        causal=False,
+        mamba_config=None,
+        gradient_checkpointing=False,
+        fidelity="corrected",
+        conformer_activation=Swish,
+    ):
+        _check_choice("encoder_module", encoder_module, ENCODERS)
+        _check_choice("decoder_module", decoder_module, DECODERS)
+        _check_choice("attention_type", attention_type, ATTENTIONS)
+        check_fidelity(fidelity)
+        layers = {
+            "num_encoder_layers": num_encoder_layers,
+            "num_decoder_layers": num_decoder_layers,
+        }
+        for name, number in layers.items():
+            if number < 1:
+                raise ValueError(f"{name} must be at least 1; got {number}")
+        if encoder_module == "conmamba" and decoder_module == "mamba":
+            nhead = 1  # nothing attends, so that any number of heads will do
+        elif d_model % nhead:
+            raise ValueError(f"nhead must divide d_model, {d_model}; got {nhead}")
+        super().__init__(
+            tgt_vocab=tgt_vocab,
+            input_size=input_size,
+            d_model=d_model,
+            nhead=nhead,
+            # the encoder is attached below, a Mamba decoder in place of one layer that brings the embedding
+            num_encoder_layers=0,
+            num_decoder_layers=1 if decoder_module == "mamba" else num_decoder_layers,
+            d_ffn=d_ffn,
+            dropout=dropout,
+            activation=activation,
+            normalize_before=normalize_before,
+            attention_type=attention_type,
+            max_length=max_length,
+            causal=causal,
+        )
+        self.fidelity, self.max_length = fidelity, max_length
+        options = {
+            "num_layers": num_encoder_layers,
+            "d_model": d_model,
+            "d_ffn": d_ffn,
+            "kernel_size": kernel_size,
+            "bias": bias,
+            "dropout": dropout,
+            "causal": causal,
+            "fidelity": fidelity,
+            "gradient_checkpointing": gradient_checkpointing,
+        }
+        if encoder_module == "conmamba":
+            options |= {"activation": activation, "mamba_config": mamba_config}
+            self.encoder = ConmambaEncoder(**options)
+        else:
+            options |= {"activation": conformer_activation, "attention_type": attention_type}
+            self.encoder = ConformerEncoder(nhead=nhead, **options)
+        if decoder_module == "mamba":
+            sizes = (num_decoder_layers, d_model, d_ffn)
+            self.decoder = MambaDecoder(
+                *sizes, activation, dropout, normalize_before, mamba_config, fidelity
+            )
+        initialise_transformer_(self, fidelity)
+
+    @property
+    def has_stateful_decoder(self):
+        """Whether :meth:`start_decoding` and :meth:`decode_step` can be used: a Mamba decoder's."""
+        return isinstance(self.decoder, MambaDecoder)
+
+    @property
+    def _token_positions(self):
+        """The table of absolute positions that tokens are given."""
+        if self.attention_type == "regularMHA":
+            return self.positional_encoding
+        return self.positional_encoding_decoder
+
+    def forward(self, src, tgt, wav_len=None, pad_idx=0, *, frames=None, hidden_after=None):
+        """Encode utterances and decode their tokens, each token given those before it.
+
+        Arguments
+        ---------
+        src, wav_len, frames, hidden_after
+            As for :meth:`encode`.
+        tgt : torch.Tensor
+            (batch, tokens) indices, the start token first.
+        pad_idx : int
+            What ``tgt`` is padded with.
+
+        Returns
+        -------
+        (torch.Tensor, torch.Tensor) or (torch.Tensor, torch.Tensor, torch.Tensor)
+            (batch, time, d_model) of the encoder; with ``hidden_after`` the same of that layer; (batch, tokens,
+            d_model) of the decoder.
+
+        Raises
+        ------
+        ValueError
+            If a sequence is longer than the table of positions.
+        """
+        lengths = _frame_counts(src, wav_len, frames)
+        encoded = self.encode(src, frames=lengths, hidden_after=hidden_after)
+        memory = encoded if hidden_after is None else encoded[0]
+        padding = get_key_padding_mask(tgt, pad_idx)
+        decoded, _ = self._decode(tgt, memory, lengths, padding)
+        return (memory, decoded) if hidden_after is None else (*encoded, decoded)
+
+    def encode(
+        self,
+        src,
+        wav_len=None,
+        pad_idx=0,
+        dynchunktrain_config=None,
+        *,
+        frames=None,
+        hidden_after=None,
+    ):
+        """Encode utterances.
+
+        Arguments
+        ---------
+        src : torch.Tensor
+            (batch, time, input_size), or (batch, time, frequencies, channels) of a front-end.
+        wav_len : torch.Tensor, optional
+            (batch,) relative lengths, rounded to frames as SpeechBrain does.
+        pad_idx : int
+            Taken because SpeechBrain's callers pass it.
+        dynchunktrain_config : speechbrain.utils.dynamic_chunk_training.DynChunkTrainConfig, optional
+            Chunks that hide the future from attention and convolutions; Mamba's backward branch hears it all the same.
+        frames : torch.Tensor, optional
+            (batch,) integer frame counts, instead of ``wav_len`` and exact.
+        hidden_after : int, optional
+            Also return the normalised output of this layer, counted from 1.
+
+        Returns
+        -------
+        torch.Tensor or (torch.Tensor, torch.Tensor)
+            (batch, time, d_model).
+
+        Raises
+        ------
+        ValueError
+            If absolute positions are added (``regularMHA``) and the utterance is longer than their table.
+        """
+        lengths = _frame_counts(src, wav_len, frames)
+        src = self._project(src)
+        positions = src_mask = None
+        if isinstance(self.encoder, ConformerEncoder):
+            if self.attention_type == "RelPosMHAXL":
+                positions = self.positional_encoding(src)
+            src_mask = make_transformer_src_mask(src, self.causal, dynchunktrain_config)
+        encoded, hidden = self.encoder(
+            src,
+            src_mask=src_mask,
+            pos_embs=positions,
+            dynchunktrain_config=dynchunktrain_config,
+            lengths=lengths,
+            hidden_after=hidden_after,
+        )
+        return encoded if hidden_after is None else (encoded, hidden)
+
+    def _project(self, src, first=0):
+        """What the encoder takes, for frames from number ``first`` on."""
+        src = self.custom_src_module(src.flatten(2))
+        if self.attention_type != "regularMHA":
+            return src
+        return src + self._positions(self.positional_encoding, first, src.shape[1], "frames")
+
+    def _positions(self, table, first, count, what):
+        """Rows ``first`` to ``first + count`` of a table of positions, (1, count, d_model)."""
+        rows = table.pe.shape[1]
+        if first + count > rows:
+            choose = "choose attention_type RelPosMHAXL or RoPEMHA"
+            remedy = choose if what == "frames" else "lower max_decode_ratio"
+            raise ValueError(
+                f"{first + count} {what} do not fit the table of positions, max_length: {rows}; raise max_length (the "
+                "table holds nothing learned: a trained model takes a longer one), cut the utterance into shorter "
+                f"ones, or {remedy}"
+            )
+        return table.pe[:, first : first + count]
+
+    def _embed(self, tokens, first=0):
+        """Scaled embeddings with positions from ``first`` on, (batch, tokens, d_model)."""
+        positions = self._positions(self._token_positions, first, tokens.shape[1], "tokens")
+        return self.custom_tgt_module(tokens) + positions
+
+    def _decode(self, tgt, memory, lengths, padding=None):
+        valid = valid_frames(lengths, memory.shape[1], memory.device)
+        options = {"memory_lengths": lengths} if self.has_stateful_decoder else {}
+        decoded, _, attentions = self.decoder(
+            self._embed(tgt),
+            memory,
+            # true where SpeechBrain's is -inf: PyTorch wants both masks of one kind
+            tgt_mask=get_lookahead_mask(tgt).bool(),
+            tgt_key_padding_mask=padding,
+            memory_key_padding_mask=None if valid is None else ~valid,
+            **options,
+        )
+        return decoded, attentions[-1]
+
+    @torch.no_grad()
+    def decode(self, tgt, encoder_out, enc_len=None):
+        """Decode whole prefixes.
+
+        Arguments
+        ---------
+        tgt : torch.Tensor
+            (batch, tokens) indices; none is taken for padding.
+        encoder_out : torch.Tensor
+            (batch, time, d_model).
+        enc_len : torch.Tensor, optional
+            (batch,) integer frame counts.
+
+        Returns
+        -------
+        (torch.Tensor, torch.Tensor or None)
+            (batch, tokens, d_model), and the last layer's attention over the memory (``None`` of Mamba).
+
+        Raises
+        ------
+        ValueError
+            If the prefix is longer than the table of positions.
+        """
+        return self._decode(tgt, encoder_out, enc_len)
+
+    @torch.no_grad()
+    def start_decoding(self, encoder_out, enc_len=None):
+        """The state before the first token; the memory is read here and never again.
+
+        Arguments
+        ---------
+        encoder_out : torch.Tensor
+            (batch, time, d_model).
+        enc_len : torch.Tensor, optional
+            (batch,) integer frame counts.
+
+        Returns
+        -------
+        DecodingState
+            :func:`modules.asr.mamba_decoder.reorder_state` selects and repeats hypotheses.
+
+        Raises
+        ------
+        ValueError
+            If the decoder is a Transformer, which carries no state.
+        """
+        if not self.has_stateful_decoder:
+            raise ValueError(
+                "only a Mamba decoder carries a state: decode whole prefixes with decode, or build the model with "
+                "decoder_module: mamba"
+            )
+        return DecodingState(0, self.decoder.prefill(encoder_out, enc_len))
+
+    @torch.no_grad()
+    def decode_step(self, tokens, state):
+        """Decode one more token of each hypothesis, at the same cost whatever came before.
+
+        Arguments
+        ---------
+        tokens : torch.Tensor
+            (batch,) indices.
+        state : DecodingState
+
+        Returns
+        -------
+        (torch.Tensor, DecodingState)
+            (batch, d_model), and the state after the token; the one given is left as it was.
+
+        Raises
+        ------
+        ValueError
+            If there were more tokens than the table of positions has rows.
+        """
+        embedded = self._embed(tokens.unsqueeze(1), state.position).squeeze(1)
+        prediction, decoder = self.decoder.step(embedded, state.decoder)
+        return prediction, DecodingState(state.position + 1, decoder)
+
+    def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
+        # the table of sines is the same at any length: a checkpoint's own may be longer or shorter
+        for name in ("positional_encoding", "positional_encoding_decoder"):
+            key, own = f"{prefix}{name}.pe", getattr(getattr(self, name, None), "pe", None)
+            if own is not None and key in state_dict and state_dict[key].shape != own.shape:
+                state_dict[key] = own
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+
+def _check_choice(name, value, choices):
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(choices)}; got {value!r}")
+
+
+def _frame_counts(src, wav_len, frames):
+    """Integer frame counts from themselves, or from relative lengths as SpeechBrain rounds them."""
+    if frames is not None or wav_len is None:
+        return frames
+    return torch.round(wav_len * src.shape[1]).long()

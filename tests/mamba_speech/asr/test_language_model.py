@@ -1,0 +1,179 @@
+"""Loading language models: runs of train_LM.py, SpeechBrain's pretrained layout, and what is neither."""
+
+import os
+import shutil
+import warnings
+
+import pytest
+import sentencepiece
+import torch
+from huggingface_hub import constants
+from speechbrain.lobes.models.transformer.TransformerLM import TransformerLM
+
+from mamba_speech.asr.language_model import find_tokenizer, load_language_model
+from mamba_speech.asr.tokenizer import Tokenizer
+from modules.asr.lm import MambaLM
+from tests.mamba_speech.conftest import LM_SIZES
+
+
+def other_units(file, text="five six"):
+    """Units that are not those of the fixtures."""
+    return Tokenizer.train([text], file, "char", size=40)
+
+
+def contents(folder):
+    """What is in a folder and when it was written."""
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+
+
+def test_a_pretrained_transformer_scores_without_a_word(pretrained_lm, letters, tmp_path):
+    file, count = letters
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        lm, _ = load_language_model(
+            pretrained_lm, Tokenizer(file), tmp_path, lm_vocab=count, **LM_SIZES
+        )
+        lm(torch.tensor([[1, 5, 4, 6]]))
+
+
+def test_a_pretrained_transformer_is_loaded_as_it_was_saved(pretrained_lm, letters, tmp_path):
+    before = contents(pretrained_lm)
+    random = torch.get_rng_state()
+    file, count = letters
+    lm, units = load_language_model(
+        pretrained_lm, Tokenizer(file), tmp_path / "save", lm_vocab=count, **LM_SIZES
+    )
+    assert torch.equal(torch.get_rng_state(), random)
+    assert isinstance(lm, TransformerLM) and not lm.training
+    assert not any(parameter.requires_grad for parameter in lm.parameters())
+    saved = torch.load(pretrained_lm / "lm.ckpt", weights_only=True)
+    assert all(torch.equal(saved[name], tensor) for name, tensor in lm.state_dict().items())
+    assert units.labels() == Tokenizer(file).labels()
+    # published: post-norm with GELU; the same tokens give what such a network computes
+    again = TransformerLM(count, 16, 2, 1, 0, 32, activation=torch.nn.GELU).eval()
+    again.load_state_dict(saved)
+    tokens = torch.tensor([[1, 5, 4, 6]])
+    assert torch.equal(lm(tokens), again(tokens))
+    # a local folder is read in place
+    assert contents(pretrained_lm) == before and not (tmp_path / "save").exists()
+
+
+def test_a_moved_run_brings_its_own_network_and_tokenizer(lm_run, letters, tmp_path):
+    moved = shutil.copytree(lm_run, tmp_path / "moved")
+    file, count = letters
+    lm, _ = load_language_model(moved, Tokenizer(file), lm_vocab=count)
+    assert isinstance(lm, MambaLM) and not lm.training
+    (saved,) = moved.glob("save/CKPT*/model.ckpt")
+    saved = torch.load(saved, weights_only=True)
+    assert all(torch.equal(saved[name], tensor) for name, tensor in lm.state_dict().items())
+    assert find_tokenizer(moved) == moved / "save" / "units.model"
+
+
+def test_the_tokenizer_of_a_run_can_be_had_before_it_is_trained(lm_run, tmp_path):
+    moved = shutil.copytree(lm_run, tmp_path / "moved")
+    for folder in moved.glob("save/CKPT*"):
+        shutil.rmtree(folder)
+    assert find_tokenizer(moved) == moved / "save" / "units.model"
+    with pytest.raises(FileNotFoundError, match="holds no checkpoint of a whole epoch yet"):
+        load_language_model(moved)
+    (moved / "save" / "units.model").unlink()
+    with pytest.raises(FileNotFoundError, match="units.model: no such file"):
+        find_tokenizer(moved)
+
+
+@pytest.mark.parametrize("kind", ["pretrained_lm", "lm_run"])
+def test_another_tokenizer_is_refused_though_it_has_the_same_size(kind, request, tmp_path):
+    source = request.getfixturevalue(kind)
+    same_size = other_units(tmp_path / "other.model", "eno fgd hrtu vw")
+    assert len(same_size) >= len(Tokenizer(find_tokenizer(source)))
+    message = f"{source}: the language model has another tokenizer .*--pretrained_lm_tokenizer_path"
+    with pytest.raises(ValueError, match=message):
+        load_language_model(source, same_size, **LM_SIZES)
+
+
+@pytest.mark.parametrize("kind", ["pretrained_lm", "lm_run"])
+def test_another_vocabulary_is_refused(kind, request, letters):
+    source = request.getfixturevalue(kind)
+    file, count = letters
+    message = f"{source}: the language model scores {count} units, but .*output_neurons is 5000"
+    with pytest.raises(ValueError, match=message):
+        load_language_model(source, Tokenizer(file), lm_vocab=5000, **LM_SIZES)
+
+
+def test_a_network_of_other_sizes_is_refused_in_one_sentence(pretrained_lm):
+    with pytest.raises(
+        ValueError, match="lm.ckpt: is of another network than lm_d_model 32"
+    ) as caught:
+        load_language_model(pretrained_lm, **(LM_SIZES | {"lm_d_model": 32}))
+    assert len(str(caught.value).splitlines()) == 1
+
+
+class Payload:
+    """Writes a file when it is unpickled."""
+
+    def __init__(self, mark):
+        self.mark = mark
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.mark),)
+
+
+def test_weights_that_hold_code_are_refused_and_not_executed(pretrained_lm, tmp_path):
+    folder = shutil.copytree(pretrained_lm, tmp_path / "lm")
+    torch.save({"w": Payload(tmp_path / "mark")}, folder / "lm.ckpt")
+    with pytest.raises(ValueError, match="lm.ckpt: cannot be read as weights"):
+        load_language_model(folder, **LM_SIZES)
+    assert not (tmp_path / "mark").exists()
+    torch.save({"weight": torch.zeros(3)}, folder / "lm.ckpt")
+    with pytest.raises(
+        ValueError, match="lm.ckpt: holds no weights of SpeechBrain's TransformerLM"
+    ):
+        load_language_model(folder, **LM_SIZES)
+
+
+def test_a_source_that_is_none_is_named_in_one_sentence(tmp_path, trained, monkeypatch):
+    with pytest.raises(FileNotFoundError, match="nowhere: no such folder"):
+        load_language_model(tmp_path / "nowhere")
+    with pytest.raises(
+        FileNotFoundError, match="holds no tokenizer.ckpt: give the output folder of"
+    ):
+        load_language_model(tmp_path)
+    with pytest.raises(ValueError, match="run: its checkpoints have no loss; it is a run of"):
+        load_language_model(trained)
+    # beside other folders it is a folder that was misspelt, and no name on the Hub
+    monkeypatch.chdir(trained.parent.parent)
+    for source in (f"{trained.parent.name}/rnu", trained.parent.name + "x"):
+        with pytest.raises(FileNotFoundError, match=f"{source}: no such folder; give the folder"):
+            load_language_model(source)
+    # huggingface_hub reads the variable HF_HUB_OFFLINE when it is imported
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(FileNotFoundError, match="nobody/nothing: is no folder here") as caught:
+        load_language_model("nobody/nothing", save_folder=tmp_path / "save")
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_tokenizer_whose_special_units_are_text_is_refused(pretrained_lm, tmp_path):
+    folder = shutil.copytree(pretrained_lm, tmp_path / "lm")
+    # SpeechBrain's default: neither start nor end
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(["one two three four"]),
+        model_prefix=str(tmp_path / "plain"),
+        model_type="char",
+        vocab_size=20,
+        hard_vocab_limit=False,
+        bos_id=-1,
+        eos_id=-1,
+        minloglevel=2,
+    )
+    shutil.copy(tmp_path / "plain.model", folder / "tokenizer.ckpt")
+    with pytest.raises(ValueError, match="tokenizer.ckpt: its units 1 and 2 are text.* bos_id 1"):
+        load_language_model(folder, **LM_SIZES)
+
+
+@pytest.mark.parametrize("content", [b"", b"no model at all", None])
+def test_a_damaged_tokenizer_is_named(content, pretrained_lm, tmp_path):
+    folder = shutil.copytree(pretrained_lm, tmp_path / "lm")
+    file = folder / "tokenizer.ckpt"
+    file.write_bytes(file.read_bytes()[:100] if content is None else content)
+    with pytest.raises(ValueError, match="tokenizer.ckpt: is no SentencePiece model"):
+        load_language_model(folder, **LM_SIZES)

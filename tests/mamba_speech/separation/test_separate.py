@@ -1,0 +1,338 @@
+"""Separating recordings of every kind into files, in windows and along a stream, and the command."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from hyperpyyaml import load_hyperpyyaml, resolve_references
+
+from mamba_speech.audio import load_audio
+from mamba_speech.blocks import write_sources
+from mamba_speech.cli import main
+from mamba_speech.separation.separator import Separator
+from mamba_speech.separation.windows import separate_stream, separate_windows
+from modules.separation.level import fit_to_mixture
+from tests.mamba_speech.separation.test_published import write_parts
+from tests.mamba_speech.separation.test_windows import EDGE, bands, joined, tones
+from tests.support.separation import RATE, say
+from tests.support.separation_fixtures import assert_near, tiny
+
+ROOT = Path(__file__).parents[3]
+HPARAMS = ROOT / "hparams" / "WSJ0Mix" / "separation"
+
+
+def write_run(folder, yaml, **options):
+    """What a run of the recipe leaves behind: options, and a checkpoint of random weights."""
+    options = {"output_folder": str(folder), "data_folder": "none", **options}
+    with open(HPARAMS / yaml, encoding="utf-8") as file:
+        text = resolve_references(file, options).getvalue()
+    with torch.random.fork_rng():
+        run = load_hyperpyyaml(text)
+    run["checkpointer"].save_checkpoint(meta={"epoch": 1, "loss": -3.0})
+    (folder / "hyperparams.yaml").write_text(text, encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def runs(tmp_path_factory):
+    """Output folders of a causal run, and of one that works in windows."""
+    folder = tmp_path_factory.mktemp("runs")
+    for kind in ("causal", "whole"):
+        write_run(folder / kind, "mambatasnet_debug.yaml", bidirectional=kind == "whole")
+    return folder
+
+
+@pytest.fixture
+def separator(runs):
+    """A separator by frequency, in windows."""
+    found = Separator(runs / "whole", "cpu")
+    found.network = bands()
+    return found
+
+
+def separated(separator, path, folder, **options):
+    """The sources of a file (samples, speakers), their rate, and the factor."""
+    outputs = [folder / f"{path.stem}_s{number}.wav" for number in (1, 2)]
+    factor = separator.separate_file(path, outputs, **options)
+    read = [soundfile.read(output, dtype="float32") for output in outputs]
+    return torch.from_numpy(np.stack([sound for sound, _ in read], 1)), read[0][1], factor
+
+
+def test_a_recording_no_longer_than_a_window_is_separated_whole(separator):
+    torch.manual_seed(2)
+    separator.network = tiny("mambatasnet")
+    for samples in (3, 15, 16, 800, 4000):
+        mix = 0.1 * torch.randn(samples)
+        whole = fit_to_mixture(separator.network(mix[None])[0], mix)
+        assert_near(separator.separate(mix, window_seconds=0.51, overlap_seconds=0.1), whole)
+
+
+class Turned(torch.nn.Module):
+    """A network around another, which turns the second source upside down in every other window."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network, self.sign = network, 1.0
+        self.kernel_size, self.stride = network.kernel_size, network.stride
+
+    def forward(self, mix):
+        self.sign = -self.sign
+        return self.network(mix) * torch.tensor([1.0, self.sign])
+
+
+@pytest.mark.parametrize("fitted", [True, False], ids=["at a level", "as the network gives it"])
+def test_a_source_that_a_network_turns_upside_down_does_not_fade_out_between_windows(
+    fitted, monkeypatch
+):
+    if not fitted:
+        # a fit that cannot tell the sign, as where the source is all but silent
+        monkeypatch.setattr(
+            "mamba_speech.separation.windows.fit_to_mixture", lambda sources, *_, **__: sources
+        )
+    mix, whole = tones(10).sum(1), bands()(tones(10).sum(1)[None])[0]
+    sources, _ = joined(separate_windows(Turned(bands()), mix.split(5000), 2 * RATE, RATE))
+    # one sign for the whole recording: which one, the network says
+    sources = sources * torch.where((sources * whole).sum(0) < 0, -1.0, 1.0)
+    assert_near(sources[EDGE:-EDGE], whole[EDGE:-EDGE], 2e-3)
+
+
+def test_a_causal_run_gives_along_a_file_what_the_whole_gives_at_one_level(runs):
+    separator = Separator(runs / "causal", "cpu")
+    assert separator.causal and not Separator(runs / "whole", "cpu").causal
+    mix = torch.from_numpy(say(1, 1.5, np.random.default_rng(0))).float()
+    raw, back = joined(separate_stream(separator.network, mix.split(1111)))
+    assert torch.equal(back, mix)
+    assert_near(raw, separator.network(mix[None])[0])
+    assert_near(separator.separate(mix), fit_to_mixture(raw, mix), 1e-3)
+
+
+@pytest.mark.parametrize(
+    "suffix, rate, channels", [("wav", 44100, 2), ("flac", 8000, 1), ("ogg", 16000, 2)]
+)
+def test_any_format_rate_and_channels_give_a_source_a_file(
+    suffix, rate, channels, separator, tmp_path
+):
+    sources = tones(3, rate)
+    mix = sources.sum(1)
+    path = tmp_path / f"mix.{suffix}"
+    soundfile.write(path, mix[:, None].expand(-1, channels).numpy(), rate)
+    found, found_rate, factor = separated(separator, path, tmp_path)
+    assert (found_rate, factor) == (RATE, 1.0)
+    # as what is read from the file in one piece
+    read = load_audio(path, RATE)
+    assert_near(found, separator.separate(read), 2e-3)
+    kept, kept_rate, _ = separated(separator, path, tmp_path, keep_rate=True)
+    assert kept_rate == rate and len(kept) == len(mix)
+    middle = slice(rate // 10, -rate // 10)
+    assert (kept[middle].sum(1) - mix[middle]).abs().max() < (0.04 if suffix == "ogg" else 0.01)
+
+
+def test_sources_are_written_as_the_nearest_16_bit_samples(tmp_path):
+    paths = [tmp_path / "1.wav", tmp_path / "2.wav"]
+    blocks = np.random.default_rng(0).uniform(-0.99, 0.99, (2, 3000, 2)).astype(np.float32)
+    blocks[0, 0] = 1.0, -1.0  # the first has no 16-bit sample of its own
+    write_sources(paths, iter(blocks), RATE)
+    for path, source in zip(paths, np.concatenate(blocks).T, strict=True):
+        error = soundfile.read(path, dtype="int16")[0] - 32768.0 * source
+        assert np.abs(error[1:]).max() <= 0.5 and abs(error[0]) <= 1
+
+
+@pytest.mark.parametrize("kind", ["causal", "whole"])
+@pytest.mark.parametrize(
+    "sound",
+    [
+        np.zeros(8000),
+        np.full(8000, 0.7),
+        0.1 * np.random.default_rng(0).standard_normal(800),
+        np.ones(5),
+        np.concatenate([np.zeros(9000), say(1, 1.0, np.random.default_rng(0)), np.zeros(9000)]),
+        30 * say(1, 2.0, np.random.default_rng(0)) / 0.1,
+    ],
+    ids=["silence", "offset", "0.1 s", "5 samples", "silence around", "very loud"],
+)
+@pytest.mark.parametrize("level", ["mixture", "peak"])
+def test_nothing_that_is_no_number_and_nothing_that_clips(level, sound, kind, runs, tmp_path):
+    separator = Separator(runs / kind, "cpu")
+    path = tmp_path / "mix.wav"
+    soundfile.write(path, sound, RATE, "FLOAT")
+    options = {"level": level, "window_seconds": 0.8, "overlap_seconds": 0.3}
+    outputs, _, factor = separated(separator, path, tmp_path, **options)
+    in_memory = separator.separate(torch.from_numpy(sound).float(), **options)
+    assert outputs.shape == (len(sound), 2) and in_memory.shape == outputs.shape
+    assert torch.isfinite(in_memory).all()
+    assert in_memory.abs().max() <= 0.9901 and outputs.abs().max() <= 0.9901
+    assert (outputs - in_memory).abs().max() < 1e-4
+    assert 0 < factor <= 1
+
+
+def test_a_mixture_that_is_too_loud_is_turned_down_by_one_factor(separator, tmp_path):
+    path = tmp_path / "loud.wav"
+    mix = 20 * tones(3).sum(1)
+    soundfile.write(path, mix.numpy(), RATE, "FLOAT")
+    found, _, factor = separated(separator, path, tmp_path, window_seconds=1, overlap_seconds=0.5)
+    wanted = separator.network(mix[None])[0]
+    assert factor == pytest.approx(0.99 / float(wanted.abs().max()), rel=1e-3)
+    assert_near(found[EDGE:-EDGE], factor * wanted[EDGE:-EDGE], 2e-3)
+
+
+@pytest.mark.exhaustive
+def test_memory_does_not_grow_with_the_length_of_the_file(runs, tmp_path):
+    """Ten minutes need hardly more than one: no waveform is held whole (mono and sources are 58 MB)."""
+    random = np.random.default_rng(0)
+    for minutes in (1, 10):
+        sound = 0.1 * random.standard_normal(minutes * 60 * RATE).astype("float32")
+        soundfile.write(tmp_path / f"{minutes}.wav", sound, RATE)
+    if not Path("/proc/self/status").exists():
+        pytest.skip("peak memory is read from /proc, which this system has not")
+    program = (
+        "import re, sys; from mamba_speech.separation.separator import Separator\n"
+        "for name in ('1', '10'):\n"
+        "    path = f'{sys.argv[1]}/{name}'\n"
+        "    for run in sys.argv[2:]:\n"
+        "        separator = Separator(run, 'cpu')\n"
+        "        separator.separate_file(f'{path}.wav', [f'{path}_1.wav', f'{path}_2.wav'])\n"
+        "    print(re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, tmp_path, runs / "causal", runs / "whole"],
+        check=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    one, ten = map(int, done.stdout.split())
+    assert ten < 1.05 * one and ten - one < 25_000
+    assert soundfile.info(tmp_path / "10_1.wav").frames == 600 * RATE
+
+
+@pytest.fixture
+def mixtures(tmp_path):
+    """A folder with audio in two places, and one file that is no audio."""
+    folder = tmp_path / "in"
+    (folder / "deep" / "er").mkdir(parents=True)
+    random = np.random.default_rng(0)
+    for name in ("a.wav", "deep/er/b.flac"):
+        soundfile.write(folder / name, say(0, 0.6, random) + say(3, 0.6, random), RATE)
+    (folder / "notes.txt").write_text("no audio")
+    return folder
+
+
+def command(runs, *arguments, kind="whole"):
+    return main(["separate", str(runs / kind), *map(str, arguments), "--device", "cpu"])
+
+
+def test_a_folder_is_mirrored_and_every_file_that_is_written_is_named(
+    runs, mixtures, tmp_path, capsys
+):
+    out = tmp_path / "out"
+    assert command(runs, mixtures, "--output_folder", out) == 0
+    shown = capsys.readouterr()
+    rows = [list(map(Path, line.split("\t"))) for line in shown.out.splitlines()]
+    assert [row[0] for row in rows] == [mixtures / "a.wav", mixtures / "deep/er/b.flac"]
+    expected = [
+        out / "a_s1.wav",
+        out / "a_s2.wav",
+        out / "deep/er/b_s1.wav",
+        out / "deep/er/b_s2.wav",
+    ]
+    assert [one for row in rows for one in row[1:]] == expected
+    assert sorted(one for one in out.rglob("*") if one.is_file()) == sorted(expected)
+    assert shown.err == ""
+
+
+def test_nothing_is_overwritten_unless_it_is_asked_for(runs, mixtures, tmp_path, capsys):
+    arguments = [mixtures / "a.wav", "--output_folder", tmp_path]
+    (tmp_path / "a_s2.wav").write_text("mine")
+    assert command(runs, *arguments) == 1
+    assert "a_s2.wav is there already; give --overwrite" in capsys.readouterr().err
+    assert (tmp_path / "a_s2.wav").read_text() == "mine" and not (tmp_path / "a_s1.wav").exists()
+    assert command(runs, *arguments, "--overwrite") == 0
+    assert soundfile.info(tmp_path / "a_s2.wav").frames == 4800
+
+
+def test_two_inputs_of_one_name_do_not_share_their_outputs(runs, mixtures, tmp_path, capsys):
+    shutil.copy(mixtures / "a.wav", mixtures / "deep" / "a.wav")
+    inputs = [mixtures / "a.wav", mixtures / "deep" / "a.wav"]
+    assert command(runs, *inputs, "--output_folder", tmp_path / "out", "--overwrite") == 1
+    shown = capsys.readouterr()
+    assert "would have the names of those of" in shown.err and shown.out.count("\n") == 1
+
+
+def test_no_recording_that_is_to_be_separated_is_written_over(runs, mixtures, capsys):
+    other = mixtures / "a_s1.wav"
+    shutil.copy(mixtures / "a.wav", other)
+    inputs = [mixtures / "a.wav", other, "--output_folder", mixtures, "--overwrite"]
+    before = other.read_bytes()
+    assert command(runs, *inputs) == 1
+    shown = capsys.readouterr()
+    assert "a_s1.wav, which is to be separated too" in shown.err and other.read_bytes() == before
+    assert shown.out.startswith(f"{other}\t")
+
+
+def test_outputs_within_the_folder_that_is_searched_are_not_separated_again(runs, mixtures, capsys):
+    out = mixtures / "out"
+    assert command(runs, mixtures, "--output_folder", out) == 0
+    first = capsys.readouterr().out
+    assert command(runs, mixtures, "--output_folder", out, "--overwrite") == 0
+    assert capsys.readouterr().out == first
+    assert command(runs, mixtures, "--output_folder", mixtures) == 2
+    assert "is the folder that is searched" in capsys.readouterr().err
+
+
+def test_bad_files_are_named_at_the_end_and_leave_nothing_behind(runs, mixtures, tmp_path, capsys):
+    sound = np.zeros(70000, "float32")
+    sound[-1] = np.nan
+    soundfile.write(tmp_path / "nan.wav", sound, RATE, "FLOAT")
+    soundfile.write(tmp_path / "none.wav", np.zeros(0), RATE)
+    (tmp_path / "empty").mkdir()
+    cut_off = (mixtures / "deep/er/b.flac").read_bytes()[:40]
+    (tmp_path / "cut.flac").write_bytes(cut_off)
+    reasons = {
+        "nan.wav": "holds samples that are not finite numbers",
+        "none.wav": "holds no samples",
+        "missing.wav": "no such file",
+        "in/notes.txt": "cannot be read as audio",
+        "cut.flac": "",
+        "empty": "a folder in which there is no audio file",
+    }
+    inputs = [tmp_path / name for name in reasons]
+    out = tmp_path / "out"
+    assert command(runs, *inputs, mixtures / "a.wav", "--output_folder", out) == 1
+    shown = capsys.readouterr()
+    assert shown.out.startswith(f"{mixtures / 'a.wav'}\t") and shown.out.count("\n") == 1
+    assert "6 files were not separated:" in shown.err
+    lines = shown.err.splitlines()
+    for name, reason in reasons.items():
+        (line,) = [line for line in lines if f"{tmp_path / name}: " in line]
+        assert reason in line
+    assert sorted(one.name for one in out.iterdir()) == ["a_s1.wav", "a_s2.wav"]
+
+
+def test_a_published_folder_is_separated_with_as_a_run_is(mixtures, tmp_path, capsys):
+    write_parts(tmp_path / "published", tiny("mambatasnet").state_dict())
+    arguments = [str(tmp_path / "published"), str(mixtures / "a.wav"), "--keep_rate"]
+    assert main(["separate", *arguments, "--output_folder", str(tmp_path / "out")]) == 0
+    assert (tmp_path / "out" / "a_s2.wav").exists()
+
+
+def test_mistakes_give_one_line_and_status_two(runs, mixtures, tmp_path, capsys):
+    out = ["--output_folder", tmp_path / "out"]
+    for arguments in (
+        [mixtures / "a.wav", *out, "--window_seconds", "2", "--overlap", "2"],
+        [mixtures / "a.wav", *out, "--window_seconds", "0.002", "--overlap", "0"],
+    ):
+        assert command(runs, *arguments) == 2
+        shown = capsys.readouterr().err
+        assert shown.count("\n") == 1 and "window" in shown
+    assert main(["separate", str(tmp_path / "none"), "a.wav", "--output_folder", "out"]) == 2
+    assert "none: no such folder" in capsys.readouterr().err
+    for wrong in (["--level", "loud"], ["--window_seconds", "-1"], ["--overlap", "-1"]):
+        with pytest.raises(SystemExit):
+            command(runs, mixtures / "a.wav", *out, *wrong)
+        assert wrong[0] in capsys.readouterr().err

@@ -1,0 +1,161 @@
+"""Streams in pieces: windows, the order and level of speakers over them, resampling; on networks of known answers."""
+
+import math
+
+import pytest
+import soundfile
+import torch
+from speechbrain.lobes.models.dual_path import Decoder, Encoder
+from torchaudio.transforms import Resample
+
+from mamba_speech.audio import load_audio
+from mamba_speech.blocks import AudioBlocks, BlockResampler
+from mamba_speech.separation.loudness import Loudness
+from mamba_speech.separation.windows import align, cut, separate_windows
+from modules.separation.separator import SeparationNetwork
+from tests.support.separation import RATE
+from tests.support.separation_fixtures import assert_near
+
+# samples at either end that no two frames cover
+EDGE = 16
+
+
+class Bands(torch.nn.Module):
+    """Masks that part low from high frequencies; with ``moody``, in any order, level and sign, anew each time."""
+
+    num_spks, fidelity = 2, "corrected"
+
+    def __init__(self, moody):
+        super().__init__()
+        self.moody, self.random = moody, torch.Generator().manual_seed(0)
+
+    def forward(self, mix_w, lengths=None):
+        low = (torch.arange(32) % 16 < 5).float().view(1, 32, 1).expand_as(mix_w)
+        masks = torch.stack([low, 1 - low])
+        if self.moody:
+            masks = masks[torch.randperm(2, generator=self.random)]
+            levels = torch.exp(torch.randn(2, 1, 1, 1, generator=self.random))
+            signs = 1.0 - 2 * torch.randint(2, (2, 1, 1, 1), generator=self.random)
+            masks = masks * levels * signs
+        return masks
+
+
+def bands(moody=False):
+    """A separator whose right answer is known: windowed cosine transforms, a positive and a negative part of each."""
+    number, time = torch.arange(16)[:, None], torch.arange(16)[None] + 0.5
+    cosines = torch.cos(math.pi * number * time / 16) * torch.where(number == 0, 0.25, 8**-0.5)
+    filters = cosines * torch.sin(math.pi * time / 16)
+    filters = torch.cat([filters, -filters])[:, None]
+    encoder = Encoder(kernel_size=16, out_channels=32)
+    decoder = Decoder(32, 1, kernel_size=16, stride=8, bias=False)
+    with torch.no_grad():
+        encoder.conv1d.weight.copy_(filters)
+        decoder.weight.copy_(filters)
+    return SeparationNetwork(encoder, Bands(moody), decoder).eval().requires_grad_(False)
+
+
+def tones(seconds, rate=RATE):
+    """A low and a high voice that take turns and overlap: (samples, 2)."""
+    time = torch.arange(round(seconds * rate), dtype=torch.float64) / rate
+    low = 0.3 * torch.sin(2 * math.pi * 300 * time) * torch.sin(2 * math.pi * 0.31 * time) ** 2
+    high = (
+        0.2 * torch.sin(2 * math.pi * 3000 * time) * torch.sin(2 * math.pi * 0.23 * time + 1) ** 2
+    )
+    return torch.stack([low, high], dim=1).float()
+
+
+def joined(pieces):
+    sources, mix = zip(*pieces, strict=True)
+    return torch.cat(sources), torch.cat(mix)
+
+
+def test_windows_of_a_local_network_give_what_the_whole_gives():
+    mix, network = tones(10.003).sum(1), bands()
+    whole = network(mix[None])[0]
+    for window, overlap, block in ((4000, 1000, 1234), (3001, 999, 10**6), (3000, 2400, 7000)):
+        sources, back = joined(separate_windows(network, mix.split(block), window, overlap))
+        assert torch.equal(back, mix)
+        assert_near(sources[EDGE:-EDGE], whole[EDGE:-EDGE], 2e-3)
+
+
+def test_speakers_keep_their_place_level_and_sign_over_windows_of_a_network_that_swaps_them():
+    mix, whole = tones(22).sum(1), bands()(tones(22).sum(1)[None])[0]
+    pieces = list(separate_windows(bands(moody=True), mix.split(5000), 2 * RATE, RATE))
+    sources, _ = joined(pieces)
+    assert len(pieces) > 20
+    order, signs = align(whole, sources)
+    assert (signs == 1).all()
+    assert_near(sources[EDGE:-EDGE, order], whole[EDGE:-EDGE], 0.01)
+
+
+def test_windows_cover_a_stream_without_gaps_and_start_on_whole_frames():
+    for samples in (1, 99, 100, 101, 160, 161, 163, 399, 1000):
+        stream = torch.arange(samples, dtype=torch.float32)
+        for size in (1, 7, 1000):
+            windows = list(cut(stream.split(size), 100, 60, 4))
+            covered = torch.zeros(samples)
+            for start, window in windows:
+                assert start % 4 == 0 and torch.equal(window, stream[start : start + len(window)])
+                covered[start : start + len(window)] = 1
+            assert covered.all()
+            assert all(100 <= len(window) < 104 for _, window in windows) or samples < 100
+
+
+def test_silence_keeps_the_order_and_signs_of_speakers():
+    order, signs = align(torch.zeros(5, 3), torch.zeros(5, 3))
+    assert order == [0, 1, 2] and signs.tolist() == [1.0, 1.0, 1.0]
+
+
+def test_a_source_is_turned_over_only_where_it_is_plainly_upside_down():
+    before = torch.randn(4000, 2)
+    order, signs = align(before, before.flip(1) * torch.tensor([1.0, -1.0]))
+    assert (order, signs.tolist()) == ([1, 0], [-1.0, 1.0])
+    noise = torch.randn(4000, 2) - 0.2 * before
+    assert align(before, noise)[1].tolist() == [1.0, 1.0]
+
+
+def test_windows_that_can_not_be_are_refused():
+    for window, overlap in ((20, 8), (23, 0), (400, 400)):
+        with pytest.raises(ValueError, match="a window must be at least"):
+            next(separate_windows(bands(), [torch.zeros(1000)], window, overlap))
+
+
+@pytest.mark.parametrize("gains", [(0.5, 2.0), (-0.5, -2.0), (0.01, 30.0)])
+def test_the_level_of_a_stream_is_that_of_the_whole(gains):
+    sources = tones(1)
+    given = sources / torch.tensor(gains)
+    loudness = Loudness("mixture")
+    for piece, mix in zip(given.split(777), sources.sum(1).split(777), strict=True):
+        loudness.add(piece, mix)
+        loudness.hear(piece)
+    found, factor = loudness.gains()
+    assert_near(given * found, sources, 1e-3)
+    assert factor == 1
+
+
+def test_a_silent_source_of_a_stream_stays_silent():
+    loudness = Loudness("mixture")
+    sources = tones(1) * torch.tensor([1.0, 0.0])
+    loudness.add(sources, sources.sum(1))
+    loudness.hear(sources)
+    gains, _ = loudness.gains()
+    assert torch.isfinite(gains).all() and gains[0] == pytest.approx(1, abs=1e-3)
+
+
+@pytest.mark.parametrize("rates", [(44100, 8000), (16000, 8000), (8000, 22050), (8000, 8000)])
+def test_blocks_are_resampled_to_what_the_whole_is(rates):
+    wave = torch.randn(2, 20011)
+    for size in (1, 600, 30000):
+        resample = BlockResampler(*rates)
+        blocks = wave[:, :2011].split(1, dim=1) if size == 1 else wave.split(size, dim=1)
+        parts = [resample(block) for block in blocks] + [resample.finish()]
+        whole = Resample(*rates)(wave[:, :2011] if size == 1 else wave)
+        assert_near(torch.cat(parts, dim=1), whole, 1e-5)
+
+
+def test_blocks_of_a_file_are_the_file(tmp_path):
+    wave = torch.randn(8 * 16000, 2)
+    soundfile.write(tmp_path / "a.wav", wave.numpy(), 16000, "FLOAT")
+    blocks = list(AudioBlocks(tmp_path / "a.wav", RATE))
+    assert len(blocks) == 3
+    assert_near(torch.cat(blocks), load_audio(tmp_path / "a.wav", RATE), 1e-5)

@@ -1,0 +1,111 @@
+"""The CTC recognisers of all recipes: sizes, and one utterance's answer whatever its neighbours."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from hyperpyyaml import load_hyperpyyaml
+
+from modules.ssm import Mamba
+from training.experiment import count_parameters
+
+ROOT = Path(__file__).parents[3]
+FOLDER = ROOT / "hparams" / "LibriSpeech" / "ASR" / "CTC"
+PUBLISHED = json.loads((ROOT / "tests" / "model_sizes.json").read_text())["models"]
+
+
+def load(name, tmp_path, **overrides):
+    with open(FOLDER / f"{name}.yaml", encoding="utf-8") as file:
+        return load_hyperpyyaml(file, {"output_folder": str(tmp_path), **overrides})
+
+
+@pytest.mark.parametrize("name", ["conformer_large", "conmamba_large"])
+def test_published_sizes_to_the_unit(name, tmp_path):
+    hparams = load(name, tmp_path)
+    wanted = PUBLISHED[f"Mamba-ASR/CTC/{name}.yaml"]
+    assert count_parameters(hparams["model"]) == wanted["total_trainable"]
+    for part in ("CNN", "Transformer", "ctc_lin"):
+        assert count_parameters(hparams[part]) == wanted["modules"][part]
+    for key, value in wanted["hparams"].items():
+        # the published warm-up appears under two names, and nothing here has a decoder
+        if key in hparams and key not in ("precision", "batch_size"):
+            assert hparams[key] == value, key
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.yaml")), ids=lambda p: p.stem)
+def test_state_space_parameters_survive_every_recipe(path, tmp_path):
+    hparams = load(path.stem, tmp_path)
+    blocks = [m for m in hparams["model"].modules() if isinstance(m, Mamba)]
+    assert bool(blocks) == path.stem.startswith("conmamba")
+    for block in blocks:
+        A = block.A_log.exp()
+        assert torch.allclose(A, torch.arange(1.0, A.shape[1] + 1).expand_as(A), rtol=1e-5)
+        assert torch.equal(block.D, torch.ones_like(block.D))
+        dt = torch.nn.functional.softplus(block.dt_proj.bias)
+        assert 0.00099 < dt.min() and dt.max() < 0.1001
+
+
+@pytest.mark.parametrize(
+    "name, overrides",
+    [
+        ("conmamba_debug", {}),
+        pytest.param("conmamba_debug", {"causal": True}, marks=pytest.mark.exhaustive),
+        pytest.param(
+            "conmamba_debug",
+            {"dt_bc_norm": True, "bidirectional": False},
+            marks=pytest.mark.exhaustive,
+        ),
+        ("conformer_large", {"d_model": 16, "d_ffn": 16, "num_encoder_layers": 2}),
+        pytest.param(
+            "conformer_large",
+            {"d_model": 16, "d_ffn": 16, "num_encoder_layers": 2, "attention_type": "RoPEMHA"},
+            marks=pytest.mark.exhaustive,
+        ),
+    ],
+)
+def test_from_waveform_to_log_probabilities_a_padded_batch_equals_each_utterance_alone(
+    name, overrides, tmp_path
+):
+    hparams = load(name, tmp_path, **overrides)
+    fbank, normalize, model = (hparams[k] for k in ("compute_features", "normalize", "model"))
+    normalize(torch.randn(1, 50, 80) * 20 - 30, torch.ones(1), epoch=1)
+    model.eval(), normalize.eval()
+
+    def recognise(wavs, wav_lens):
+        features, frames = fbank(wavs, wav_lens)
+        log_probs, frames = model(normalize(features), frames, wav_lens)
+        return log_probs, frames
+
+    worst = 0.0
+    for _ in range(50):
+        samples = torch.randint(400, 16000, (2,))
+        wavs = torch.randn(2, int(samples.max()))
+        with torch.no_grad():
+            together, frames = recognise(wavs, samples / wavs.shape[1])
+            for item, count in enumerate(samples.tolist()):
+                alone, own = recognise(wavs[item : item + 1, :count], torch.ones(1))
+                assert own.item() == alone.shape[1] == frames[item].item()
+                difference = together[item, : frames[item]] - alone[0]
+                worst = max(worst, difference.abs().max().item())
+    assert worst < 2e-3  # of log-probabilities around -4, after features in dB
+
+
+def test_intermediate_output_in_training_only(tmp_path):
+    model = load("conmamba_debug", tmp_path)["model"]
+    features, frames = torch.randn(2, 40, 80), torch.tensor([40, 30])
+    log_probs, _, intermediate = model.train()(features, frames)
+    assert intermediate.shape == log_probs.shape
+    assert not torch.allclose(intermediate, log_probs)
+    assert model.eval()(features, frames).intermediate is None
+
+
+@pytest.mark.parametrize("name", ["conmamba_debug", "conformer_large"])
+def test_checkpoints_of_the_published_recipes_load_as_they_are(name, tmp_path):
+    small = {} if "debug" in name else {"d_model": 16, "d_ffn": 16, "num_encoder_layers": 2}
+    model, other = (load(name, tmp_path, **small)["model"] for _ in range(2))
+    torch.nn.init.normal_(other.ctc_lin.w.weight)
+    # the published YAML: !new:torch.nn.ModuleList [[CNN, Transformer, ctc_lin]]
+    saved = torch.nn.ModuleList([other.CNN, other.Transformer, other.ctc_lin]).state_dict()
+    model.load_state_dict(saved, strict=True)
+    assert all(torch.equal(model.state_dict()[key], x) for key, x in other.state_dict().items())

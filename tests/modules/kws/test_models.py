@@ -1,0 +1,438 @@
+"""Keyword networks: the published ones to the last digit, and what corrected mode and streams promise beyond."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from modules.kws import mamba
+from modules.kws.convolutional import KeywordCNN, MobileNetV2KeywordSpotter
+from modules.kws.features import KeywordFeatures
+from modules.kws.mamba import MambaKeywordSpotter
+from modules.kws.retention import (
+    FORMS,
+    MultiScaleRetention,
+    decay_rates,
+    retention_chunkwise,
+    retention_parallel,
+    retention_recurrent,
+)
+from modules.kws.retnet import RetNetKeywordSpotter
+from modules.kws.spotter import masked_mean
+from modules.ssm import BiMamba, Mamba, parameter_groups
+from tests.support.golden import Golden
+
+SIZES = json.loads((Path(__file__).parents[2] / "model_sizes.json").read_text())["models"]
+SIZES = {k.removeprefix("KWS-Mamba/"): v for k, v in SIZES.items() if k.startswith("KWS-Mamba/")}
+BUILDERS = {
+    **{name: getattr(mamba, name) for name in SIZES if name.startswith("mamba_")},
+    "retnet_class_default_d256_L8_h8": lambda n: RetNetKeywordSpotter(n, 256, 8, 8),
+    "retnet_notebook_d128_L6_h8": RetNetKeywordSpotter,
+    "retnet_trainscript_comment_d128_L8_h8": lambda n: RetNetKeywordSpotter(n, n_layers=8),
+    "mobilenetv2_alpha0.75": MobileNetV2KeywordSpotter,
+    "keywordcnn": KeywordCNN,
+}
+FEATURES = {"n_mels": 24, "n_mfcc": 12, "n_fft": 256, "hop_length": 64}
+SMALL = {"n_classes": 5, "d_model": 16, "n_layers": 2}
+# networks without a fixed length: a constructor, and the features it takes
+SEQUENCE = {
+    "mamba_mel": (lambda **o: MambaKeywordSpotter(feature_dim=24, **SMALL, **o), "mel"),
+    "mamba_mfcc": (
+        lambda **o: MambaKeywordSpotter(feature_dim=12, kind="mfcc", **SMALL, **o),
+        "mfcc",
+    ),
+    "bidirectional": (
+        lambda **o: MambaKeywordSpotter(feature_dim=24, bidirectional=True, **SMALL, **o),
+        "mel",
+    ),
+    "causal": (lambda **o: MambaKeywordSpotter(feature_dim=24, causal=True, **SMALL, **o), "mel"),
+    "retnet": (lambda **o: RetNetKeywordSpotter(feature_dim=24, n_heads=2, **SMALL, **o), "mel"),
+}
+
+
+def perturbed(model):
+    """The model in eval mode, with batch statistics and gains moved off their initial values."""
+    for name, tensor in model.state_dict().items():
+        if name.endswith(("running_mean", "norm.bias", "gn.bias")):
+            torch.nn.init.normal_(tensor, std=0.3)
+        elif name.endswith("running_var"):
+            torch.nn.init.uniform_(tensor, 0.5, 2.0)
+    return model.eval()
+
+
+@pytest.mark.parametrize("name", ["mamba_mel", "mamba_mfcc", "retnet"])
+def test_golden_sequence_networks(name):
+    with Golden(f"kws_{name}") as golden, torch.no_grad():
+        meta = golden.meta
+        sizes = (meta["num_classes"], meta["d_model"], meta["n_layers"])
+        options = {"feature_dim": meta["feature_dim"], "fidelity": "upstream"}
+        if name == "retnet":
+            model = RetNetKeywordSpotter(*sizes, meta["n_heads"], **options)
+        else:
+            options |= {"d_state": meta["d_state"], "expand": meta["expand"]}
+            model = MambaKeywordSpotter(*sizes, kind=name.removeprefix("mamba_"), **options)
+        model.eval().load_state_dict(golden.state_dict(), strict=True)
+        golden.compare("output/logits", model(golden["input/x"], golden["input/lengths"]))
+        golden.compare("output/logits_nolen", model(golden["input/x"]))
+        model.fidelity = "corrected"
+        golden.compare("output/logits_nolen", model(golden["input/x"]))
+
+
+def test_golden_two_dimensional_networks_in_both_layouts():
+    with torch.no_grad():
+        for name, build, tolerance in (
+            ("mobilenetv2", lambda n: MobileNetV2KeywordSpotter(n, alpha=0.1), 2e-5),
+            ("keywordcnn", lambda n: KeywordCNN(n, n_frames=33), 1e-5),
+        ):
+            with Golden(f"kws_{name}") as golden:
+                model = build(golden.meta["num_classes"]).eval()
+                model.load_state_dict(golden.state_dict(), strict=True)
+                x = golden["input/x"]
+                for fidelity in ("upstream", "corrected"):
+                    model.fidelity = fidelity
+                    golden.compare("output/logits", model(x), tolerance)
+                    golden.compare("output/logits", model(x.squeeze(1).mT), tolerance)
+
+
+def test_golden_retention_in_every_form():
+    with Golden("kws_retention_op") as golden, torch.no_grad():
+        layer = MultiScaleRetention(golden.meta["embed_dim"], golden.meta["num_heads"])
+        layer.load_state_dict(golden.state_dict(), strict=True)
+        inputs = [golden[f"input/{name}"] for name in "qkv"]
+        for form in FORMS:
+            golden.compare("output/out", layer(*inputs, form=form)[0])
+            golden.compare("output/out_recurrent", layer(*inputs, form=form)[0])
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_parameter_counts_are_the_published_ones(name):
+    for classes in (35, 36):
+        model = BUILDERS[name](classes)
+        counts = {key: 0 for key in SIZES[name].get("modules", {})}
+        for key, parameter in model.named_parameters():
+            counts[key.split(".")[0]] = counts.get(key.split(".")[0], 0) + parameter.numel()
+        assert sum(counts.values()) == SIZES[name][f"total_trainable_{classes}_classes"]
+        if classes == 35 and "modules" in SIZES[name]:
+            assert counts == SIZES[name]["modules"]
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (2, 7), (3, 64), (2, 65), (1, 150)])
+def test_retention_is_the_same_in_parallel_by_chunks_and_by_steps(shape):
+    torch.manual_seed(3)
+    q, k, v = torch.randn(3, *shape, 2, 8, dtype=torch.float64).requires_grad_().unbind()
+    state = torch.randn(shape[0], 2, 8, 8, dtype=torch.float64)
+    results = []
+    for form, options in (
+        (retention_recurrent, {}),
+        (retention_parallel, {}),
+        (retention_chunkwise, {"chunk": 64}),
+        (retention_chunkwise, {"chunk": 5}),
+    ):
+        out, last = form(q, k, v, decay_rates(2).double(), state, **options)
+        loss = out.square().sum() + last.square().sum()
+        results.append((out, last, *torch.autograd.grad(loss, (q, k, v))))
+    for other in results[1:]:
+        for tensor, wanted in zip(other, results[0], strict=True):
+            assert torch.allclose(tensor, wanted, rtol=1e-9, atol=1e-9)
+
+
+def test_a_retention_layer_carries_its_state_from_chunk_to_chunk():
+    layer = MultiScaleRetention(16, 2)
+    inputs = torch.randn(3, 2, 30, 16)
+    whole, last = layer(*inputs)
+    state, parts = None, []
+    for part in inputs.split([1, 20, 9], 2):
+        out, state = layer(*part, state)
+        parts.append(out)
+    assert torch.allclose(torch.cat(parts, 1), whole, atol=1e-5)
+    assert torch.allclose(state, last, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", SEQUENCE)
+def test_a_padded_batch_gives_the_logits_of_each_clip_alone_from_the_waveform_on(name):
+    torch.manual_seed(4)
+    build, kind = SEQUENCE[name]
+    features = KeywordFeatures(kind, causal=name == "causal", **FEATURES)
+    model, upstream = perturbed(build()), None
+    for pair in range(50):
+        samples = torch.randint(1, 64 * 40, (2,))
+        wavs = torch.randn(2, int(samples.max()))
+        with torch.no_grad():
+            x, frames = features(wavs, samples)
+            x = x.clone()
+            for item, count in enumerate(frames.tolist()):
+                x[item, count:] = torch.nan if pair % 2 else 1e3
+            logits = model(x, frames)
+            for item, count in enumerate(samples.tolist()):
+                alone = model(*features(wavs[item : item + 1, :count]))
+                assert torch.allclose(logits[item], alone[0], atol=1e-4), (name, samples)
+    if name not in ("mamba_mfcc", "causal"):
+        # the same weights with the published masking do depend on the neighbour
+        upstream = build(fidelity="upstream").eval()
+        upstream.load_state_dict(model.state_dict())
+        x, frames = torch.randn(2, 40, x.shape[2]), torch.tensor([40, 20])
+        alone = upstream(x[1:, :20], frames[1:])
+        assert not torch.allclose(upstream(x, frames)[1], alone[0], atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "build", [lambda: MobileNetV2KeywordSpotter(5, 0.1), lambda: KeywordCNN(5)]
+)
+def test_fixed_length_networks_crop_and_pad_each_clip_at_its_own_end(build):
+    model = perturbed(build())
+    x = torch.randn(3, 80, 32)
+    frames = torch.tensor([80, 63, 20])
+    with torch.no_grad():
+        logits = model(x, frames)
+        for item, count in enumerate(frames.tolist()):
+            assert torch.allclose(model(x[item : item + 1, :count])[0], logits[item], atol=1e-5)
+        assert torch.allclose(model(x[:1])[0], model(x[:1, :63])[0], atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["mamba_mel", "retnet"])
+def test_padding_is_no_part_of_batch_statistics_and_gets_no_gradient_in_training(name):
+    torch.manual_seed(5)
+    build, _ = SEQUENCE[name]
+    model = build(dropout=0.0).train()
+    start = {key: value.clone() for key, value in model.state_dict().items()}
+    x, frames = torch.randn(3, 30, 24), torch.tensor([30, 20, 8])
+    results = []
+    for padding in (0.0, 50.0, None):
+        model.load_state_dict(start)
+        item = x.clone()
+        if padding is None:  # longer still
+            item = F.pad(item, (0, 0, 0, 11), value=7.0)
+        else:
+            for row, count in enumerate(frames.tolist()):
+                item[row, count:] = padding
+        item.requires_grad_()
+        logits = model(item, frames)
+        logits.square().sum().backward()
+        assert not item.grad[1, 20:].any() and item.grad[1, :20].any()
+        results.append((logits.detach(), model.conv_embed[1].running_mean.clone()))
+    for logits, mean in results[1:]:
+        assert torch.allclose(logits, results[0][0], atol=1e-4)
+        assert torch.allclose(mean, results[0][1], atol=1e-5)
+
+
+@pytest.mark.parametrize("name", SEQUENCE)
+def test_gradients_are_those_of_clean_padding_whatever_stands_in_it(name):
+    torch.manual_seed(10)
+    build, kind = SEQUENCE[name]
+    model = build(dropout=0.0).train()
+    x, frames = torch.randn(2, 12, 24 if kind == "mel" else 12), torch.tensor([12, 7])
+    gradients = []
+    for padding in (0.0, torch.nan):
+        x[1, 7:] = padding
+        model.zero_grad()
+        model(x, frames).square().sum().backward()
+        gradients.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
+    assert torch.allclose(*gradients, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", SEQUENCE)
+def test_networks_train_under_autocast_and_compute_in_float64_where_they_are_asked_to(name):
+    torch.manual_seed(11)
+    build, kind = SEQUENCE[name]
+    model = build(dropout=0.0).train()
+    x, frames = torch.randn(2, 30, 24 if kind == "mel" else 12), torch.tensor([30, 21])
+    x[0, 5:15] = 0  # silence within a clip
+    for dtype in (torch.float16, torch.bfloat16):
+        model.zero_grad()
+        with torch.autocast("cpu", dtype):
+            logits = model(x, frames)
+        logits.float().square().sum().backward()
+        assert all(torch.isfinite(p.grad).all() for p in model.parameters())
+    with torch.no_grad():
+        single = model.eval()(x, frames)
+        double = model.double()(x.double(), frames)
+        assert double.dtype == torch.float64 and torch.allclose(double.float(), single, atol=1e-5)
+        # nothing on the way is rounded to float32
+        nudged = model(x.double() * (1 + 1e-10), frames)
+        assert 0 < (nudged - double).abs().max() < 1e-8
+
+
+@pytest.mark.parametrize("kind", ["mel", "mfcc"])
+@pytest.mark.parametrize("chunks", [[33], [1] * 33, [2, 7, 1, 0, 12, 11]])
+def test_a_causal_network_in_chunks_gives_what_it_gives_for_the_whole(kind, chunks):
+    torch.manual_seed(6)
+    model = perturbed(MambaKeywordSpotter(feature_dim=24, kind=kind, causal=True, **SMALL))
+    x = torch.randn(2, 33, 24)
+    with torch.no_grad():
+        state, parts = model.initial_state(2), []
+        for chunk in x.split(chunks, 1):
+            part, state = model.forward_chunk(chunk, state)
+            parts.append(part)
+        assert torch.allclose(torch.cat(parts, 1), model.embed(x)[0], atol=1e-4)
+
+
+@pytest.mark.parametrize("window", [None, 1, 5, 100])
+def test_streamed_logits_are_the_classifier_on_the_mean_over_the_window(window):
+    torch.manual_seed(7)
+    model = perturbed(MambaKeywordSpotter(feature_dim=24, causal=True, **SMALL))
+    x = torch.randn(2, 40, 24)
+    with torch.no_grad():
+        state, parts = model.initial_state(2, window), []
+        for chunk in x.split([3, 10, 1, 26], 1):
+            part, state = model.stream(chunk, state)
+            parts.append(part)
+        logits, embedding = torch.cat(parts, 1), model.embed(x)[0]
+        for t in range(embedding.shape[1]):
+            start = 0 if window is None else max(0, t + 1 - window)
+            wanted = model.classify(embedding[:, start : t + 1].mean(1))
+            assert torch.allclose(logits[:, t], wanted, atol=1e-4)
+        if window in (None, 100):
+            assert torch.allclose(logits[:, -1], model(x), atol=1e-4)
+
+
+def test_from_samples_to_logits_a_stream_gives_what_the_whole_gives_at_every_frame():
+    torch.manual_seed(8)
+    features = KeywordFeatures("mel", causal=True, **FEATURES)
+    model = perturbed(MambaKeywordSpotter(feature_dim=24, causal=True, **SMALL))
+    wavs = torch.randn(1, 64 * 50)
+    with torch.no_grad():
+        carried, state, parts = features.initial_state(1), model.initial_state(1), []
+        for chunk in wavs.split(160, 1):
+            x, carried = features.forward_chunk(chunk, carried)
+            part, state = model.stream(x, state)
+            parts.append(part)
+        logits = torch.cat(parts, 1)
+        for frame in (1, 7, 25):
+            whole = model(features(wavs[:, : 128 * frame])[0])
+            assert torch.allclose(logits[:, frame - 1], whole, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["mel", "mfcc"])
+def test_a_clip_in_context_gives_what_a_stream_gives_where_the_clip_ends(kind):
+    torch.manual_seed(12)
+    features = KeywordFeatures(kind, causal=True, **FEATURES)
+    model = MambaKeywordSpotter(
+        feature_dim=features.n_features, kind=kind, causal=True, **(SMALL | {"n_classes": 4})
+    )
+    model = perturbed(model)
+    hop = 64 * model.subsampling
+    samples = torch.tensor([40 * hop, 29 * hop, 12 * hop + 3])
+    context = torch.tensor([28 * hop - 57, 1, 0])
+    wavs = torch.randn(3, int(samples.max()))
+    with torch.no_grad():
+        x, frames = features(wavs, samples)
+        logits = model(x, frames, features.frames(context))
+        for item in (0, 1):
+            clip = int(samples[item] - context[item])
+            state = model.initial_state(1, window=clip // hop)
+            x, _ = features.forward_chunk(
+                wavs[item : item + 1, : samples[item]], features.initial_state(1)
+            )
+            streamed, _ = model.stream(x, state)
+            assert streamed.shape[1] * hop == samples[item]
+            assert torch.allclose(logits[item], streamed[0, -1], atol=1e-4)
+        # nothing before it: the clip as it is anywhere else
+        alone = model(*features(wavs[2:, : samples[2]]))
+        assert torch.allclose(logits[2], alone[0], atol=1e-4)
+        whole = model(*features(wavs[:1]))
+        assert not torch.allclose(logits[0], whole[0], atol=1e-3)
+
+
+def test_context_is_read_but_gets_its_gradient_through_the_state_alone():
+    torch.manual_seed(13)
+    model = SEQUENCE["causal"][0](dropout=0.0).eval()
+    x = torch.randn(1, 30, 24, requires_grad=True)
+    model(x, None, torch.tensor([20])).square().sum().backward()
+    assert x.grad[0, :20].any() and x.grad[0, 20:].any()
+    x = torch.randn(2, 6, 3)
+    got = masked_mean(x, torch.tensor([6, 4]), torch.tensor([2, 9]))
+    assert torch.allclose(got, torch.stack([x[0, 2:].mean(0), x[1, 3]]))
+
+
+@pytest.mark.parametrize("kind", ["mel", "mfcc"])
+def test_later_frames_change_nothing_in_a_causal_network_and_something_in_the_others(kind):
+    torch.manual_seed(9)
+    x = torch.randn(1, 40, 24)
+    later = x.clone()
+    later[:, 20:] = torch.randn(1, 20, 24)
+    for causal, bidirectional in ((True, False), (False, False), (False, True)):
+        model = perturbed(
+            MambaKeywordSpotter(
+                feature_dim=24, kind=kind, causal=causal, bidirectional=bidirectional, **SMALL
+            )
+        )
+        with torch.no_grad():
+            seen = 20 // model.subsampling
+            before, after = (model.embed(frames)[0][:, :seen] for frames in (x, later))
+        same = torch.allclose(before, after, atol=1e-5)
+        # the published mfcc network reads no later frame as it is
+        assert same == (causal or (kind == "mfcc" and not bidirectional))
+
+
+def test_the_causal_network_takes_the_published_weights():
+    published = mamba.mamba_mel_small(5)
+    causal = mamba.mamba_mel_small(5, causal=True)
+    causal.load_state_dict(published.state_dict(), strict=True)
+
+
+@pytest.mark.parametrize("fidelity", ["corrected", "upstream"])
+def test_state_space_parameters_keep_their_initial_values_in_every_network(fidelity):
+    for options in ({}, {"bidirectional": True}, {"causal": True}, {"kind": "mfcc"}):
+        model = MambaKeywordSpotter(fidelity=fidelity, **SMALL, **options)
+        blocks = [module for module in model.modules() if isinstance(module, Mamba)]
+        assert len(blocks) == SMALL["n_layers"]
+        assert all(isinstance(b, BiMamba) == ("bidirectional" in options) for b in blocks)
+        for block in blocks:
+            assert torch.allclose(block.A_log.exp(), torch.arange(1.0, 17.0).expand(32, 16))
+            assert (block.D == 1).all()
+            step = F.softplus(block.dt_proj.bias)
+            assert step.min() >= 1e-4 and step.max() <= 0.1 + 1e-6
+            assert block.dt_proj.weight.abs().max() <= 1.0
+        spared = {id(p) for p in parameter_groups(model, 0.1)[1]["params"]}
+        assert all(id(block.A_log) in spared and id(block.D) in spared for block in blocks)
+
+
+def test_dropout_follows_the_published_schedule():
+    def rates(module):
+        return [m.p for m in module.modules() if isinstance(m, torch.nn.Dropout)]
+
+    network, retnet = mamba.mamba_mel_medium(), RetNetKeywordSpotter()
+    assert rates(network.proj) + rates(network.classifier_dropout) == [0.1, 0.1]
+    assert rates(network.classifier) == [0.05]
+    wanted = [max(0.02, 0.05 - 0.005 * i) for i in range(10)]
+    assert [r for b in network.blocks for r in rates(b)] == pytest.approx(wanted)
+    wanted = [max(0.02, 0.03 - 0.003 * i) for i in range(6) for _ in range(3)]
+    assert [r for b in retnet.blocks for r in rates(b)] == pytest.approx(wanted)
+    assert rates(mamba.mamba_mfcc_small().classifier) == [0.1, 0.05]
+
+
+def test_bad_options_and_features_are_refused_by_name():
+    with pytest.raises(ValueError, match="set one of them"):
+        MambaKeywordSpotter(causal=True, bidirectional=True)
+    with pytest.raises(ValueError, match="kind must be one of mel, mfcc"):
+        MambaKeywordSpotter(kind="wave")
+    with pytest.raises(ValueError, match="n_classes must be 1 or more"):
+        RetNetKeywordSpotter(0)
+    with pytest.raises(ValueError, match="must be a multiple of n_heads"):
+        RetNetKeywordSpotter(5, d_model=20, n_heads=8)
+    with pytest.raises(ValueError, match="must be a multiple of n_heads"):
+        MultiScaleRetention(20, 8)
+    with pytest.raises(ValueError, match="alpha must be positive"):
+        MobileNetV2KeywordSpotter(alpha=0)
+    with pytest.raises(ValueError, match="fidelity must be one of"):
+        KeywordCNN(fidelity="improved")
+    with pytest.raises(ValueError, match="form must be one of"):
+        MultiScaleRetention(16, 2)(*torch.randn(3, 1, 4, 16), form="quadratic")
+    model = MambaKeywordSpotter(feature_dim=24, **SMALL).eval()
+    with pytest.raises(ValueError, match=r"must be \(batch, time, 24\), as feature_dim says"):
+        model(torch.randn(1, 10, 40))
+    with pytest.raises(ValueError, match="hold no frame"):
+        model(torch.randn(1, 0, 24))
+    with pytest.raises(ValueError, match="lengths must be an integer tensor"):
+        model(torch.randn(1, 10, 24), torch.tensor([1.0]))
+    with pytest.raises(ValueError, match="lengths must lie in 0..10"):
+        KeywordCNN()(torch.randn(1, 10, 24), torch.tensor([11]))
+    with pytest.raises(ValueError, match="with a frame at least"):
+        KeywordCNN()(torch.randn(2, 2, 10, 24))
+    with pytest.raises(ValueError, match="build it with causal=True"):
+        model.initial_state(1)
+    causal = MambaKeywordSpotter(feature_dim=24, causal=True, **SMALL)
+    with pytest.raises(ValueError, match="window must be 1 frame of embedding or more"):
+        causal.initial_state(1, window=0)

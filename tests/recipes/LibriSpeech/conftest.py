@@ -1,0 +1,143 @@
+"""A spoken corpus of a minute, and the recipes' scripts run as a user runs them."""
+
+import json
+import os
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from data_prep.spoken import generate_librispeech
+from tests.support import recipes
+
+ROOT = Path(__file__).parents[3]
+RECIPE = ROOT / "recipes" / "LibriSpeech" / "ASR"
+SPLITS = {
+    "train_splits": "[train-spoken]",
+    "dev_splits": "[dev-spoken]",
+    "test_splits": "[test-spoken]",
+}
+# the script of each folder of YAMLs
+SCRIPTS = {"CTC": "train_CTC", "S2S": "train_S2S"}
+# each script's debug model, and options under which more epochs do not change what the first one does
+DEBUG = {"CTC": "conmamba_debug", "S2S": "conmambamamba_debug"}
+RESUMABLE = {"total_steps": 20, "max_batch_length_train": 15, "transformer_dropout": 0.1}
+
+
+@pytest.fixture(scope="session")
+def spoken(tmp_path_factory):
+    """A corpus in LibriSpeech's layout: 40 s of training speech, 10 s each to validate and test."""
+    folder = tmp_path_factory.mktemp("spoken")
+    generate_librispeech(
+        folder / "corpus", hours=40 / 3600, dev_minutes=1 / 6, test_minutes=1 / 6, workers=2
+    )
+    return folder / "corpus"
+
+
+@pytest.fixture(scope="session")
+def own_speech(tmp_path_factory):
+    """Twelve recordings in a script of its own, at several rates, formats and numbers of channels."""
+    folder = tmp_path_factory.mktemp("own_speech")
+    rng = np.random.default_rng(0)
+    kinds = [("wav", 8000, 1), ("flac", 44100, 2), ("ogg", 16000, 1)]
+    for index in range(12):
+        suffix, rate, channels = kinds[index % 3]
+        sound = 0.1 * rng.standard_normal((int(1.5 * rate), channels))
+        soundfile.write(folder / f"{index}.{suffix}", sound, rate)
+    paths = sorted(path.name for path in folder.iterdir())
+    texts = ["доброе утро", "добрый вечер", "γειά σου", "早上 好"]
+    rows = [(name, texts[i % 4]) for i, name in enumerate(paths)]
+    (folder / "train.csv").write_text(
+        "path,text\n" + "".join(f"{p},{t}\n" for p, t in rows), encoding="utf-8"
+    )
+    with open(folder / "valid.jsonl", "w", encoding="utf-8") as file:
+        for path, text in rows[:4]:
+            print(json.dumps({"audio_filepath": path, "text": text, "speaker": "a"}), file=file)
+    return folder
+
+
+def run_script(kind, yaml, *flags, launcher=(sys.executable,), check=True, wait=True, **options):
+    """Run a script in its folder; gives the finished process, its output in ``output``."""
+    command = [*launcher, f"{SCRIPTS[kind]}.py", f"hparams/{kind}/{yaml}.yaml", "--noprogressbar"]
+    command += [*flags, *as_arguments(options)]
+    # the scripts import the installed packages; here, those of this tree
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(
+        command,
+        cwd=RECIPE,
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    if not wait:
+        return process
+    process.output, _ = process.communicate(timeout=300)
+    assert not check or process.returncode == 0, process.output[-3000:]
+    return process
+
+
+def as_arguments(options):
+    """``--key value`` for each option."""
+    return [part for key, value in options.items() for part in (f"--{key}", str(value))]
+
+
+@pytest.fixture(scope="session")
+def train_ctc():
+    """Run train_CTC.py; see :func:`run_script`."""
+    return partial(run_script, "CTC")
+
+
+@pytest.fixture(scope="session")
+def train_s2s():
+    """Run train_S2S.py; see :func:`run_script`."""
+    return partial(run_script, "S2S")
+
+
+@pytest.fixture
+def import_recipe(monkeypatch):
+    """Import a script as a module, its folder being where Python looks first."""
+    with recipes.scripts(monkeypatch, RECIPE) as load:
+        yield load
+
+
+def call_script(kind, yaml, *flags, **options):
+    """Run a script's main() in this process."""
+    path = RECIPE / "hparams" / kind / f"{yaml}.yaml"
+    recipes.call_main(
+        RECIPE, SCRIPTS[kind], path, "--noprogressbar", *flags, *as_arguments(options)
+    )
+
+
+@pytest.fixture(scope="session")
+def call_main():
+    """Run a script's main() in this process; see :func:`call_script`."""
+    return call_script
+
+
+@pytest.fixture(scope="session", params=DEBUG)
+def debug_run(request, spoken, tmp_path_factory):
+    """Kind, options and folder of the first epoch of a debug model; tests go on with copies of the folder."""
+    kind = request.param
+    folder = tmp_path_factory.mktemp(kind) / "run"
+    options = SPLITS | RESUMABLE | {"data_folder": spoken}
+    if kind == "S2S":
+        options |= {"augment_warmup": 2, "test_beam_size": 1}
+    call_script(kind, DEBUG[kind], **options, output_folder=folder, number_of_epochs=1)
+    return kind, options, folder
+
+
+def checkpoints(folder):
+    """End-of-epoch checkpoints, oldest first."""
+    found = (folder / "save").glob("CKPT*/CKPT.yaml")
+    return sorted(path.parent for path in found if "end-of-epoch: true" in path.read_text())
+
+
+def weights(folder):
+    """The last end-of-epoch checkpoint's."""
+    return torch.load(checkpoints(folder)[-1] / "model.ckpt", weights_only=True)

@@ -1,0 +1,145 @@
+"""What the sequence-to-sequence recipe is given and cannot use gets one sentence, before training where it can be."""
+
+import shutil
+
+import pytest
+import torch
+from speechbrain.lobes.models.transformer.TransformerLM import TransformerLM
+
+from mamba_speech.asr.tokenizer import Tokenizer
+from tests.recipes.LibriSpeech.conftest import SPLITS, checkpoints
+
+SIZES = {"lm_d_model": 8, "lm_nhead": 2, "lm_num_layers": 1, "lm_d_ffn": 8}
+
+
+@pytest.fixture
+def refused(call_main, spoken, tmp_path):
+    """Run train_S2S.py on the debug model; gives the one sentence that it ends with."""
+
+    def run(**options):
+        options = SPLITS | {"data_folder": spoken, "output_folder": tmp_path / "run"} | options
+        with pytest.raises(SystemExit) as caught:
+            call_main("S2S", "conmambamamba_debug", **options)
+        message = str(caught.value)
+        assert "\n" not in message and "Traceback" not in message
+        return message
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def once_trained(call_main, spoken, tmp_path_factory):
+    """A run of one step with 40 units, not tested yet; tests take copies of it."""
+    folder = tmp_path_factory.mktemp("trained") / "run"
+    options = SPLITS | {"data_folder": spoken, "output_folder": folder}
+    options |= {"optimizer_step_limit": 1, "test_splits": "null"}
+    call_main("S2S", "conmambamamba_debug", **options)
+    return folder
+
+
+@pytest.fixture
+def trained(once_trained, tmp_path):
+    """A copy of the run, in the folder that `refused` runs in."""
+    return shutil.copytree(once_trained, tmp_path / "run")
+
+
+def transcripts(corpus):
+    lines = [
+        line
+        for path in sorted(corpus.rglob("train-spoken/*/*/*.trans.txt"))
+        for line in path.read_text(encoding="utf-8").splitlines()
+    ]
+    return [line.partition(" ")[2] for line in lines]
+
+
+def language_model(folder, tokenizer, vocab):
+    """A folder in the layout of published ones, its network scoring ``vocab`` units."""
+    folder.mkdir()
+    lm = TransformerLM(
+        vocab,
+        d_model=8,
+        nhead=2,
+        num_encoder_layers=1,
+        num_decoder_layers=0,
+        d_ffn=8,
+        activation=torch.nn.GELU,
+        normalize_before=False,
+    )
+    torch.save(lm.state_dict(), folder / "lm.ckpt")
+    shutil.copyfile(tokenizer, folder / "tokenizer.ckpt")
+    return folder
+
+
+def test_a_tokenizer_of_another_size_than_the_model_is_refused_before_training(
+    refused, spoken, tmp_path
+):
+    Tokenizer.train(transcripts(spoken), tmp_path / "units.model", "unigram", 45)
+    lm = language_model(tmp_path / "lm", tmp_path / "units.model", 45)
+    message = refused(pretrained_lm_tokenizer_path=lm, **SIZES)
+    assert "holds 45 units, but output_neurons is 40" in message
+    assert "--output_neurons 45" in message
+    assert not checkpoints(tmp_path / "run")
+
+
+def test_a_tokenizer_of_another_size_than_the_checkpoint_is_refused(refused, trained, spoken):
+    message = refused(output_neurons=45, skip_train=True)
+    assert "units.model: holds 40 units, but output_neurons is 45" in message
+    Tokenizer.train(transcripts(spoken), trained / "save" / "units.model", "unigram", 45)
+    assert "units.model: holds 45 units, but" in refused(skip_train=True)
+    # options and tokenizer agree with each other, and not with what was trained
+    assert "of another model" in refused(output_neurons=45, skip_train=True)
+
+
+def test_a_language_model_that_scores_another_number_of_units_is_refused(
+    refused, trained, tmp_path
+):
+    lm = language_model(tmp_path / "lm", trained / "save" / "units.model", 37)
+    message = refused(pretrained_lm_tokenizer_path=lm, skip_train=True, **SIZES)
+    assert f"{lm}: the language model scores 37 units" in message
+    assert "output_neurons is 40" in message
+
+
+@pytest.mark.parametrize("option", ["valid_beam_size", "test_beam_size"])
+def test_a_beam_of_no_hypothesis_is_refused_before_training(option, refused, tmp_path):
+    assert f"{option} must be 1 or more; got 0" in refused(**{option: 0})
+    assert not checkpoints(tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    "options, what",
+    [
+        ({"max_length": 12}, "tokens"),
+        ({"max_length": 40, "attention_type": "regularMHA"}, "frames"),
+    ],
+    ids=["tokens", "frames"],
+)
+def test_an_utterance_longer_than_the_positional_table_is_named_before_training(
+    options, what, refused, tmp_path
+):
+    message = refused(**options)
+    assert f"{what}, but the model's table of positions ends at {options['max_length']}" in message
+    assert "utterance " in message and "--max_length" in message
+    assert not checkpoints(tmp_path / "run")
+
+
+def test_an_empty_test_split_is_named(refused, spoken, tmp_path):
+    corpus = tmp_path / "corpus"
+    shutil.copytree(spoken, corpus)
+    split = next(corpus.rglob("test-spoken"))
+    for audio in split.rglob("*.flac"):
+        audio.write_bytes(b"")
+    assert "test-spoken" in refused(data_folder=corpus)
+    shutil.rmtree(split)
+    split.mkdir()
+    assert "test-spoken" in refused(data_folder=corpus)
+
+
+def test_an_empty_test_manifest_is_named(refused, own_speech, tmp_path):
+    (tmp_path / "nothing.csv").write_text("path,text\n", encoding="utf-8")
+    message = refused(
+        data_folder="null",
+        train_manifest=own_speech / "train.csv",
+        valid_manifest=own_speech / "valid.jsonl",
+        test_manifests=f"[{tmp_path / 'nothing.csv'}]",
+    )
+    assert "nothing.csv" in message

@@ -1,0 +1,282 @@
+"""The recognition recipes' options: every one can be overridden, and wrong ones get one sentence."""
+
+import shutil
+
+import pytest
+import soundfile
+import torch
+import yaml
+from hyperpyyaml.core import resolve_references
+from speechbrain.utils.run_opts import RunOptions
+
+from mamba_speech.asr.tokenizer import Tokenizer
+from tests.recipes.LibriSpeech.conftest import RECIPE, SCRIPTS
+from tests.support.recipes import plain_options, without_environment_description
+from training.experiment import load_experiment
+
+YAMLS = [path for kind in SCRIPTS for path in sorted((RECIPE / "hparams" / kind).glob("*.yaml"))]
+# one of each network and decoder; the others differ from them in values
+QUICK = (
+    "CTC/conmamba_debug",
+    "CTC/conformer_large",
+    "S2S/conmambamamba_debug",
+    "S2S/conformer_small",
+)
+
+
+def short(path):
+    """CTC/conmamba_debug"""
+    return f"{path.parent.name}/{path.stem}"
+
+
+def another(value):
+    """A value of the same kind as ``value``, other than it."""
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, (int, float)):
+        return value + 1
+    return "another"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(path, marks=() if short(path) in QUICK else pytest.mark.exhaustive)
+        for path in YAMLS
+    ],
+    ids=short,
+)
+def test_every_option_can_be_overridden_from_the_command_line(path, tmp_path, monkeypatch):
+    without_environment_description(monkeypatch)
+    fixed = {
+        "fidelity": "upstream",
+        # these give sizes that must fit one another
+        "n_mels": 80,
+        "intermediate_layer": 1,
+        "attention_type": "RoPEMHA",
+        "encoder_module": "conformer",
+        "decoder_module": "mamba",
+        "kernel_size": 7,
+        "win_length": 20,
+        "precision": "fp16",
+        "transformer_dropout": 0.2,
+        "cnn_dropout": 0.2,
+        "cnn_channels": 8,
+    }
+    plain = {k: v for k, v in plain_options(path).items() if not isinstance(v, list)}
+    wanted = {k: fixed.get(k, another(v)) for k, v in plain.items()}
+    # the published sizes are overridden downwards, to be quick
+    small = {
+        "d_model": 24,
+        "d_ffn": 17,
+        "num_encoder_layers": 2,
+        "num_decoder_layers": 2,
+        "nhead": 2,
+    }
+    wanted |= {k: v for k, v in small.items() if k in wanted}
+    lists = {"output_folder": str(tmp_path)}
+    lists |= {"train_splits": ["a", "b"], "test_splits": ["c"], "speed_changes": [90, 100]}
+    arguments = [str(path)]
+    for key, value in (wanted | lists).items():
+        text = yaml.safe_dump(value, default_flow_style=True).removesuffix("...\n").strip()
+        arguments += [f"--{key}", text]
+    hparams, run_opts = load_experiment(arguments)
+    for key, value in (wanted | lists).items():
+        # some belong to SpeechBrain's run options as well, which then decide
+        got = run_opts.get(key) if key in run_opts.overridden_args else hparams[key]
+        assert got == value or str(got) == str(value), key
+    assert hparams["model"].fidelity == "upstream"
+    assert hparams["ctc_lin"].w.weight.shape == (wanted["output_neurons"], 24)
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"data_folder": "null"}, "give --data_folder"),
+        ({"data_folder": "{tmp}/nowhere"}, "does not exist"),
+        ({"data_folder": "{tmp}"}, "not laid out like LibriSpeech"),
+        ({"train_splits": "[train-clean-100]"}, "no split train-clean-100; the splits there are"),
+        ({"output_neurons": 12}, "set --output_neurons"),
+        ({"token_type": "word"}, "token_type must be one of"),
+        ({"sorting": "up"}, "--sorting must be"),
+        ({"test_decoding": "viterbi"}, "decoding must be greedy or beam"),
+        ({"test_decoding": "beam", "beam_size": 0}, "beam_size must be 1 or more"),
+        ({"longest_utterance": 0.2}, "no training utterance is left"),
+        ({"train_manifest": "{tmp}/none.csv"}, "needs both --train_manifest and --valid_manifest"),
+        ({"dev_splits": "[]"}, "at least one of --train_splits and one of --dev_splits"),
+        ({"skip_train": True, "test_splits": "null"}, "nothing to test"),
+        ({"skip_prep": True}, "no such manifest; run once without --skip_prep"),
+        ({"skip_train": True, "test_splits": "test-spoken"}, "units.model: no such file"),
+        ({"train_manifest": "{tmp}/none.csv", "valid_manifest": "{tmp}/n.csv"}, "none.csv"),
+        ({"precision": "fp32", "intermediate_layer": 9}, "intermediate_layer must be"),
+    ],
+    ids=str,
+)
+def test_a_wrong_option_gets_one_sentence(options, message, call_main, spoken, tmp_path):
+    check_wrong_option(call_main, "CTC", options, message, spoken, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"encoder_module": "lstm"}, "encoder_module must be one of conmamba, conformer"),
+        ({"decoder_module": "lstm"}, "decoder_module must be one of transformer, mamba"),
+        ({"attention_type": "none"}, "attention_type must be one of"),
+        ({"intermediate_layer": 9}, "intermediate_layer must be"),
+        ({"valid_search_interval": 0}, "--valid_search_interval must be 1 or more"),
+        ({"ctc_weight": 1.2}, "--ctc_weight must be between 0 and 1"),
+        ({"loss_reduction": "sum"}, "--loss_reduction must be batchmean or mean; got sum"),
+        ({"consistency_weight": 0.2, "fea_augment": "null"}, "--consistency_weight .* fea_augment"),
+        ({"grad_accumulation_factor": 99}, "batches, fewer than --grad_accumulation_factor 99"),
+        ({"ctc_weight_decode": 1.0}, "ctc_weight_decode must be"),
+        ({"ctc_scoring": "some"}, "ctc_scoring must be one of"),
+        ({"min_decode_ratio": 2.0}, "min_decode_ratio must not be over max_decode_ratio"),
+        (
+            {"token_type": "char", "output_neurons": 200},
+            "holds .* units, but output_neurons is 200",
+        ),
+        ({"output_neurons": 4000}, "set another --output_neurons"),
+        ({"pretrained_lm_tokenizer_path": "{tmp}/none"}, "no such folder"),
+        ({"pretrained_lm_tokenizer_path": "{tmp}"}, "is not the folder of a language model"),
+    ],
+    ids=str,
+)
+def test_a_wrong_option_of_a_decoder_gets_one_sentence(
+    options, message, call_main, spoken, tmp_path
+):
+    check_wrong_option(call_main, "S2S", options, message, spoken, tmp_path)
+
+
+def check_wrong_option(call_main, kind, options, message, spoken, tmp_path):
+    options = {
+        "data_folder": spoken,
+        "output_folder": tmp_path / "run",
+        "train_splits": "[train-spoken]",
+    } | options
+    options = {key: str(value).format(tmp=tmp_path) for key, value in options.items()}
+    with pytest.raises(SystemExit, match=message):
+        call_main(kind, "conmamba_debug", **options)
+
+
+def test_the_published_warm_up_counts_batches_and_so_follows_the_accumulation():
+    for stem, batches, own in (("small", 25000, 1), ("large", 30000, 8)):
+        path = RECIPE / "hparams" / "S2S" / f"conmamba_{stem}.yaml"
+        for options, factor in (({}, own), ({"grad_accumulation_factor": 5}, 5)):
+            with open(path, encoding="utf-8") as file:
+                resolved = resolve_references(file, options).getvalue()
+            assert f"n_warmup_steps: {batches // factor}\n" in resolved, (stem, factor)
+
+
+@pytest.mark.parametrize("kind", SCRIPTS)
+def test_texts_of_characters_that_training_lacks_are_errors_and_no_obstacle(
+    kind, call_main, own_speech, tmp_path
+):
+    # in batches of their own too
+    folder = shutil.copytree(own_speech, tmp_path / "speech")
+    for name in ("valid", "test"):
+        lines = [f"{path.name},ABC" for path in sorted(folder.glob("*.wav"))]
+        (folder / f"{name}.csv").write_text("\n".join(["path,text", *lines]), encoding="utf-8")
+    call_main(
+        kind,
+        "conmamba_debug",
+        train_manifest=folder / "train.csv",
+        valid_manifest=folder / "valid.csv",
+        test_manifests=folder / "test.csv",
+        output_folder=tmp_path / "run",
+        token_type="char",
+        output_neurons=25,
+        optimizer_step_limit=1,
+    )
+    assert "ABC" in (tmp_path / "run" / "wer_test.txt").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("kind", SCRIPTS)
+def test_splits_may_be_plain_names_and_units_never_change_under_a_trained_run(
+    kind, call_main, spoken, tmp_path
+):
+    def run(**options):
+        options = {"data_folder": spoken, "output_folder": tmp_path / "run"} | options
+        # a network that has learnt nothing ends no hypothesis early
+        narrow = {} if kind == "CTC" else {"valid_beam_size": 1, "test_beam_size": 1}
+        call_main(kind, "conmamba_debug", **narrow, **options)
+
+    names = {
+        "train_splits": "train-spoken",
+        "dev_splits": "dev-spoken",
+        "test_splits": "test-spoken",
+    }
+    run(**names, optimizer_step_limit=1)
+    assert (tmp_path / "run" / "wer_test-spoken.txt").exists()
+    options = (tmp_path / "run" / "hyperparams.yaml").read_text()
+    saved = sorted((tmp_path / "run" / "save").glob("CKPT*"))
+    # a finished run gains nothing by being started again, and testing needs no training speech
+    run(**names, optimizer_step_limit=1)
+    run(**names | {"train_splits": "not-there"}, skip_train=True)
+    assert sorted((tmp_path / "run" / "save").glob("CKPT*")) == saved
+    with pytest.raises(SystemExit, match="learnt with another token_type"):
+        run(**names, token_type="bpe", output_neurons=35)
+    with pytest.raises(SystemExit, match="of another model"):
+        run(**names, d_model=24)
+    assert (tmp_path / "run" / "hyperparams.yaml").read_text() == options
+
+
+def test_no_option_is_without_effect():
+    """Every plain key is referred to in its YAML, read by a script, or an option of SpeechBrain's."""
+    scripts = "".join(
+        path.read_text(encoding="utf-8")
+        for folder in (RECIPE, RECIPE.parents[2] / "training", RECIPE.parents[2] / "mamba_speech")
+        for path in folder.rglob("*.py")
+    )
+    for path in YAMLS:
+        text = path.read_text(encoding="utf-8")
+        for key in (k for k, v in plain_options(path).items() if not isinstance(v, list)):
+            read = f'"{key}"' in scripts or f"hparams.{key}" in scripts
+            assert f"<{key}>" in text or read or key in RunOptions.__dataclass_fields__, (path, key)
+
+
+@pytest.mark.parametrize("kind, stem", [("CTC", "conmamba"), ("S2S", "")])
+def test_fixed_structure_is_the_same_in_every_yaml(kind, stem):
+    """What stands under `objects` differs by the schedule, the optimiser and when statistics end only."""
+    kept = set()
+    for path in YAMLS:
+        if path.parent.name == kind and path.stem.startswith(stem):
+            text = path.read_text(encoding="utf-8").partition("# --- objects")[2]
+            before, _, after = text.partition("lr_annealing: !new")
+            after = after.partition("epoch_counter: !new")[2]
+            own = ("    eps: ", "    fused: ", "opt_class: ", "    update_until_epoch: ")
+            lines = [line for line in (before + after).splitlines() if not line.startswith(own)]
+            kept.add("\n".join(lines))
+    assert len(kept) == 1
+
+
+def test_bad_utterances_are_counted_listed_and_left_out(call_main, spoken, tmp_path):
+    corpus = tmp_path / "corpus"
+    shutil.copytree(spoken, corpus)
+    audio = sorted(corpus.rglob("train-spoken/*/*/*.flac"))
+    audio[0].write_bytes(b"not audio")
+    soundfile.write(audio[1], torch.zeros(0).numpy(), 16000)
+    transcript = next(audio[2].parent.glob("*.trans.txt"))
+    lines = transcript.read_text().splitlines()
+    transcript.write_text("\n".join([lines[0].split()[0], *lines[1:]]) + "\n")
+    options = {"data_folder": corpus, "output_folder": tmp_path / "run"}
+    call_main("CTC", "conmamba_debug", **options, optimizer_step_limit=1)
+    skipped = (tmp_path / "run" / "skipped_train-spoken.csv").read_text()
+    assert audio[0].stem in skipped and audio[1].stem in skipped
+    assert len(skipped.splitlines()) >= 4
+
+
+def test_units_learn_characters_exactly_and_leave_unknown_ones_out(tmp_path):
+    units = Tokenizer.train(["AB BA", "ＡＢ é"], tmp_path / "units.model", "char", 20)
+    assert units.decode(units.encode("AB ＡＢ é")) == "AB ＡＢ é"  # no Unicode normalisation
+    assert units.encode("AXB") == units.encode("AB") and len(units) == 3 + 6
+    assert units.spells("AB") and not units.spells("AXB")
+    unspaced = Tokenizer.train(["你好", "世界好"], tmp_path / "units.model", "char", 20)
+    assert unspaced.decode(unspaced.encode("世界")) == "世界"
+    assert [p.name for p in tmp_path.iterdir()] == ["units.model"]
+    with pytest.raises(FileNotFoundError, match="no such file"):
+        Tokenizer(tmp_path / "none.model")
+    with pytest.raises(ValueError, match="no transcript"):
+        Tokenizer.train([" "], tmp_path / "x.model", "char", 20)
+    with pytest.raises(ValueError, match="cannot be learnt"):
+        Tokenizer.train(["AB BA"], tmp_path / "x.model", "bpe", 500)
+    assert [p.name for p in tmp_path.iterdir()] == ["units.model"]

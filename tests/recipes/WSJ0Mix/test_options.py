@@ -1,0 +1,202 @@
+"""The separation recipe's options: published values, every one can be overridden, wrong ones get one sentence."""
+
+import shutil
+import sys
+
+import numpy
+import pytest
+import soundfile
+import torch
+import yaml
+from hyperpyyaml import load_hyperpyyaml
+from speechbrain.utils.run_opts import RunOptions
+
+from tests.support.recipes import checkpoints, load_options, plain_options, read_csv, scripts
+from tests.support.separation import (
+    FOLDER,
+    RATE,
+    RECIPE,
+    SMALL,
+    YAMLS,
+    command_line,
+    write_speakers,
+    write_tree,
+)
+from tests.support.separation_fixtures import SIZES
+from training.experiment import count_parameters
+
+
+@pytest.fixture(scope="module")
+def few(tmp_path_factory):
+    """A few mixtures of two speakers."""
+    return write_tree(tmp_path_factory.mktemp("mixtures"), counts=(2, 2, 2))
+
+
+@pytest.fixture
+def run(few, tmp_path, monkeypatch):
+    """Run train.py within this process; gives the output folder."""
+
+    def train(name, *flags, **options):
+        paths = {"data_folder": few, "output_folder": tmp_path / "run"}
+        options = paths | {"n_audio_to_save": 0, "N_epochs": 1, "metrics": "[si-snr]"} | options
+        monkeypatch.setattr(sys, "argv", ["train.py", *command_line(name, *flags, **options)])
+        load("train").main()
+        return options["output_folder"]
+
+    with scripts(monkeypatch, RECIPE) as load:
+        yield train
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_a_published_network_has_the_published_values_and_as_many_parameters(name, tmp_path):
+    path = FOLDER / f"{name}.yaml"
+    with open(path, encoding="utf-8") as file, torch.device("meta"):  # sizes without numbers
+        hparams = load_hyperpyyaml(file, {"output_folder": str(tmp_path)})
+    published = dict(SIZES[name]["hparams"])
+    scheduler, arguments = (published.pop(key, {}) for key in ("lr_scheduler", "lr_scheduler_args"))
+    # torch.optim.Adam; mambatasnet_L names a schedule by intervals, whose place the cosine takes
+    assert published.pop("optimizer") == "Adam"
+    if scheduler == "ReduceLROnPlateau":
+        published["lr_factor"], published["lr_patience"] = (
+            arguments["factor"],
+            arguments["patience"],
+        )
+        published["dont_halve_until_epoch"] = arguments["dont_halve_until_epoch"]
+    assert {key: hparams[key] for key in published} == published
+    assert count_parameters(hparams["model"]) == SIZES[name]["total_trainable"]
+    for part, count in SIZES[name]["modules"].items():
+        assert count_parameters(getattr(hparams["model"], part)) == count
+
+
+def another(value):
+    """A value of the same kind as ``value``, other than it."""
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, list):
+        return [70, 130] if isinstance(value[0], int) else ["si-snr"]
+    return value + 1 if isinstance(value, (int, float)) else "another"
+
+
+@pytest.mark.parametrize("path", YAMLS, ids=lambda p: p.stem)
+def test_every_option_can_be_overridden_from_the_command_line(path, tmp_path):
+    fixed = {"fidelity": "upstream", "precision": "fp16", "percent_lr": 0.5, "dropout": 0.1}
+    # sizes must fit one another, and small ones are quick
+    fixed |= SMALL | {"num_workers": 7, "n_warmup_step": 77, "nhead": 4, "kernel_size": 20}
+    fixed |= {
+        "drop_freq_high": 0.5,
+        "drop_freq_low": 0.25,
+        "drop_freq_width": 0.06,
+        "kernel_stride": 10,
+    }
+    fixed["encoder_init"] = {"random": "fourier", "fourier": "random"}[
+        plain_options(path)["encoder_init"]
+    ]
+    wanted = {key: fixed.get(key, another(value)) for key, value in plain_options(path).items()}
+    wanted |= {"output_folder": str(tmp_path)}
+    arguments = [str(path)]
+    for key, value in wanted.items():
+        text = yaml.safe_dump(value, default_flow_style=True).removesuffix("...\n").strip()
+        arguments += [f"--{key}", text]
+    hparams, run_opts = load_options(arguments)
+    for key, value in wanted.items():
+        # some belong to SpeechBrain's run options as well, which then decide
+        got = run_opts.get(key) if key in run_opts.overridden_args else hparams[key]
+        assert got == value or str(got) == str(value), key
+    model = hparams["model"]
+    assert (model.fidelity, model.num_spks) == ("upstream", 3)
+    assert (model.kernel_size, model.stride) == (20, 10)
+    assert hparams["lr_annealing"].floor == 0.5 and hparams["lr_annealing"].n_warmup_steps == 77
+    assert hparams["lr_plateau"].patience == wanted["lr_patience"]
+    assert hparams["epoch_counter"].limit == wanted["N_epochs"]
+    assert hparams["opt_class"].keywords["weight_decay"] == wanted["weight_decay"]
+    assert hparams["drop_chunk"].drop_length_high == wanted["drop_chunk_length_high"]
+    assert hparams["drop_freq"].drop_freq_width == 0.06
+
+
+def test_every_option_is_used_by_the_recipe_or_its_yaml():
+    sources = "".join(path.read_text() for path in RECIPE.glob("*.py"))
+    sources += "".join(path.read_text() for path in (RECIPE.parents[2] / "training").glob("*.py"))
+    run_options = set(RunOptions.__dataclass_fields__)
+    for path in YAMLS:
+        text = path.read_text()
+        for key in plain_options(path):
+            used = f'"{key}"' in sources or f"hparams.{key}" in sources or f"<{key}>" in text
+            assert used or key in run_options, f"{path.name}: {key}"
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"data_folder": "null"}, "give --data_folder"),
+        ({"data_folder": "{tmp}/nowhere"}, "does not exist"),
+        ({"data_folder": "{tmp}"}, "not laid out like WSJ0-2mix"),
+        ({"num_spks": 3}, "s3"),
+        ({"num_spks": 5}, "num_spks must be 2 or 3"),
+        ({"sample_rate": 16000}, "not laid out like WSJ0-2mix"),
+        ({"mode": "median"}, "mode must be min or max"),
+        ({"skip_prep": True}, "not there; run once without --skip_prep"),
+        ({"skip_train": True}, "nothing to test"),
+        ({"dynamic_mixing": True}, "--dynamic_mixing needs --base_folder_dm"),
+        ({"dynamic_mixing": True, "base_folder_dm": "{tmp}/nowhere"}, "no such folder"),
+        ({"metrics": "[si-snr, wer]"}, "wer is unknown"),
+        ({"use_rand_shift": True, "min_shift": 9, "max_shift": 9}, "min_shift must be less"),
+        ({"limit_training_signal_len": True, "training_signal_len": 15}, "hold a window .* of 16"),
+        ({"batch_size": 0}, "--batch_size must be 1 or more"),
+        ({"N_epochs": 0}, "--N_epochs must be 1 or more"),
+        ({"avg_checkpoints": 0}, "--avg_checkpoints must be 1 or more"),
+        ({"checkpoint_choice": "worst"}, "--checkpoint_choice must be best or last"),
+        ({"speed_changes": "[]"}, "speed_changes must be percentages"),
+        ({"batch_size": 64, "drop_last": True}, "set --batch_size lower"),
+        ({"pretrained_separator": "{tmp}/nowhere"}, "--pretrained_separator: .*no such folder"),
+        ({"pretrained_separator": "{tmp}"}, "--pretrained_separator: .*holds no separator"),
+        ({"fidelity": "both"}, "fidelity must be one of"),
+        ({"kernel_size": 15}, "kernel_size must be even"),
+        ({"kernel_stride": 4}, "kernel_stride"),
+        ({"percent_lr": 2}, "floor"),
+    ],
+    ids=str,
+)
+def test_a_wrong_option_gets_one_sentence(options, message, run, tmp_path):
+    with pytest.raises(SystemExit, match=message):
+        options = {key: str(value).format(tmp=tmp_path) for key, value in options.items()}
+        run("mambatasnet_debug", **options)
+
+
+def test_too_few_speakers_for_dynamic_mixing_are_refused_with_what_to_do(run, tmp_path):
+    speech = write_speakers(tmp_path / "speech", speakers=1)
+    with pytest.raises(SystemExit, match="too few speakers for dynamic mixing"):
+        run("mambatasnet_debug", dynamic_mixing=True, base_folder_dm=speech)
+
+
+def test_recordings_of_another_rate_are_refused_with_the_command_that_resamples_them(run, tmp_path):
+    speech = write_speakers(tmp_path / "speech", speakers=3)
+    soundfile.write(speech / "speaker2" / "0.wav", numpy.random.randn(9000) / 9, 16000)
+    with pytest.raises(SystemExit, match="data_prep.resample_speech"):
+        run("mambatasnet_debug", dynamic_mixing=True, base_folder_dm=speech)
+
+
+def test_unusable_mixtures_are_left_out_counted_and_listed(run, few, tmp_path):
+    tree = shutil.copytree(few, tmp_path / "tree")
+    split = tree / "wav8k" / "min" / "tr"
+    sound, _ = soundfile.read(split / "s1" / "tr0.wav", dtype="int16")
+    for name, second in (("unequal", sound[:-9]), ("silent", 0 * sound)):
+        for part, part_sound in (("mix", sound), ("s1", sound), ("s2", second)):
+            soundfile.write(split / part / f"{name}.wav", part_sound, RATE, "PCM_16")
+    folder = run("mambatasnet_debug", data_folder=tree)
+    assert len(read_csv(folder / "train.csv")) == len(read_csv(folder / "skipped_train.csv")) == 2
+    soundfile.write(split / "mix" / "tr0.wav", sound, 2 * RATE, "PCM_16")
+    with pytest.raises(SystemExit, match="tr0.wav is at 16000 Hz, not 8000"):
+        run("mambatasnet_debug", data_folder=tree, output_folder=tmp_path / "another")
+
+
+def test_weights_of_another_network_are_refused_with_one_sentence(run, trained, tmp_path):
+    first = shutil.copytree(trained, tmp_path / "run")
+    with pytest.raises(SystemExit, match="another network than this YAML describes"):
+        run(
+            "mambatasnet_debug",
+            pretrained_separator=checkpoints(first)[-1],
+            N_encoder_out=24,
+            output_folder=tmp_path / "another",
+        )
+    with pytest.raises(SystemExit, match="of another model or optimiser"):
+        run("mambatasnet_debug", N_encoder_out=24, N_epochs=2)

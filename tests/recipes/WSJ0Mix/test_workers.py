@@ -1,0 +1,48 @@
+"""Separation: what is learnt does not depend on the loader's workers."""
+
+import sys
+
+import pytest
+import torch
+
+from tests.support.recipes import checkpoints, one_thread, scripts, workers_started_by
+from tests.support.separation import (
+    RECIPE,
+    SMALL,
+    command_line,
+    weights,
+    write_speakers,
+    write_tree,
+)
+
+DYNAMIC = [
+    (True, "fork"),
+    pytest.param(True, "forkserver", marks=pytest.mark.exhaustive),
+    pytest.param(True, "spawn", marks=pytest.mark.exhaustive),
+]
+
+
+# static mixtures are read like those of validation, which the other cases start workers for
+@pytest.mark.parametrize("dynamic, method", [(False, "fork"), *DYNAMIC])
+def test_what_a_separator_learns_does_not_depend_on_workers_and_their_start(
+    dynamic, method, tmp_path, monkeypatch
+):
+    tree, speech = write_tree(tmp_path / "tree"), write_speakers(tmp_path / "speech")
+
+    @one_thread()
+    def learnt(workers):
+        folder = tmp_path / str(workers)
+        options = SMALL | {"data_folder": tree, "base_folder_dm": speech, "output_folder": folder}
+        options |= {"N_epochs": 1, "metrics": "[si-snr]", "n_audio_to_save": 0}
+        options |= {"num_workers": workers, "dynamic_mixing": dynamic, "use_rand_shift": True}
+        options |= {"min_shift": -100, "max_shift": 100}
+        arguments = command_line("mambatasnet_debug", **options)
+        monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
+        with scripts(monkeypatch, RECIPE) as load:
+            load("train").main()
+        return weights(checkpoints(folder)[-1])
+
+    alone = learnt(0)
+    with workers_started_by(method):
+        found = learnt(2)
+    assert all(torch.equal(found[key], value) for key, value in alone.items())
