@@ -1,0 +1,138 @@
+"""Files are written whole or not at all, and errors name the file."""
+
+import csv
+import os
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from mamba_speech.files import (
+    copy_file,
+    read_json,
+    whole_file,
+    whole_path,
+    write_csv,
+    write_json,
+    write_text,
+)
+
+
+def test_a_file_has_its_name_only_when_it_is_whole(tmp_path):
+    path = tmp_path / "text.txt"
+    with whole_file(path) as file:
+        file.write("é")
+        file.flush()
+        assert not path.exists() and len(os.listdir(tmp_path)) == 1
+    assert path.read_bytes() == "é".encode() and os.listdir(tmp_path) == ["text.txt"]
+
+
+@pytest.mark.parametrize("error", (ValueError, KeyboardInterrupt))
+def test_an_exception_leaves_the_old_file_and_no_other(tmp_path, error):
+    path = tmp_path / "text.txt"
+    write_text(path, "old")
+    with pytest.raises(error), whole_file(path) as file:
+        file.write("new")
+        raise error
+    assert path.read_text() == "old" and os.listdir(tmp_path) == ["text.txt"]
+
+
+def test_a_killed_process_leaves_the_old_file(tmp_path):
+    path = tmp_path / "text.txt"
+    write_text(path, "old")
+    script = (
+        "import os, sys; from mamba_speech.files import whole_file\n"
+        "with whole_file(sys.argv[1]) as file:\n"
+        "    file.write('new'); file.flush(); os.kill(os.getpid(), 9)"
+    )
+    assert subprocess.run([sys.executable, "-c", script, path], check=False).returncode == -9
+    (left,) = set(os.listdir(tmp_path)) - {"text.txt"}
+    assert path.read_text() == "old" and left.endswith(".partial")
+
+
+def test_writers_of_one_file_do_not_disturb_each_other(tmp_path):
+    path, both = tmp_path / "text.txt", threading.Barrier(2)
+
+    def write(letter):
+        with whole_file(path) as file:
+            both.wait()
+            for _ in range(50):
+                file.write(letter * 1000)
+                file.flush()
+
+    threads = [threading.Thread(target=write, args=letter) for letter in "ab"]
+    for one in threads:
+        one.start()
+    for one in threads:
+        one.join()
+    assert path.read_text() in ("a" * 50_000, "b" * 50_000)
+    assert os.listdir(tmp_path) == ["text.txt"]
+
+
+def test_a_fixed_temporary_name_replaces_what_a_killed_run_left(tmp_path):
+    path = tmp_path / "sound.wav"
+    with whole_path(path, unique=False) as temporary:
+        left = temporary
+        temporary.write_bytes(b"whole")
+    left.write_bytes(b"half")
+    with whole_path(path, unique=False) as temporary:
+        assert temporary == left
+        temporary.write_bytes(b"whole")
+    assert path.read_bytes() == b"whole" and os.listdir(tmp_path) == ["sound.wav"]
+
+
+def test_the_error_names_the_file_and_not_its_temporary_name(tmp_path):
+    path = tmp_path / "nowhere" / "text.txt"
+    with pytest.raises(FileNotFoundError) as raised:
+        write_text(path, "")
+    assert str(path) in str(raised.value) and "partial" not in str(raised.value)
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(IsADirectoryError) as raised:
+        write_text(tmp_path / "folder", "")
+    assert str(tmp_path / "folder") in str(raised.value) and "partial" not in str(raised.value)
+    assert os.listdir(tmp_path) == ["folder"]
+
+
+def test_a_copy_has_the_same_bytes(tmp_path):
+    (tmp_path / "a").write_bytes(b"\0\r\n\xff")
+    copy_file(tmp_path / "a", tmp_path / "b")
+    assert (tmp_path / "b").read_bytes() == b"\0\r\n\xff"
+    with pytest.raises(FileNotFoundError, match="c"):
+        copy_file(tmp_path / "c", tmp_path / "b")
+    assert sorted(os.listdir(tmp_path)) == ["a", "b"]
+
+
+def test_json_comes_back_and_float_reads_what_is_not_finite(tmp_path):
+    path = tmp_path / "value.json"
+    write_json(path, {"é": [1, 2.5, None, True], "loss": (float("nan"), float("-inf"))})
+    found = read_json(path)
+    assert found == {"é": [1, 2.5, None, True], "loss": ["nan", "-inf"]}
+    assert float(found["loss"][1]) == float("-inf") and "é" in path.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("content", (b"", b'{"a": ', b"\xff"))
+def test_a_damaged_json_file_is_named(tmp_path, content):
+    path = tmp_path / "value.json"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=f"{path}: not a JSON file"):
+        read_json(path)
+
+
+def test_a_table_takes_dictionaries_and_sequences(tmp_path):
+    path = tmp_path / "table.csv"
+    write_csv(path, ("id", "text"), [{"text": 'a, "b"\nc', "id": 1}, (2, None)])
+    with open(path, newline="", encoding="utf-8") as file:
+        assert list(csv.reader(file)) == [["id", "text"], ["1", 'a, "b"\nc'], ["2", ""]]
+
+
+@pytest.mark.parametrize("row", ({"id": 1}, {"id": 1, "text": "", "more": 2}, (1,), (1, 2, 3)))
+def test_a_row_with_other_columns_is_refused(tmp_path, row):
+    with pytest.raises(ValueError, match="has not the columns id, text"):
+        write_csv(tmp_path / "table.csv", ("id", "text"), [row])
+    assert not os.listdir(tmp_path)
+
+
+def test_importing_files_loads_no_torch():
+    script = "import sys, mamba_speech.files; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", script], check=True)
