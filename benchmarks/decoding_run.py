@@ -60,9 +60,9 @@ def decoders(recognizer, run_folder, scorings, beams):
 def encode(recognizer, waveform):
     """Encoder output (1, time, d_model) of one waveform and its number of frames (1,)."""
     samples = torch.tensor([len(waveform)])
-    features, frames = recognizer.compute_features(waveform.unsqueeze(0), samples=samples)
-    normalised = recognizer.normalize(features, relative_lengths(frames, features.shape[1]))
-    return recognizer.model.encode(normalised, frames)
+    features, lengths = recognizer.compute_features(waveform.unsqueeze(0), samples=samples)
+    normalised = recognizer.normalize(features, relative_lengths(lengths, features.shape[1]))
+    return recognizer.model.encode(normalised, lengths)
 
 
 def measure_run(options):
@@ -87,11 +87,11 @@ def measure_run(options):
         waveform = load_audio(path, recognizer.sample_rate)
         audio += len(waveform) / recognizer.sample_rate
         start = time.perf_counter()
-        encoded, frames = encode(recognizer, waveform)
+        encoded, lengths = encode(recognizer, waveform)
         encoder += time.perf_counter() - start
         for key, decode in made.items():
             start = time.perf_counter()
-            (found,) = decode(encoded, frames)
+            (found,) = decode(encoded, lengths)
             seconds[key] += time.perf_counter() - start
             errors[key].append([path], [found.split()], [text.split()])
     rows = []

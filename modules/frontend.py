@@ -29,8 +29,8 @@ class FilterbankFeatures(torch.nn.Module):
     Example
     -------
     >>> import torch
-    >>> features, frames = FilterbankFeatures(n_mels=80)(torch.randn(2, 16000), torch.tensor([1.0, 0.5]))
-    >>> features.shape, frames.tolist()
+    >>> features, lengths = FilterbankFeatures(n_mels=80)(torch.randn(2, 16000), torch.tensor([1.0, 0.5]))
+    >>> features.shape, lengths.tolist()
     (torch.Size([2, 101, 80]), [101, 51])
     """
 
@@ -98,8 +98,8 @@ class ConvolutionSubsampling(torch.nn.Module):
     ...     (8, 10, 80), num_blocks=2, num_layers_per_block=1, out_channels=(64, 32),
     ...     kernel_sizes=(3, 3), strides=(2, 2), residuals=(False, False),
     ... )
-    >>> out, frames = cnn(torch.randn(2, 101, 80), torch.tensor([101, 51]))
-    >>> out.shape, frames.tolist()
+    >>> out, lengths = cnn(torch.randn(2, 101, 80), torch.tensor([101, 51]))
+    >>> out.shape, lengths.tolist()
     (torch.Size([2, 26, 640]), [26, 13])
     """
 
@@ -132,14 +132,14 @@ class ConvolutionSubsampling(torch.nn.Module):
             self.add_module(name, block)
         self.strides = tuple(strides)[:num_blocks]
 
-    def forward(self, x, frames=None):
+    def forward(self, x, lengths=None):
         """Subsample.
 
         Arguments
         ---------
         x : torch.Tensor
             (batch, frames, features).
-        frames : torch.Tensor, optional
+        lengths : torch.Tensor, optional
             (batch,) frame counts; ``None`` pads at the end of the batch, as SpeechBrain does.
 
         Returns
@@ -152,19 +152,19 @@ class ConvolutionSubsampling(torch.nn.Module):
             if time < 2:
                 # one frame has nothing to reflect: it stands for its neighbour
                 x = torch.cat([x, x], 1)
-            x = block(x if frames is None else _reflect_end(x, frames))
+            x = block(x if lengths is None else _reflect_end(x, lengths))
             time = -(-time // stride)
             x = x[:, :time]  # (batch, time, features, channels)
-            frames = None if frames is None else strided_frames(frames, stride)
-        return x.flatten(2), frames
+            lengths = None if lengths is None else strided_frames(lengths, stride)
+        return x.flatten(2), lengths
 
 
-def _reflect_end(x, frames):
+def _reflect_end(x, lengths):
     """``x`` (batch, time, ...) with the frame behind each utterance's end reflected from within it.
 
     0 1 2 3 | 2: one frame is enough for kernel 3, and what lies further on is never read.
     """
     items = torch.arange(x.shape[0], device=x.device)
-    behind = frames.clamp(max=x.shape[1] - 1)
-    inside = torch.where(frames < x.shape[1], (frames - 2).clamp(min=0), behind)
+    behind = lengths.clamp(max=x.shape[1] - 1)
+    inside = torch.where(lengths < x.shape[1], (lengths - 2).clamp(min=0), behind)
     return x.index_put((items, behind), x[items, inside])

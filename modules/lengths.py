@@ -30,22 +30,22 @@ def fbank_frames(samples, hop):
     return torch.div(samples, hop, rounding_mode="floor") + 1
 
 
-def strided_frames(frames, stride):
+def strided_frames(lengths, stride):
     """Frames after a convolution of kernel 3 and one frame of padding on each side."""
-    return torch.div(frames + stride - 1, stride, rounding_mode="floor")
+    return torch.div(lengths + stride - 1, stride, rounding_mode="floor")
 
 
-def relative_lengths(frames, time):
+def relative_lengths(lengths, time):
     """Counts as fractions of ``time``, for SpeechBrain's functions that take nothing else.
 
     A quarter of a frame is taken off, so that ``round(fraction * time)`` and ``index < fraction * time`` both find
-    ``frames`` again, whatever the rounding of the division.
+    ``lengths`` again, whatever the rounding of the division.
 
     Example
     -------
     >>> import torch
-    >>> frames = torch.arange(1, 998)
-    >>> bool(((relative_lengths(frames, 997) * 997).round() == frames).all())
+    >>> lengths = torch.arange(1, 998)
+    >>> bool(((relative_lengths(lengths, 997) * 997).round() == lengths).all())
     True
     """
-    return (frames - 0.25) / time
+    return (lengths - 0.25) / time

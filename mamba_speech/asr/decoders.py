@@ -92,14 +92,14 @@ class CTCDecoder:
         self.units, self.decoding = units, decoding
         self._search = _ctc_beam_searcher(units, options) if decoding == "beam" else None
 
-    def __call__(self, log_probs, frames):
+    def __call__(self, log_probs, lengths):
         """Decode a batch.
 
         Arguments
         ---------
         log_probs : torch.Tensor
             (batch, time, units); wider than there are units is allowed.
-        frames : torch.Tensor
+        lengths : torch.Tensor
             (batch,) frame counts.
 
         Returns
@@ -108,14 +108,14 @@ class CTCDecoder:
         """
         known = log_probs[..., : len(self.units)]
         if self._search is None:
-            relative = relative_lengths(frames, known.shape[1])
+            relative = relative_lengths(lengths, known.shape[1])
             best = ctc_greedy_decode(known, relative, blank_id=self.units.blank)
             return [self.units.decode(indices) for indices in best]
         # start and end of a sentence are never targets, and have no text
         known = known.clone()
         known[..., list(self.units.control)] = -torch.inf
         # one utterance at a time and cut to its frames: the searcher rounds relative lengths down
-        pairs = zip(known, frames, strict=True)
+        pairs = zip(known, lengths, strict=True)
         return [self._search(item[None, :count])[0][0].text for item, count in pairs]
 
 
@@ -180,7 +180,7 @@ class S2SDecoder:
 
         run = load_run("results/S2S/conmamba_mini/1", ["units_file"], selection_key="token_error")
         decoder = S2SDecoder(run["model"], Tokenizer(run["units_file"]), beam_size=10)
-        texts = decoder(*run["model"].encode(normalised_features, frames))
+        texts = decoder(*run["model"].encode(normalised_features, lengths))
     """
 
     def __init__(
@@ -238,14 +238,14 @@ class S2SDecoder:
         )
 
     @torch.no_grad()
-    def __call__(self, encoded, frames):
+    def __call__(self, encoded, lengths):
         """Decode a batch.
 
         Arguments
         ---------
         encoded : torch.Tensor
             (batch, time, d_model), the encoder's output, of any precision.
-        frames : torch.Tensor
+        lengths : torch.Tensor
             (batch,) frame counts.
 
         Returns
@@ -261,7 +261,7 @@ class S2SDecoder:
         search = self._new_search(scorer=self._new_scorer())
         # the encoder may have run under autocast, and the search be outside of it
         encoded = encoded.to(next(self._output.parameters()).dtype)
-        hypotheses, *_ = search(encoded, relative_lengths(frames, encoded.shape[1]))
+        hypotheses, *_ = search(encoded, relative_lengths(lengths, encoded.shape[1]))
         # outputs past the units are never trained, and the special ones have no text
         spoken = set(range(len(self.units))) - {self.units.blank, *self.units.control}
         return [

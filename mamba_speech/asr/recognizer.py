@@ -203,8 +203,8 @@ class Recognizer:
         """
         waveform = load_audio(path, self.sample_rate)
         inputs, features = self._inputs([waveform])
-        log_probs, frames = self._ctc_log_probs(*inputs)
-        best = log_probs[0, : frames[0], : len(self.units)].argmax(-1).tolist()
+        log_probs, lengths = self._ctc_log_probs(*inputs)
+        best = log_probs[0, : lengths[0], : len(self.units)].argmax(-1).tolist()
         seconds = len(waveform) / self.sample_rate
         frame_seconds = self.compute_features.hop / self.sample_rate
         step = frame_seconds * math.prod(self.model.CNN.strides)
@@ -266,23 +266,23 @@ class Recognizer:
         inputs, _ = self._inputs(waveforms)
         if isinstance(self.decode, S2SDecoder):
             return self.decode(*self.model.encode(*inputs))
-        log_probs, frames = self._ctc_log_probs(*inputs)
-        return self.decode(log_probs.cpu(), frames.cpu())
+        log_probs, lengths = self._ctc_log_probs(*inputs)
+        return self.decode(log_probs.cpu(), lengths.cpu())
 
     def _inputs(self, waveforms):
         """What the model takes: normalised features, their counts, relative lengths; and plain features."""
         samples = torch.tensor([len(waveform) for waveform in waveforms])
         wavs = torch.nn.utils.rnn.pad_sequence(waveforms, batch_first=True).to(self.device)
         wav_lens = (samples / wavs.shape[1]).to(self.device)
-        features, frames = self.compute_features(wavs, samples=samples)
-        normalised = self.normalize(features, relative_lengths(frames, features.shape[1]))
-        return (normalised, frames, wav_lens), features
+        features, lengths = self.compute_features(wavs, samples=samples)
+        normalised = self.normalize(features, relative_lengths(lengths, features.shape[1]))
+        return (normalised, lengths, wav_lens), features
 
     def _ctc_log_probs(self, *inputs):
         """Log-probabilities (batch, time, units) of the CTC output, and counts of frames."""
         if isinstance(self.model, S2SRecognizer):
-            encoded, frames = self.model.encode(*inputs)
-            return self.model.ctc_log_probs(encoded), frames
+            encoded, lengths = self.model.encode(*inputs)
+            return self.model.ctc_log_probs(encoded), lengths
         return self.model(*inputs)
 
 

@@ -105,8 +105,8 @@ class KeywordSpotter:
             waveforms = [_centre(one, self.window) for one in waveforms]
         samples = torch.tensor([len(one) for one in waveforms], device=self.device)
         wavs = torch.nn.utils.rnn.pad_sequence(waveforms, batch_first=True).to(self.device)
-        features, frames = self.compute_features(wavs, samples)
-        return self.model(features, frames).softmax(-1).cpu()
+        features, lengths = self.compute_features(wavs, samples)
+        return self.model(features, lengths).softmax(-1).cpu()
 
     def probabilities(self, blocks, mode=None, hop_seconds=0.1):
         """The course of the classes' probabilities along a stream.
@@ -161,8 +161,8 @@ class KeywordSpotter:
                 windows = buffer[first * hop :].unfold(0, self.window, hop)[: count - first]
                 wavs = windows[:WINDOWS_AHEAD].to(self.device)
                 times = (done + first + torch.arange(len(wavs))) * hop / self.sample_rate
-                features, frames = self.compute_features(wavs)
-                yield times, self.model(features, frames).softmax(-1).cpu()
+                features, lengths = self.compute_features(wavs)
+                yield times, self.model(features, lengths).softmax(-1).cpu()
             if count > 0:
                 skipped = max(0, count * hop - len(buffer))
                 buffer, done = buffer[count * hop :], done + count

@@ -8,7 +8,7 @@ import torch
 from torch.nn.functional import kl_div
 
 
-def consistency_loss(log_probs, frames, token_counts=None):
+def consistency_loss(log_probs, lengths, token_counts=None):
     """How far the distributions of two views of each utterance are apart, frame by frame.
 
     The first half of the batch holds one view of every utterance, the second half the other view of the same
@@ -20,7 +20,7 @@ def consistency_loss(log_probs, frames, token_counts=None):
     ---------
     log_probs : torch.Tensor
         (2 * utterances, time, units) log-probabilities.
-    frames : torch.Tensor
+    lengths : torch.Tensor
         (2 * utterances,) frames that count; what lies behind them does not, and gets no gradient.
     token_counts : torch.Tensor, optional
         (2 * utterances,) units in each text. Each utterance is then divided by its own, as CTC losses with
@@ -50,13 +50,13 @@ def consistency_loss(log_probs, frames, token_counts=None):
             f"consistency needs two views of each utterance; got a batch of {log_probs.shape[0]}"
         )
     first, second = log_probs.chunk(2)
-    first_frames, second_frames = frames.chunk(2)
-    if not torch.equal(first_frames, second_frames):
+    first_lengths, second_lengths = lengths.chunk(2)
+    if not torch.equal(first_lengths, second_lengths):
         raise ValueError(
             "the two views of an utterance differ in length; change the speed before the batch is doubled"
         )
     # masked before and not after, so that nothing behind the frames can reach the gradient: (utterances, time, 1)
-    behind = torch.arange(first.shape[1], device=frames.device) >= first_frames.unsqueeze(1)
+    behind = torch.arange(first.shape[1], device=lengths.device) >= first_lengths.unsqueeze(1)
     first, second = (view.masked_fill(behind.unsqueeze(-1), 0.0) for view in (first, second))
     divergence = _divergence(first, second.detach()) + _divergence(second, first.detach())
     utterances = 0.5 * divergence.sum(1)

@@ -82,9 +82,9 @@ class ConmambaCTCEncoder(nn.Module):
         )
         initialise_transformer_(self, fidelity)
 
-    def encode(self, src, frames=None, wav_lens=None, hidden_after=None):
+    def encode(self, src, lengths=None, wav_lens=None, hidden_after=None):
         """Encode (batch, time, input_size) to (batch, time, d_model), and the output of layer ``hidden_after``."""
-        return self.encoder(self.custom_src_module(src), lengths=frames, hidden_after=hidden_after)
+        return self.encoder(self.custom_src_module(src), lengths=lengths, hidden_after=hidden_after)
 
 
 class ConformerCTCEncoder(TransformerASR):
@@ -150,20 +150,20 @@ class ConformerCTCEncoder(TransformerASR):
         )
         initialise_transformer_(self, fidelity)
 
-    def encode(self, src, frames=None, wav_lens=None, hidden_after=None):
+    def encode(self, src, lengths=None, wav_lens=None, hidden_after=None):
         """Encode (batch, time, input_size) to (batch, time, d_model), and the output of layer ``hidden_after``.
 
         ``upstream`` takes the relative lengths ``wav_lens`` and rounds them, as the published recipe does.
         """
-        if wav_lens is not None and (self.fidelity == "upstream" or frames is None):
-            frames = torch.round(wav_lens * src.shape[1]).long()
+        if wav_lens is not None and (self.fidelity == "upstream" or lengths is None):
+            lengths = torch.round(wav_lens * src.shape[1]).long()
         positions = None
         src = self.custom_src_module(src)
         if self.attention_type == "RelPosMHAXL":
             positions = self.positional_encoding(src)
         elif self.attention_type == "regularMHA":
             src = src + self.positional_encoding(src)
-        return self.encoder(src, pos_embs=positions, lengths=frames, hidden_after=hidden_after)
+        return self.encoder(src, pos_embs=positions, lengths=lengths, hidden_after=hidden_after)
 
 
 class CTCOutput(NamedTuple):
@@ -172,7 +172,7 @@ class CTCOutput(NamedTuple):
     """
 
     log_probs: torch.Tensor
-    frames: torch.Tensor
+    lengths: torch.Tensor
 
     @property
     def intermediate(self):
@@ -184,7 +184,7 @@ class CTCTrainingOutput(NamedTuple):
     """A :class:`CTCOutput` with the log-probabilities (batch, time, units) of an intermediate layer."""
 
     log_probs: torch.Tensor
-    frames: torch.Tensor
+    lengths: torch.Tensor
     intermediate: torch.Tensor
 
 
@@ -203,14 +203,14 @@ class CTCRecognizer(RecognitionNetwork):
         If the encoder has no such intermediate layer.
     """
 
-    def forward(self, features, frames, wav_lens=None):
+    def forward(self, features, lengths, wav_lens=None):
         """Log-probabilities for every frame.
 
         Arguments
         ---------
         features : torch.Tensor
             (batch, time, n_mels).
-        frames : torch.Tensor
+        lengths : torch.Tensor
             (batch,) frame counts.
         wav_lens : torch.Tensor, optional
             (batch,) relative lengths; only ``upstream`` reads them.
@@ -220,9 +220,9 @@ class CTCRecognizer(RecognitionNetwork):
         CTCOutput
             Or, in training with an intermediate layer, :class:`CTCTrainingOutput`.
         """
-        x, frames = self.subsample(features, frames, wav_lens)
-        encoded, hidden = self.Transformer.encode(x, frames, hidden_after=self.hidden_after)
+        x, lengths = self.subsample(features, lengths, wav_lens)
+        encoded, hidden = self.Transformer.encode(x, lengths, hidden_after=self.hidden_after)
         log_probs = self.ctc_log_probs(encoded)
         if hidden is None:
-            return CTCOutput(log_probs, frames)
-        return CTCTrainingOutput(log_probs, frames, self.ctc_log_probs(hidden))
+            return CTCOutput(log_probs, lengths)
+        return CTCTrainingOutput(log_probs, lengths, self.ctc_log_probs(hidden))

@@ -60,15 +60,15 @@ class RecognitionNetwork(nn.Module):
         """The layer to read an intermediate output off now: in training, if there is one."""
         return self.intermediate_layer if self.training and self.intermediate_layer else None
 
-    def subsample(self, features, frames, wav_lens=None):
+    def subsample(self, features, lengths, wav_lens=None):
         """What the encoder takes, (batch, subsampled time, channels), and its frame counts (batch,).
 
-        ``upstream`` rounds them from relative lengths (those of ``frames`` where ``wav_lens`` is not given).
+        ``upstream`` rounds them from relative lengths (those of ``lengths`` where ``wav_lens`` is not given).
         """
         if self.fidelity == "corrected":
-            return self.CNN(features, frames)
+            return self.CNN(features, lengths)
         x, _ = self.CNN(features)
-        relative = relative_lengths(frames, features.shape[1]) if wav_lens is None else wav_lens
+        relative = relative_lengths(lengths, features.shape[1]) if wav_lens is None else wav_lens
         return x, (relative * x.shape[1]).round().long()
 
     def ctc_log_probs(self, encoded):

@@ -20,7 +20,7 @@ class S2SOutput(NamedTuple):
 
     ctc_log_probs: torch.Tensor
     seq_log_probs: torch.Tensor
-    frames: torch.Tensor
+    lengths: torch.Tensor
     encoded: torch.Tensor
 
     @property
@@ -34,7 +34,7 @@ class S2STrainingOutput(NamedTuple):
 
     ctc_log_probs: torch.Tensor
     seq_log_probs: torch.Tensor
-    frames: torch.Tensor
+    lengths: torch.Tensor
     encoded: torch.Tensor
     intermediate: torch.Tensor
 
@@ -65,14 +65,14 @@ class S2SRecognizer(RecognitionNetwork):
         super().__init__(CNN, Transformer, ctc_lin, intermediate_layer)
         self.seq_lin = seq_lin
 
-    def forward(self, features, frames, tokens_bos, wav_lens=None):
+    def forward(self, features, lengths, tokens_bos, wav_lens=None):
         """Log-probabilities, each token given those before it.
 
         Arguments
         ---------
         features : torch.Tensor
             (batch, time, n_mels).
-        frames : torch.Tensor
+        lengths : torch.Tensor
             (batch,) frame counts.
         tokens_bos : torch.Tensor
             (batch, tokens) indices, the start token first, padded with 0.
@@ -89,16 +89,16 @@ class S2SRecognizer(RecognitionNetwork):
         ValueError
             If a sequence is longer than the table of positions.
         """
-        x, frames = self.subsample(features, frames, wav_lens)
+        x, lengths = self.subsample(features, lengths, wav_lens)
         hidden_after = self.hidden_after
         encoded, *hidden, decoded = self.Transformer(
-            x, tokens_bos, frames=frames, hidden_after=hidden_after
+            x, tokens_bos, lengths=lengths, hidden_after=hidden_after
         )
         seq_log_probs = at_least_float32(self.seq_lin(decoded)).log_softmax(dim=-1)
-        out = (self.ctc_log_probs(encoded), seq_log_probs, frames, encoded)
+        out = (self.ctc_log_probs(encoded), seq_log_probs, lengths, encoded)
         return S2STrainingOutput(*out, self.ctc_log_probs(hidden[0])) if hidden else S2SOutput(*out)
 
-    def encode(self, features, frames, wav_lens=None):
+    def encode(self, features, lengths, wav_lens=None):
         """The encoder's output (batch, time, d_model) and its frame counts (batch,)."""
-        x, frames = self.subsample(features, frames, wav_lens)
-        return self.Transformer.encode(x, frames=frames), frames
+        x, lengths = self.subsample(features, lengths, wav_lens)
+        return self.Transformer.encode(x, lengths=lengths), lengths

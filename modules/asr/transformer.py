@@ -83,11 +83,11 @@ class S2STransformer(StreamingEncoding, TransformerASR):
     -------
     >>> import torch
     >>> net = S2STransformer(20, 40, 16, 2, 2, 1, 32, kernel_size=7, decoder_module="mamba").eval()
-    >>> frames, tokens = torch.tensor([10, 6]), torch.tensor([[1, 5, 6], [1, 7, 0]])
-    >>> memory, out = net(torch.randn(2, 10, 40), tokens, frames=frames)
+    >>> lengths, tokens = torch.tensor([10, 6]), torch.tensor([[1, 5, 6], [1, 7, 0]])
+    >>> memory, out = net(torch.randn(2, 10, 40), tokens, lengths=lengths)
     >>> memory.shape, out.shape
     (torch.Size([2, 10, 16]), torch.Size([2, 3, 16]))
-    >>> first, state = net.decode_step(tokens[:, 0], net.start_decoding(memory, frames))
+    >>> first, state = net.decode_step(tokens[:, 0], net.start_decoding(memory, lengths))
     >>> torch.allclose(first, out[:, 0], atol=1e-5)
     True
     """
@@ -184,12 +184,12 @@ class S2STransformer(StreamingEncoding, TransformerASR):
             return self.positional_encoding
         return self.positional_encoding_decoder
 
-    def forward(self, src, tgt, wav_len=None, pad_idx=0, *, frames=None, hidden_after=None):
+    def forward(self, src, tgt, wav_len=None, pad_idx=0, *, lengths=None, hidden_after=None):
         """Encode utterances and decode their tokens, each token given those before it.
 
         Arguments
         ---------
-        src, wav_len, frames, hidden_after
+        src, wav_len, lengths, hidden_after
             As for :meth:`encode`.
         tgt : torch.Tensor
             (batch, tokens) indices, the start token first.
@@ -207,8 +207,8 @@ class S2STransformer(StreamingEncoding, TransformerASR):
         ValueError
             If a sequence is longer than the table of positions.
         """
-        lengths = _frame_counts(src, wav_len, frames)
-        encoded = self.encode(src, frames=lengths, hidden_after=hidden_after)
+        lengths = _frame_counts(src, wav_len, lengths)
+        encoded = self.encode(src, lengths=lengths, hidden_after=hidden_after)
         memory = encoded if hidden_after is None else encoded[0]
         padding = get_key_padding_mask(tgt, pad_idx)
         decoded, _ = self._decode(tgt, memory, lengths, padding)
@@ -221,7 +221,7 @@ class S2STransformer(StreamingEncoding, TransformerASR):
         pad_idx=0,
         dynchunktrain_config=None,
         *,
-        frames=None,
+        lengths=None,
         hidden_after=None,
     ):
         """Encode utterances.
@@ -236,7 +236,7 @@ class S2STransformer(StreamingEncoding, TransformerASR):
             Taken because SpeechBrain's callers pass it.
         dynchunktrain_config : speechbrain.utils.dynamic_chunk_training.DynChunkTrainConfig, optional
             Chunks that hide the future from attention and convolutions; Mamba's backward branch hears it all the same.
-        frames : torch.Tensor, optional
+        lengths : torch.Tensor, optional
             (batch,) integer frame counts, instead of ``wav_len`` and exact.
         hidden_after : int, optional
             Also return the normalised output of this layer, counted from 1.
@@ -251,7 +251,7 @@ class S2STransformer(StreamingEncoding, TransformerASR):
         ValueError
             If absolute positions are added (``regularMHA``) and the utterance is longer than their table.
         """
-        lengths = _frame_counts(src, wav_len, frames)
+        lengths = _frame_counts(src, wav_len, lengths)
         src = self._project(src)
         positions = src_mask = None
         if isinstance(self.encoder, ConformerEncoder):
@@ -398,8 +398,8 @@ def _check_choice(name, value, choices):
         raise ValueError(f"{name} must be one of {', '.join(choices)}; got {value!r}")
 
 
-def _frame_counts(src, wav_len, frames):
+def _frame_counts(src, wav_len, lengths):
     """Integer frame counts from themselves, or from relative lengths as SpeechBrain rounds them."""
-    if frames is not None or wav_len is None:
-        return frames
+    if lengths is not None or wav_len is None:
+        return lengths
     return torch.round(wav_len * src.shape[1]).long()

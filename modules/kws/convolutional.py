@@ -50,14 +50,14 @@ class FixedLengthSpotter(nn.Module):
         self.n_classes, self.n_frames = n_classes, n_frames
         self.fidelity = check_fidelity(fidelity)
 
-    def forward(self, features, frames=None):
+    def forward(self, features, lengths=None):
         """Classify clips.
 
         Arguments
         ---------
         features : torch.Tensor
             (batch, time, features), or (batch, 1, features, time) as the published networks take them.
-        frames : torch.Tensor, optional
+        lengths : torch.Tensor, optional
             (batch,) integer frame counts.
 
         Returns
@@ -77,9 +77,9 @@ class FixedLengthSpotter(nn.Module):
                 "features must be (batch, time, features) or (batch, 1, features, time), with a frame at "
                 f"least; got {tuple(features.shape)}"
             )
-        check_lengths(frames, *features.shape[:2])
+        check_lengths(lengths, *features.shape[:2])
         if self.fidelity == "corrected":
-            valid = valid_frames(frames, features.shape[1], features.device)
+            valid = valid_frames(lengths, features.shape[1], features.device)
             features = keep_valid(features, valid)
             features = F.pad(features, (0, 0, 0, self.n_frames - features.shape[1]))
         image = features.transpose(1, 2).unsqueeze(1)  # (batch, 1, features, time)

@@ -28,8 +28,8 @@ class ConvolutionEmbedding(nn.Sequential):
     Example
     -------
     >>> import torch
-    >>> x, frames = ConvolutionEmbedding()(torch.randn(2, 31, 32), torch.tensor([31, 20]))
-    >>> x.shape, frames.tolist()
+    >>> x, lengths = ConvolutionEmbedding()(torch.randn(2, 31, 32), torch.tensor([31, 20]))
+    >>> x.shape, lengths.tolist()
     (torch.Size([2, 15, 512]), [15, 10])
     """
 
@@ -51,18 +51,18 @@ class ConvolutionEmbedding(nn.Sequential):
         self.to(memory_format=torch.channels_last)
 
     @staticmethod
-    def frames(frames):
+    def frames(lengths):
         """Frames after the embedding: half of them, but one at least."""
-        return (frames // 2).clamp(min=1)
+        return (lengths // 2).clamp(min=1)
 
-    def forward(self, x, frames=None):
+    def forward(self, x, lengths=None):
         """Embed whole clips.
 
         Arguments
         ---------
         x : torch.Tensor
             (batch, time, features).
-        frames : torch.Tensor, optional
+        lengths : torch.Tensor, optional
             (batch,) integer frame counts: what lies behind is no part of the clip, in training nor in
             the statistics of batch norm. ``None`` takes all frames for the clip's.
 
@@ -72,19 +72,19 @@ class ConvolutionEmbedding(nn.Sequential):
             (batch, time // 2, 64 * (features // 4)), at least one frame, and the new frame counts.
         """
         time = max(x.shape[1], 2)
-        if time > x.shape[1] and frames is None:
-            frames = torch.ones(x.shape[0], dtype=torch.long, device=x.device)
+        if time > x.shape[1] and lengths is None:
+            lengths = torch.ones(x.shape[0], dtype=torch.long, device=x.device)
         x = F.pad(x, (0, 0, 0, time - x.shape[1])).transpose(1, 2).unsqueeze(1)
-        valid = valid_frames(frames, time, x.device)  # (batch, time)
+        valid = valid_frames(lengths, time, x.device)  # (batch, time)
         for number, stage in enumerate(_STAGES):
             x = _keep_columns(x, valid)
             x = F.pad(x, (2, 0)) if self.causal else x
             x = self._stage(stage, x, valid)
             if number + 1 == _HALVED:
                 x = self[6](x)
-                frames = None if frames is None else self.frames(frames)
-                valid = valid_frames(frames, time // 2, x.device)
-        return _flatten(self[13](x)), frames
+                lengths = None if lengths is None else self.frames(lengths)
+                valid = valid_frames(lengths, time // 2, x.device)
+        return _flatten(self[13](x)), lengths
 
     def _stage(self, index, x, valid=None):
         """Convolution, batch norm over the valid frames, activation."""

@@ -56,8 +56,8 @@ class KeywordFeatures(nn.Module):
     -------
     >>> import torch
     >>> features = KeywordFeatures("mfcc")
-    >>> x, frames = features(torch.randn(2, 16000), torch.tensor([16000, 9000]))
-    >>> x.shape, frames.tolist()
+    >>> x, lengths = features(torch.randn(2, 16000), torch.tensor([16000, 9000]))
+    >>> x.shape, lengths.tolist()
     (torch.Size([2, 63, 40]), [63, 36])
     """
 
@@ -124,7 +124,7 @@ class KeywordFeatures(nn.Module):
         samples = samples.to(wavs.device)
         if wavs.shape[1] == 0 or (samples.device.type == "cpu" and bool((samples < 1).any())):
             raise ValueError("a clip without samples has no features: leave it out of the batch")
-        frames = self.frames(samples)
+        lengths = self.frames(samples)
         time = self.frames(wavs.shape[1])
         if self.causal:
             wavs = keep_valid(wavs, valid_frames(samples, wavs.shape[1], wavs.device))
@@ -132,8 +132,8 @@ class KeywordFeatures(nn.Module):
             wavs = F.pad(wavs, (self.n_fft - self.hop_length, ahead))
         else:
             wavs = _reflect(wavs, samples, self.n_fft // 2)
-        valid = valid_frames(frames, time, wavs.device)
-        return keep_valid(self._features(wavs, valid), valid), frames
+        valid = valid_frames(lengths, time, wavs.device)
+        return keep_valid(self._features(wavs, valid), valid), lengths
 
     @fwd_default_precision
     def _features(self, wavs, valid=None):

@@ -53,9 +53,9 @@ class MambaBlock(nn.Module):
         self.mamba = mixer
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x, frames=None, state=None):
+    def forward(self, x, lengths=None, state=None):
         """Run the block over ``x`` (batch, time, channels); returns that and the state to carry."""
-        mixed, state = self.mamba(self.norm(x), frames, state=state, return_state=True)
+        mixed, state = self.mamba(self.norm(x), lengths, state=state, return_state=True)
         return x + self.dropout(mixed), state
 
 
@@ -121,10 +121,10 @@ class MambaKeywordSpotter(SequenceSpotter):
             # 0.05, 0.045, ..., 0.02 as published, where dropout is 0.1
             self.blocks.append(MambaBlock(block, dropout * max(0.2, 0.5 - 0.05 * index)))
 
-    def mix(self, x, frames):
+    def mix(self, x, lengths):
         """Run the blocks over ``x`` (batch, time, d_model)."""
         for block in self.blocks:
-            x, _ = block(x, frames)
+            x, _ = block(x, lengths)
         return x
 
     def initial_state(self, batch, window=None):

@@ -34,14 +34,14 @@ class TimeGroupNorm(nn.Module):
         super().__init__()
         self.gn = nn.GroupNorm(groups, channels, eps)
 
-    def forward(self, x, frames=None):
-        """Normalise ``x`` (batch, time, channels) with the statistics of its first ``frames`` frames."""
-        if frames is None:
+    def forward(self, x, lengths=None):
+        """Normalise ``x`` (batch, time, channels) with the statistics of its first ``lengths`` frames."""
+        if lengths is None:
             return self.gn(x.transpose(1, 2)).transpose(1, 2)
-        valid = valid_frames(frames, x.shape[1], x.device)
+        valid = valid_frames(lengths, x.shape[1], x.device)
         wide = at_least_float32(x)
         grouped = wide.unflatten(-1, (self.gn.num_groups, -1))  # (batch, time, groups, channels)
-        count = (frames.clamp(min=1) * grouped.shape[-1]).view(-1, 1, 1, 1)
+        count = (lengths.clamp(min=1) * grouped.shape[-1]).view(-1, 1, 1, 1)
         mean = keep_valid(grouped, valid).sum((1, 3), keepdim=True) / count
         centred = grouped - mean
         variance = keep_valid(centred, valid).square().sum((1, 3), keepdim=True) / count
@@ -82,13 +82,13 @@ class RetentionBlock(nn.Module):
             nn.Dropout(dropout),
         )
 
-    def forward(self, x, frames=None):
+    def forward(self, x, lengths=None):
         """Run the block over ``x`` (batch, time, d_model)."""
-        y = self.norm(x, frames)
+        y = self.norm(x, lengths)
         q, k = F.normalize(self.q_proj(y), dim=-1), F.normalize(self.k_proj(y), dim=-1)
         y, _ = self.retention(q, k, self.v_proj(y))
         x = x + self.dropout(self.out_proj(y))
-        return x + self.ffn(self.ffn_norm(x, frames))
+        return x + self.ffn(self.ffn_norm(x, lengths))
 
 
 class RetNetKeywordSpotter(SequenceSpotter):
@@ -137,8 +137,8 @@ class RetNetKeywordSpotter(SequenceSpotter):
             for index in range(n_layers)
         )
 
-    def mix(self, x, frames):
+    def mix(self, x, lengths):
         """Run the blocks over ``x`` (batch, time, d_model)."""
         for block in self.blocks:
-            x = block(x, frames)
+            x = block(x, lengths)
         return x

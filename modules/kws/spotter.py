@@ -67,22 +67,22 @@ class SequenceSpotter(nn.Module):
             nn.Linear(d_model // 2, n_classes),
         )
 
-    def embedding_frames(self, frames):
+    def embedding_frames(self, lengths):
         """Frames of embedding (a tensor of counts) that so many frames of features give."""
-        return self.conv_embed.frames(frames) if self.kind == "mel" else frames
+        return self.conv_embed.frames(lengths) if self.kind == "mel" else lengths
 
-    def context_frames(self, frames):
+    def context_frames(self, lengths):
         """Frames of embedding that read any of so many first frames (a tensor of counts) of features directly."""
-        return (frames + self.subsampling - 1) // self.subsampling
+        return (lengths + self.subsampling - 1) // self.subsampling
 
-    def forward(self, features, frames=None, context=None):
+    def forward(self, features, lengths=None, context=None):
         """Classify clips.
 
         Arguments
         ---------
         features : torch.Tensor
             (batch, time, feature_dim).
-        frames : torch.Tensor, optional
+        lengths : torch.Tensor, optional
             (batch,) integer frame counts; ``None`` if all clips fill the batch.
         context : torch.Tensor, optional
             (batch,) how many of these frames precede the clip itself: they are read, but not averaged. In a causal
@@ -99,13 +99,13 @@ class SequenceSpotter(nn.Module):
         ValueError
             If the features have another width, or the counts do not fit them.
         """
-        x, frames = self.embed(features, frames)
+        x, lengths = self.embed(features, lengths)
         if context is not None:
             check_lengths(context, *features.shape[:2])
             context = self.context_frames(context.to(x.device))
-        return self.classify(masked_mean(x, frames, context))
+        return self.classify(masked_mean(x, lengths, context))
 
-    def embed(self, features, frames=None):
+    def embed(self, features, lengths=None):
         """The embedding of each frame, as the mean over them is classified.
 
         Returns
@@ -116,19 +116,19 @@ class SequenceSpotter(nn.Module):
         self.check_features(features)
         if features.shape[1] == 0:
             raise ValueError("features hold no frame: leave out clips without samples")
-        check_lengths(frames, *features.shape[:2])
-        if frames is not None:
-            frames = frames.to(features.device)
+        check_lengths(lengths, *features.shape[:2])
+        if lengths is not None:
+            lengths = lengths.to(features.device)
         # without padding there is nothing to mask
-        masked = self.fidelity == "corrected" and not _full(frames, features.shape[1])
-        known = frames if masked else None
+        masked = self.fidelity == "corrected" and not _full(lengths, features.shape[1])
+        known = lengths if masked else None
         features = keep_valid(features, valid_frames(known, features.shape[1], features.device))
         if self.kind == "mel":
             features, _ = self.conv_embed(features, known)
-        if frames is not None:
-            frames = self.embedding_frames(frames)
-        known = frames if masked else None
-        return self.pre_classifier_norm(self.mix(self.proj(features), known)), frames
+        if lengths is not None:
+            lengths = self.embedding_frames(lengths)
+        known = lengths if masked else None
+        return self.pre_classifier_norm(self.mix(self.proj(features), known)), lengths
 
     def classify(self, embedding):
         """Logits (..., n_classes) of mean embeddings (..., d_model)."""
@@ -143,13 +143,13 @@ class SequenceSpotter(nn.Module):
             )
 
 
-def _full(frames, time):
+def _full(lengths, time):
     """Whether every item of the batch is ``time`` frames long."""
-    return frames is None or bool((frames >= time).all())
+    return lengths is None or bool((lengths >= time).all())
 
 
-def masked_mean(x, frames=None, context=None):
-    """The mean of ``x`` (batch, time, channels) over each item's first ``frames`` frames, one at least.
+def masked_mean(x, lengths=None, context=None):
+    """The mean of ``x`` (batch, time, channels) over each item's first ``lengths`` frames, one at least.
 
     The first ``context`` (batch,) of these do not count, but for the last of all.
 
@@ -160,16 +160,16 @@ def masked_mean(x, frames=None, context=None):
     >>> masked_mean(x, torch.tensor([2])).tolist(), masked_mean(x, None, torch.tensor([1])).tolist()
     ([[2.0]], [[5.5]])
     """
-    if frames is None and context is None:
+    if lengths is None and context is None:
         return x.mean(1)
-    if frames is None:
-        frames = torch.full(x.shape[:1], x.shape[1], device=x.device)
-    counted = valid_frames(frames, x.shape[1], x.device)
+    if lengths is None:
+        lengths = torch.full(x.shape[:1], x.shape[1], device=x.device)
+    counted = valid_frames(lengths, x.shape[1], x.device)
     if context is not None:
-        context = torch.minimum(context, (frames - 1).clamp(min=0))
+        context = torch.minimum(context, (lengths - 1).clamp(min=0))
         counted = counted & ~valid_frames(context, x.shape[1], x.device)
-        frames = frames - context
-    return keep_valid(x, counted).sum(1) / frames.clamp(min=1).unsqueeze(1)
+        lengths = lengths - context
+    return keep_valid(x, counted).sum(1) / lengths.clamp(min=1).unsqueeze(1)
 
 
 def windowed_mean(x, recent, total, count):

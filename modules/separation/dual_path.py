@@ -23,8 +23,8 @@ from modules.ssm.masking import check_lengths, keep_valid, valid_frames
 from modules.ssm.precision import at_least_float32
 
 
-def chunk_counts(frames, chunk_size):
-    """Chunks that ``frames`` (an integer or an integer tensor) are cut into, by the published rule.
+def chunk_counts(lengths, chunk_size):
+    """Chunks that ``lengths`` frames (an integer or an integer tensor) are cut into, by the published rule.
 
     The frames are padded by half a chunk on the left and up to the next multiple of the chunk on the right, by
     a whole chunk where they end on one; every chunk begins half a chunk after the one before it.
@@ -34,7 +34,7 @@ def chunk_counts(frames, chunk_size):
     >>> chunk_counts(24, 10), chunk_counts(25, 10)
     (6, 8)
     """
-    return 2 * ((frames + chunk_size // 2) // chunk_size + 1)
+    return 2 * ((lengths + chunk_size // 2) // chunk_size + 1)
 
 
 class MaskedDualBlock(Dual_Computation_Block):
@@ -177,9 +177,9 @@ class MaskedDualPath(Dual_Path_Model):
         """
         if self.fidelity == "upstream":
             lengths = None
-        batch, channels, frames = mix_w.shape
-        check_lengths(lengths, batch, frames)
-        valid = valid_frames(lengths, frames, mix_w.device)
+        batch, channels, time = mix_w.shape
+        check_lengths(lengths, batch, time)
+        valid = valid_frames(lengths, time, mix_w.device)
         if lengths is None:
             chunks = None
             x = self.conv1d(self.norm(mix_w))
@@ -196,7 +196,7 @@ class MaskedDualPath(Dual_Path_Model):
         x = self.conv2d(self.prelu(x))
         x = self._over_add(x.view(batch * self.num_spks, -1, *x.shape[2:]), gap)
         x = self.end_conv1x1(self.output(x) * self.output_gate(x))
-        x = self.activation(x).view(batch, self.num_spks, channels, frames)
+        x = self.activation(x).view(batch, self.num_spks, channels, time)
         return keep_valid(x.permute(0, 3, 1, 2), valid).permute(2, 0, 3, 1)
 
 

@@ -151,9 +151,9 @@ class MaskNet(nn.Module):
         """
         if self.fidelity == "upstream":
             lengths = None
-        batch, _, frames = mix_w.shape
-        check_lengths(lengths, batch, frames)
-        valid = valid_frames(lengths, frames, mix_w.device)
+        batch, _, time = mix_w.shape
+        check_lengths(lengths, batch, time)
+        valid = valid_frames(lengths, time, mix_w.device)
         x = keep_valid(mix_w.transpose(1, 2), valid)
         x = self.bottleneck_conv1x1(self.layer_norm(x))
         x, states = self.mamba_net(x, lengths, states=states, return_states=True)

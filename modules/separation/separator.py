@@ -136,17 +136,17 @@ class SeparationNetwork(nn.Module):
             return mix.new_zeros(batch, time, self.num_spks)
         if self.fidelity == "upstream":
             samples = None
-        frames = None
+        lengths = None
         if samples is not None:
             mix = keep_valid(mix, valid_frames(samples, time, mix.device))
-            frames = encoded_frames(samples, self.kernel_size, self.stride)
+            lengths = encoded_frames(samples, self.kernel_size, self.stride)
         encoded = self.encoder(mix)  # (batch, channels, frames)
         # a window that reaches past a mixture's end is no frame of it: there the masks are 0
-        sources = self.decode(encoded * self.masknet(encoded, frames), time)
-        if frames is None:
+        sources = self.decode(encoded * self.masknet(encoded, lengths), time)
+        if lengths is None:
             return sources
         # a decoder with a bias speaks where no frame reaches
-        reach = torch.where(frames > 0, (frames - 1) * self.stride + self.kernel_size, 0)
+        reach = torch.where(lengths > 0, (lengths - 1) * self.stride + self.kernel_size, 0)
         return keep_valid(sources, valid_frames(reach, time, mix.device))
 
     def decode(self, masked, time):

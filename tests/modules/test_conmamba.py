@@ -116,13 +116,13 @@ def encoders(**options):
 def test_padded_batch_equals_each_utterance_alone_on_random_length_pairs(name):
     encoder = encoders()[name].eval()
     for _ in range(50):
-        frames = torch.randint(1, 40, (2,))
-        x = torch.randn(2, int(frames.max()), 12)
+        lengths = torch.randint(1, 40, (2,))
+        x = torch.randn(2, int(lengths.max()), 12)
         with torch.no_grad():
-            padded, hidden = encoder.encode(x, frames, hidden_after=2)
-            for item, count in enumerate(frames.tolist()):
+            padded, hidden = encoder.encode(x, lengths, hidden_after=2)
+            for item, count in enumerate(lengths.tolist()):
                 alone, own = encoder.encode(
-                    x[item : item + 1, :count], frames[item : item + 1], hidden_after=2
+                    x[item : item + 1, :count], lengths[item : item + 1], hidden_after=2
                 )
                 assert torch.allclose(padded[item, :count], alone[0], atol=2e-5)
                 assert torch.allclose(hidden[item, :count], own[0], atol=2e-5)

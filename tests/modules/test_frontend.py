@@ -44,11 +44,11 @@ def test_a_batch_gives_each_utterance_its_own_features(hop_length):
     for _ in range(50):
         samples = torch.randint(200, 8000, (2,))
         wavs = torch.randn(2, int(samples.max()))
-        features, frames = fbank(wavs, samples / wavs.shape[1])
+        features, lengths = fbank(wavs, samples / wavs.shape[1])
         for item, count in enumerate(samples.tolist()):
             alone, own = fbank(wavs[item : item + 1, :count], torch.ones(1))
-            assert alone.shape[1] == own.item() == frames[item].item()
-            assert torch.allclose(alone[0], features[item, : frames[item]], atol=1e-3)
+            assert alone.shape[1] == own.item() == lengths[item].item()
+            assert torch.allclose(alone[0], features[item, : lengths[item]], atol=1e-3)
 
 
 def test_without_lengths_every_utterance_fills_its_row():
@@ -59,12 +59,12 @@ def test_without_lengths_every_utterance_fills_its_row():
 
 def test_relative_lengths_give_the_counts_back_to_every_consumer():
     for time in (1, 2, 3, 997, 3500):
-        frames = torch.arange(1, time + 1)
-        relative = relative_lengths(frames, time)
-        assert torch.equal((relative * time).round().long(), frames)
+        lengths = torch.arange(1, time + 1)
+        relative = relative_lengths(lengths, time)
+        assert torch.equal((relative * time).round().long(), lengths)
         # SpeechBrain's InputNormalization compares instead of rounding
         mask = torch.arange(time)[None] < (relative * time - 1e-6)[:, None]
-        assert torch.equal(mask.sum(1), frames)
+        assert torch.equal(mask.sum(1), lengths)
     samples = torch.randint(1, 500_000, (1000,))
     assert torch.equal(sample_counts(samples / 500_000, 500_000), samples)
 
@@ -77,9 +77,9 @@ def test_subsampling_equals_speechbrain_for_utterances_of_one_length():
         x = torch.randn(2, time, 20)
         expected = theirs(x).flatten(2)
         assert torch.allclose(ours(x)[0], expected, atol=1e-6)
-        out, frames = ours(x, torch.tensor([time, time]))
+        out, lengths = ours(x, torch.tensor([time, time]))
         assert torch.allclose(out, expected, atol=1e-6)
-        assert frames.tolist() == [expected.shape[1]] * 2
+        assert lengths.tolist() == [expected.shape[1]] * 2
 
 
 def test_subsampling_pads_each_utterance_at_its_own_end():
@@ -88,11 +88,11 @@ def test_subsampling_pads_each_utterance_at_its_own_end():
         counts = torch.randint(1, 40, (2,))
         x = torch.randn(2, int(counts.max()), 20)
         x[torch.arange(x.shape[1]) >= counts[:, None]] = float("nan")
-        out, frames = cnn(x, counts)
+        out, lengths = cnn(x, counts)
         for item, count in enumerate(counts.tolist()):
             alone, own = cnn(x[item : item + 1, :count], torch.tensor([count]))
-            assert alone.shape[1] == own.item() == frames[item].item()
-            assert torch.allclose(alone[0], out[item, : frames[item]], atol=1e-5)
+            assert alone.shape[1] == own.item() == lengths[item].item()
+            assert torch.allclose(alone[0], out[item, : lengths[item]], atol=1e-5)
 
 
 def test_subsampling_refuses_blocks_of_another_shape():

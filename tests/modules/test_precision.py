@@ -49,8 +49,8 @@ def test_a_ctc_recogniser_in_float64_from_the_waveform_on(encoder):
     normalize.eval()
 
     def recognise(wavs):
-        features, frames = fbank(wavs, samples=samples)
-        return model(normalize(features), frames)[0]
+        features, lengths = fbank(wavs, samples=samples)
+        return model(normalize(features), lengths)[0]
 
     with torch.no_grad():
         single = recognise(wavs.float())
@@ -66,15 +66,17 @@ def test_a_sequence_to_sequence_recogniser_and_its_search_in_float64(encoder, de
     model = recognizer(
         transformer(encoder, decoder, input_size=16), features=8, channels=(4, 8)
     ).eval()
-    features, frames = torch.randn(2, 60, 8).double(), torch.tensor([60, 44])
+    features, lengths = torch.randn(2, 60, 8).double(), torch.tensor([60, 44])
     tokens = torch.tensor([[1, 5, 7], [1, 6, 0]])
     names = ("ctc_log_probs", "seq_log_probs", "encoded")
     with torch.no_grad():
-        single = {name: getattr(model(features.float(), frames, tokens), name) for name in names}
+        single = {name: getattr(model(features.float(), lengths, tokens), name) for name in names}
         model.double()
         for name in names:
             assert_computed_in_float64(
-                lambda x, name=name: getattr(model(x, frames, tokens), name), features, single[name]
+                lambda x, name=name: getattr(model(x, lengths, tokens), name),
+                features,
+                single[name],
             )
         searcher = MambaBeamSearcher if decoder == "mamba" else TransformerBeamSearcher
         ctc = CTCScorer(model.ctc_lin, blank_index=0, eos_index=2)
@@ -87,7 +89,7 @@ def test_a_sequence_to_sequence_recogniser_and_its_search_in_float64(encoder, de
             beam_size=3,
             scorer=ScorerBuilder({"ctc": 0.4}, [ctc]),
         )
-        memory, _ = model.encode(features, frames)
+        memory, _ = model.encode(features, lengths)
         scores = search(memory, torch.ones(2))[2]
         assert scores.dtype == torch.float64 and scores.isfinite().all()
         assert scores.ne(scores.float()).any()

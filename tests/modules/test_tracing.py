@@ -33,9 +33,9 @@ class Encoder(torch.nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, features, frames):
-        encoded, frames = self.model.encode(features, frames)
-        return encoded, self.model.ctc_log_probs(encoded), frames
+    def forward(self, features, lengths):
+        encoded, lengths = self.model.encode(features, lengths)
+        return encoded, self.model.ctc_log_probs(encoded), lengths
 
 
 def assert_trace_follows(model, *batches):
@@ -51,10 +51,10 @@ def assert_trace_follows(model, *batches):
                 assert one.shape == other.shape and torch.allclose(one, other, atol=1e-5)
 
 
-def features(*frames, channels, tokens=0):
+def features(*lengths, channels, tokens=0):
     """Padded features, their frame counts and, if wanted, as many tokens an utterance."""
-    given = torch.randn(len(frames), max(frames), channels), torch.tensor(frames)
-    return (*given, torch.randint(1, 9, (len(frames), tokens))) if tokens else given
+    given = torch.randn(len(lengths), max(lengths), channels), torch.tensor(lengths)
+    return (*given, torch.randint(1, 9, (len(lengths), tokens))) if tokens else given
 
 
 @compiled
@@ -99,11 +99,11 @@ def test_a_traced_keyword_network_is_the_network_at_any_length(name):
 
 @pytest.mark.parametrize("name, backend", [("conmamba", "torch"), (FIXED, "auto")])
 def test_a_trace_that_holds_at_one_length_only_refuses_another(name, backend):
-    model, frames = ctc_recognizer(name), torch.tensor([60, 40])
+    model, lengths = ctc_recognizer(name), torch.tensor([60, 40])
     # the loops of the torch backend are unrolled for the length of the trace
     with torch.no_grad(), use_backend(backend):
         traced = torch.jit.trace(model, features(60, 40, channels=20), check_trace=False)
         x = torch.randn(2, 60, 20)
-        assert torch.allclose(traced(x, frames)[0], model(x, frames)[0], atol=1e-5)
+        assert torch.allclose(traced(x, lengths)[0], model(x, lengths)[0], atol=1e-5)
         with pytest.raises(RuntimeError):
             traced(*features(93, 77, channels=20))

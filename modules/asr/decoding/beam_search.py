@@ -96,12 +96,12 @@ class UtteranceBeamSearcher(S2SBeamSearcher):
         """Return the decoder's memory of no token at all."""
         return
 
-    def _set_steps(self, frames):
+    def _set_steps(self, lengths):
         limits = [
             self.change_max_decoding_length(
                 int(n * self.min_decode_ratio), int(n * self.max_decode_ratio)
             )
-            for n in frames
+            for n in lengths
         ]
         self._last_steps = [max(1, most) for _, most in limits]
         self._open = [True] * len(limits)
@@ -187,7 +187,7 @@ class UtteranceBeamSearcher(S2SBeamSearcher):
 class TransformerBeamSearcher(UtteranceBeamSearcher):
     """Beam search that gives the decoder the whole prefix at every step; for any decoder.
 
-    The arguments are those of :class:`UtteranceBeamSearcher`; the network has ``decode(tokens, encoded, frames)``.
+    The arguments are those of :class:`UtteranceBeamSearcher`; the network has ``decode(tokens, encoded, lengths)``.
 
     Example
     -------

@@ -29,7 +29,7 @@ class CTCPrefixScore:
     ---------
     log_probs : torch.Tensor
         (batch, time, vocabulary), float32 or float64, which the scores have too. Not changed.
-    frames : torch.Tensor
+    lengths : torch.Tensor
         (batch,) numbers of valid frames; later ones are not read.
     blank_index, eos_index : int
         The output for blank, which is never a next token, and for the end of the sentence.
@@ -47,11 +47,11 @@ class CTCPrefixScore:
     # SpeechBrain's ScorerBuilder reads it
     minus_inf = -1e20
 
-    def __init__(self, log_probs, frames, blank_index, eos_index):
+    def __init__(self, log_probs, lengths, blank_index, eos_index):
         self.batch_size, time, self.vocab_size = log_probs.shape
         self.blank_index, self.eos_index = blank_index, eos_index
-        self.frames = frames.long()
-        past_end = torch.arange(time, device=log_probs.device) >= self.frames.unsqueeze(1)
+        self.lengths = lengths.long()
+        past_end = torch.arange(time, device=log_probs.device) >= self.lengths.unsqueeze(1)
         # tokens before frames, so that all frames of one token lie together: (batch, vocabulary, time)
         self.log_probs = log_probs.transpose(1, 2).masked_fill(past_end.unsqueeze(1), 0.0)
         self.log_probs = self.log_probs.contiguous()
@@ -93,7 +93,7 @@ class CTCPrefixScore:
         if candidates is not None:
             wanted = torch.zeros_like(scores, dtype=torch.bool).scatter_(1, candidates, True)
             scores.masked_fill_(~wanted, -torch.inf)
-        at_end = any_last.gather(1, self._repeat(self.frames, beam).unsqueeze(1)).squeeze(1)
+        at_end = any_last.gather(1, self._repeat(self.lengths, beam).unsqueeze(1)).squeeze(1)
         scores[:, self.eos_index] = (at_end - prefix).to(scores.dtype)
         scores[:, self.blank_index] = -torch.inf
         scores.clamp_(min=self.minus_inf)

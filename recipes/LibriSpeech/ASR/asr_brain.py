@@ -73,10 +73,10 @@ class RecognitionBrain(RecipeBrain):
             augmented batch stands there twice, one masked view after the other.
         """
         wavs, wav_lens = batch.sig
-        features, frames = self.hparams.compute_features(wavs, wav_lens)
+        features, lengths = self.hparams.compute_features(wavs, wav_lens)
         epoch = self.hparams.epoch_counter.current
         features = self.modules.normalize(
-            features, relative_lengths(frames, features.shape[1]), epoch=epoch
+            features, relative_lengths(lengths, features.shape[1]), epoch=epoch
         )
         if (
             stage == sb.Stage.TRAIN
@@ -84,18 +84,18 @@ class RecognitionBrain(RecipeBrain):
             and self.optimizer_step >= getattr(self.hparams, "augment_warmup", 0)
         ):
             if getattr(self.hparams, "consistency_weight", 0) > 0:
-                features, frames, wav_lens = (
-                    torch.cat([rows, rows]) for rows in (features, frames, wav_lens)
+                features, lengths, wav_lens = (
+                    torch.cat([rows, rows]) for rows in (features, lengths, wav_lens)
                 )
             features, _ = self.hparams.fea_augment(features, wav_lens)
-        return features, frames, wav_lens
+        return features, lengths, wav_lens
 
-    def decode(self, stage, encoded, frames):
+    def decode(self, stage, encoded, lengths):
         """Texts of a batch by every way to decode that the stage uses, by their endings."""
         hypotheses = {}
         for name, decoding in self.decodings_of(stage).items():
             began = time.monotonic()
-            hypotheses[name] = decoding.decoder(encoded, frames)
+            hypotheses[name] = decoding.decoder(encoded, lengths)
             self.seconds_of_decoding[name] += time.monotonic() - began
         return hypotheses
 
@@ -109,9 +109,9 @@ class RecognitionBrain(RecipeBrain):
         longest = tokens.shape[1]
         return tokens, ((relative * longest).round() - 1) / longest
 
-    def ctc_objective(self, log_probs, intermediate, frames, tokens, token_lens):
+    def ctc_objective(self, log_probs, intermediate, lengths, tokens, token_lens):
         """The CTC loss, with the intermediate layer's mixed in where there is one."""
-        relative = relative_lengths(frames, log_probs.shape[1])
+        relative = relative_lengths(lengths, log_probs.shape[1])
         loss = self.hparams.ctc_cost(log_probs, tokens, relative, token_lens)
         if intermediate is not None:
             weight = self.hparams.intermediate_weight

@@ -20,15 +20,15 @@ class ASR(RecognitionBrain):
     def compute_forward(self, batch, stage):
         """Log-probabilities of units a frame, their counts, and hypotheses outside training."""
         batch = batch.to(self.device)
-        features, frames, wav_lens = self.normalised_features(batch, stage)
-        out = self.modules.model(features, frames, wav_lens)
-        return out, self.decode(stage, out.log_probs, out.frames)
+        features, lengths, wav_lens = self.normalised_features(batch, stage)
+        out = self.modules.model(features, lengths, wav_lens)
+        return out, self.decode(stage, out.log_probs, out.lengths)
 
     def compute_objectives(self, predictions, batch, stage):
         """The CTC loss, with the intermediate layer's mixed in while training; error rates otherwise."""
         out, hypotheses = predictions
         loss = self.ctc_objective(
-            out.log_probs, out.intermediate, out.frames, *self.ctc_targets(batch)
+            out.log_probs, out.intermediate, out.lengths, *self.ctc_targets(batch)
         )
         if stage != sb.Stage.TRAIN:
             self.count_errors(batch, hypotheses)

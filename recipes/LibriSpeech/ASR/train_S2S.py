@@ -31,26 +31,26 @@ class ASR(RecognitionBrain):
     def compute_forward(self, batch, stage):
         """What the network gives, and hypotheses where the stage searches for them."""
         batch = batch.to(self.device)
-        features, frames, wav_lens = self.normalised_features(batch, stage)
-        tokens_bos = _repeat_to(len(frames), batch.tokens_bos.data)
-        out = self.modules.model(features, frames, tokens_bos, wav_lens)
-        return out, self.decode(stage, out.encoded, out.frames)
+        features, lengths, wav_lens = self.normalised_features(batch, stage)
+        tokens_bos = _repeat_to(len(lengths), batch.tokens_bos.data)
+        out = self.modules.model(features, lengths, tokens_bos, wav_lens)
+        return out, self.decode(stage, out.encoded, out.lengths)
 
     def compute_objectives(self, predictions, batch, stage):
         """CTC's and the decoder's loss, weighted; outside training also the errors of both kinds."""
         out, hypotheses = predictions
-        rows = len(out.frames)
+        rows = len(out.lengths)
         tokens, token_lens = (_repeat_to(rows, part) for part in self.ctc_targets(batch))
         tokens_eos, eos_lens = (_repeat_to(rows, part) for part in batch.tokens_eos)
         mean = self.hparams.loss_reduction == "mean"
 
         ctc = self.ctc_objective(
-            out.ctc_log_probs, out.intermediate, out.frames, tokens, token_lens
+            out.ctc_log_probs, out.intermediate, out.lengths, tokens, token_lens
         )
         if rows > len(batch.id):
             counts = (token_lens * tokens.shape[1]).round().clamp(min=1)
             ctc = ctc + self.hparams.consistency_weight * consistency_loss(
-                out.ctc_log_probs, out.frames, counts if mean else None
+                out.ctc_log_probs, out.lengths, counts if mean else None
             )
         sequence = self.hparams.seq_cost(out.seq_log_probs, tokens_eos, length=eos_lens)
         if mean:

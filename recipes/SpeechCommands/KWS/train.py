@@ -45,7 +45,7 @@ class KeywordBrain(RecipeBrain):
             If a clip's features are not finite numbers; the sentence names the clips.
         """
         batch = batch.to(self.device)
-        features, frames = self.modules.compute_features(batch.sig.data, batch.samples)
+        features, lengths = self.modules.compute_features(batch.sig.data, batch.samples)
         finite = torch.isfinite(features).flatten(1).all(1)
         if not finite.all():
             bad = [path for path, good in zip(batch.wav, finite.tolist(), strict=True) if not good]
@@ -53,12 +53,12 @@ class KeywordBrain(RecipeBrain):
                 f"features that are not finite numbers, of {', '.join(bad)}: repair the recordings or take them out"
             )
         if stage == sb.Stage.TRAIN and self.hparams.fea_augment is not None:
-            features, _ = self.hparams.fea_augment(features, frames / features.shape[1])
+            features, _ = self.hparams.fea_augment(features, lengths / features.shape[1])
         if stage == sb.Stage.TRAIN and self.hparams.context_seconds:
             # what precedes a clip is read, and not classified
             before = self.modules.compute_features.frames(batch.context)
-            return self.modules.model(features, frames, before)
-        return self.modules.model(features, frames)
+            return self.modules.model(features, lengths, before)
+        return self.modules.model(features, lengths)
 
     def compute_objectives(self, predictions, batch, stage):
         """Cross-entropy, with smoothed labels while training; the mistakes are counted."""

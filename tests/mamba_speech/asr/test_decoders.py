@@ -30,8 +30,8 @@ def decoder(model, units):
 
 @pytest.fixture(scope="module")
 def encoded():
-    frames = torch.tensor([9, 4, 13, 1])
-    return torch.randn(4, 13, 16, generator=torch.Generator().manual_seed(0)), frames
+    lengths = torch.tensor([9, 4, 13, 1])
+    return torch.randn(4, 13, 16, generator=torch.Generator().manual_seed(0)), lengths
 
 
 def test_every_option_of_the_yaml_is_an_argument_that_decodes(decoder, s2s, encoded):
@@ -57,8 +57,8 @@ def test_a_language_model_has_its_say(kind, decoder, encoded, request):
 
 def test_a_beam_of_one_takes_the_best_token_at_each_step(decoder, model, units, encoded):
     greedy = decoder(beam_size=1, ctc_weight=0.0, using_eos_threshold=False)(*encoded)
-    states, frames = encoded
-    for text, state, count in zip(greedy, states, frames, strict=True):
+    states, lengths = encoded
+    for text, state, count in zip(greedy, states, lengths, strict=True):
         tokens = torch.tensor([[1]])
         for _ in range(int(count)):
             decoded, _ = model.Transformer.decode(tokens, state[None, :count], count.view(1))
@@ -121,18 +121,18 @@ def test_a_hypothesis_longer_than_the_positional_table_names_max_length(s2s, uni
 
 
 def test_an_encoder_of_low_precision_is_searched_in_the_models_own(decoder, encoded):
-    states, frames = encoded
+    states, lengths = encoded
     for precision in (torch.bfloat16, torch.float16, torch.float64):
-        texts = decoder()(states.to(precision), frames)
-        assert texts == decoder()(states.to(precision).float(), frames)
+        texts = decoder()(states.to(precision), lengths)
+        assert texts == decoder()(states.to(precision).float(), lengths)
         assert any(texts)
 
 
 @pytest.mark.parametrize("scoring", ["exact", "full"])
 def test_a_search_that_begins_within_another_disturbs_neither(scoring, decoder, model, encoded):
     """As threads do that share a decoder."""
-    joint, (states, frames) = decoder(ctc_scoring=scoring), encoded
-    other = states[1:2, :4].flip(2), frames[1:2]
+    joint, (states, lengths) = decoder(ctc_scoring=scoring), encoded
+    other = states[1:2, :4].flip(2), lengths[1:2]
     wanted = joint(*encoded), joint(*other)
     found = []
 

@@ -12,59 +12,59 @@ def two_views(utterances=3, time=7, units=5, seed=0):
     return logits.requires_grad_(), torch.tensor([time, 4, 1] * 2)
 
 
-def by_hand(log_probs, frames):
+def by_hand(log_probs, lengths):
     half = len(log_probs) // 2
     total = 0.0
-    for a, b, count in zip(log_probs[:half], log_probs[half:], frames[:half], strict=True):
+    for a, b, count in zip(log_probs[:half], log_probs[half:], lengths[:half], strict=True):
         for p, q in zip(a[:count].exp(), b[:count].exp(), strict=True):
             total += 0.5 * float((p * (p / q).log()).sum() + (q * (q / p).log()).sum())
     return total / half
 
 
 def test_loss_is_half_of_both_divergences_summed_over_frames_and_averaged_over_utterances():
-    logits, frames = two_views()
+    logits, lengths = two_views()
     log_probs = logits.log_softmax(-1)
-    expected = by_hand(log_probs.detach(), frames)
-    assert consistency_loss(log_probs, frames).item() == pytest.approx(expected, rel=1e-12)
+    expected = by_hand(log_probs.detach(), lengths)
+    assert consistency_loss(log_probs, lengths).item() == pytest.approx(expected, rel=1e-12)
 
 
 def test_token_counts_divide_each_utterance_as_ctc_of_reduction_mean_does():
-    logits, frames = two_views()
+    logits, lengths = two_views()
     log_probs = logits.detach().log_softmax(-1)
     counts = torch.tensor([5, 2, 0] * 2)
-    alone = [consistency_loss(log_probs[i::3], frames[i::3]).item() for i in range(3)]
+    alone = [consistency_loss(log_probs[i::3], lengths[i::3]).item() for i in range(3)]
     expected = (alone[0] / 5 + alone[1] / 2 + alone[2]) / 3
-    assert consistency_loss(log_probs, frames, counts).item() == pytest.approx(expected, rel=1e-12)
+    assert consistency_loss(log_probs, lengths, counts).item() == pytest.approx(expected, rel=1e-12)
 
 
 def test_each_view_is_drawn_towards_the_other_held_fixed():
-    logits, frames = two_views()
-    consistency_loss(logits.log_softmax(-1), frames).backward()
+    logits, lengths = two_views()
+    consistency_loss(logits.log_softmax(-1), lengths).backward()
     probs = logits.detach().softmax(-1)
     # of the cross-entropy with a fixed target: prediction minus target
     towards = probs.roll(3, 0)
-    valid = torch.arange(7) < frames.unsqueeze(1)
+    valid = torch.arange(7) < lengths.unsqueeze(1)
     expected = 0.5 * (probs - towards) / 3 * valid.unsqueeze(-1)
     assert torch.allclose(logits.grad, expected, atol=1e-12)
 
 
 def test_equal_views_cost_nothing_and_get_no_gradient():
-    logits, frames = two_views()
+    logits, lengths = two_views()
     same = logits.detach()[:3].repeat(2, 1, 1).requires_grad_()
-    loss = consistency_loss(same.log_softmax(-1), frames)
+    loss = consistency_loss(same.log_softmax(-1), lengths)
     loss.backward()
     assert loss.item() == pytest.approx(0, abs=1e-12) and same.grad.abs().max() < 1e-12
 
 
 def test_padding_changes_nothing_even_where_it_is_not_finite():
-    logits, frames = two_views()
+    logits, lengths = two_views()
     log_probs = logits.detach().log_softmax(-1)
-    clean = consistency_loss(log_probs, frames)
-    behind = torch.arange(7) >= frames.unsqueeze(1)
+    clean = consistency_loss(log_probs, lengths)
+    behind = torch.arange(7) >= lengths.unsqueeze(1)
     assert behind.any()
     for junk in (-50.0, float("nan"), float("-inf")):
         padded = log_probs.masked_fill(behind.unsqueeze(-1), junk).requires_grad_()
-        loss = consistency_loss(padded, frames)
+        loss = consistency_loss(padded, lengths)
         loss.backward()
         assert torch.equal(loss, clean), junk
         assert padded.grad[behind].abs().max() == 0, junk

@@ -73,31 +73,31 @@ def test_from_waveform_to_log_probabilities_a_padded_batch_equals_each_utterance
     model.eval(), normalize.eval()
 
     def recognise(wavs, wav_lens):
-        features, frames = fbank(wavs, wav_lens)
-        log_probs, frames = model(normalize(features), frames, wav_lens)
-        return log_probs, frames
+        features, lengths = fbank(wavs, wav_lens)
+        log_probs, lengths = model(normalize(features), lengths, wav_lens)
+        return log_probs, lengths
 
     worst = 0.0
     for _ in range(50):
         samples = torch.randint(400, 16000, (2,))
         wavs = torch.randn(2, int(samples.max()))
         with torch.no_grad():
-            together, frames = recognise(wavs, samples / wavs.shape[1])
+            together, lengths = recognise(wavs, samples / wavs.shape[1])
             for item, count in enumerate(samples.tolist()):
                 alone, own = recognise(wavs[item : item + 1, :count], torch.ones(1))
-                assert own.item() == alone.shape[1] == frames[item].item()
-                difference = together[item, : frames[item]] - alone[0]
+                assert own.item() == alone.shape[1] == lengths[item].item()
+                difference = together[item, : lengths[item]] - alone[0]
                 worst = max(worst, difference.abs().max().item())
     assert worst < 2e-3  # of log-probabilities around -4, after features in dB
 
 
 def test_intermediate_output_in_training_only(tmp_path):
     model = load("conmamba_debug", tmp_path)["model"]
-    features, frames = torch.randn(2, 40, 80), torch.tensor([40, 30])
-    log_probs, _, intermediate = model.train()(features, frames)
+    features, lengths = torch.randn(2, 40, 80), torch.tensor([40, 30])
+    log_probs, _, intermediate = model.train()(features, lengths)
     assert intermediate.shape == log_probs.shape
     assert not torch.allclose(intermediate, log_probs)
-    assert model.eval()(features, frames).intermediate is None
+    assert model.eval()(features, lengths).intermediate is None
 
 
 @pytest.mark.parametrize("name", ["conmamba_debug", "conformer_large"])

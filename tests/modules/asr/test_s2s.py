@@ -103,7 +103,7 @@ def test_golden_transformers_with_padding_as_upstream_and_without_in_both_modes(
     net = from_meta(golden.meta, input_size=24, fidelity=fidelity)
     net.load_state_dict(golden.state_dict(), strict=True)
     src, tgt, wav_len = (golden[f"input/{key}"] for key in ("src", "tgt", "wav_len"))
-    frames = torch.round(wav_len * src.shape[1]).long()
+    lengths = torch.round(wav_len * src.shape[1]).long()
     with torch.no_grad():
         golden.compare("output/encode_nolen", net.encode(src))
         prefix, _ = net.decode(tgt[:, :4], golden["output/encode"])
@@ -111,11 +111,11 @@ def test_golden_transformers_with_padding_as_upstream_and_without_in_both_modes(
         if fidelity == "corrected":
             return
         golden.compare("output/encode", net.encode(src, wav_len))
-        golden.compare("output/encode", net.encode(src, frames=frames))
+        golden.compare("output/encode", net.encode(src, lengths=lengths))
         encoded, decoded = net(src, tgt, wav_len)
         golden.compare("output/forward_enc", encoded)
         golden.compare("output/forward_dec", decoded)
-        golden.compare("output/decode", net.decode(tgt, encoded, frames)[0])
+        golden.compare("output/decode", net.decode(tgt, encoded, lengths)[0])
     assert not golden.left
 
 
@@ -128,15 +128,15 @@ def test_golden_pipelines_from_features_to_losses(decoder):
         model.load_state_dict(golden.state_dict(), strict=True)
         g = {key.removeprefix("input/"): value for key, value in golden.entries.items()}
         feats, wav_lens = g["feats"], g["wav_lens"]
-        frames = (wav_lens * feats.shape[1]).round().long()
+        lengths = (wav_lens * feats.shape[1]).round().long()
         golden.compare("output/cnn", model.CNN(feats)[0].view(golden["output/cnn"].shape))
-        out = model(feats, frames, g["tokens_bos"], wav_lens)
+        out = model(feats, lengths, g["tokens_bos"], wav_lens)
         golden.compare("output/p_ctc", out.ctc_log_probs)
         golden.compare("output/p_seq", out.seq_log_probs)
         golden.compare("output/enc", out.encoded)
-        x, _ = model.subsample(feats, frames, wav_lens)
+        x, _ = model.subsample(feats, lengths, wav_lens)
         golden.compare("output/dec", net(x, g["tokens_bos"], wav_lens)[1])
-        assert torch.equal(out.frames, (wav_lens * x.shape[1]).round().long())
+        assert torch.equal(out.lengths, (wav_lens * x.shape[1]).round().long())
         loss_ctc = ctc_loss(
             out.ctc_log_probs, g["tokens"], wav_lens, g["tokens_lens"], 0, "batchmean"
         )
@@ -175,18 +175,18 @@ def test_padded_batch_equals_each_utterance_alone_on_random_length_pairs(
     )
     model = recognizer(net, features=8, channels=(4, 8)).eval()
     for _ in range(50):
-        frames, lengths = torch.randint(1, 60, (2,)), torch.randint(1, 9, (2,))
-        features = torch.randn(2, int(frames.max()), 8)
-        tokens = torch.randint(3, VOCABULARY, (2, int(lengths.max())))
+        lengths, counts = torch.randint(1, 60, (2,)), torch.randint(1, 9, (2,))
+        features = torch.randn(2, int(lengths.max()), 8)
+        tokens = torch.randint(3, VOCABULARY, (2, int(counts.max())))
         tokens[:, 0] = 1
-        tokens[torch.arange(tokens.shape[1]) >= lengths.unsqueeze(1)] = 0
+        tokens[torch.arange(tokens.shape[1]) >= counts.unsqueeze(1)] = 0
         with torch.no_grad():
-            together = model(features, frames, tokens)
-            for i, (time, length) in enumerate(zip(frames.tolist(), lengths.tolist(), strict=True)):
+            together = model(features, lengths, tokens)
+            for i, (time, length) in enumerate(zip(lengths.tolist(), counts.tolist(), strict=True)):
                 item = slice(i, i + 1)
-                alone = model(features[item, :time], frames[item], tokens[item, :length])
-                end = int(together.frames[i])
-                assert alone.frames.tolist() == [end] == [alone.encoded.shape[1]]
+                alone = model(features[item, :time], lengths[item], tokens[item, :length])
+                end = int(together.lengths[i])
+                assert alone.lengths.tolist() == [end] == [alone.encoded.shape[1]]
                 for key, stop in (
                     ("encoded", end),
                     ("ctc_log_probs", end),
@@ -200,11 +200,11 @@ def test_padded_batch_equals_each_utterance_alone_on_random_length_pairs(
 def test_encoding_alone_gives_what_the_whole_model_does(fidelity):
     net = transformer(input_size=16, fidelity=fidelity)
     model = recognizer(net, features=8, channels=(4, 8)).eval()
-    features, frames = torch.randn(3, 50, 8), torch.tensor([50, 31, 7])
+    features, lengths = torch.randn(3, 50, 8), torch.tensor([50, 31, 7])
     with torch.no_grad():
-        out = model(features, frames, torch.ones(3, 2, dtype=torch.long))
-        encoded, out_frames = model.encode(features, frames)
-    assert torch.equal(encoded, out.encoded) and torch.equal(out_frames, out.frames)
+        out = model(features, lengths, torch.ones(3, 2, dtype=torch.long))
+        encoded, out_lengths = model.encode(features, lengths)
+    assert torch.equal(encoded, out.encoded) and torch.equal(out_lengths, out.lengths)
     assert torch.equal(model.ctc_log_probs(encoded), out.ctc_log_probs)
 
 
@@ -244,17 +244,17 @@ def test_a_transformer_decoder_has_no_state_and_says_so():
 @pytest.mark.parametrize("encoder, decoder", PAIRS)
 def test_decode_is_forward_without_padding_among_tokens(encoder, decoder):
     net = transformer(encoder, decoder).eval()
-    src, frames = torch.randn(2, 20, 12), torch.tensor([17, 11])
+    src, lengths = torch.randn(2, 20, 12), torch.tensor([17, 11])
     tokens = torch.randint(1, VOCABULARY, (2, 6))
     with torch.no_grad():
-        memory, out = net(src, tokens, frames=frames)
+        memory, out = net(src, tokens, lengths=lengths)
         # no utterance fills the memory
-        assert torch.allclose(net.decode(tokens, memory, frames)[0], out, atol=1e-6)
+        assert torch.allclose(net.decode(tokens, memory, lengths)[0], out, atol=1e-6)
 
 
 @pytest.mark.parametrize("encoder", ["conmamba", "conformer"])
 def test_checkpointed_encoders_give_the_same_outputs_and_gradients_with_dropout_on(encoder):
-    src, frames = torch.randn(2, 20, 12), torch.tensor([20, 11])
+    src, lengths = torch.randn(2, 20, 12), torch.tensor([20, 11])
     tokens = torch.tensor([[1, 5, 6], [1, 7, 0]])
     plain = transformer(encoder, dropout=0.5)
     saving = transformer(encoder, dropout=0.5, gradient_checkpointing=True)
@@ -269,14 +269,14 @@ def test_checkpointed_encoders_give_the_same_outputs_and_gradients_with_dropout_
 
         net.encoder.layers[0].norm1.register_forward_hook(counted)
         torch.manual_seed(3)
-        out = net(src, tokens, frames=frames, hidden_after=1)
+        out = net(src, tokens, lengths=lengths, hidden_after=1)
         sum(x.pow(2).sum() for x in out).backward()
         results.append([*out, *(p.grad for p in net.parameters())])
     for one, other in zip(*results, strict=True):
         assert torch.allclose(one, other, rtol=1e-5, atol=1e-5)
     assert calls == [1, 2]  # computed again
     with torch.no_grad():
-        saving.eval()(src, tokens, frames=frames)
+        saving.eval()(src, tokens, lengths=lengths)
     assert calls == [1, 3]
 
 

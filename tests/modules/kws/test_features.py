@@ -44,9 +44,9 @@ def test_golden_mel_and_mfcc_with_their_filters():
 def test_golden_features_come_out_of_the_batched_front_end_too(kind):
     golden = Golden("frontend_kws")
     frontend = with_filters(KeywordFeatures(kind, **RAW), golden)
-    features, frames = frontend(golden["input/wav"])
+    features, lengths = frontend(golden["input/wav"])
     compare_features(golden, kind, features.transpose(1, 2).unsqueeze(1))
-    assert frames.tolist() == [63, 63, 63]
+    assert lengths.tolist() == [63, 63, 63]
 
 
 def test_the_published_front_end_takes_one_clip_and_many():
@@ -70,12 +70,12 @@ def test_a_padded_batch_gives_each_clip_what_it_gives_alone(kind, causal):
         wavs = torch.randn(2, int(samples.max())) * torch.tensor([[1.0], [1e-4]])
         for item, count in enumerate(samples.tolist()):
             wavs[item, count:] = 100.0  # whatever stands behind the end
-        batch, frames = features(wavs, samples)
+        batch, lengths = features(wavs, samples)
         for item, count in enumerate(samples.tolist()):
             alone, own = features(wavs[item : item + 1, :count])
-            assert alone.shape[1] == own.item() == frames[item].item() == features.frames(count)
-            assert torch.allclose(alone[0], batch[item, : frames[item]], atol=1e-3)
-            assert not batch[item, frames[item] :].any()
+            assert alone.shape[1] == own.item() == lengths[item].item() == features.frames(count)
+            assert torch.allclose(alone[0], batch[item, : lengths[item]], atol=1e-3)
+            assert not batch[item, lengths[item] :].any()
 
 
 def test_clips_shorter_than_the_window_are_reflected_again_and_again():

@@ -160,11 +160,11 @@ def test_a_padded_batch_gives_the_logits_of_each_clip_alone_from_the_waveform_on
         samples = torch.randint(1, 64 * 40, (2,))
         wavs = torch.randn(2, int(samples.max()))
         with torch.no_grad():
-            x, frames = features(wavs, samples)
+            x, lengths = features(wavs, samples)
             x = x.clone()
-            for item, count in enumerate(frames.tolist()):
+            for item, count in enumerate(lengths.tolist()):
                 x[item, count:] = torch.nan if pair % 2 else 1e3
-            logits = model(x, frames)
+            logits = model(x, lengths)
             for item, count in enumerate(samples.tolist()):
                 alone = model(*features(wavs[item : item + 1, :count]))
                 assert torch.allclose(logits[item], alone[0], atol=1e-4), (name, samples)
@@ -172,9 +172,9 @@ def test_a_padded_batch_gives_the_logits_of_each_clip_alone_from_the_waveform_on
         # the same weights with the published masking do depend on the neighbour
         upstream = build(fidelity="upstream").eval()
         upstream.load_state_dict(model.state_dict())
-        x, frames = torch.randn(2, 40, x.shape[2]), torch.tensor([40, 20])
-        alone = upstream(x[1:, :20], frames[1:])
-        assert not torch.allclose(upstream(x, frames)[1], alone[0], atol=1e-4)
+        x, lengths = torch.randn(2, 40, x.shape[2]), torch.tensor([40, 20])
+        alone = upstream(x[1:, :20], lengths[1:])
+        assert not torch.allclose(upstream(x, lengths)[1], alone[0], atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -183,10 +183,10 @@ def test_a_padded_batch_gives_the_logits_of_each_clip_alone_from_the_waveform_on
 def test_fixed_length_networks_crop_and_pad_each_clip_at_its_own_end(build):
     model = perturbed(build())
     x = torch.randn(3, 80, 32)
-    frames = torch.tensor([80, 63, 20])
+    lengths = torch.tensor([80, 63, 20])
     with torch.no_grad():
-        logits = model(x, frames)
-        for item, count in enumerate(frames.tolist()):
+        logits = model(x, lengths)
+        for item, count in enumerate(lengths.tolist()):
             assert torch.allclose(model(x[item : item + 1, :count])[0], logits[item], atol=1e-5)
         assert torch.allclose(model(x[:1])[0], model(x[:1, :63])[0], atol=1e-5)
 
@@ -197,7 +197,7 @@ def test_padding_is_no_part_of_batch_statistics_and_gets_no_gradient_in_training
     build, _ = SEQUENCE[name]
     model = build(dropout=0.0).train()
     start = {key: value.clone() for key, value in model.state_dict().items()}
-    x, frames = torch.randn(3, 30, 24), torch.tensor([30, 20, 8])
+    x, lengths = torch.randn(3, 30, 24), torch.tensor([30, 20, 8])
     results = []
     for padding in (0.0, 50.0, None):
         model.load_state_dict(start)
@@ -205,10 +205,10 @@ def test_padding_is_no_part_of_batch_statistics_and_gets_no_gradient_in_training
         if padding is None:  # longer still
             item = F.pad(item, (0, 0, 0, 11), value=7.0)
         else:
-            for row, count in enumerate(frames.tolist()):
+            for row, count in enumerate(lengths.tolist()):
                 item[row, count:] = padding
         item.requires_grad_()
-        logits = model(item, frames)
+        logits = model(item, lengths)
         logits.square().sum().backward()
         assert not item.grad[1, 20:].any() and item.grad[1, :20].any()
         results.append((logits.detach(), model.conv_embed[1].running_mean.clone()))
@@ -222,12 +222,12 @@ def test_gradients_are_those_of_clean_padding_whatever_stands_in_it(name):
     torch.manual_seed(10)
     build, kind = SEQUENCE[name]
     model = build(dropout=0.0).train()
-    x, frames = torch.randn(2, 12, 24 if kind == "mel" else 12), torch.tensor([12, 7])
+    x, lengths = torch.randn(2, 12, 24 if kind == "mel" else 12), torch.tensor([12, 7])
     gradients = []
     for padding in (0.0, torch.nan):
         x[1, 7:] = padding
         model.zero_grad()
-        model(x, frames).square().sum().backward()
+        model(x, lengths).square().sum().backward()
         gradients.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
     assert torch.allclose(*gradients, atol=1e-5)
 
@@ -237,20 +237,20 @@ def test_networks_train_under_autocast_and_compute_in_float64_where_they_are_ask
     torch.manual_seed(11)
     build, kind = SEQUENCE[name]
     model = build(dropout=0.0).train()
-    x, frames = torch.randn(2, 30, 24 if kind == "mel" else 12), torch.tensor([30, 21])
+    x, lengths = torch.randn(2, 30, 24 if kind == "mel" else 12), torch.tensor([30, 21])
     x[0, 5:15] = 0  # silence within a clip
     for dtype in (torch.float16, torch.bfloat16):
         model.zero_grad()
         with torch.autocast("cpu", dtype):
-            logits = model(x, frames)
+            logits = model(x, lengths)
         logits.float().square().sum().backward()
         assert all(torch.isfinite(p.grad).all() for p in model.parameters())
     with torch.no_grad():
-        single = model.eval()(x, frames)
-        double = model.double()(x.double(), frames)
+        single = model.eval()(x, lengths)
+        double = model.double()(x.double(), lengths)
         assert double.dtype == torch.float64 and torch.allclose(double.float(), single, atol=1e-5)
         # nothing on the way is rounded to float32
-        nudged = model(x.double() * (1 + 1e-10), frames)
+        nudged = model(x.double() * (1 + 1e-10), lengths)
         assert 0 < (nudged - double).abs().max() < 1e-8
 
 
@@ -317,8 +317,8 @@ def test_a_clip_in_context_gives_what_a_stream_gives_where_the_clip_ends(kind):
     context = torch.tensor([28 * hop - 57, 1, 0])
     wavs = torch.randn(3, int(samples.max()))
     with torch.no_grad():
-        x, frames = features(wavs, samples)
-        logits = model(x, frames, features.frames(context))
+        x, lengths = features(wavs, samples)
+        logits = model(x, lengths, features.frames(context))
         for item in (0, 1):
             clip = int(samples[item] - context[item])
             state = model.initial_state(1, window=clip // hop)
@@ -360,7 +360,7 @@ def test_later_frames_change_nothing_in_a_causal_network_and_something_in_the_ot
         )
         with torch.no_grad():
             seen = 20 // model.subsampling
-            before, after = (model.embed(frames)[0][:, :seen] for frames in (x, later))
+            before, after = (model.embed(lengths)[0][:, :seen] for lengths in (x, later))
         same = torch.allclose(before, after, atol=1e-5)
         # the published mfcc network reads no later frame as it is
         assert same == (causal or (kind == "mfcc" and not bidirectional))

@@ -135,10 +135,10 @@ def test_training_sees_the_logits_that_the_stream_gives_where_the_clip_ends(
     features, model = classifier.compute_features, classifier.model
     for item in train:
         count = torch.tensor([item["samples"]])
-        x, frames = features(item["sig"].unsqueeze(0), count)
+        x, lengths = features(item["sig"].unsqueeze(0), count)
         with torch.inference_mode():
             before = features.frames(torch.tensor([item["context"]]))
-            trained = model(x, frames, before).softmax(-1)[0]
+            trained = model(x, lengths, before).softmax(-1)[0]
         # the stream goes on: what follows must not matter
         stream = torch.cat([item["sig"], torch.randn(RATE)]).split(RATE // 3)
         times, streamed = map(torch.cat, zip(*classifier.probabilities(stream), strict=True))

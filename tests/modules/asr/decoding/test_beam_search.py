@@ -64,19 +64,19 @@ class Recogniser:
         return kind([self.network, self.seq_lin], beam_size=beam_size, **options)
 
 
-def encoded(*frames):
-    return torch.randn(len(frames), max(frames), D_MODEL), torch.tensor(frames)
+def encoded(*lengths):
+    return torch.randn(len(lengths), max(lengths), D_MODEL), torch.tensor(lengths)
 
 
-def search(searcher, states, frames):
+def search(searcher, states, lengths):
     with torch.no_grad():
-        return searcher(states, relative_lengths(frames, states.shape[1]))
+        return searcher(states, relative_lengths(lengths, states.shape[1]))
 
 
-def search_alone(searcher, states, frames):
+def search_alone(searcher, states, lengths):
     """The same for each utterance without its padding and neighbours."""
     with torch.no_grad():
-        return [searcher(states[i : i + 1, :n], torch.ones(1)) for i, n in enumerate(frames)]
+        return [searcher(states[i : i + 1, :n], torch.ones(1)) for i, n in enumerate(lengths)]
 
 
 def tokens_of(result):
@@ -96,7 +96,7 @@ def language_model(vocab):
 
 
 @pytest.mark.parametrize(
-    "beam, vocab, frames, scorers, options",
+    "beam, vocab, lengths, scorers, options",
     [
         (1, 20, (12,), (), {}),
         (1, 20, (12, 3), ("ctc",), {}),
@@ -108,10 +108,10 @@ def language_model(vocab):
     ],
 )
 def test_carried_states_find_what_running_everything_again_finds(
-    beam, vocab, frames, scorers, options
+    beam, vocab, lengths, scorers, options
 ):
     recogniser = Recogniser(vocab, lm=language_model(vocab))
-    batch = encoded(*frames)
+    batch = encoded(*lengths)
     options = {"return_topk": True, "topk": min(3, beam), **options}
     carried = search(recogniser.searcher(MambaBeamSearcher, beam, scorers, **options), *batch)
     again = search(recogniser.searcher(TransformerBeamSearcher, beam, scorers, **options), *batch)
@@ -223,16 +223,16 @@ def test_the_best_hypotheses_of_a_batch_are_those_of_each_utterance_alone(
 def test_a_score_is_the_weighted_sum_of_what_each_model_says_of_the_whole_hypothesis(scorers):
     vocab = 12
     recogniser = Recogniser(vocab, lm=language_model(vocab))
-    states, frames = encoded(12, 9)
+    states, lengths = encoded(12, 9)
     searcher = recogniser.searcher(
         MambaBeamSearcher, 20, scorers, length_normalization=False, using_eos_threshold=False,
         return_topk=True, topk=4,
     )  # fmt: skip
-    result = search(searcher, states, frames)
+    result = search(searcher, states, lengths)
     for utterance, found in enumerate(tokens_of(result)):
         for tokens, score in zip(found, result[2][utterance], strict=True):
             inputs, outputs = torch.tensor([[START, *tokens]]), torch.tensor([*tokens, END])
-            memory = states[utterance : utterance + 1, : frames[utterance]]
+            memory = states[utterance : utterance + 1, : lengths[utterance]]
             decoded, _ = recogniser.network.decode(inputs, memory)
             wanted = (1 - CTC_WEIGHT) * likelihood(recogniser.seq_lin(decoded), outputs)
             wanted += CTC_WEIGHT * ctc_likelihood(recogniser.ctc_lin(memory), tokens)
@@ -319,12 +319,12 @@ def test_half_precision_outputs_are_searched_in_full_precision():
 @pytest.mark.parametrize("kind", [TransformerBeamSearcher, MambaBeamSearcher])
 def test_a_gpu_finds_what_the_cpu_finds(kind):
     recogniser = Recogniser(20)
-    states, frames = encoded(12, 7)
+    states, lengths = encoded(12, 7)
     searcher = recogniser.searcher(kind, 5, ("ctc",))
-    wanted = search(searcher, states, frames)
+    wanted = search(searcher, states, lengths)
     for module in (recogniser.network, recogniser.seq_lin, recogniser.ctc_lin):
         module.cuda()
-    found = search(searcher, states.cuda(), frames.cuda())
+    found = search(searcher, states.cuda(), lengths.cuda())
     assert found[0] == wanted[0]
     assert torch.allclose(found[2].cpu(), wanted[2], atol=1e-3)
 

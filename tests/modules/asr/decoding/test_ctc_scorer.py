@@ -47,11 +47,11 @@ def beam_start(batch, beam, device="cpu"):
 @pytest.mark.parametrize("sharpness", [0.5, 4.0, 30.0])
 @pytest.mark.parametrize("n_candidates", [None, 3])
 def test_scores_are_those_of_speechbrain(n_candidates, sharpness, vocab, device, double_precision):
-    beam, frames = 5, torch.tensor([16, 11, 1], device=device)
-    log_probs = random_log_probs(len(frames), 16, vocab, sharpness).to(device)
-    reference = SpeechBrainPrefixScore(log_probs.clone(), frames, BLANK, END)
-    prefixes = CTCPrefixScore(log_probs, frames, BLANK, END)
-    totals, tokens = beam_start(len(frames), beam, device)
+    beam, lengths = 5, torch.tensor([16, 11, 1], device=device)
+    log_probs = random_log_probs(len(lengths), 16, vocab, sharpness).to(device)
+    reference = SpeechBrainPrefixScore(log_probs.clone(), lengths, BLANK, END)
+    prefixes = CTCPrefixScore(log_probs, lengths, BLANK, END)
+    totals, tokens = beam_start(len(lengths), beam, device)
     wanted_state = state = None
     compared = 0
     for _ in range(14):
@@ -108,13 +108,13 @@ def test_scores_are_sums_over_all_alignments(time):
 
 @pytest.mark.parametrize("n_candidates", [None, 4])
 def test_a_padded_batch_scores_as_each_utterance_alone(n_candidates):
-    beam, vocab, frames = 3, 12, torch.tensor([15, 8, 2])
+    beam, vocab, lengths = 3, 12, torch.tensor([15, 8, 2])
     log_probs = random_log_probs(3, 15, vocab, 3.0)
     log_probs[1, 8:] = torch.nan
-    together = CTCPrefixScore(log_probs, frames, BLANK, END)
+    together = CTCPrefixScore(log_probs, lengths, BLANK, END)
     alone = [
-        CTCPrefixScore(log_probs[i : i + 1, :n], frames[i : i + 1], BLANK, END)
-        for i, n in enumerate(frames)
+        CTCPrefixScore(log_probs[i : i + 1, :n], lengths[i : i + 1], BLANK, END)
+        for i, n in enumerate(lengths)
     ]
     totals, tokens = beam_start(3, beam)
     state, states = None, [None] * 3
@@ -174,13 +174,13 @@ def test_a_thousand_frames_and_a_long_prefix_stay_exact():
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_states_are_scored_in_full_precision(dtype):
     layer = Linear(input_size=8, n_neurons=6)
-    states, frames = torch.randn(2, 9, 8).to(dtype), torch.tensor([9, 4])
+    states, lengths = torch.randn(2, 9, 8).to(dtype), torch.tensor([9, 4])
     tokens = torch.full((2,), START)
 
     def score(states, autocast):
         scorer = CTCScorer(layer, BLANK, END)
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
-            scorer.reset_mem(states, frames)
+            scorer.reset_mem(states, lengths)
             return scorer.score(tokens, None, None, None)[0]
 
     assert score(states, True).dtype == torch.float32
