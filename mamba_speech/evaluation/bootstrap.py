@@ -1,28 +1,17 @@
-"""Whether one system is better than another: errors utterance by utterance, and a paired bootstrap over them.
+"""Whether one system is better than another: a paired bootstrap over the utterances of a test set.
 
 Sources: Bisani and Ney, "Bootstrap estimates for confidence intervals in ASR performance evaluation", ICASSP 2004; for
 few speakers, Hesterberg, "What teachers should know about the bootstrap", The American Statistician 69 (2015), section
 3.2 of arXiv 1411.5279.
 """
 
-import csv
-import os
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from scipy import stats
 
-COLUMNS = ("id", "words", "errors")
 # drawn at once, so that memory stays small on large test sets
 CHUNK = 500
-
-
-class Utterance(NamedTuple):
-    """Words of the reference, and how many of them (and beside them) were recognised wrongly."""
-
-    words: int
-    errors: int
 
 
 class Comparison(NamedTuple):
@@ -38,65 +27,6 @@ class Comparison(NamedTuple):
     p: float
 
 
-def write_errors(path, scores):
-    """Write the errors of every utterance of a test set as a CSV file with the columns ``id,words,errors``.
-
-    Arguments
-    ---------
-    path : str or Path
-    scores : list of dict
-        ``scores`` of :class:`speechbrain.utils.metric_stats.ErrorRateStats`.
-    """
-    partial = Path(path).with_suffix(".partial")
-    with open(partial, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(COLUMNS)
-        writer.writerows(
-            (score["key"], score["num_ref_tokens"], score["num_edits"]) for score in scores
-        )
-    os.replace(partial, path)
-
-
-def read_errors(path):
-    """Read what :func:`write_errors` has written.
-
-    Arguments
-    ---------
-    path : str or Path
-
-    Returns
-    -------
-    dict of str: Utterance
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such file.
-    ValueError
-        If it is not such a table, is empty, or names an utterance twice.
-    """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"{path}: no such file; the test of the training script writes it")
-    utterances = {}
-    with open(path, newline="", encoding="utf-8") as file:
-        rows = csv.reader(file)
-        if tuple(next(rows, ())) != COLUMNS:
-            raise ValueError(f"{path}: the first line must be {','.join(COLUMNS)}")
-        for row in rows:
-            try:
-                name, words, errors = row[0], int(row[1]), int(row[2])
-            except (IndexError, ValueError) as error:
-                raise ValueError(
-                    f"{path}: line {rows.line_num} is no utterance: {','.join(row)}"
-                ) from error
-            if name in utterances:
-                raise ValueError(f"{path}: {name} stands there twice")
-            utterances[name] = Utterance(words, errors)
-    if not utterances:
-        raise ValueError(f"{path}: holds no utterance")
-    return utterances
-
-
 def paired_bootstrap(first, second, resamples=10_000, seed=0, group=None):
     """Compare two systems on the same test set by drawing its utterances again and again.
 
@@ -106,8 +36,8 @@ def paired_bootstrap(first, second, resamples=10_000, seed=0, group=None):
 
     Arguments
     ---------
-    first, second : list of dict of str: Utterance
-        One dictionary a run, see :func:`read_errors`.
+    first, second : list of dict of str: UtteranceErrors
+        One dictionary a run, see :func:`mamba_speech.evaluation.wer.read_errors`.
     resamples : int
     seed : int
     group : callable, optional
@@ -125,8 +55,9 @@ def paired_bootstrap(first, second, resamples=10_000, seed=0, group=None):
 
     Example
     -------
-    >>> worse = {f"utterance {i}": Utterance(words=10, errors=2 + i % 2) for i in range(50)}
-    >>> better = {name: Utterance(10, one.errors - 1) for name, one in worse.items()}
+    >>> from mamba_speech.evaluation.wer import UtteranceErrors
+    >>> worse = {f"utterance {i}": UtteranceErrors(10, errors=2 + i % 2) for i in range(50)}
+    >>> better = {name: UtteranceErrors(10, one.errors - 1) for name, one in worse.items()}
     >>> result = paired_bootstrap([worse], [better])
     >>> round(result.difference, 1), result.p < 0.001
     (-10.0, True)

@@ -4,13 +4,13 @@ Sources: E. B. Wilson, "Probable inference, the law of succession, and statistic
 interval; van Rijsbergen, "Information Retrieval" (1979), for F1.
 """
 
-import csv
 import math
-import os
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
+
+from mamba_speech.evaluation.item_files import read_items
+from mamba_speech.files import write_csv
 
 
 class Prediction(NamedTuple):
@@ -43,12 +43,8 @@ def write_predictions(path, predictions):
     ordered = sorted(
         predictions, key=lambda one: (one.correct, 0 if one.correct else -one.confidence, one.clip)
     )
-    partial = Path(path).with_suffix(".partial")
-    with open(partial, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(PREDICTION_COLUMNS)
-        writer.writerows((*one[:5], f"{one.confidence:.4f}", int(one.correct)) for one in ordered)
-    os.replace(partial, path)
+    rows = ((*one[:5], f"{one.confidence:.4f}", int(one.correct)) for one in ordered)
+    write_csv(path, PREDICTION_COLUMNS, rows)
 
 
 def read_predictions(path):
@@ -65,31 +61,15 @@ def read_predictions(path):
 
     Raises
     ------
-    FileNotFoundError
-        If there is no such file.
-    ValueError
-        If it is not such a table, is empty, or names a clip twice.
+    FileNotFoundError, ValueError
+        As :func:`mamba_speech.evaluation.item_files.read_items`.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"{path}: no such file; the test of train.py writes it")
-    found = {}
-    with open(path, newline="", encoding="utf-8") as file:
-        rows = csv.reader(file)
-        if tuple(next(rows, ())) != PREDICTION_COLUMNS:
-            raise ValueError(f"{path}: the first line must be {','.join(PREDICTION_COLUMNS)}")
-        for row in rows:
-            try:
-                one = Prediction(*row[:5], float(row[5]))
-            except (IndexError, TypeError, ValueError) as error:
-                raise ValueError(
-                    f"{path}: line {rows.line_num} is no clip: {','.join(row)}"
-                ) from error
-            if one.clip in found:
-                raise ValueError(f"{path}: {one.clip} stands there twice")
-            found[one.clip] = one
-    if not found:
-        raise ValueError(f"{path}: holds no clip")
-    return found
+    return read_items(path, PREDICTION_COLUMNS, _parse, "clip")
+
+
+def _parse(row):
+    *texts, confidence, _ = (row[name] for name in PREDICTION_COLUMNS)
+    return Prediction(*texts, float(confidence))
 
 
 def wilson_interval(right, total, z=1.959964):
@@ -198,16 +178,14 @@ class ConfusionMatrix:
 
     def write_per_class(self, path):
         """Write :meth:`per_class` as a CSV file."""
-        rows = self.per_class()
-        partial = Path(path).with_suffix(".partial")
-        with open(partial, "w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, rows[0])
-            writer.writeheader()
-            for row in rows:
-                writer.writerow(
-                    {k: f"{v:.2f}" if isinstance(v, float) else v for k, v in row.items()}
-                )
-        os.replace(partial, path)
+        rows = [
+            {
+                name: f"{value:.2f}" if isinstance(value, float) else value
+                for name, value in row.items()
+            }
+            for row in self.per_class()
+        ]
+        write_csv(path, rows[0], rows)
 
 
 def macro_f1(predictions):

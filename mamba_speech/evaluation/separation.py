@@ -5,16 +5,15 @@ measurement in blind audio source separation", TASLP 2006, and Scheibler, "SDR -
 ICASSP 2022, for SDR; Taal et al., TASLP 2011, for STOI; ITU-T P.862 for PESQ.
 """
 
-import csv
 import importlib.util
 import logging
-import os
 import statistics
 import warnings
-from pathlib import Path
 
 import torch
 
+from mamba_speech.evaluation.item_files import read_items
+from mamba_speech.files import write_csv
 from modules.separation.si_snr import pit_si_snr, si_snr
 
 logger = logging.getLogger(__name__)
@@ -219,12 +218,34 @@ class SeparationScores:
             ``test_results.csv`` by the published name.
         """
         average = {"snt_id": "avg"} | {column: self.mean(column) for column in self.columns}
-        partial = Path(path).with_suffix(".partial")
-        with open(partial, "w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, ["snt_id", *self.columns])
-            writer.writeheader()
-            writer.writerows([*self.rows, average])
-        os.replace(partial, path)
+        write_csv(path, ["snt_id", *self.columns], [*self.rows, average])
+
+
+def read_scores(path):
+    """Read what :meth:`SeparationScores.write` has written, its means left out.
+
+    Arguments
+    ---------
+    path : str or Path
+
+    Returns
+    -------
+    dict of str: dict of str: float
+        Figures by column, by the mixture's name. A figure that could not be had is left out.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        As :func:`mamba_speech.evaluation.item_files.read_items`.
+    """
+    return read_items(path, ("snt_id", "si-snr_i"), _parse, "mixture", not_items=("avg",))
+
+
+def _parse(row):
+    figures = {name: float(cell) for name, cell in row.items() if cell and name != "snt_id"}
+    if "si-snr_i" not in figures:
+        raise ValueError("no SI-SNR improvement")
+    return figures
 
 
 def signal_distortion_ratio(estimates, targets):

@@ -4,7 +4,6 @@ A recipe's script adds its losses and its decoders.
 """
 
 import logging
-import os
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -16,7 +15,7 @@ import torch
 from speech_data import loader_options, make_datasets, prepare_manifests, prepare_units
 from speechbrain.utils.distributed import if_main_process
 
-from mamba_speech.evaluation.bootstrap import write_errors
+from mamba_speech.evaluation.wer import write_alignments, write_errors
 from modules.lengths import relative_lengths
 from training.brain import RecipeBrain
 from training.experiment import load_experiment, suggest
@@ -171,10 +170,7 @@ class RecognitionBrain(RecipeBrain):
             return
         metric = self.wer_metrics[name]
         folder = self.hparams.output_folder
-        partial = f"{folder}/wer_{test_set}.partial"
-        with open(partial, "w", encoding="utf-8") as file:
-            metric.write_stats(file)
-        os.replace(partial, f"{folder}/wer_{test_set}.txt")
+        write_alignments(f"{folder}/wer_{test_set}.txt", metric)
         write_errors(f"{folder}/errors_{test_set}.csv", metric.scores)
         settings = self.decodings_of(sb.Stage.TEST)[name].settings
         utterances = len(metric.ids)

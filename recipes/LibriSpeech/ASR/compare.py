@@ -21,8 +21,9 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from mamba_speech.evaluation.bootstrap import paired_bootstrap, read_errors
+from mamba_speech.evaluation.bootstrap import paired_bootstrap
 from mamba_speech.evaluation.tables import as_text
+from mamba_speech.evaluation.wer import read_errors
 from mamba_speech.files import write_json
 from training.results import read_rows
 

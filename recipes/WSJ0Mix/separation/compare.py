@@ -9,7 +9,6 @@ averaged mixture by mixture. Everything is read from what train.py has written i
 """
 
 import argparse
-import csv
 import shlex
 import statistics
 import sys
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from data_prep.mixtures.lists import read_list
+from mamba_speech.evaluation.separation import read_scores
 from mamba_speech.evaluation.speaker_bootstrap import mean_with_interval, paired_difference
 from mamba_speech.evaluation.tables import as_text
 from mamba_speech.figures import curves, read_train_log
@@ -77,7 +77,7 @@ class Run(NamedTuple):
             raise ValueError(
                 f"{folder / 'results.json'}: tells of no test; let train.py test the run again"
             )
-        return cls(folder, lr, rows["test"], read_scores(folder), epochs)
+        return cls(folder, lr, rows["test"], read_scores(folder / "test_results.csv"), epochs)
 
 
 class System(NamedTuple):
@@ -149,34 +149,6 @@ def main(arguments=None):
     except RuntimeError as error:
         print(error, file=sys.stderr)
     return 0
-
-
-def read_scores(folder):
-    """Rows of ``test_results.csv`` as dictionaries of numbers, by mixture.
-
-    Raises
-    ------
-    ValueError
-        If a cell that is needed is no number, a mixture stands there twice, or none does.
-    """
-    path = Path(folder) / "test_results.csv"
-    scores = {}
-    with open(path, newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            name = row.pop("snt_id", None)
-            if name == "avg":
-                continue
-            if name in scores:
-                raise ValueError(f"{path}: {name} stands there twice")
-            try:
-                scores[name] = {column: float(cell) for column, cell in row.items() if cell}
-            except (TypeError, ValueError) as error:
-                raise ValueError(f"{path}: the row of {name} holds no numbers") from error
-            if "si-snr_i" not in scores[name]:
-                raise ValueError(f"{path}: has no si-snr_i of {name}")
-    if not scores:
-        raise ValueError(f"{path}: holds no mixture")
-    return scores
 
 
 def at_best_rate(runs):

@@ -1,25 +1,19 @@
-"""The paired bootstrap against cases whose answer is known, and the table of errors that it reads."""
+"""The paired bootstrap against cases whose answer is known."""
 
 import itertools
 
 import numpy as np
 import pytest
 from scipy import stats
-from speechbrain.utils.metric_stats import ErrorRateStats
 
-from mamba_speech.evaluation.bootstrap import (
-    Utterance,
-    grouped_mean,
-    paired_bootstrap,
-    read_errors,
-    write_errors,
-)
+from mamba_speech.evaluation.bootstrap import grouped_mean, paired_bootstrap
+from mamba_speech.evaluation.wer import UtteranceErrors
 
 
 def system(errors, words=10):
     words = np.broadcast_to(words, len(errors))
     return {
-        f"{i:04d}": Utterance(int(w), int(e))
+        f"{i:04d}": UtteranceErrors(int(w), int(e))
         for i, (w, e) in enumerate(zip(words, errors, strict=True))
     }
 
@@ -107,34 +101,6 @@ def test_other_utterances_or_other_references_are_refused():
         paired_bootstrap([one], [])
     with pytest.raises(ValueError, match="hold no word"):
         paired_bootstrap([system([1], words=0)], [system([0], words=0)])
-
-
-def test_errors_of_speechbrains_alignments_come_back_from_the_table(tmp_path):
-    stats = ErrorRateStats()
-    heard = [["one", "too", "three", "four"], []]
-    stats.append(["a,b", "c"], heard, [["one", "two", "three"], ["four"]])
-    write_errors(tmp_path / "errors.csv", stats.scores)
-    assert read_errors(tmp_path / "errors.csv") == {"a,b": (3, 2), "c": (1, 1)}
-    assert [path.name for path in tmp_path.iterdir()] == ["errors.csv"]
-
-
-@pytest.mark.parametrize(
-    "text, complaint",
-    [
-        ("", "first line must be id,words,errors"),
-        ("id,words,errors\n", "holds no utterance"),
-        ("id,words,errors\na,1,0\na,1,0\n", "a stands there twice"),
-        ("id,words,errors\na,1\n", "line 2 is no utterance"),
-        ("id,words,errors\na,one,0\n", "line 2 is no utterance"),
-    ],
-)
-def test_a_table_that_is_none_is_refused_with_its_name(tmp_path, text, complaint):
-    path = tmp_path / "errors.csv"
-    path.write_text(text, encoding="utf-8")
-    with pytest.raises(ValueError, match=f"errors.csv: .*{complaint}"):
-        read_errors(path)
-    with pytest.raises(FileNotFoundError, match="none.csv"):
-        read_errors(tmp_path / "none.csv")
 
 
 @pytest.mark.parametrize("groups", [6, 12, 40])

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from mamba_speech.evaluation.bootstrap import Utterance, paired_bootstrap
+from mamba_speech.evaluation.bootstrap import paired_bootstrap
+from mamba_speech.evaluation.wer import UtteranceErrors
 from training.results import read_rows
 
 ROOT = Path(__file__).parents[3]
@@ -38,7 +39,7 @@ def write_run(folder, errors, test_set="test", words=10, **result):
     with open(folder / f"errors_{test_set}.csv", "w", newline="") as file:
         table = [(f"{i // 2}-{i}", words, error) for i, error in enumerate(errors)]
         csv.writer(file).writerows([("id", "words", "errors"), *table])
-    return {name: Utterance(words, error) for name, words, error in table}
+    return {name: UtteranceErrors(words, error) for name, words, error in table}
 
 
 def test_rows_hold_each_seed_and_the_pooled_comparison_with_the_first_system(script, tmp_path):

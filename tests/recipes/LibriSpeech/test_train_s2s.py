@@ -9,7 +9,7 @@ import torch
 from speechbrain.lobes.models.transformer.TransformerLM import TransformerLM
 
 from mamba_speech.asr.tokenizer import Tokenizer
-from mamba_speech.evaluation.bootstrap import read_errors
+from mamba_speech.evaluation.wer import read_errors
 from tests.recipes.LibriSpeech.conftest import RECIPE, SPLITS, checkpoints, weights
 from tests.support.recipes import check_record
 from training.results import is_tested

@@ -79,40 +79,6 @@ def digits(folder, names=("ann", "bob", "cat")):
     return folder
 
 
-def test_predictions_come_back_and_stand_with_the_surest_mistake_first(tmp_path):
-    path = tmp_path / "predictions.csv"
-    clips = [
-        Prediction("b", "b.wav", "ann", "yes", "yes", 0.9),
-        Prediction("a", "a,1.wav", "bob", "yes", "no", 0.4),
-        Prediction("d", "d.wav", "ann", "no", "yes", 0.75),
-        Prediction("c", "c.wav", "bob", "no", "no", 0.6),
-    ]
-    write_predictions(path, clips)
-    found = read_predictions(path)
-    assert list(found) == ["d", "a", "b", "c"] and sorted(found.values()) == sorted(clips)
-    assert [one.correct for one in found.values()] == [False, False, True, True]
-    assert [item.name for item in tmp_path.iterdir()] == ["predictions.csv"]
-
-
-@pytest.mark.parametrize(
-    "text, complaint",
-    [
-        ("id\n", "first line must be ID,wav"),
-        ("{head}", "holds no clip"),
-        ("{head}a,a.wav,s,x,x,1,1\na,a.wav,s,x,x,1,1\n", "a stands there twice"),
-        ("{head}a,a.wav,s,x,x\n", "line 2 is no clip"),
-        ("{head}a,a.wav,s,x,x,sure,1\n", "line 2 is no clip"),
-    ],
-)
-def test_a_table_of_predictions_that_is_none_is_refused_with_its_name(tmp_path, text, complaint):
-    path = tmp_path / "predictions.csv"
-    path.write_text(text.format(head="ID,wav,speaker,said,heard,confidence,correct\n"))
-    with pytest.raises(ValueError, match=f"predictions.csv: .*{complaint}"):
-        read_predictions(path)
-    with pytest.raises(FileNotFoundError, match=r"none\.csv"):
-        read_predictions(tmp_path / "none.csv")
-
-
 def test_more_seeds_of_the_same_clips_do_not_narrow_the_interval(recipe):
     scores = recipe("scores")
     right = [True] * 30 + [False] * 10

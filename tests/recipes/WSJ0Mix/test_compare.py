@@ -96,7 +96,7 @@ def test_with_a_list_the_interval_is_over_speakers(script, tmp_path):
     [
         ("test_results.csv", None, "test_results.csv: no such file; the test stage"),
         ("test_results.csv", "snt_id,si-snr_i\nm0,1\nm0,2\n", "m0 stands there twice"),
-        ("test_results.csv", "snt_id,si-snr_i\nm0,much\n", "row of m0 holds no numbers"),
+        ("test_results.csv", "snt_id,si-snr_i\nm0,much\n", "line 2 is no mixture: m0,much"),
         ("test_results.csv", "snt_id,si-snr_i\navg,1\n", "holds no mixture"),
         ("test_results.csv", "snt_id,si-snr_i\nm9,1\n", "not tested on the same recordings"),
         ("train_log.txt", "epoch: 1, lr: 1 - valid WER: 3\n", "is not of a separation run"),
