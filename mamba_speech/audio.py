@@ -5,6 +5,7 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
+import soundfile
 import torch
 from speechbrain.dataio import audio_io
 from torchaudio.transforms import Resample
@@ -44,8 +45,7 @@ def load_audio(path, sample_rate, start=0, stop=None):
     AudioError
         If the file is missing, unreadable, empty, or holds values that are not numbers.
     """
-    if not Path(path).is_file():
-        raise AudioError(f"{path}: no such file")
+    check_file(path)
     try:
         part = {} if stop is None else {"num_frames": stop - start}
         waveform, rate = audio_io.load(str(path), frame_offset=start, **part)
@@ -60,6 +60,49 @@ def load_audio(path, sample_rate, start=0, stop=None):
     if rate != sample_rate:
         waveform = _resampler(rate, sample_rate)(waveform)
     return waveform
+
+
+def find_audio(paths):
+    """The given files, and the audio files under the given folders, sorted within each folder.
+
+    Arguments
+    ---------
+    paths : iterable of str or Path
+
+    Returns
+    -------
+    files : list of Path
+        A folder without audio stands for itself, so that reading it tells so.
+    """
+    suffixes = {f".{name.lower()}" for name in soundfile.available_formats()} - {".raw"}
+    suffixes |= {".aif", ".oga", ".opus"}
+    files = []
+    for path in map(Path, paths):
+        if not path.is_dir():
+            files.append(path)
+            continue
+        # names that begin with a dot are other systems' notes about a file
+        found = (one for one in path.rglob("[!.]*") if one.suffix.lower() in suffixes)
+        files += sorted(one for one in found if one.is_file()) or [path]
+    return files
+
+
+def check_file(path):
+    """Refuse what is no file.
+
+    Arguments
+    ---------
+    path : str or Path
+
+    Raises
+    ------
+    AudioError
+        If it is a folder, of which :func:`find_audio` found no audio, or is not there.
+    """
+    if Path(path).is_dir():
+        raise AudioError(f"{path}: a folder in which there is no audio file")
+    if not Path(path).is_file():
+        raise AudioError(f"{path}: no such file")
 
 
 def to_pcm16(waveform):

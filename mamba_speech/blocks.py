@@ -7,14 +7,13 @@ carries the samples that its filter still needs.
 import math
 import os
 import tempfile
-from pathlib import Path
 
 import numpy as np
 import soundfile
 import torch
 from torchaudio.transforms import Resample
 
-from mamba_speech.audio import AudioError, audio_fault, to_pcm16
+from mamba_speech.audio import AudioError, audio_fault, check_file, to_pcm16
 
 BLOCK_SECONDS = 5.0
 
@@ -53,8 +52,7 @@ class AudioBlocks:
 
     def __init__(self, path, sample_rate):
         self.path, self.sample_rate, self.file_samples = path, sample_rate, 0
-        if not Path(path).is_file():
-            raise AudioError(f"{path}: no such file")
+        check_file(path)
         try:
             self.file_rate = soundfile.info(os.fsencode(path)).samplerate
         except soundfile.SoundFileError as error:

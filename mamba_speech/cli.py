@@ -14,10 +14,10 @@ import sys
 
 # command: module, and what the command does
 COMMANDS = {
-    "transcribe": ("mamba_speech.asr.recognizer", "write down what is said in audio files"),
-    "spot": ("mamba_speech.kws.spotting", "report keywords in audio files or at the microphone"),
+    "transcribe": ("mamba_speech.asr.transcribe", "write down what is said in audio files"),
+    "spot": ("mamba_speech.kws.spot", "report keywords in audio files or at the microphone"),
     "separate": (
-        "mamba_speech.separation.separator",
+        "mamba_speech.separation.separate",
         "write each speaker of a recording into a file of its own",
     ),
 }

@@ -1,23 +1,16 @@
 """Speech recognition with a trained run: text from audio files, and when each unit was heard.
 
-Also the command `mamba-speech transcribe`, registered in :mod:`mamba_speech.cli`.
-
 A run of `train_CTC.py` or `train_S2S.py` will do, and one of the published recipes of that name
 (:mod:`mamba_speech.asr.published`); :mod:`mamba_speech.asr.decoders` turns its outputs into text.
 """
 
-import argparse
-import json
 import math
-import sys
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import groupby
-from pathlib import Path
 
-import soundfile
 import torch
 
-from mamba_speech.asr.decoders import DECODING_OPTIONS, DECODINGS, S2SDecoder, decoder_of_run
+from mamba_speech.asr.decoders import DECODING_OPTIONS, S2SDecoder, decoder_of_run
 from mamba_speech.asr.published import is_published, load_published_recogniser
 from mamba_speech.asr.tokenizer import Tokenizer
 from mamba_speech.audio import AudioError, load_audio
@@ -226,8 +219,6 @@ class Recognizer:
         window, samples = [], 0
         for path in paths:
             try:
-                if Path(path).is_dir():
-                    raise AudioError(f"{path}: a folder in which there is no audio file")
                 waveform = load_audio(path, self.sample_rate)
                 samples += len(waveform)
             except AudioError as error:
@@ -300,101 +291,3 @@ def _load_recogniser(folder):
 
 def _is_audio(value):
     return isinstance(value, torch.Tensor)
-
-
-def add_arguments(parser):
-    """Give the parser of `mamba-speech transcribe` its arguments."""
-    parser.add_argument("run_folder", metavar="RUN_FOLDER", help="output folder of a training run")
-    parser.add_argument(
-        "files", metavar="FILE", nargs="+", help="audio file, or folder to search for audio"
-    )
-    parser.add_argument("--device", help="cpu, cuda, cuda:1, mps; default: cuda, else cpu")
-    parser.add_argument(
-        "--decoding", choices=DECODINGS, help="of a CTC run; default: the run's test_decoding"
-    )
-    parser.add_argument(
-        "--beam_size", type=int, metavar="N", help="of the beam search; default: the run's"
-    )
-    parser.add_argument(
-        "--lm",
-        metavar="FOLDER",
-        help="of an S2S run: the language model to search with; default: the run's, if it has one",
-    )
-    parser.add_argument(
-        "--no_lm", action="store_true", help="of an S2S run: search without a language model"
-    )
-    parser.add_argument(
-        "--ctc_only",
-        action="store_true",
-        help="of an S2S run: the best path of its CTC output, which is fast and less accurate",
-    )
-    parser.add_argument("--json", action="store_true", help="print a JSON object a line")
-    parser.add_argument(
-        "--batch_seconds",
-        type=positive_number,
-        default=BATCH_SECONDS,
-        help="audio in a batch: less needs less memory, more may be faster (default: %(default)g)",
-    )
-    parser.epilog = (
-        "Prints a line a file: its path, a tab, and the text. Files that cannot be read are left "
-        "out, and listed on stderr at the end; then the exit status is 1."
-    )
-
-
-def run_command(arguments):
-    """Run `mamba-speech transcribe`; returns the exit status, 0 if every file was good."""
-    recognizer = Recognizer(
-        arguments.run_folder,
-        arguments.device,
-        arguments.decoding,
-        beam_size=arguments.beam_size,
-        lm=arguments.lm,
-        no_lm=arguments.no_lm,
-        ctc_only=arguments.ctc_only,
-    )
-    bad = []
-    files = find_audio(arguments.files)
-    for result in recognizer.transcribe(files, arguments.batch_seconds):
-        if result.error is not None:
-            bad.append(result.error)
-        if arguments.json:
-            shown = {key: value for key, value in asdict(result).items() if value is not None}
-            print(json.dumps(shown, ensure_ascii=False), flush=True)
-        elif result.error is None:
-            print(f"{result.path}\t{result.text}", flush=True)
-    if bad:
-        count = "1 file was" if len(bad) == 1 else f"{len(bad)} files were"
-        print(f"mamba-speech: {count} not transcribed:", *bad, sep="\n  ", file=sys.stderr)
-    return 1 if bad else 0
-
-
-def find_audio(paths):
-    """The given files, and the audio files under the given folders, sorted within each.
-
-    Arguments
-    ---------
-    paths : list of str or Path
-
-    Returns
-    -------
-    files : list of Path
-        A folder without audio stands for itself, so that its error is not lost.
-    """
-    suffixes = {f".{name.lower()}" for name in soundfile.available_formats()} - {".raw"}
-    suffixes |= {".aif", ".oga", ".opus"}
-    files = []
-    for path in map(Path, paths):
-        if not path.is_dir():
-            files.append(path)
-            continue
-        # names that begin with a dot are other systems' notes about a file
-        found = (one for one in path.rglob("[!.]*") if one.suffix.lower() in suffixes)
-        files += sorted(one for one in found if one.is_file()) or [path]
-    return files
-
-
-def positive_number(text):
-    value = float(text)
-    if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"must be more than 0, not {text}")
-    return value

@@ -7,36 +7,13 @@ import json
 from pathlib import Path
 
 import torch
-import yaml
-from speechbrain.dataio.encoder import CategoricalEncoder
 
-from mamba_speech.run import OPTIONS_FILE, choose_device, load_run
-from modules.lengths import sample_counts
+from mamba_speech.run import choose_device, load_run
+from modules.kws.classifier import centred
 
 # windows that a non-causal model takes at a time
 WINDOWS_AHEAD = 64
 MODES = ("sliding", "streaming")
-# what EncoderClassifier asks of a YAML; the files that it loads stand beside it under the keys' names
-_ENCODER_CLASSIFIER = """\
-embedding_model: !new:mamba_speech.kws.spotter.ClassifierModel
-    compute_features: !ref <features>
-    model: !ref <model>
-    window: {window}
-compute_features: !new:mamba_speech.kws.spotter.Unchanged
-mean_var_norm: !new:mamba_speech.kws.spotter.Unchanged
-classifier: !new:torch.nn.LogSoftmax
-    dim: -1
-modules:
-    compute_features: !ref <compute_features>
-    mean_var_norm: !ref <mean_var_norm>
-    embedding_model: !ref <embedding_model>
-    classifier: !ref <classifier>
-label_encoder: !new:speechbrain.dataio.encoder.CategoricalEncoder
-pretrainer: !new:speechbrain.utils.parameter_transfer.Pretrainer
-    loadables:
-        embedding_model: !ref <embedding_model>
-        label_encoder: !ref <label_encoder>
-"""
 
 
 class KeywordSpotter:
@@ -102,7 +79,7 @@ class KeywordSpotter:
             (clips, classes), on the CPU.
         """
         if self.pad_clips:
-            waveforms = [_centre(one, self.window) for one in waveforms]
+            waveforms = [centred(one, self.window) for one in waveforms]
         samples = torch.tensor([len(one) for one in waveforms], device=self.device)
         wavs = torch.nn.utils.rnn.pad_sequence(waveforms, batch_first=True).to(self.device)
         features, lengths = self.compute_features(wavs, samples)
@@ -188,49 +165,6 @@ class KeywordSpotter:
                 yield (ends[kept] - half) / self.sample_rate, probabilities[kept]
 
 
-class ClassifierModel(torch.nn.Module):
-    """A keyword model as the ``embedding_model`` of SpeechBrain's ``EncoderClassifier``: waveforms to logits.
-
-    Arguments
-    ---------
-    compute_features : torch.nn.Module
-        See :class:`modules.kws.features.KeywordFeatures`.
-    model : torch.nn.Module
-    window : int
-        Samples to which shorter clips are brought; 0 leaves them.
-
-    Example
-    -------
-    >>> import torch
-    >>> from modules.kws.features import KeywordFeatures
-    >>> from modules.kws.mamba import MambaKeywordSpotter
-    >>> model = MambaKeywordSpotter(n_classes=5, d_model=16, n_layers=1)
-    >>> ClassifierModel(KeywordFeatures(), model)(torch.randn(2, 16000), torch.ones(2)).shape
-    torch.Size([2, 5])
-    """
-
-    def __init__(self, compute_features, model, window=0):
-        super().__init__()
-        self.compute_features, self.model, self.window = compute_features, model, window
-
-    def forward(self, wavs, wav_lens):
-        """Logits (batch, classes) of ``wavs`` (batch, samples) with relative lengths ``wav_lens`` (batch,)."""
-        samples = sample_counts(wav_lens, wavs.shape[1]).tolist()
-        clips = [wav[:count] for wav, count in zip(wavs, samples, strict=True)]
-        clips = [_centre(clip, self.window) for clip in clips]
-        samples = torch.tensor([len(clip) for clip in clips], device=wavs.device)
-        wavs = torch.nn.utils.rnn.pad_sequence(clips, batch_first=True)
-        return self.model(*self.compute_features(wavs, samples))
-
-
-class Unchanged(torch.nn.Module):
-    """Its first argument; the steps of ``EncoderClassifier`` that a keyword model does itself."""
-
-    def forward(self, x, *_):
-        """``x``."""
-        return x
-
-
 def read_labels(file, n_classes):
     """The classes of a run, from its ``labels.json``.
 
@@ -250,56 +184,6 @@ def read_labels(file, n_classes):
     return [str(label) for label in labels]
 
 
-def _centre(waveform, samples):
-    """The clip in the middle of so many samples, if it is shorter."""
-    missing = max(0, samples - len(waveform))
-    return torch.nn.functional.pad(waveform, (missing // 2, missing - missing // 2))
-
-
 def _with_end(blocks, silence):
     yield from blocks
     yield torch.zeros(silence)
-
-
-def save_for_speechbrain(run_folder, folder):
-    """Write a trained run as a folder that SpeechBrain's ``EncoderClassifier.from_hparams`` loads.
-
-    Its ``classify_batch`` and ``classify_file`` give words and the logarithms of what
-    :meth:`KeywordSpotter.classify` gives; the embedding of ``encode_batch`` is the logits.
-
-    Arguments
-    ---------
-    run_folder : str or Path
-        Output folder of a run of the keyword recipe.
-    folder : str or Path
-        Where ``hyperparams.yaml``, ``model.ckpt`` and ``label_encoder.txt`` go; made if it is not there.
-
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        As :class:`KeywordSpotter`.
-    """
-    classifier = KeywordSpotter(run_folder, "cpu")
-    window = classifier.window if classifier.pad_clips else 0
-    text = (Path(run_folder) / OPTIONS_FILE).read_text(encoding="utf-8")
-    options = yaml.compose(text, Loader=yaml.SafeLoader)
-    # as the run describes them, without being built
-    options.value = [one for one in options.value if one[0].value in ("compute_features", "model")]
-    content = f"sample_rate: {classifier.sample_rate}\n"
-    content += yaml.serialize(options).replace("compute_features:", "features:", 1)
-    content += _ENCODER_CLASSIFIER.format(window=window)
-    encoder = CategoricalEncoder()
-    encoder.update_from_iterable(classifier.labels)
-    encoder.expect_len(len(classifier.labels))
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    whole = ClassifierModel(classifier.compute_features, classifier.model, window)
-    for name, write in {
-        "embedding_model.ckpt": lambda path: torch.save(whole.state_dict(), path),
-        "label_encoder.ckpt": lambda path: encoder.save(str(path)),
-        # last: without it the folder is no model
-        "hyperparams.yaml": lambda path: path.write_text(content, encoding="utf-8"),
-    }.items():
-        partial = folder / f"{name}.partial"
-        write(partial)
-        partial.replace(folder / name)

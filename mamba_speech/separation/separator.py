@@ -1,22 +1,17 @@
-"""Separating the speakers of recordings with a trained run or a published checkpoint: `mamba-speech separate`.
+"""Separating the speakers of recordings with a trained run or a published checkpoint.
 
-Recordings may be of any format, rate and length; memory does not grow with them. Registered in
-:mod:`mamba_speech.cli`.
+Recordings may be of any format, rate and length; memory does not grow with the length of a file.
 """
 
-import math
-import sys
 from pathlib import Path
 
 import torch
 
-from mamba_speech.asr.recognizer import find_audio, positive_number
 from mamba_speech.audio import AudioError
 from mamba_speech.blocks import AudioBlocks, BlockResampler, Spool, write_sources
-from mamba_speech.kws.spotting import not_negative
 from mamba_speech.plain_yaml import read_scalars
 from mamba_speech.run import OPTIONS_FILE, choose_device, load_run
-from mamba_speech.separation.loudness import LEVELS, Loudness
+from mamba_speech.separation.loudness import Loudness
 from mamba_speech.separation.published import LOSSES, load_published
 from mamba_speech.separation.windows import separate_stream, separate_windows
 from modules.separation.streaming import check_causal
@@ -216,130 +211,3 @@ def _is_causal(network):
     except ValueError:
         return False
     return True
-
-
-def add_arguments(parser):
-    """Give the parser of `mamba-speech separate` its arguments."""
-    parser.add_argument(
-        "run_folder",
-        metavar="RUN_FOLDER",
-        help="output folder of a training run, or a folder with encoder.ckpt, masknet.ckpt and decoder.ckpt",
-    )
-    parser.add_argument(
-        "inputs", metavar="INPUT", nargs="+", help="audio file, or folder to search for audio"
-    )
-    parser.add_argument("--output_folder", required=True, help="where the sources go")
-    parser.add_argument("--device", help="cpu, cuda, cuda:1, mps; default: cuda, else cpu")
-    parser.add_argument(
-        "--level",
-        choices=LEVELS,
-        default=LEVELS[0],
-        help="mixture: as loud as in the recording (default); peak: each as loud as it goes",
-    )
-    parser.add_argument(
-        "--keep_rate", action="store_true", help="write at the input's rate, not at the model's"
-    )
-    parser.add_argument("--overwrite", action="store_true", help="replace files that are there")
-    for name, kind, default, text in (
-        ("window_seconds", positive_number, WINDOW_SECONDS, "that are separated at a time"),
-        ("overlap", not_negative, OVERLAP_SECONDS, "seconds that two windows share"),
-    ):
-        parser.add_argument(f"--{name}", type=kind, default=default, help=f"{text} (%(default)g)")
-    parser.epilog = (
-        "Writes NAME_s1.wav, NAME_s2.wav and so on for each input, and the tree of a folder with it. Prints a line an "
-        "input: its path and those of its sources, with tabs between. Files that cannot be separated are listed on "
-        "stderr at the end; then the exit status is 1. Causal models need no windows."
-    )
-
-
-def run_command(arguments):
-    """Run `mamba-speech separate`; returns the exit status, 0 if every file was good."""
-    plan = plan_outputs(arguments.inputs, Path(arguments.output_folder))
-    separator = Separator(arguments.run_folder, arguments.device)
-    separator.check_windows(arguments.window_seconds, arguments.overlap)
-    bad, taken = [], {}
-    recordings = {path.resolve() for path, _ in plan}
-    for path, stem in plan:
-        outputs = [
-            stem.with_name(f"{stem.name}_s{number + 1}.wav") for number in range(separator.num_spks)
-        ]
-        try:
-            if path.is_dir():
-                raise AudioError(f"{path}: a folder in which there is no audio file")
-            _check_free(path, outputs, taken, recordings, arguments.overwrite)
-            stem.parent.mkdir(parents=True, exist_ok=True)
-            factor = separator.separate_file(
-                path,
-                outputs,
-                arguments.level,
-                arguments.keep_rate,
-                arguments.window_seconds,
-                arguments.overlap,
-            )
-            print(path, *outputs, sep="\t", flush=True)
-            if factor < 1:
-                print(
-                    f"mamba-speech: {path}: its sources were turned down by {-20 * math.log10(factor):.1f} dB, "
-                    "or they would clip",
-                    file=sys.stderr,
-                )
-        except AudioError as error:
-            bad.append(str(error))
-    if bad:
-        count = "1 file was" if len(bad) == 1 else f"{len(bad)} files were"
-        print(f"mamba-speech: {count} not separated:", *bad, sep="\n  ", file=sys.stderr)
-    return 1 if bad else 0
-
-
-def plan_outputs(inputs, output_folder):
-    """Which files are separated, and what the names of their sources begin with.
-
-    Arguments
-    ---------
-    inputs : list of str
-        Files, and folders whose tree is mirrored.
-    output_folder : Path
-        What lies in it already is no input, where it is part of a given folder.
-
-    Returns
-    -------
-    plan : list of (Path, Path)
-        Input, and output without ``_s1.wav``.
-
-    Raises
-    ------
-    ValueError
-        If sources would be written among the recordings of a folder that is searched.
-    """
-    plan = []
-    where = output_folder.resolve()
-    for one in map(Path, inputs):
-        inside = one.is_dir()
-        if inside and one.resolve() == where:
-            raise ValueError(
-                f"--output_folder {output_folder} is the folder that is searched: the next run would separate the "
-                "sources again; give another"
-            )
-        for path in find_audio([one]):
-            if inside and where in path.resolve().parents:
-                continue
-            name = path.relative_to(one) if inside and path != one else Path(path.name)
-            plan.append((path, output_folder / name.with_suffix("")))
-    return plan
-
-
-def _check_free(path, outputs, taken, recordings, overwrite):
-    """Keep one input from writing over another or its sources, and over older files unless that was asked for."""
-    other = taken.setdefault(outputs[0], path)
-    if other != path:
-        raise AudioError(
-            f"{path}: its sources would have the names of those of {other}; separate it into another folder"
-        )
-    given = next((one for one in outputs if one.resolve() in recordings), None)
-    if given:
-        raise AudioError(
-            f"{path}: its sources would replace {given}, which is to be separated too; give another --output_folder"
-        )
-    there = next((one for one in outputs if one.exists()), None)
-    if there and not overwrite:
-        raise AudioError(f"{path}: {there} is there already; give --overwrite to replace it")

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from mamba_speech.asr.recognizer import Recognizer, find_audio
-from mamba_speech.audio import AudioError
+from mamba_speech.asr.recognizer import Recognizer
+from mamba_speech.audio import AudioError, find_audio
 from tests.mamba_speech.conftest import RATE, write_noise
 
 

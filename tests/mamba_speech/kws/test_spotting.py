@@ -23,8 +23,9 @@ from mamba_speech.kws.detection import (
     error_curve,
     read_reference,
 )
-from mamba_speech.kws.spotter import KeywordSpotter, save_for_speechbrain
-from mamba_speech.kws.spotting import microphone
+from mamba_speech.kws.export import save_for_speechbrain
+from mamba_speech.kws.spot import microphone
+from mamba_speech.kws.spotter import KeywordSpotter
 from tests.support.keywords import RATE, SPEAKERS, WORDS, say
 
 KINDS = ("causal", "whole")

@@ -1,22 +1,29 @@
-"""Spotting keywords in recordings and at the microphone: the command `mamba-speech spot`.
+"""The command `mamba-speech spot`: keywords in recordings and at the microphone.
 
-Registered in :mod:`mamba_speech.cli`. It prints events, or counts on a recording whose keywords are known how many are
+It prints events, or counts on a recording whose keywords are known how many are
 missed and how many reported falsely.
 """
 
-import argparse
 import json
 import os
 import queue
-import sys
 from dataclasses import asdict
 from pathlib import Path
 
 import soundfile
 import torch
 
-from mamba_speech.asr.recognizer import find_audio, positive_number
-from mamba_speech.audio import AudioError
+from mamba_speech.arguments import (
+    add_device,
+    add_inputs,
+    add_json,
+    add_number,
+    add_run_folder,
+    not_negative,
+    positive_number,
+    share,
+)
+from mamba_speech.audio import find_audio
 from mamba_speech.blocks import AudioBlocks, BlockResampler
 from mamba_speech.kws.detection import (
     SMOOTHING,
@@ -29,6 +36,7 @@ from mamba_speech.kws.detection import (
     read_reference,
 )
 from mamba_speech.kws.spotter import MODES, KeywordSpotter
+from mamba_speech.printing import each_file, print_records
 
 HOP = 0.1
 MICROPHONE = "microphone"
@@ -38,26 +46,18 @@ RATES = (1, 5, 20)
 
 def add_arguments(parser):
     """Give the parser of `mamba-speech spot` its arguments."""
-    parser.add_argument("run_folder", metavar="RUN_FOLDER", help="output folder of a training run")
-    parser.add_argument(
-        "inputs",
-        metavar="INPUT",
-        nargs="+",
-        help=f"audio file, folder to search for audio, or the word {MICROPHONE}",
-    )
-    parser.add_argument("--device", help="cpu, cuda, cuda:1, mps; default: cuda, else cpu")
+    add_run_folder(parser)
+    add_inputs(parser, f"audio file, folder to search for audio, or the word {MICROPHONE}")
+    add_device(parser)
     parser.add_argument("--mode", choices=MODES, help="default: streaming for causal models")
-    parser.add_argument(
-        "--threshold", type=share, default=THRESHOLD, help="least confidence (default: %(default)g)"
-    )
-    for name, default, text in (
-        ("hop", HOP, "seconds between two windows of mode sliding"),
-        ("smoothing", SMOOTHING, "seconds over which probabilities are averaged"),
-        ("suppression", SUPPRESSION, "seconds around an event without another"),
+    for name, kind, default, text in (
+        ("--threshold", share, THRESHOLD, "least confidence"),
+        ("--hop", positive_number, HOP, "seconds between two windows of mode sliding"),
+        ("--smoothing", not_negative, SMOOTHING, "seconds over which probabilities are averaged"),
+        ("--suppression", positive_number, SUPPRESSION, "seconds around an event without another"),
     ):
-        kind = not_negative if name == "smoothing" else positive_number
-        parser.add_argument(f"--{name}", type=kind, default=default, help=f"{text} (%(default)g)")
-    parser.add_argument("--json", action="store_true", help="print a JSON object a line")
+        add_number(parser, name, kind, default, text)
+    add_json(parser)
     parser.add_argument(
         "--evaluate",
         metavar="EVENTS.json",
@@ -67,26 +67,10 @@ def add_arguments(parser):
         "--curve", metavar="PREFIX", help="with --evaluate: write PREFIX.json and PREFIX.png"
     )
     parser.epilog = (
-        "Prints a line an event: path, start and end in seconds, word, confidence, with tabs between. Files that can "
-        "not be read are listed on stderr at the end; then the exit status is 1. The microphone needs the package "
+        "Prints a line an event: path, start and end in seconds, word, confidence, with tabs between. Files that "
+        "cannot be read are listed on stderr at the end; then the exit status is 1. The microphone needs the package "
         "sounddevice and ends with Ctrl+C."
     )
-
-
-def share(text):
-    """A number from 0 to 1 of the command line."""
-    value = float(text)
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"must be from 0 to 1, not {text}")
-    return value
-
-
-def not_negative(text):
-    """A number of the command line, 0 or more."""
-    value = float(text)
-    if not 0 <= value < float("inf"):
-        raise argparse.ArgumentTypeError(f"must be 0 or more, not {text}")
-    return value
 
 
 def run_command(arguments):
@@ -98,29 +82,20 @@ def run_command(arguments):
     classifier = KeywordSpotter(arguments.run_folder, arguments.device)
     if arguments.evaluate:
         return _evaluate(arguments, classifier)
-    if MICROPHONE in arguments.inputs:
-        if len(arguments.inputs) > 1:
-            raise ValueError(f"{MICROPHONE} is listened to alone, without other inputs")
-        for event in spot(classifier, microphone(classifier.sample_rate), arguments):
-            _show(MICROPHONE, event, arguments.json)
-        return 0
-    bad = []
-    for path in find_audio(arguments.inputs):
-        try:
-            if path.is_dir():
-                raise AudioError(f"{path}: a folder in which there is no audio file")
-            # piece by piece: a recording of a day takes no more memory than one of a minute
-            blocks = AudioBlocks(path, classifier.sample_rate)
-            for event in spot(classifier, blocks, arguments):
-                _show(str(path), event, arguments.json)
-        except AudioError as error:
-            bad.append(str(error))
-            if arguments.json:
-                print(json.dumps({"path": str(path), "error": str(error)}), flush=True)
-    if bad:
-        count = "1 file was" if len(bad) == 1 else f"{len(bad)} files were"
-        print(f"mamba-speech: {count} not searched:", *bad, sep="\n  ", file=sys.stderr)
-    return 1 if bad else 0
+    if MICROPHONE not in arguments.inputs:
+        # piece by piece: a recording of a day takes no more memory than one of a minute
+        records = each_file(
+            find_audio(arguments.inputs),
+            lambda path: map(
+                asdict, spot(classifier, AudioBlocks(path, classifier.sample_rate), arguments)
+            ),
+        )
+    elif len(arguments.inputs) > 1:
+        raise ValueError(f"{MICROPHONE} is listened to alone, without other inputs")
+    else:
+        events = spot(classifier, microphone(classifier.sample_rate), arguments)
+        records = ({"path": MICROPHONE, **asdict(event)} for event in events)
+    return print_records(records, _columns, "searched", arguments.json)
 
 
 def spot(classifier, blocks, options, threshold=None):
@@ -200,18 +175,9 @@ def _microphone_rate(sounddevice, wanted):
     return wanted
 
 
-def _show(path, event, as_json):
-    if as_json:
-        print(json.dumps({"path": path, **asdict(event)}, ensure_ascii=False), flush=True)
-    else:
-        row = (
-            path,
-            f"{event.start:.2f}",
-            f"{event.end:.2f}",
-            event.label,
-            f"{event.confidence:.2f}",
-        )
-        print(*row, sep="\t", flush=True)
+def _columns(event):
+    times = (f"{event[name]:.2f}" for name in ("start", "end"))
+    return event["path"], *times, event["label"], f"{event['confidence']:.2f}"
 
 
 def _evaluate(arguments, classifier):

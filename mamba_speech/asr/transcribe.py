@@ -1,0 +1,75 @@
+"""The command `mamba-speech transcribe`: text from audio files."""
+
+from dataclasses import asdict
+
+from mamba_speech.arguments import (
+    add_device,
+    add_inputs,
+    add_json,
+    add_number,
+    add_run_folder,
+    positive_number,
+)
+from mamba_speech.asr.decoders import DECODINGS
+from mamba_speech.asr.recognizer import BATCH_SECONDS, Recognizer
+from mamba_speech.audio import find_audio
+from mamba_speech.printing import print_records
+
+
+def add_arguments(parser):
+    """Give the parser of `mamba-speech transcribe` its arguments."""
+    add_run_folder(parser)
+    add_inputs(parser)
+    add_device(parser)
+    parser.add_argument(
+        "--decoding",
+        choices=DECODINGS,
+        help="decoding of a CTC run; default: the run's test_decoding",
+    )
+    parser.add_argument(
+        "--beam_size",
+        type=int,
+        metavar="N",
+        help="hypotheses of the beam search; default: the run's",
+    )
+    parser.add_argument(
+        "--lm",
+        metavar="FOLDER",
+        help="language model of an S2S run's search; default: the run's, if it has one",
+    )
+    parser.add_argument(
+        "--no_lm", action="store_true", help="search of an S2S run without a language model"
+    )
+    parser.add_argument(
+        "--ctc_only",
+        action="store_true",
+        help="best path of an S2S run's CTC output, which is fast and less accurate",
+    )
+    add_json(parser)
+    text = "seconds of audio in a batch; fewer need less memory, more may be faster"
+    add_number(parser, "--batch_seconds", positive_number, BATCH_SECONDS, text)
+    parser.epilog = (
+        "Prints a line a file: its path, a tab, and the text. Files that cannot be read are left "
+        "out, and listed on stderr at the end; then the exit status is 1."
+    )
+
+
+def run_command(arguments):
+    """Run `mamba-speech transcribe`; returns the exit status, 0 if every file was good."""
+    recognizer = Recognizer(
+        arguments.run_folder,
+        arguments.device,
+        arguments.decoding,
+        beam_size=arguments.beam_size,
+        lm=arguments.lm,
+        no_lm=arguments.no_lm,
+        ctc_only=arguments.ctc_only,
+    )
+    results = recognizer.transcribe(find_audio(arguments.inputs), arguments.batch_seconds)
+    records = (
+        {key: value for key, value in asdict(result).items() if value is not None}
+        for result in results
+    )
+    return print_records(
+        records, lambda one: (one["path"], one["text"]), "transcribed", arguments.json
+    )

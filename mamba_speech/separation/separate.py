@@ -1,0 +1,144 @@
+"""The command `mamba-speech separate`: each speaker of a recording in a file of its own."""
+
+import math
+import sys
+from pathlib import Path
+
+from mamba_speech.arguments import (
+    add_device,
+    add_inputs,
+    add_json,
+    add_number,
+    add_run_folder,
+    not_negative,
+    positive_number,
+)
+from mamba_speech.audio import AudioError, check_file, find_audio
+from mamba_speech.printing import each_file, print_records
+from mamba_speech.separation.loudness import LEVELS
+from mamba_speech.separation.separator import OVERLAP_SECONDS, WINDOW_SECONDS, Separator
+
+
+def add_arguments(parser):
+    """Give the parser of `mamba-speech separate` its arguments."""
+    add_run_folder(
+        parser,
+        "output folder of a training run, or folder with encoder.ckpt, masknet.ckpt and decoder.ckpt",
+    )
+    add_inputs(parser)
+    parser.add_argument("--output_folder", required=True, help="folder of the sources")
+    add_device(parser)
+    parser.add_argument(
+        "--level",
+        choices=LEVELS,
+        default=LEVELS[0],
+        help="loudness of the sources: mixture, as in the recording (default); peak, the most without clipping",
+    )
+    parser.add_argument(
+        "--keep_rate", action="store_true", help="the input's sample rate, in place of the model's"
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replacement of files that are there"
+    )
+    for name, kind, default, text in (
+        ("--window_seconds", positive_number, WINDOW_SECONDS, "seconds separated at a time"),
+        ("--overlap", not_negative, OVERLAP_SECONDS, "seconds that two windows share"),
+    ):
+        add_number(parser, name, kind, default, text)
+    add_json(parser)
+    parser.epilog = (
+        "Writes NAME_s1.wav, NAME_s2.wav and so on for each input, and the tree of a folder with it. Prints a line an "
+        "input: its path and those of its sources, with tabs between. Files that cannot be separated are listed on "
+        "stderr at the end; then the exit status is 1. Causal models need no windows."
+    )
+
+
+def run_command(arguments):
+    """Run `mamba-speech separate`; returns the exit status, 0 if every file was good."""
+    plan = plan_outputs(arguments.inputs, Path(arguments.output_folder))
+    separator = Separator(arguments.run_folder, arguments.device)
+    separator.check_windows(arguments.window_seconds, arguments.overlap)
+    taken, recordings, stems = {}, {path.resolve() for path, _ in plan}, iter(plan)
+
+    def separate(path):
+        _, stem = next(stems)
+        outputs = [
+            stem.with_name(f"{stem.name}_s{number + 1}.wav") for number in range(separator.num_spks)
+        ]
+        check_file(path)
+        _check_free(path, outputs, taken, recordings, arguments.overwrite)
+        stem.parent.mkdir(parents=True, exist_ok=True)
+        factor = separator.separate_file(
+            path,
+            outputs,
+            arguments.level,
+            arguments.keep_rate,
+            arguments.window_seconds,
+            arguments.overlap,
+        )
+        yield {"sources": [str(one) for one in outputs]}
+        if factor < 1:
+            print(
+                f"mamba-speech: {path}: its sources were turned down by {-20 * math.log10(factor):.1f} dB, "
+                "or they would clip",
+                file=sys.stderr,
+            )
+
+    records = each_file((path for path, _ in plan), separate)
+    return print_records(
+        records, lambda one: (one["path"], *one["sources"]), "separated", arguments.json
+    )
+
+
+def plan_outputs(inputs, output_folder):
+    """Which files are separated, and what the names of their sources begin with.
+
+    Arguments
+    ---------
+    inputs : list of str
+        Files, and folders whose tree is mirrored.
+    output_folder : Path
+        What lies in it already is no input, where it is part of a given folder.
+
+    Returns
+    -------
+    plan : list of (Path, Path)
+        Input, and output without ``_s1.wav``.
+
+    Raises
+    ------
+    ValueError
+        If sources would be written among the recordings of a folder that is searched.
+    """
+    plan = []
+    where = output_folder.resolve()
+    for one in map(Path, inputs):
+        inside = one.is_dir()
+        if inside and one.resolve() == where:
+            raise ValueError(
+                f"--output_folder {output_folder} is the folder that is searched: the next run would separate the "
+                "sources again; give another"
+            )
+        for path in find_audio([one]):
+            if inside and where in path.resolve().parents:
+                continue
+            name = path.relative_to(one) if inside and path != one else Path(path.name)
+            plan.append((path, output_folder / name.with_suffix("")))
+    return plan
+
+
+def _check_free(path, outputs, taken, recordings, overwrite):
+    """Keep one input from writing over another or its sources, and over older files unless that was asked for."""
+    other = taken.setdefault(outputs[0], path)
+    if other != path:
+        raise AudioError(
+            f"{path}: its sources would have the names of those of {other}; separate it into another folder"
+        )
+    given = next((one for one in outputs if one.resolve() in recordings), None)
+    if given:
+        raise AudioError(
+            f"{path}: its sources would replace {given}, which is to be separated too; give another --output_folder"
+        )
+    there = next((one for one in outputs if one.exists()), None)
+    if there and not overwrite:
+        raise AudioError(f"{path}: {there} is there already; give --overwrite to replace it")
