@@ -67,9 +67,9 @@ def train(output, model, backend, chosen, limit):
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join([str(RECIPE), os.environ.get("PYTHONPATH", str(ROOT))])
     }
-    environment.pop("MAMBA_SPEECH_SCAN", None)
+    environment.pop("MAMBA_SPEECH_BACKEND", None)
     if backend != "auto":
-        environment["MAMBA_SPEECH_SCAN"] = backend
+        environment["MAMBA_SPEECH_BACKEND"] = backend
     memory = str(output / "memory.json")
     command = [sys.executable, "-m", "benchmarks.gpu.recipe", memory]
     command += [str(RECIPE / "train_CTC.py"), str(RECIPE / "hparams" / "CTC" / model)]

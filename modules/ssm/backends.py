@@ -1,8 +1,8 @@
 """The choice of a backend, shared by the scan and the convolution.
 
-Each of the two keeps a :class:`Backends`: its implementations by name, fastest first, each with a function
-that says why it cannot take certain tensors. ``auto`` takes the first that can; a name given
-in the call, in :func:`use_backend` or in the environment overrides it.
+Each operation keeps a :class:`Backends`: its implementations by name, fastest first. Beside each stands its
+refusal, a function that says why the implementation cannot take certain tensors. ``auto`` takes the first
+implementation that can. A name in the call, in :func:`use_backend` or in the environment overrides ``auto``.
 """
 
 import contextlib
@@ -14,16 +14,18 @@ import torch
 
 logger = logging.getLogger(__name__)
 
-_ENVIRONMENT = "MAMBA_SPEECH_SCAN"
+_ENVIRONMENT = "MAMBA_SPEECH_BACKEND"
 _NAMES = ("mamba_ssm", "cpu", "torch", "naive", "triton")
 _forced = []
 
 
 @contextlib.contextmanager
 def use_backend(name):
-    """Make ``backend="auto"`` mean ``name`` inside a ``with`` block (the environment variable
-    ``MAMBA_SPEECH_SCAN`` does the same for a whole process). The convolution follows
-    where it has a backend of that name that can take its tensors; ``auto`` undoes an outer choice.
+    """Make ``backend="auto"`` mean ``name`` inside a ``with`` block.
+
+    The environment variable ``MAMBA_SPEECH_BACKEND`` does the same for a whole process. The scan takes the
+    named backend or refuses. The convolution takes it where it has one of that name that fits its tensors.
+    ``auto`` undoes an outer choice.
 
     Raises
     ------
@@ -45,9 +47,8 @@ def use_backend(name):
         _forced.pop()
 
 
-def always(**tensors):
-    """The refusal of a backend that fits any tensors: none."""
-    return
+def no_refusal(**tensors):
+    """Return ``None``: the backend takes any tensors."""
 
 
 class Backends:
@@ -58,8 +59,7 @@ class Backends:
     operation : str
         For messages.
     implementations : dict
-        Name: (function, refusal), fastest first; a refusal is called with tensors by name and returns a reason
-        or ``None``.
+        Name: (function, refusal), fastest first. A refusal takes tensors by name and returns a reason or ``None``.
     experimental : tuple of str
         Names that ``auto`` passes over.
     """
@@ -139,5 +139,5 @@ def _asked_for(backend):
 def _known(name, source=""):
     if name not in ("auto", *_NAMES):
         raise ValueError(
-            f"unknown scan backend {name!r}{source}; choose auto or one of {', '.join(_NAMES)}"
+            f"unknown backend {name!r}{source}; choose auto or one of {', '.join(_NAMES)}"
         )

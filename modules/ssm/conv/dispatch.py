@@ -2,7 +2,7 @@
 
 from torch.nn import functional as F
 
-from modules.ssm.backends import Backends, always
+from modules.ssm.backends import Backends, no_refusal
 from modules.ssm.conv.cpu import causal_conv1d_cpu, cpu_refusal
 from modules.ssm.conv.naive import causal_conv1d_naive
 from modules.ssm.conv.torch_backend import causal_conv1d_torch
@@ -13,8 +13,8 @@ BACKENDS = Backends(
     "causal convolution",
     {
         "cpu": (causal_conv1d_cpu, cpu_refusal),
-        "torch": (causal_conv1d_torch, always),
-        "naive": (causal_conv1d_naive, always),
+        "torch": (causal_conv1d_torch, no_refusal),
+        "naive": (causal_conv1d_naive, no_refusal),
         "triton": (causal_conv1d_triton, triton_refusal),
     },
     experimental=("triton",),

@@ -2,7 +2,7 @@
 
 import torch
 
-from modules.ssm.backends import Backends, always
+from modules.ssm.backends import Backends, no_refusal
 from modules.ssm.masking import check_lengths
 from modules.ssm.scan.chunked import selective_scan_chunked
 from modules.ssm.scan.cpu import cpu_refusal, selective_scan_cpu
@@ -15,8 +15,8 @@ BACKENDS = Backends(
     {
         "mamba_ssm": (selective_scan_mamba_ssm, mamba_ssm_refusal),
         "cpu": (selective_scan_cpu, cpu_refusal),
-        "torch": (selective_scan_chunked, always),
-        "naive": (selective_scan_naive, always),
+        "torch": (selective_scan_chunked, no_refusal),
+        "naive": (selective_scan_naive, no_refusal),
         "triton": (selective_scan_triton, triton_refusal),
     },
     # `auto` takes it once docs/gpu_results.md holds a table of its parity on a card

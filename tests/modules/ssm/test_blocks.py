@@ -222,6 +222,6 @@ def test_a_block_with_lengths_compiles_into_one_graph():
 
 def test_auto_may_be_asked_for_by_name(monkeypatch):
     block, x = VARIANTS["mamba"](), torch.randn(1, 4, 12)
-    monkeypatch.setenv("MAMBA_SPEECH_SCAN", "auto")
+    monkeypatch.setenv("MAMBA_SPEECH_BACKEND", "auto")
     with use_backend("naive"), use_backend("auto"):
         assert block(x).shape == x.shape

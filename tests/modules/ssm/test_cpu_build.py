@@ -41,7 +41,7 @@ def start(folder, **environment):
         "PYTHONPATH": ROOT,
         **environment,
     }
-    for name in ("MAMBA_SPEECH_SCAN", "TRITON_INTERPRET"):
+    for name in ("MAMBA_SPEECH_BACKEND", "TRITON_INTERPRET"):
         environment.pop(name, None)
     return subprocess.Popen(
         [sys.executable, "-c", _PROBE], env=environment, stdout=subprocess.PIPE, text=True
@@ -67,7 +67,7 @@ def unbuilt(tmp_path, monkeypatch):
         monkeypatch.setattr(build, "_reason", None)
         monkeypatch.setenv("MAMBA_SPEECH_CACHE", str(tmp_path / "cache"))
         monkeypatch.setenv("CC", compiler)
-        monkeypatch.delenv("MAMBA_SPEECH_SCAN", raising=False)
+        monkeypatch.delenv("MAMBA_SPEECH_BACKEND", raising=False)
         return tmp_path / "cache"
 
     return by

@@ -195,7 +195,7 @@ def test_half_precision_inputs_keep_a_float32_state(backend, dtype, tolerance):
         ({"lengths": torch.tensor([0.5, 1.0])}, "integer tensor of frame counts"),
         ({"lengths": torch.tensor([11, 3])}, r"0\.\.10"),
         ({"lengths": torch.tensor([3])}, "one a batch item"),
-        ({"backend": "cuda"}, "unknown scan backend"),
+        ({"backend": "cuda"}, "unknown backend"),
         ({"backend": "mamba_ssm"}, "mamba_ssm runs on CUDA only"),
     ],
 )
