@@ -6,6 +6,7 @@ import platform
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ import torch
 from modules.ssm import available_backends, selective_scan
 from modules.ssm.cpu import build
 
-ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+ROOT = str(Path(__file__).parents[3])
 
 # a compiler that makes code for one instruction set, whichever processor it runs on
 _OTHER_PROCESSOR = """#!/bin/sh
