@@ -70,7 +70,7 @@ def trained(audio, tmp_path_factory):
     command = [sys.executable, "train_CTC.py", "hparams/CTC/conmamba_debug.yaml"]
     command += ["--noprogressbar", "--output_folder", str(folder), "--number_of_epochs", "2"]
     # at the usual rate, training on noise makes all frames alike
-    command += ["--lr_model", "1e-5"]
+    command += ["--lr", "1e-5"]
     command += ["--train_manifest", str(audio / "train.csv")]
     command += ["--valid_manifest", str(audio / "valid.csv")]
     command += ["--test_manifests", f"[{audio / 'test.csv'}]"]

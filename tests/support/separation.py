@@ -14,9 +14,9 @@ FOLDER = RECIPE / "hparams"
 YAMLS = sorted(FOLDER.glob("*.yaml"))
 RATE = 8000
 # sizes only: the rest of each YAML stays as it is
-SMALL = {"N_encoder_out": 16, "out_channels": 8, "kernel_size": 16, "n_mamba": 1, "ssm_dim": 4}
+SMALL = {"N_encoder_out": 16, "out_channels": 8, "kernel_size": 16, "num_layers": 1, "d_state": 4}
 SMALL |= {"n_dp": 1, "chunk_size": 20, "intra_layers": 1, "inter_layers": 1, "nhead": 2}
-SMALL |= {"d_ffn": 16, "num_workers": 0, "n_warmup_step": 2, "n_audio_to_save": 1}
+SMALL |= {"d_ffn": 16, "num_workers": 0, "n_warmup_steps": 2, "n_audio_to_save": 1}
 
 
 def say(speaker, seconds, random):

@@ -97,7 +97,7 @@ def singles(tmp_path_factory):
 def trained(tree, tmp_path_factory):
     """Output folder of one epoch of the debug recipe; tests must not alter it."""
     options = {"data_folder": tree, "output_folder": tmp_path_factory.mktemp("trained") / "run"}
-    options |= {"N_epochs": 1, "n_audio_to_save": 0, "metrics": "[si-snr]"}
+    options |= {"number_of_epochs": 1, "n_audio_to_save": 0, "metrics": "[si-snr]"}
     with pytest.MonkeyPatch.context() as patch, recipes.scripts(patch, RECIPE) as load:
         patch.setattr(sys, "argv", ["train.py", *command_line("mambatasnet_debug", **options)])
         load("train").main()

@@ -17,9 +17,9 @@ import speechbrain as sb
 
 from mamba_speech.asr.tokenizer import Tokenizer
 from tests.training.test_training import Counting, Killed, make_brain
-from training.experiment import given_options
 from training.lists import hash_list
 from training.machine import find_commit, git_environment
+from training.options import given_options
 from training.recording import begin_training, record_result
 from training.results import (
     Checkpoints,

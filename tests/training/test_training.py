@@ -366,26 +366,3 @@ def test_the_log_holds_our_details_and_no_other_librarys(tmp_path, monkeypatch):
     log = (tmp_path / "run" / "log.txt").read_text()
     assert log.count(" informs") == 4
     assert "a detail of ours" in log and "a detail of theirs" not in log
-
-
-@pytest.mark.parametrize(
-    "arguments, message",
-    [
-        (["nothing.yaml"], "nothing.yaml: no such file"),
-        (["{yaml}"], "give a value for --output_folder"),
-        (["{yaml}", "--output_folder", "x", "--d_modl", "4"], "did you mean --d_model"),
-        (["{yaml}", "--output_folder", "x", "--zebra", "4"], "has no such option"),
-        (["{yaml}", "--output_folder", "x", "--d_model", "1", "--d_model", "2"], "given twice"),
-        (["{yaml}", "--output_folder", "x", "--d_model", "[1,"], "cannot be read"),
-        (["{yaml}", "--output_folder", "x", "--fidelity", "upsteam"], "corrected, upstream"),
-    ],
-)
-def test_a_wrong_command_line_gets_one_sentence_and_writes_nothing(
-    arguments, message, tmp_path, monkeypatch
-):
-    yaml = tmp_path / "hparams.yaml"
-    yaml.write_text(YAML)
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(SystemExit, match=message):
-        load_experiment([part.format(yaml=yaml) for part in arguments])
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["hparams.yaml"]

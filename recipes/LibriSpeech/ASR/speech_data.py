@@ -377,11 +377,9 @@ def loader_options(hparams, train, valid):
         batch_ordering=hparams["sorting"],
         **options,
     )
-    # each of the two published recipes has a name of its own for it
-    longest = "max_batch_len_val" if "max_batch_len_val" in hparams else "max_batch_length_val"
     valid_sampler = DynamicBatchSampler(
         valid,
-        max_batch_length=hparams[longest],
+        max_batch_length=hparams["max_batch_length_val"],
         shuffle=False,
         batch_ordering="descending",
         **options,

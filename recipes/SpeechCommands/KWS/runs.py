@@ -19,7 +19,7 @@ from typing import NamedTuple
 import yaml as pyyaml
 
 from mamba_speech.files import write_json
-from training.experiment import given_options
+from training.options import given_options, read_keys, translate
 from training.results import is_tested, read_rows
 
 HERE = Path(__file__).resolve().parent
@@ -80,7 +80,7 @@ class Run(NamedTuple):
 
     def asked(self):
         """Every option that holds a number, a text or a list, from the YAML and the command line, as text by name."""
-        return plain_options(self.yaml) | given_options(self.options)
+        return plain_options(self.yaml) | self._given_options()
 
     def is_finished(self):
         """Whether it has run to its end before.
@@ -118,7 +118,10 @@ class Run(NamedTuple):
     @property
     def given(self):
         """Names of the options on the command line."""
-        return sorted(given_options(self.options))
+        return sorted(self._given_options())
+
+    def _given_options(self):
+        return given_options(translate(self.options, read_keys(self.yaml))[0])
 
     def note(self, finished):
         """Write beside the run what it was asked for, and whether it has ended well."""

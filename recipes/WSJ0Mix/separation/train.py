@@ -125,7 +125,7 @@ class SeparationBrain(RecipeBrain):
 
     def on_fit_batch_end(self, batch, outputs, loss, should_step):
         """Move the rate on: all along the cosine, or as long as the warm-up lasts."""
-        warming_up = self.hparams.lr_annealing.n_steps < self.hparams.n_warmup_step
+        warming_up = self.hparams.lr_annealing.n_steps < self.hparams.n_warmup_steps
         if self.hparams.use_cosine_schedule or warming_up:
             super().on_fit_batch_end(batch, outputs, loss, should_step)
 
@@ -208,9 +208,9 @@ def main():
     if training:
         logger.info("%d mixtures to train on, %d to validate", len(train), len(valid))
         brain.plan_schedule(count_batches(len(train), train_options, "mixtures"))
-        if hparams["lr_annealing"].total_steps <= hparams["n_warmup_step"]:
+        if hparams["lr_annealing"].total_steps <= hparams["n_warmup_steps"]:
             logger.warning(
-                "the %d steps of the schedule are all warm-up, and the rate never comes to --lr: set --n_warmup_step "
+                "the %d steps of the schedule are all warm-up, and the rate never comes to --lr: set --n_warmup_steps "
                 "below that",
                 hparams["lr_annealing"].total_steps,
             )
@@ -261,7 +261,13 @@ def load_pretrained(model, folder):
 
 def _check_options(hparams):
     """Stop on what would else be noticed after the training, or as an error of arithmetic."""
-    sizes = ("batch_size", "valid_batch_size", "test_batch_size", "N_epochs", "avg_checkpoints")
+    sizes = (
+        "batch_size",
+        "valid_batch_size",
+        "test_batch_size",
+        "number_of_epochs",
+        "avg_checkpoints",
+    )
     for name in sizes:
         if hparams[name] < 1:
             raise SystemExit(f"--{name} must be 1 or more; got {hparams[name]}")

@@ -3,7 +3,7 @@
 
     python train_wsj0mix.py hparams/WSJ0Mix/mambatasnet_XS.yaml --data_folder wsj0-mix/2speakers
 
-Source: the commands in the README of xi-j/Mamba-TasNet.
+The published names of the options work in train.py too. Source: the commands in the README of xi-j/Mamba-TasNet.
 """
 
 import sys
@@ -11,46 +11,35 @@ from pathlib import Path
 
 import train
 
-# options of the published YAML files that have another name here
-RENAMED = {"eval_only": "skip_train"}
 
-
-def translate(arguments):
-    """The command line of train.py that means the same, and what was changed in it.
+def find_yaml(path):
+    """The YAML here that a published path means, or the path itself where there is such a file.
 
     Arguments
     ---------
-    arguments : list of str
-        Without the script's name.
+    path : str
 
     Returns
     -------
-    (list of str, list of str)
+    str
 
     Example
     -------
-    >>> translate(["hparams/WSJ0Mix/mambatasnet_XS.yaml", "--eval_only=True"])[1]
-    ['hparams/WSJ0Mix/mambatasnet_XS.yaml is hparams/mambatasnet_XS.yaml', '--eval_only is --skip_train']
+    >>> Path(find_yaml("hparams/WSJ0Mix/mambatasnet_XS.yaml")).parts[-2:]
+    ('hparams', 'mambatasnet_XS.yaml')
     """
-    translated, changes = list(arguments), []
-    for index, argument in enumerate(arguments):
-        name, *value = argument.removeprefix("--").split("=", 1)
-        if argument.startswith("--") and name in RENAMED:
-            translated[index] = "=".join([f"--{RENAMED[name]}", *value])
-            changes.append(f"--{name} is --{RENAMED[name]}")
-    if arguments and not Path(arguments[0]).is_file():
-        here = Path("hparams", Path(arguments[0]).name)
-        folder = Path(__file__).parent
-        if (folder / here).is_file():
-            translated[0] = str(folder / here)
-            changes.insert(0, f"{arguments[0]} is {here}")
-    return translated, changes
+    here = Path(__file__).parent / "hparams" / Path(path).name
+    return str(here) if here.is_file() and not Path(path).is_file() else path
 
 
 def main():
     """Say the new names once, then train."""
-    sys.argv[1:], changes = translate(sys.argv[1:])
-    print("; ".join(["train_wsj0mix.py is train.py", *changes]), file=sys.stderr)
+    changes = ["train_wsj0mix.py is train.py"]
+    for published in sys.argv[1:2]:
+        sys.argv[1] = find_yaml(published)
+        if sys.argv[1] != published:
+            changes.append(f"{published} is hparams/{Path(published).name}")
+    print("; ".join(changes), file=sys.stderr)
     train.main()
 
 

@@ -26,7 +26,7 @@ SPLITS = {
 SCRIPTS = {"CTC": "train_CTC", "S2S": "train_S2S"}
 # each script's debug model, and options under which more epochs do not change what the first one does
 DEBUG = {"CTC": "conmamba_debug", "S2S": "conmambamamba_debug"}
-RESUMABLE = {"total_steps": 20, "max_batch_length_train": 15, "transformer_dropout": 0.1}
+RESUMABLE = {"total_steps": 20, "max_batch_length_train": 15, "dropout": 0.1}
 
 
 @pytest.fixture(scope="session")

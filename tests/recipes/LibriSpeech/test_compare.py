@@ -98,9 +98,9 @@ def test_runs_without_their_files_or_a_common_test_set_are_refused(script, tmp_p
 
 def test_a_system_is_a_name_a_yaml_and_options_whose_lists_keep_their_commas(script):
     yaml = RECIPE / DEBUG
-    system = script.System.parse(f"up={yaml},fidelity=upstream,test_splits=[a, b,c],lr_model=0.1")
+    system = script.System.parse(f"up={yaml},fidelity=upstream,test_splits=[a, b,c],lr=0.1")
     assert system.name == "up" and system.script.name == "train_CTC.py"
-    assert system.options == {"fidelity": "upstream", "test_splits": "[a, b,c]", "lr_model": "0.1"}
+    assert system.options == {"fidelity": "upstream", "test_splits": "[a, b,c]", "lr": "0.1"}
 
 
 @pytest.mark.parametrize(

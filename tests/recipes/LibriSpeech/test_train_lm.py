@@ -36,7 +36,7 @@ YAMLS = [
     for path in sorted(DEBUG.parent.glob("*.yaml"))
 ]
 # sizes only: the rest of each YAML stays as it is
-SMALL = {"d_model": 16, "n_layers": 1, "output_neurons": 40, "max_batch_tokens": 200}
+SMALL = {"d_model": 16, "num_layers": 1, "output_neurons": 40, "max_batch_tokens": 200}
 SMALL |= {"n_warmup_steps": 2, "num_workers": 0, "valid_fraction": 0.2}
 
 
@@ -110,7 +110,7 @@ def test_every_yaml_trains_saves_resumes_tests_and_loads(path, recipe, text, tmp
 
 def test_perplexity_falls_and_is_that_of_the_model_on_every_sentence(recipe, text, tmp_path):
     held = make_text(tmp_path / "held.txt.gz", 30, seed=1)
-    options = {"text_files": text, "valid_text": held, "test_texts": f"[{held}]", "lr_adam": 0.02}
+    options = {"text_files": text, "valid_text": held, "test_texts": f"[{held}]", "lr": 0.02}
     options |= {"output_folder": tmp_path / "run", "d_model": 24, "dropout": 0.0}
     recipe.run(**options, number_of_epochs=1)
     first = results(tmp_path / "run")["held"]
@@ -256,7 +256,7 @@ def test_text_or_units_that_can_not_be_used_get_one_sentence(
         ({"skip_train": True, "text_files": "[]"}, "nothing to test: give --test_texts"),
         ({"skip_train": True, "test_texts": "{tmp}/own.txt"}, "units.model: no such file"),
         ({"fidelity": "upstream"}, "--fidelity upstream"),
-        ({"n_layers": 0}, "n_layers of 1 or more"),
+        ({"num_layers": 0}, r"\(num_layers\) of 1 or more"),
     ],
     ids=str,
 )
@@ -360,7 +360,7 @@ def test_every_option_can_be_overridden_and_has_an_effect(path, tmp_path, monkey
         return value + 1 if isinstance(value, (int, float)) else "another"
 
     fixed = {"fidelity": "corrected", "precision": "fp16", "output_folder": str(tmp_path)}
-    fixed |= {"d_model": 24, "n_layers": 2, "dropout": 0.3}
+    fixed |= {"d_model": 24, "num_layers": 2, "dropout": 0.3}
     plain = {k: v for k, v in plain_options(path).items() if not isinstance(v, list)}
     wanted = {key: fixed.get(key, another(value)) for key, value in plain.items()}
     wanted |= {"output_folder": str(tmp_path)}
@@ -375,8 +375,8 @@ def test_every_option_can_be_overridden_and_has_an_effect(path, tmp_path, monkey
         for file in folder.glob("*.py")
     )
     for key, value in wanted.items():
-        got = run_opts.get(key) if key in run_opts.overridden_args else hparams[key]
-        assert str(got) == str(value), key
+        for got in (hparams[key], run_opts.get(key, value)):
+            assert str(got) == str(value), key
         used = f"<{key}>" in content or f'"{key}"' in scripts or f"hparams.{key}" in scripts
         assert used or key in RunOptions.__dataclass_fields__, key
     assert hparams["model"].output_proj.weight.shape == (wanted["output_neurons"], 24)

@@ -328,8 +328,8 @@ def test_a_run_of_other_options_is_never_taken_for_this_one(recipe, tmp_path):
         run("--data_folder", "here").is_finished()
     with pytest.raises(ValueError, match="a run without --jit"):
         run("--data_folder", "here", "--debug", "--jit").is_finished()
-    yaml.write_text(yaml.read_text().replace("lr_model: 0.003", "lr_model: 0.004"))
-    with pytest.raises(ValueError, match=r"a run with --lr_model 0\.003, and not 0\.004"):
+    yaml.write_text(yaml.read_text().replace("lr: 0.003", "lr: 0.004"))
+    with pytest.raises(ValueError, match=r"a run with --lr 0\.003, and not 0\.004"):
         first.is_finished()
     (tmp_path / "run" / "run.json").unlink()
     with pytest.raises(ValueError, match="that this command did not start"):

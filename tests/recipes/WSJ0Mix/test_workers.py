@@ -33,7 +33,7 @@ def test_what_a_separator_learns_does_not_depend_on_workers_and_their_start(
     def learnt(workers):
         folder = tmp_path / str(workers)
         options = SMALL | {"data_folder": tree, "base_folder_dm": speech, "output_folder": folder}
-        options |= {"N_epochs": 1, "metrics": "[si-snr]", "n_audio_to_save": 0}
+        options |= {"number_of_epochs": 1, "metrics": "[si-snr]", "n_audio_to_save": 0}
         options |= {"num_workers": workers, "dynamic_mixing": dynamic, "use_rand_shift": True}
         options |= {"min_shift": -100, "max_shift": 100}
         arguments = command_line("mambatasnet_debug", **options)

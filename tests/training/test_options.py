@@ -1,0 +1,154 @@
+"""The command line of a training: one name for one thing, published names beside it, wrong options one sentence."""
+
+import pytest
+
+from tests.support.recipes import ROOT, load_options, plain_options
+from training.experiment import load_experiment
+from training.options import ALIASES, RUN_OPTIONS, given_options, read_command_line, read_keys
+
+YAML = """
+fidelity: corrected
+output_folder: !PLACEHOLDER
+d_model: 8
+grad_accumulation_factor: 2
+n_warmup_steps: !ref 60 // <grad_accumulation_factor>
+number_of_epochs: 2
+skip_train: False
+max_grad_norm: 5.0
+"""
+
+
+@pytest.fixture
+def yaml(tmp_path):
+    """A small YAML."""
+    path = tmp_path / "hparams.yaml"
+    path.write_text(YAML)
+    return path
+
+
+@pytest.fixture(scope="module")
+def keys_by_yaml():
+    """Top-level keys of every YAML of the project."""
+    return {path: read_keys(path) for path in sorted((ROOT / "hparams").rglob("*.yaml"))}
+
+
+@pytest.mark.parametrize("alias", ALIASES)
+def test_a_published_name_does_what_the_name_here_does(alias, keys_by_yaml):
+    option = ALIASES[alias].option
+    path = next(path for path, keys in keys_by_yaml.items() if option in keys)
+    value = "True" if option == "skip_train" else "3"
+    own = read_command_line([str(path), f"--{option}", value, "--test_only"])
+    assert (own.overrides, own.aliases) == (f"{option}: {value}", {})
+    assert own.given == {option: value, "test_only": "True"}
+    assert option not in RUN_OPTIONS or own.run_opts[option] == float(value)
+    for words in ([f"--{alias}", value], [f"--{alias}={value}"]):
+        published = read_command_line([str(path), *words, "--test_only"])
+        assert published.aliases == {alias: option} and published[:-1] == own[:-1]
+
+
+def test_every_published_name_means_an_option_and_no_yaml_uses_it(keys_by_yaml):
+    keys = {key for keys in keys_by_yaml.values() for key in keys}
+    assert {alias.option for alias in ALIASES.values()} <= keys
+    assert not ALIASES.keys() & keys and not ALIASES.keys() & RUN_OPTIONS
+    assert all(alias.source for alias in ALIASES.values())
+
+
+def test_a_key_of_the_yaml_is_never_taken_for_another_name(yaml):
+    yaml.write_text(YAML + "N_epochs: 7\n")
+    line = read_command_line([str(yaml), "--output_folder=x", "--N_epochs", "3"])
+    assert line.given["N_epochs"] == "3" and line.aliases == {}
+
+
+def test_a_run_keeps_its_options_under_the_names_here_and_its_log_tells_them(yaml, tmp_path):
+    folder = tmp_path / "run"
+    arguments = ["--output_folder", str(folder), "--N_epochs", "7", "--clip_grad_norm=3"]
+    hparams, run_opts = load_options([str(yaml), *arguments])
+    hparams["write_hyperparams"]()
+    kept = (folder / "hyperparams.yaml").read_text()
+    assert "number_of_epochs: 7\n" in kept and "max_grad_norm: 3\n" in kept
+    assert "N_epochs" not in kept and "clip_grad_norm" not in kept
+    assert hparams["invocation"]["overrides"] == {
+        "output_folder": str(folder),
+        "number_of_epochs": "7",
+        "max_grad_norm": "3",
+    }
+    assert (hparams["number_of_epochs"], run_opts.max_grad_norm) == (7, 3.0)
+    log = (folder / "log.txt").read_text()
+    assert log.count("--N_epochs is --number_of_epochs here") == 1
+    assert log.count("--clip_grad_norm is --max_grad_norm here") == 1
+
+
+def test_a_run_option_that_the_yaml_has_too_changes_what_refers_to_it(yaml, tmp_path):
+    arguments = ["--output_folder", str(tmp_path / "run"), "--grad_accumulation_factor", "4"]
+    hparams, run_opts = load_options([str(yaml), *arguments])
+    assert (hparams["n_warmup_steps"], run_opts.grad_accumulation_factor) == (15, 4)
+
+
+def test_options_may_precede_the_yaml_and_values_may_hold_any_sign(yaml):
+    line = read_command_line(
+        ["--device", "cpu", "--debug", str(yaml), "--output_folder", "a=b", "--d_model", "-1"]
+    )
+    assert line.yaml == str(yaml) and line.run_opts.debug and line.run_opts.device == "cpu"
+    assert line.overrides == "output_folder: a=b\nd_model: -1"
+
+
+@pytest.mark.parametrize("name", ["dpmamba_XS", "conmamba_large", "retnet", "mamba_small"])
+def test_help_lists_every_option_with_its_value_and_its_other_names(name, capsys):
+    (path, *_) = (ROOT / "hparams").rglob(f"{name}.yaml")
+    with pytest.raises(SystemExit) as end:
+        read_command_line([str(path), "--help"])
+    assert not end.value.code
+    printed = capsys.readouterr().out
+    for option in plain_options(path).keys() - {"lr_annealing", "lr_plateau"}:
+        assert f"\n  --{option} " in printed
+    for alias, (option, _) in ALIASES.items():
+        assert (f"--{alias} ({option})" in printed) == (option in read_keys(path))
+    assert all(f"\n  --{option}: " in printed for option in ("device", "test_only", "precision"))
+
+
+def test_help_without_a_yaml_says_how_to_list_its_options(capsys):
+    for arguments in (["--help"], ["-h"], ["--help", "none.yaml"]):
+        with pytest.raises(SystemExit):
+            read_command_line(arguments)
+        assert "YAML --help lists them" in capsys.readouterr().out
+
+
+def test_given_options_are_text_by_name():
+    assert given_options(["--x", "1", "2", "--test_only", "--lr=0.1"]) == {
+        "x": "1 2",
+        "test_only": "True",
+        "lr": "0.1",
+    }
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ([], "nothing is given: no such file; the first argument is a YAML file"),
+        (["nothing.yaml"], "nothing.yaml: no such file"),
+        (["{yaml}"], "give a value for --output_folder"),
+        (["{yaml}", "--output_folder", "x", "--d_modl", "4"], "did you mean --d_model"),
+        (["{yaml}", "--output_folder", "x", "--N_epoch", "4"], "did you mean --number_of_epochs"),
+        (["{yaml}", "--output_folder", "x", "--devic", "cpu"], "did you mean --device"),
+        (["{yaml}", "--output_folder", "x", "--zebra", "4"], "has no such option"),
+        # neither argparse nor SpeechBrain would say that it takes no notice of a beginning
+        (["{yaml}", "--output_folder", "x", "--max_grad", "4"], "did you mean --max_grad_norm"),
+        (["{yaml}", "--output_folder", "x", "--ssm_dim", "4"], "has no such option"),
+        (["{yaml}", "--output_folder", "x", "--d_model", "1", "--d_model", "2"], "given twice"),
+        (["{yaml}", "--output_folder", "x", "--N_epochs=1", "--number_of_epochs=1"], "two names"),
+        (["{yaml}", "--output_folder", "x", "--epochs=1", "--N_epochs=1"], "give --number_of_epo"),
+        (["{yaml}", "--output_folder", "x", "--skip_train"], "--skip_train has no value"),
+        (["{yaml}", "--output_folder", "x", "--test_only", "True"], "--test_only without a value"),
+        (["{yaml}", "another.yaml", "--output_folder", "x"], "cannot be read"),
+        (["{yaml}", "--output_folder", "x", "--d_model", "[1,"], "cannot be read"),
+        (["{yaml}", "--output_folder", "x", "--fidelity", "upsteam"], "corrected, upstream"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else None,
+)
+def test_a_wrong_command_line_gets_one_sentence_and_writes_nothing(
+    arguments, message, yaml, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match=message):
+        load_experiment([part.format(yaml=yaml) for part in arguments])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["hparams.yaml"]

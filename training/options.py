@@ -1,0 +1,322 @@
+"""The options of a training: read from the command line, under one name for one thing, and checked against the YAML.
+
+Every top-level key of the YAML is an option, and so is every run option of SpeechBrain's, such as ``--device``. A name
+that a published recipe gives to one of them works too: :data:`ALIASES`.
+"""
+
+import dataclasses
+import difflib
+import re
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import speechbrain as sb
+import yaml
+from hyperpyyaml.core import resolve_references
+from speechbrain.utils.run_opts import HELP_TEXTS, RunOptions
+
+_MAMBA_ASR_S2S = "xi-j/Mamba-ASR, hparams/S2S"
+_MAMBA_ASR_CTC = "xi-j/Mamba-ASR, hparams/CTC"
+_MAMBA_TASNET = "xi-j/Mamba-TasNet, hparams/WSJ0Mix"
+_KWS_MAMBA = "Zig302/KWS-Mamba-Project, src/kws_mamba"
+
+
+class Alias(NamedTuple):
+    """Another name of an option, and whose name it is."""
+
+    option: str
+    source: str
+
+
+# other names of options, wherever the YAML has the option and no key of the other name
+ALIASES = {
+    "lr_adam": Alias("lr", _MAMBA_ASR_S2S),
+    "transformer_dropout": Alias("dropout", _MAMBA_ASR_S2S),
+    "lr_model": Alias("lr", _MAMBA_ASR_CTC),
+    "max_batch_len_val": Alias("max_batch_length_val", _MAMBA_ASR_CTC),
+    "N_epochs": Alias("number_of_epochs", _MAMBA_TASNET),
+    "clip_grad_norm": Alias("max_grad_norm", _MAMBA_TASNET),
+    "n_warmup_step": Alias("n_warmup_steps", _MAMBA_TASNET),
+    "percent_lr": Alias("lr_floor", _MAMBA_TASNET),
+    "n_mamba": Alias("num_layers", _MAMBA_TASNET),
+    "ssm_dim": Alias("d_state", _MAMBA_TASNET),
+    "mamba_expand": Alias("expand", _MAMBA_TASNET),
+    "mamba_conv": Alias("d_conv", _MAMBA_TASNET),
+    "eval_only": Alias("skip_train", _MAMBA_TASNET),
+    "epochs": Alias("number_of_epochs", _KWS_MAMBA),
+    "base_lr": Alias("lr", _KWS_MAMBA),
+    "warmup_frac": Alias("warmup_fraction", _KWS_MAMBA),
+    "n_layers": Alias("num_layers", _KWS_MAMBA),
+    "n_heads": Alias("nhead", _KWS_MAMBA),
+    "learning_rate": Alias("lr", "Hugging Face Transformers, TrainingArguments"),
+}
+
+# SpeechBrain's run options take values, but for those that are False unless they are named
+RUN_OPTIONS = frozenset({*HELP_TEXTS, "jit_module_keys", "compile_module_keys"})
+_SWITCHES = frozenset(name for name in RUN_OPTIONS if getattr(RunOptions(), name) is False)
+_LISTS = frozenset({"jit_module_keys", "compile_module_keys"})
+
+
+class CommandLine(NamedTuple):
+    """What a training's command line says.
+
+    ``yaml`` is its file, ``run_opts`` are SpeechBrain's run options, ``overrides`` is YAML text that changes the
+    file's values, ``given`` holds every option as text by its name here, and ``aliases`` the other names that were
+    used, with the names here.
+    """
+
+    yaml: str
+    run_opts: RunOptions
+    overrides: str
+    given: dict
+    aliases: dict
+
+
+def read_command_line(arguments):
+    """Read ``hparams.yaml --key value ...``.
+
+    A run option that is a key of the YAML too, such as ``--precision``, changes both, so that what refers to the key
+    follows, and ``hyperparams.yaml`` tells the truth.
+
+    Arguments
+    ---------
+    arguments : list of str
+        Without the script's name.
+
+    Returns
+    -------
+    CommandLine
+
+    Raises
+    ------
+    SystemExit
+        With one message, if the YAML file does not exist, an option is unknown, is given twice or has no value, a
+        value cannot be read, or a value that must be given is missing. With the help, if that was asked for.
+    """
+    file, arguments = _take_file(arguments)
+    if {"-h", "--help"} & {file, *arguments}:
+        print(describe_options(file))
+        raise SystemExit(0)
+    if not Path(file).is_file():
+        raise SystemExit(
+            f"{file or 'nothing is given'}: no such file; the first argument is a YAML file, such as one in hparams/"
+        )
+    known = read_keys(file)
+    translated, aliases = translate(arguments, known)
+    options = _split(translated)
+    _check_names(file, options, known)
+    overrides = {}
+    for name, values in options:
+        if name in known:
+            overrides[name] = "True" if name in _SWITCHES else " ".join(values)
+    text = "\n".join(f"{name}: {value}" for name, value in overrides.items())
+    _check_values(file, text, known, overrides)
+    _, run_opts, _ = sb.parse_arguments([file, *_of_speechbrain(options)])
+    if run_opts.optimizer_step_limit is not None:
+        # SpeechBrain 1.1 hands this one over as text
+        limit = int(run_opts.optimizer_step_limit)
+        run_opts = dataclasses.replace(run_opts, optimizer_step_limit=limit)
+    return CommandLine(file, run_opts, text, given_options(translated), aliases)
+
+
+def translate(arguments, known):
+    """A command line with every option under its name here.
+
+    Arguments
+    ---------
+    arguments : list of str
+        Options and values: ``--name value`` or ``--name=value``.
+    known : collection of str
+        Keys of the YAML.
+
+    Returns
+    -------
+    (list of str, dict of str: str)
+        The arguments, and the names here of the other names that were used.
+
+    Raises
+    ------
+    SystemExit
+        If an option is given under two names.
+
+    Example
+    -------
+    >>> translate(["--N_epochs", "3", "--lr_adam=0.1"], {"number_of_epochs", "lr"})
+    (['--number_of_epochs', '3', '--lr=0.1'], {'N_epochs': 'number_of_epochs', 'lr_adam': 'lr'})
+    """
+    translated, aliases, spelt = [], {}, {}
+    for part in arguments:
+        if part.startswith("--"):
+            name, equals, value = part[2:].partition("=")
+            option = name
+            if name in ALIASES and name not in known and ALIASES[name].option in known:
+                option = aliases[name] = ALIASES[name].option
+            if spelt.setdefault(option, name) != name:
+                raise SystemExit(
+                    f"--{spelt[option]} and --{name} are two names of one option: give --{option} alone"
+                )
+            part = f"--{option}{equals}{value}"
+        translated.append(part)
+    return translated, aliases
+
+
+def given_options(arguments):
+    """The options of a command line as text by name; a switch is ``True``.
+
+    Arguments
+    ---------
+    arguments : list of str
+        Without the script and the YAML.
+
+    Returns
+    -------
+    dict of str: str
+
+    Example
+    -------
+    >>> given_options(["--seed", "3", "--test_only", "--lr=0.1"])
+    {'seed': '3', 'test_only': 'True', 'lr': '0.1'}
+    """
+    return {name: " ".join(values) or "True" for name, values in _split(arguments) if name}
+
+
+def read_keys(file):
+    """Top-level keys of a HyperPyYAML file, each with whether a value must be given for it.
+
+    Arguments
+    ---------
+    file : str or Path
+
+    Returns
+    -------
+    dict of str: bool
+    """
+    node = yaml.compose(Path(file).read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+    return {key.value: value.tag == "!PLACEHOLDER" for key, value in node.value}
+
+
+def _take_file(arguments):
+    """The YAML, which options may precede, and the other arguments."""
+    value_next = False
+    for index, part in enumerate(arguments):
+        if not part.startswith("--") and not value_next:
+            return part, [*arguments[:index], *arguments[index + 1 :]]
+        value_next = part.startswith("--") and "=" not in part and part[2:] not in _SWITCHES
+    return "", arguments
+
+
+def _split(arguments):
+    """Options with their lists of values, in order; values before the first option have the name ''."""
+    options = []
+    for part in arguments:
+        if part.startswith("--"):
+            name, equals, value = part[2:].partition("=")
+            options.append((name, [value] if equals else []))
+        elif options:
+            options[-1][1].append(part)
+        else:
+            options.append(("", [part]))
+    return options
+
+
+def _check_names(file, options, known):
+    """Stop on an option that does not exist, is given twice, or has no value or too many."""
+    names = [name for name, _ in options]
+    for name, values in options:
+        if names.count(name) > 1:
+            raise SystemExit(f"--{name} is given twice")
+        stray = name == "" or (name in _SWITCHES and values)
+        if stray or (name in RUN_OPTIONS - _LISTS and len(values) > 1):
+            raise SystemExit(_unreadable(" ".join([f"--{name}"] * bool(name) + values)))
+        if name in RUN_OPTIONS:
+            continue
+        if name not in known:
+            raise SystemExit(f"--{name}: {file} has no such option{_hint(name, known)}")
+        if not values:
+            raise SystemExit(f"--{name} has no value: write --{name} VALUE; nothing at all is null")
+
+
+def _hint(name, known):
+    """The nearest name, and where the names are."""
+    aliases = {alias for alias in ALIASES if ALIASES[alias].option in known}
+    close = difflib.get_close_matches(name, [*known, *RUN_OPTIONS, *aliases], n=1)
+    meant = [ALIASES[one].option if one in aliases - known.keys() else one for one in close]
+    nearest = f"; did you mean --{meant[0]}?" if meant else ""
+    return f"{nearest} (its top-level keys are the options; --help lists them)"
+
+
+def _check_values(file, text, known, given):
+    """Stop on a value that cannot be read, and on one that the YAML wants and did not get."""
+    try:
+        yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.YAMLError as error:
+        raise SystemExit(_unreadable(f"{text}: {str(error).splitlines()[-1].strip()}")) from error
+    with open(file, encoding="utf-8") as lines:
+        try:
+            resolve_references(lines, text)
+        except ValueError as error:
+            if "PLACEHOLDER" not in str(error):
+                raise
+            missing = [f"--{name}" for name in known if known[name] and name not in given]
+            raise SystemExit(f"{file}: give a value for {', '.join(missing)}") from error
+
+
+def _unreadable(what):
+    return (
+        "the options on the command line cannot be read: write --key value, lists as --key '[a, b]', and switches "
+        f"such as --test_only without a value (in: {what})"
+    )
+
+
+def _of_speechbrain(options):
+    """The run options among them, as arguments."""
+    for name, values in options:
+        if name in _LISTS | _SWITCHES:
+            yield from (f"--{name}", *values)
+        elif name in RUN_OPTIONS:
+            # in one word, since a value may begin with a dash
+            yield "=".join([f"--{name}", *values])
+
+
+def describe_options(file):
+    """The help of a training script: how it is called, and the options of a YAML as they stand there.
+
+    Arguments
+    ---------
+    file : str
+        Without one of this name, the help says how to get the rest.
+
+    Returns
+    -------
+    str
+    """
+    script = Path(sys.argv[0]).name
+    parts = [f"usage: {script} YAML [--option value ...]"]
+    if not Path(file).is_file():
+        parts.append(
+            f"Every top-level key of the YAML is an option: {script} YAML --help lists them."
+        )
+    else:
+        known = read_keys(file)
+        parts.append(f"Options, with their values in {file}:")
+        parts.append(_option_lines(Path(file).read_text(encoding="utf-8")))
+        others = [f"--{a} ({one.option})" for a, one in ALIASES.items() if one.option in known]
+        parts.append(f"Other names of them: {', '.join(others)}")
+    runs = [f"  --{name}: {text}" for name, text in sorted(HELP_TEXTS.items())]
+    parts.append("\n".join(["SpeechBrain's run options:", *runs]))
+    return "\n\n".join(parts)
+
+
+def _option_lines(text):
+    """What a YAML says of its options: headings, comments, and keys whose values are plain."""
+    shown = []
+    for line in text.partition("# --- objects")[0].splitlines():
+        key = re.match(r"([A-Za-z]\w*): (?!!(?:new|name|apply))(.+)", line)
+        if key:
+            shown.append(f"  --{key[1]} {key[2]}")
+        elif line.startswith("# "):
+            shown.append(line if line.startswith("# ---") else f"  {line}")
+        elif not line:
+            shown.append("")
+    return "\n".join(shown).strip()
