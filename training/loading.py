@@ -1,4 +1,4 @@
-"""Loading of training data: random draws that do not depend on the loader's workers, and how workers start.
+"""Loading of data: which items make a batch, draws that do not depend on the loader's workers, how workers start.
 
 Workers start by fork, forkserver or spawn, whichever is Python's default on the machine. The last two hand the
 data set over pickled, so its callables are module-level functions, partials of such functions, or instances.
@@ -7,11 +7,15 @@ data set over pickled, so its callables are module-level functions, partials of 
 import contextlib
 import logging
 import multiprocessing
+import operator
 import random
 import sys
 
 import numpy
 import torch
+from speechbrain.core import Stage
+from speechbrain.dataio.batch import PaddedBatch
+from speechbrain.dataio.sampler import DynamicBatchSampler
 from speechbrain.utils.distributed import if_main_process
 from torch.utils.data import Dataset
 
@@ -22,6 +26,11 @@ LOG_FORMAT = "%(asctime)s - %(name)s - %(levelname)s - %(message)s"
 SCREEN_FORMAT = "%(name)s - %(message)s"
 # imported once by a fork server, so that its workers start at once
 PRELOADED = ("speechbrain", "mamba_speech.audio", "training.loading")
+BATCH_SIZES = {
+    Stage.TRAIN: "batch_size",
+    Stage.VALID: "valid_batch_size",
+    Stage.TEST: "test_batch_size",
+}
 
 
 def item_seed(seed, epoch, index):
@@ -157,11 +166,12 @@ def stop_workers(loader):
 
 
 def worker_options(hparams):
-    """Options for a loader's workers, from ``num_workers`` and ``output_folder``.
+    """The options of a loader's workers.
 
     Arguments
     ---------
     hparams : dict
+        With ``num_workers`` and ``output_folder``.
 
     Returns
     -------
@@ -174,3 +184,100 @@ def worker_options(hparams):
         "num_workers": hparams["num_workers"],
         "worker_init_fn": WorkerStart(f"{hparams['output_folder']}/log.txt"),
     }
+
+
+def loader_options(
+    hparams, stage, batches=None, collate=PaddedBatch, shuffle=True, drop_last=False
+):
+    """The options of a data loader.
+
+    Arguments
+    ---------
+    hparams : dict
+        With what :func:`worker_options` reads. Without ``batches`` also with ``batch_size``, ``valid_batch_size`` or
+        ``test_batch_size``.
+    stage : speechbrain.Stage
+        Use of the data set.
+    batches : torch.utils.data.Sampler, optional
+        Indices of each batch. By default batches have a fixed size.
+    collate : callable, optional
+        Function from a list of items to a batch.
+    shuffle, drop_last : bool
+        Whether training shuffles the items, and whether it leaves out a last batch that is not full. Both concern
+        batches of a fixed size.
+
+    Returns
+    -------
+    dict
+        Arguments of :class:`torch.utils.data.DataLoader`.
+    """
+    options = worker_options(hparams) | {"collate_fn": collate}
+    if batches is not None:
+        return options | {"batch_sampler": batches}
+    options["batch_size"] = hparams[BATCH_SIZES[stage]]
+    if stage == Stage.TRAIN:
+        options |= {"shuffle": shuffle, "drop_last": drop_last}
+    return options
+
+
+def dynamic_batches(hparams, stage, items):
+    """Batches of utterances of like length, as many as fit into so many seconds.
+
+    Arguments
+    ---------
+    hparams : dict
+        With ``max_batch_length_train`` and ``max_batch_length_val`` in seconds, ``max_batch_ex``, ``num_bucket``,
+        ``sorting`` and ``seed``.
+    stage : speechbrain.Stage
+        Training, or validation.
+    items : speechbrain.dataio.dataset.DynamicItemDataset
+        With ``duration`` in seconds.
+
+    Returns
+    -------
+    DynamicBatchSampler
+    """
+    training = stage == Stage.TRAIN
+    return DynamicBatchSampler(
+        items,
+        max_batch_length=hparams["max_batch_length_train" if training else "max_batch_length_val"],
+        num_buckets=hparams["num_bucket"],
+        length_func=operator.itemgetter("duration"),
+        shuffle=training and hparams["sorting"] == "random",
+        batch_ordering=hparams["sorting"] if training else "descending",
+        max_batch_ex=hparams["max_batch_ex"],
+        seed=hparams["seed"],
+    )
+
+
+def count_batches(items, options, things):
+    """The number of batches that a loader of a training set makes in an epoch.
+
+    Arguments
+    ---------
+    items : int
+        Size of the set.
+    options : dict
+        Options of the loader; see :func:`loader_options`.
+    things : str
+        Name of the items, for the error.
+
+    Raises
+    ------
+    SystemExit
+        If there is no batch.
+
+    Example
+    -------
+    >>> count_batches(7, {"batch_size": 2, "drop_last": False}, "clips")
+    4
+    """
+    if "batch_sampler" in options:
+        return len(options["batch_sampler"])
+    whole, rest = divmod(items, options["batch_size"])
+    batches = whole + (rest > 0 and not options["drop_last"])
+    if not batches:
+        raise SystemExit(
+            f"{items} training {things} do not fill one batch of {options['batch_size']}: set --batch_size lower"
+        )
+    return batches

@@ -12,15 +12,14 @@ from typing import NamedTuple
 
 import speechbrain as sb
 import torch
-from speech_data import loader_options, make_datasets, prepare_manifests, prepare_units
+from speech_data import batch_options, make_datasets, prepare_manifests, prepare_units
 from speechbrain.utils.distributed import if_main_process
 
 from mamba_speech.evaluation.wer import write_alignments, write_errors
 from modules.lengths import relative_lengths
 from training.brain import RecipeBrain
 from training.experiment import load_experiment, suggest
-from training.loading import SeededItems
-from training.recording import record_result
+from training.loading import SeededItems, loader_options
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +45,8 @@ class RecognitionBrain(RecipeBrain):
     A subclass gives ``compute_forward`` and ``compute_objectives``. ``decodings`` maps a stage to its ways to
     decode by the ending that their files and results have: none for the first.
     """
+
+    items = "utterances"
 
     def on_stage_start(self, stage, epoch=None):
         """Begin counting errors and time."""
@@ -129,27 +130,13 @@ class RecognitionBrain(RecipeBrain):
         seconds = (batch.sig.lengths * batch.sig.data.shape[1]).sum() / self.hparams.sample_rate
         self.seconds_of_audio += float(seconds)
 
-    def figures(self, stage):
-        """What a recipe measures of a stage besides loss and error rates; nothing by default."""
-        return {}
-
-    def on_stage_end(self, stage, stage_loss, epoch=None):
-        """Log the stage, and save: a checkpoint after validation, the alignments and the results after a test."""
-        if stage == sb.Stage.TRAIN:
-            self.train_stats = self.training_stats(stage_loss)
-            return
-        seconds = time.monotonic() - self.stage_began
-        stats = {"loss": stage_loss} | self.figures(stage)
+    def stage_stats(self, stage, loss):
+        """The loss, and the error rates where a validation decodes."""
+        stats = super().stage_stats(stage, loss)
         if stage == sb.Stage.VALID:
             for name in self.decodings_of(stage):
                 stats |= self._error_rates_of(name)
-            self._end_epoch(epoch, stats)
-            return
-        for name in self.decodings_of(stage):
-            # what the other ways to decode took is not this one's
-            others = sum(self.seconds_of_decoding.values()) - self.seconds_of_decoding[name]
-            factor = {"RTF": (seconds - others) / max(self.seconds_of_audio, 1e-9)}
-            self._record_test(name, stats | self._error_rates_of(name) | factor)
+        return stats
 
     def _error_rates_of(self, name):
         return {
@@ -157,26 +144,29 @@ class RecognitionBrain(RecipeBrain):
             "CER": self.cer_metrics[name].summarize("error_rate"),
         }
 
-    def _end_epoch(self, epoch, stats):
-        self.train_logger.log_stats(
-            self.epoch_stats(epoch), train_stats=self.train_stats, valid_stats=stats
-        )
-        self.save_epoch({self.selection_key: stats[self.selection_key], "epoch": epoch})
+    def end_test(self, stats):
+        """Write alignments and errors of every way to decode, and record its figures."""
+        seconds = time.monotonic() - self.stage_began
+        for name, decoding in self.decodings_of(sb.Stage.TEST).items():
+            # what the other ways to decode took is not this one's
+            others = sum(self.seconds_of_decoding.values()) - self.seconds_of_decoding[name]
+            factor = {"RTF": (seconds - others) / max(self.seconds_of_audio, 1e-9)}
+            test_set = self.test_name + name
+            if if_main_process():
+                self._write_errors(test_set, self.wer_metrics[name])
+            # however it is decoded, the test set is the same
+            self.test_lists[test_set] = self.test_lists.get(self.test_name)
+            self.record_test(
+                test_set,
+                stats | self._error_rates_of(name) | factor,
+                counts={"utterances": len(self.wer_metrics[name].ids)},
+                decoding=decoding.settings,
+            )
 
-    def _record_test(self, name, stats):
-        test_set = self.test_name + name
-        self.train_logger.log_stats({"test set": test_set}, test_stats=stats)
-        if not if_main_process():
-            return
-        metric = self.wer_metrics[name]
+    def _write_errors(self, test_set, metric):
         folder = self.hparams.output_folder
         write_alignments(f"{folder}/wer_{test_set}.txt", metric)
         write_errors(f"{folder}/errors_{test_set}.csv", metric.scores)
-        settings = self.decodings_of(sb.Stage.TEST)[name].settings
-        utterances = len(metric.ids)
-        # however it is decoded, the test set is the same
-        self.test_lists[test_set] = self.test_lists.get(self.test_name)
-        record_result(self, test_set, stats | {"utterances": utterances}, utterances, settings)
 
 
 def _error_rates(**options):
@@ -212,26 +202,14 @@ def run_recipe(brain_class, make_decodings):
     )
     brain.decodings = make_decodings(hparams, units, brain.device)
     if training:
-        _train(brain, hparams, train, valid)
-    for brain.test_name, test in tests.items():
-        brain.evaluate(test, test_loader_kwargs={"batch_size": hparams["test_batch_size"]})
+        brain.train_on(
+            SeededItems(train, hparams["seed"]),
+            valid,
+            batch_options(hparams, sb.Stage.TRAIN, train),
+            batch_options(hparams, sb.Stage.VALID, valid),
+        )
+    brain.test_on(tests, loader_options(hparams, sb.Stage.TEST))
     if training:
         heard = next(iter(tests.values()), valid)
         recording = Path(heard.data[heard.data_ids[0]]["wav"])
         suggest("mamba-speech", "transcribe", Path(hparams["output_folder"]), recording)
-
-
-def _train(brain, hparams, train, valid):
-    logger.info("%d utterances to train on, %d to validate", len(train), len(valid))
-    train_options, valid_options, brain.train_sampler = loader_options(hparams, train, valid)
-    train_options["generator"] = brain.loader_generator
-    brain.plan_schedule(
-        len(train_options.get("batch_sampler", range(-(-len(train) // hparams["batch_size"]))))
-    )
-    brain.fit(
-        hparams["epoch_counter"],
-        SeededItems(train, hparams["seed"]),
-        valid,
-        train_loader_kwargs=train_options,
-        valid_loader_kwargs=valid_options,
-    )

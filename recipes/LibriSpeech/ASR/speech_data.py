@@ -16,14 +16,12 @@ from pathlib import Path
 
 import speechbrain as sb
 import torch
-from speechbrain.dataio.batch import PaddedBatch
 from speechbrain.dataio.dataset import (
     DynamicItemDataset,
     FilteredSortedDynamicItemDataset,
     add_dynamic_item,
     set_output_keys,
 )
-from speechbrain.dataio.sampler import DynamicBatchSampler
 from speechbrain.utils.distributed import run_on_main
 
 from data_prep.librispeech_prepare import prepare_librispeech
@@ -32,7 +30,7 @@ from mamba_speech.asr.language_model import find_tokenizer
 from mamba_speech.asr.tokenizer import Tokenizer
 from mamba_speech.audio import load_audio
 from mamba_speech.files import write_json
-from training.loading import worker_options
+from training.loading import dynamic_batches, loader_options
 
 logger = logging.getLogger(__name__)
 
@@ -357,31 +355,19 @@ def _within_limits(train, units, hparams):
     return FilteredSortedDynamicItemDataset(train, kept)
 
 
-def loader_options(hparams, train, valid):
-    """Options for the training and validation loaders, and the sampler that wants to know the epoch."""
-    common = worker_options(hparams) | {"collate_fn": PaddedBatch}
-    if not hparams["dynamic_batching"]:
-        shuffle = hparams["sorting"] == "random"
-        train_options = common | {"batch_size": hparams["batch_size"], "shuffle": shuffle}
-        return train_options, common | {"batch_size": hparams["valid_batch_size"]}, None
-    options = {
-        "num_buckets": hparams["num_bucket"],
-        "max_batch_ex": hparams["max_batch_ex"],
-        "length_func": lambda item: item["duration"],
-        "seed": hparams["seed"],
-    }
-    sampler = DynamicBatchSampler(
-        train,
-        max_batch_length=hparams["max_batch_length_train"],
-        shuffle=hparams["sorting"] == "random",
-        batch_ordering=hparams["sorting"],
-        **options,
-    )
-    valid_sampler = DynamicBatchSampler(
-        valid,
-        max_batch_length=hparams["max_batch_length_val"],
-        shuffle=False,
-        batch_ordering="descending",
-        **options,
-    )
-    return common | {"batch_sampler": sampler}, common | {"batch_sampler": valid_sampler}, sampler
+def batch_options(hparams, stage, items):
+    """The options of a data set's loader, with batches of a fixed size or of utterances of like length.
+
+    Arguments
+    ---------
+    hparams : dict
+    stage : speechbrain.Stage
+        Training, or validation.
+    items : speechbrain.dataio.dataset.DynamicItemDataset
+
+    Returns
+    -------
+    dict
+    """
+    batches = dynamic_batches(hparams, stage, items) if hparams["dynamic_batching"] else None
+    return loader_options(hparams, stage, batches, shuffle=hparams["sorting"] == "random")

@@ -18,15 +18,13 @@ from typing import NamedTuple
 import numpy as np
 import speechbrain as sb
 import torch
-from speechbrain.utils.distributed import if_main_process
 from text_data import find_texts, prepare_tokenizer, tokenise
 
 from mamba_speech.asr.tokenizer import Tokenizer
 from mamba_speech.run import OPTIONS_FILE
 from training.brain import RecipeBrain
 from training.experiment import load_experiment, suggest
-from training.loading import worker_options
-from training.recording import record_result
+from training.loading import loader_options
 
 logger = logging.getLogger(__name__)
 
@@ -128,6 +126,7 @@ class TextBatch(NamedTuple):
 class LM(RecipeBrain):
     """Tokens to the next one."""
 
+    items = "sentences"
     selection_key = "loss"
 
     def compute_forward(self, batch, stage):
@@ -151,26 +150,20 @@ class LM(RecipeBrain):
         super().on_stage_start(stage, epoch)
         self.tokens, self.nats = 0, 0.0
 
-    def on_stage_end(self, stage, stage_loss, epoch=None):
-        """Log the stage, and save: a checkpoint after validation, the perplexities after a test."""
-        if stage == sb.Stage.TRAIN:
-            self.train_stats = self.training_stats(stage_loss)
-            return
+    def stage_stats(self, stage, loss):
+        """The loss in nats a token, and the perplexities."""
         loss = self.nats / self.tokens
         stats = {"loss": loss, "perplexity": _perplexity(loss)}
-        if stage == sb.Stage.VALID:
-            self.train_logger.log_stats(
-                self.epoch_stats(epoch), train_stats=self.train_stats, valid_stats=stats
-            )
-            self.save_epoch({"loss": loss, "epoch": epoch})
-            return
-        # the end of a sentence counts as a word, as it does for n-gram toolkits: models with other units compare
-        sentences = len(self.test_text)
-        stats["word perplexity"] = _perplexity(self.nats / (self.test_text.words + sentences))
-        self.train_logger.log_stats({"test set": self.test_name}, test_stats=stats)
-        if if_main_process():
-            counts = {"tokens": self.tokens, "words": self.test_text.words, "sentences": sentences}
-            record_result(self, self.test_name, stats | counts, sentences)
+        if stage == sb.Stage.TEST:
+            # the end of a sentence counts as a word, as it does for n-gram toolkits: models with other units compare
+            ends = self.test_set.words + len(self.test_set)
+            stats["word perplexity"] = _perplexity(self.nats / ends)
+        return stats
+
+    def end_test(self, stats):
+        """Log and record a test, with the sizes of the text."""
+        counts = {"tokens": self.tokens, "words": self.test_set.words}
+        self.record_test(self.test_name, stats, counts | {"sentences": len(self.test_set)})
 
 
 def _perplexity(nats):
@@ -178,44 +171,17 @@ def _perplexity(nats):
     return math.exp(nats) if nats < 700 else math.inf
 
 
-def make_loader_options(hparams, text, stage):
-    """Options of a data loader for a text, its batch sampler among them."""
+def batch_options(hparams, stage, text):
+    """The options of a text's loader, with batches of sentences of like length."""
     training = stage == sb.Stage.TRAIN
-    sampler = TokenBatchSampler(
+    batches = TokenBatchSampler(
         text.lengths,
         hparams["max_batch_tokens" if training else "max_batch_tokens_val"],
         hparams["max_batch_ex"],
         shuffle=training,
         seed=hparams["seed"],
     )
-    return {
-        "batch_sampler": sampler,
-        "collate_fn": TextBatch.of,
-    } | worker_options(hparams)
-
-
-def train_model(brain, hparams, train, valid):
-    """Fit the model to tokenised text."""
-    if train.left_out:
-        logger.warning(
-            "left out of training: %d sentences of more than %d units (longest_sentence)",
-            train.left_out,
-            hparams["longest_sentence"],
-        )
-    logger.info(
-        "%d sentences of %d words to train on, %d to validate", len(train), train.words, len(valid)
-    )
-    train_options = make_loader_options(hparams, train, sb.Stage.TRAIN)
-    brain.train_sampler = train_options["batch_sampler"]
-    train_options["generator"] = brain.loader_generator
-    brain.plan_schedule(len(brain.train_sampler))
-    brain.fit(
-        hparams["epoch_counter"],
-        train,
-        valid,
-        train_loader_kwargs=train_options,
-        valid_loader_kwargs=make_loader_options(hparams, valid, sb.Stage.VALID),
-    )
+    return loader_options(hparams, stage, batches, TextBatch.of)
 
 
 def main():
@@ -240,10 +206,21 @@ def main():
         hparams, run_opts, lists, {name: test.sha256 for name, test in tests.items()}
     )
     if training:
-        train_model(brain, hparams, train, valid)
-    for brain.test_name, brain.test_text in tests.items():
-        options = make_loader_options(hparams, brain.test_text, sb.Stage.TEST)
-        brain.evaluate(brain.test_text, test_loader_kwargs=options)
+        logger.info("%d words to train on", train.words)
+        if train.left_out:
+            logger.warning(
+                "left out of training: %d sentences of more than %d units (longest_sentence)",
+                train.left_out,
+                hparams["longest_sentence"],
+            )
+        brain.train_on(
+            train,
+            valid,
+            batch_options(hparams, sb.Stage.TRAIN, train),
+            batch_options(hparams, sb.Stage.VALID, valid),
+        )
+    for name, test in tests.items():
+        brain.test_on({name: test}, batch_options(hparams, sb.Stage.TEST, test))
     if training:
         suggest("python", Path(__file__).with_name("train_S2S.py"), *search_with(hparams))
 

@@ -73,9 +73,10 @@ class ASR(RecognitionBrain):
             return {}
         return super().decodings_of(stage)
 
-    def figures(self, stage):
-        """The share of tokens, in %, that the decoder gets wrong when all before them are given."""
-        return {"token_error": 100 * (1 - self.accuracy.summarize())}
+    def stage_stats(self, stage, loss):
+        """Statistics, and the share of tokens, in %, that the decoder gets wrong when all before them are given."""
+        token_error = 100 * (1 - self.accuracy.summarize())
+        return {"loss": loss, "token_error": token_error} | super().stage_stats(stage, loss)
 
 
 def _repeat_to(rows, tensor):

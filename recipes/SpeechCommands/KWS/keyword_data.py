@@ -7,6 +7,7 @@ import json
 import logging
 from pathlib import Path
 
+from speechbrain.core import Stage
 from speechbrain.dataio.batch import PaddedBatch
 from speechbrain.dataio.dataset import DynamicItemDataset
 from speechbrain.utils.distributed import run_on_main
@@ -16,7 +17,9 @@ from data_prep.free_spoken_digits_prepare import prepare_free_spoken_digits
 from data_prep.keywords.clips import NOISE_PARTS, OTHER_SPEECH
 from data_prep.speechcommands_prepare import prepare_speechcommands
 from mamba_speech.audio import AudioError, load_audio
-from training.loading import worker_options
+from mamba_speech.files import write_json
+from training.lists import hash_list
+from training.loading import loader_options
 
 logger = logging.getLogger(__name__)
 
@@ -119,6 +122,36 @@ def keep_labels(labels, labels_file):
     partial.replace(file)
 
 
+def keep_clips(found, folder):
+    """Note beside the checkpoints which clips a run is trained and validated on; where they lie does not matter.
+
+    Arguments
+    ---------
+    found : dict
+        Paths of the manifests ``train`` and ``valid``.
+    folder : Path
+        Of the checkpoints.
+
+    Raises
+    ------
+    SystemExit
+        If the checkpoints there come of other clips: their result would be told of these.
+    """
+    now = {name: hash_list(found[name]) for name in ("train", "valid")}
+    record = folder / "clips.json"
+    if record.is_file() and any(folder.glob("CKPT*")):
+        before = json.loads(record.read_text(encoding="utf-8"))
+        changed = [name for name in now if before.get(name) != now[name]]
+        if changed:
+            raise SystemExit(
+                f"{folder}: the model there was trained with other clips ({' and '.join(changed)} changed): give "
+                "another --output_folder, or the data that the run was started with; --test_only tests it on these"
+            )
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(record, now)
+
+
 def make_datasets(hparams, found, labels, training=True):
     """Data sets that yield ``id``, ``sig`` (waveform), ``samples``, ``target`` (class index) and ``wav``.
 
@@ -218,37 +251,29 @@ def _training_part(noise):
     return noise[first:last]
 
 
-def loader_options(hparams, generator):
-    """Options for the training and validation loaders.
+def training_options(hparams):
+    """The options of the training loader.
 
     Arguments
     ---------
     hparams : dict
-    generator : torch.Generator
-        Of the training loader.
 
     Returns
     -------
-    (dict, dict)
+    dict
 
     Raises
     ------
     SystemExit
         If context_silence is outside its range.
     """
-    workers = worker_options(hparams) | {"collate_fn": PaddedBatch}
-    train = workers | {
-        "batch_size": hparams["batch_size"],
-        "shuffle": True,
-        "drop_last": hparams["drop_last"],
-        "generator": generator,
-    }
+    collate = PaddedBatch
     if hparams["context_seconds"]:
         try:
-            train["collate_fn"] = ContextBatch(hparams["context_silence"])
+            collate = ContextBatch(hparams["context_silence"])
         except ValueError as error:
             raise SystemExit(str(error)) from error
-    return train, workers | {"batch_size": hparams["valid_batch_size"]}
+    return loader_options(hparams, Stage.TRAIN, collate=collate, drop_last=hparams["drop_last"])
 
 
 def classes_of(dataset):

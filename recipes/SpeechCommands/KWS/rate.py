@@ -14,13 +14,12 @@ import time
 from pathlib import Path
 
 import torch
-from keyword_data import loader_options, make_datasets, prepare_clips
+from keyword_data import make_datasets, prepare_clips, training_options
 from train import KeywordBrain
 
 from mamba_speech.files import write_json
-from training.brain import count_batches
 from training.experiment import describe_device, load_experiment
-from training.loading import SeededItems
+from training.loading import SeededItems, count_batches
 
 # the first steps allocate, compile and choose kernels
 WARM_UP = 2
@@ -82,7 +81,7 @@ def measure(arguments, output_folder):
         run_opts=run_opts,
     )
     brain.labels = labels
-    options, _ = loader_options(hparams, brain.loader_generator)
+    options = training_options(hparams)
     batches = count_batches(len(train), options, "clips")
     brain.plan_schedule(batches)
     epochs = range(1, 2 + ENOUGH + WARM_UP)

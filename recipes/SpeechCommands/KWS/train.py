@@ -8,24 +8,19 @@ The same command again resumes. Any top-level key of the YAML is an option. Sour
 Zig302/KWS-Mamba-Project.
 """
 
-import json
 import logging
 from pathlib import Path
 
 import speechbrain as sb
 import torch
-from keyword_data import classes_of, loader_options, make_datasets, prepare_clips
-from speechbrain.nnet.schedulers import update_learning_rate
+from keyword_data import classes_of, keep_clips, make_datasets, prepare_clips, training_options
 from speechbrain.utils.distributed import if_main_process, run_on_main
 
 from mamba_speech.evaluation.classification import ConfusionMatrix, Prediction, write_predictions
 from mamba_speech.figures import confusion_matrix
-from mamba_speech.files import write_json
-from training.brain import RecipeBrain, count_batches
+from training.brain import RecipeBrain
 from training.experiment import load_experiment, suggest
-from training.lists import hash_list
-from training.loading import SeededItems
-from training.recording import record_result
+from training.loading import SeededItems, loader_options
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +28,7 @@ logger = logging.getLogger(__name__)
 class KeywordBrain(RecipeBrain):
     """Clip to class."""
 
+    items = "clips"
     selection_key = "error"
     epoch_counts = (*RecipeBrain.epoch_counts, "clips_heard", "clips_right")
 
@@ -81,7 +77,7 @@ class KeywordBrain(RecipeBrain):
                 Prediction(
                     clip,
                     wav,
-                    self.speakers[clip],
+                    self.test_set.data[clip]["speaker"],
                     self.labels[said],
                     self.labels[taken],
                     confidence,
@@ -95,45 +91,39 @@ class KeywordBrain(RecipeBrain):
         super().on_stage_start(stage, epoch)
         self.confusion, self.predictions = ConfusionMatrix(self.labels), []
 
-    def on_stage_end(self, stage, stage_loss, epoch=None):
-        """Log the stage, and save: a checkpoint after validation, the result after the test."""
-        if stage == sb.Stage.TRAIN:
-            accuracy = 100 * self.clips_right / max(1, self.clips_heard)
-            self.train_stats = self.training_stats(stage_loss) | {"accuracy": accuracy}
-            return
-        stats = {"loss": stage_loss} | self.confusion.figures()
+    def training_stats(self, loss):
+        """Statistics of an epoch of training, and its accuracy."""
+        accuracy = 100 * self.clips_right / max(1, self.clips_heard)
+        return super().training_stats(loss) | {"accuracy": accuracy}
+
+    def stage_stats(self, stage, loss):
+        """Loss and figures of the confusion matrix: for validation the accuracy and F1 alone."""
+        stats = {"loss": loss} | self.confusion.figures()
         if stage == sb.Stage.VALID:
-            self._end_validation(stats, epoch)
-        else:
-            self.train_logger.log_stats({"test set": "test"}, test_stats=stats)
-            if if_main_process():
-                self._write_test_results(stats)
+            return {name: stats[name] for name in ("loss", "accuracy", "macro_F1")}
+        return stats
 
-    def _end_validation(self, stats, epoch):
-        valid = {key: stats[key] for key in ("loss", "accuracy", "macro_F1")}
-        self.train_logger.log_stats(
-            self.epoch_stats(epoch), train_stats=self.train_stats, valid_stats=valid
-        )
-        if self.hparams.lr_plateau is not None:
-            _, rate = self.hparams.lr_plateau([self.optimizer], epoch, stats["loss"])
-            update_learning_rate(self.optimizer, rate)
-        # after the schedule, whose state the checkpoint holds
-        self.save_epoch({"error": 100 - stats["accuracy"], "epoch": epoch})
+    def selection_of(self, stats):
+        """The error rate."""
+        return 100 - stats["accuracy"]
 
-    def _write_test_results(self, stats):
+    def end_test(self, stats):
+        """Write predictions, figures of each class, the record and a picture of the confusion matrix."""
         folder = Path(self.hparams.output_folder)
-        # before the result, so that a run with a result has them
-        write_predictions(folder / "predictions_test.csv", self.predictions)
-        self.confusion.write_per_class(folder / "per_class_test.csv")
+        if if_main_process():
+            # before the result, so that a run with a result has them
+            write_predictions(folder / "predictions_test.csv", self.predictions)
+            self.confusion.write_per_class(folder / "per_class_test.csv")
         conditions = {"data_folder": str(self.hparams.data_folder)}
         if self.hparams.test_speaker:
             conditions["test_speaker"] = self.hparams.test_speaker
-        record_result(self, "test", stats, stats["clips"], conditions=conditions)
-        try:
-            confusion_matrix(self.confusion.counts, self.labels, folder / "confusion_test.png")
-        except RuntimeError as error:
-            # a run without matplotlib loses its picture, not its result
-            logger.warning("%s", error)
+        self.record_test(self.test_name, stats, conditions=conditions)
+        if if_main_process():
+            try:
+                confusion_matrix(self.confusion.counts, self.labels, folder / "confusion_test.png")
+            except RuntimeError as error:
+                # a run without matplotlib loses its picture, not its result
+                logger.warning("%s", error)
 
 
 def main():
@@ -149,56 +139,21 @@ def main():
     lists = {name: Path(found[name]) for name in listed}
     brain = KeywordBrain.from_hparams(hparams, run_opts, lists, {"test": Path(found["test"])})
     brain.labels = labels
-    brain.speakers = {clip: row["speaker"] for clip, row in test.data.items()}
 
     if training:
-        logger.info("%d clips to train on, %d to validate", len(train), len(valid))
         missing = [label for label in labels if label not in classes_of(train)]
         if missing:
             logger.warning("there is no training clip of %s", ", ".join(missing))
-        train_options, valid_options = loader_options(hparams, brain.loader_generator)
-        brain.plan_schedule(count_batches(len(train), train_options, "clips"))
-        brain.fit(
-            hparams["epoch_counter"],
+        brain.train_on(
             SeededItems(train, hparams["seed"]),
             valid,
-            train_loader_kwargs=train_options,
-            valid_loader_kwargs=valid_options,
+            training_options(hparams),
+            loader_options(hparams, sb.Stage.VALID),
         )
-    brain.evaluate(test, test_loader_kwargs={"batch_size": hparams["test_batch_size"]})
+    brain.test_on({"test": test}, loader_options(hparams, sb.Stage.TEST))
     if training:
         recording = Path(test.data[test.data_ids[0]]["wav"])
         suggest("mamba-speech", "spot", Path(hparams["output_folder"]), recording)
-
-
-def keep_clips(found, folder):
-    """Note beside the checkpoints which clips a run is trained and validated on; where they lie does not matter.
-
-    Arguments
-    ---------
-    found : dict
-        Paths of the manifests ``train`` and ``valid``.
-    folder : Path
-        Of the checkpoints.
-
-    Raises
-    ------
-    SystemExit
-        If the checkpoints there come of other clips: their result would be told of these.
-    """
-    now = {name: hash_list(found[name]) for name in ("train", "valid")}
-    record = folder / "clips.json"
-    if record.is_file() and any(folder.glob("CKPT*")):
-        before = json.loads(record.read_text(encoding="utf-8"))
-        changed = [name for name in now if before.get(name) != now[name]]
-        if changed:
-            raise SystemExit(
-                f"{folder}: the model there was trained with other clips ({' and '.join(changed)} changed): give "
-                "another --output_folder, or the data that the run was started with; --test_only tests it on these"
-            )
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(record, now)
 
 
 if __name__ == "__main__":

@@ -8,13 +8,11 @@ from functools import partial
 from pathlib import Path
 
 from augmentation import AugmentedMixtures, MixtureAugmenter
-from speechbrain.dataio.batch import PaddedBatch
 from speechbrain.dataio.dataset import DynamicItemDataset, add_dynamic_item, set_output_keys
 from speechbrain.utils.distributed import run_on_main
 
 from data_prep.wsj0mix_prepare import prepare_wsj0mix
 from mamba_speech.audio import load_audio
-from training.loading import worker_options
 
 logger = logging.getLogger(__name__)
 
@@ -151,27 +149,3 @@ def _dynamic_mixtures(hparams, length):
         use_speedperturb=hparams["use_speedperturb"],
         loudness=hparams["loudness"],
     )
-
-
-def loader_options(hparams, generator):
-    """Options for the training, validation and test loaders.
-
-    Arguments
-    ---------
-    hparams : dict
-    generator : torch.Generator
-        Of the training loader.
-
-    Returns
-    -------
-    (dict, dict, dict)
-    """
-    workers = worker_options(hparams) | {"collate_fn": PaddedBatch}
-    train = workers | {
-        "batch_size": hparams["batch_size"],
-        "shuffle": True,
-        "drop_last": hparams["drop_last"],
-        "generator": generator,
-    }
-    valid = workers | {"batch_size": hparams["valid_batch_size"]}
-    return train, valid, workers | {"batch_size": hparams["test_batch_size"]}

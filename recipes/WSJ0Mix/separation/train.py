@@ -9,23 +9,22 @@ xi-j/Mamba-TasNet, "Speech Slytherin" (arXiv 2407.09732) and "Dual-path Mamba" (
 """
 
 import logging
-import math
 from pathlib import Path
 
 import speechbrain as sb
 import torch
 from save_examples import save_example
-from separation_data import loader_options, make_datasets, prepare_mixtures
-from speechbrain.nnet.schedulers import update_learning_rate
+from separation_data import make_datasets, prepare_mixtures
 from speechbrain.utils.distributed import if_main_process
 
 from mamba_speech.evaluation.separation import SeparationScores
 from mamba_speech.separation.published import LOSSES, find_weights, read_weights
 from modules.separation.separator import initialise_separator_
 from modules.separation.si_snr import pit_si_snr, si_snr_improvement
-from training.brain import RecipeBrain, count_batches
+from training.brain import RecipeBrain
 from training.experiment import load_experiment, suggest
-from training.recording import check_record, record_result
+from training.loading import loader_options
+from training.recording import check_record
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +32,8 @@ logger = logging.getLogger(__name__)
 class SeparationBrain(RecipeBrain):
     """Mixture to one waveform a speaker, by the negative SI-SNR under the best order of speakers."""
 
-    selection_key, *earlier_selection_keys = LOSSES
+    items = "mixtures"
+    selection_key = LOSSES[0]
     epoch_counts = (*RecipeBrain.epoch_counts, "dropped_mixtures")
 
     def compute_forward(self, batch, stage):
@@ -117,9 +117,22 @@ class SeparationBrain(RecipeBrain):
         self.kept_mixtures = 0
         super().optimizers_step()
 
+    def plan_schedule(self, batches):
+        """Tell the schedule how long the training is, and warn if it is all warm-up."""
+        super().plan_schedule(batches)
+        total_steps = self.hparams.lr_annealing.total_steps
+        if total_steps <= self.hparams.n_warmup_steps:
+            logger.warning(
+                "the %d steps of the schedule are all warm-up, and the rate never comes to --lr: set --n_warmup_steps "
+                "below that",
+                total_steps,
+            )
+
     def on_fit_start(self):
-        """Without the cosine, the schedule is a warm-up and nothing more."""
-        if not self.hparams.use_cosine_schedule:
+        """Choose the schedule: the cosine at every step, or the plateau at every epoch after a warm-up."""
+        if self.hparams.use_cosine_schedule:
+            self.hparams.lr_plateau = None
+        else:
             self.hparams.lr_annealing.floor = 1.0
         super().on_fit_start()
 
@@ -139,35 +152,23 @@ class SeparationBrain(RecipeBrain):
         else:
             self.saved_examples = 0
 
-    def on_stage_end(self, stage, stage_loss, epoch=None):
-        """Log the stage, and save: a checkpoint after validation, the result after the test."""
-        if stage == sb.Stage.TRAIN:
-            dropped = {"dropped mixtures": self.dropped_mixtures}
-            self.train_stats = self.training_stats(stage_loss) | dropped
-        elif stage == sb.Stage.VALID:
-            self._end_validation(epoch)
-        else:
-            figures = self.scores.figures()
-            self.train_logger.log_stats({"test set": "test"}, test_stats=figures)
-            if if_main_process():
-                self.scores.write(Path(self.hparams.output_folder) / "test_results.csv")
-                record_result(self, "test", figures, figures["mixtures"])
+    def training_stats(self, loss):
+        """Statistics of an epoch of training, and how many mixtures it left out."""
+        return super().training_stats(loss) | {"dropped mixtures": self.dropped_mixtures}
 
-    def _end_validation(self, epoch):
+    def stage_stats(self, stage, loss):
+        """The loss and both SI-SNRs of a validation, the scores of a test."""
+        if stage == sb.Stage.TEST:
+            return self.scores.figures()
         loss, si_snr, gain = (self.sums / self.mixtures).tolist()
-        self.train_logger.log_stats(
-            self.epoch_stats(epoch),
-            train_stats=self.train_stats,
-            # the last two as in the results: higher is better
-            valid_stats={"loss": loss, "si-snr": si_snr, "si-snr_i": gain},
-        )
-        # every comparison with nan fails: as the best of all it would push out the best
-        loss = loss if math.isfinite(loss) else math.inf
-        if not self.hparams.use_cosine_schedule:
-            _, rate = self.hparams.lr_plateau([self.optimizer], epoch, loss)
-            update_learning_rate(self.optimizer, rate)
-        # after the schedule, whose state the checkpoint holds
-        self.save_epoch({self.selection_key: loss, "epoch": epoch})
+        # the last two as in the results: higher is better
+        return {"loss": loss, "si-snr": si_snr, "si-snr_i": gain}
+
+    def end_test(self, stats):
+        """Write the scores of each mixture, and record the test."""
+        if if_main_process():
+            self.scores.write(Path(self.hparams.output_folder) / "test_results.csv")
+        super().end_test(stats)
 
     def on_evaluate_start(self, max_key=None, min_key=None):
         """Load the run's own checkpoints; with none, the pretrained network is what there is to test."""
@@ -204,31 +205,20 @@ def main():
     tests = {"test": lists.pop("test")}
     brain = SeparationBrain.from_hparams(hparams, run_opts, lists, tests)
     brain.scores = scores
-    train_options, valid_options, test_options = loader_options(hparams, brain.loader_generator)
     if training:
-        logger.info("%d mixtures to train on, %d to validate", len(train), len(valid))
-        brain.plan_schedule(count_batches(len(train), train_options, "mixtures"))
-        if hparams["lr_annealing"].total_steps <= hparams["n_warmup_steps"]:
-            logger.warning(
-                "the %d steps of the schedule are all warm-up, and the rate never comes to --lr: set --n_warmup_steps "
-                "below that",
-                hparams["lr_annealing"].total_steps,
-            )
-        brain.fit(
-            hparams["epoch_counter"],
+        brain.train_on(
             train,
             valid,
-            train_loader_kwargs=train_options,
-            valid_loader_kwargs=valid_options,
+            loader_options(hparams, sb.Stage.TRAIN, drop_last=hparams["drop_last"]),
+            loader_options(hparams, sb.Stage.VALID),
         )
-    brain.evaluate(test, test_loader_kwargs=test_options)
+    brain.test_on({"test": test}, loader_options(hparams, sb.Stage.TEST))
     if training:
-        folder, mixture = (
-            Path(hparams["output_folder"]),
-            Path(test.data[test.data_ids[0]]["mix_wav"]),
+        folder = Path(hparams["output_folder"])
+        mixture = Path(test.data[test.data_ids[0]]["mix_wav"])
+        suggest(
+            "mamba-speech", "separate", folder, mixture, "--output_folder", folder / "separated"
         )
-        goal = ("--output_folder", folder / "separated")
-        suggest("mamba-speech", "separate", folder, mixture, *goal)
 
 
 def load_pretrained(model, folder):

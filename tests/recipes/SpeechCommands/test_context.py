@@ -108,7 +108,7 @@ def test_without_speech_and_noise_context_is_refused_with_what_to_do(prepare, to
 
 def test_whole_batches_lose_their_context_about_as_often_as_asked(prepare, keyword_data):
     hparams, (train, *_) = prepare(context_silence=0.3)
-    collate = keyword_data.loader_options(hparams, torch.Generator())[0]["collate_fn"]
+    collate = keyword_data.training_options(hparams)["collate_fn"]
     items = [train[index] for index in range(3)]
     torch.manual_seed(0)
     # the first clip decides for all

@@ -1,7 +1,6 @@
 """The separation recipe: every YAML, resuming, what is learnt from and what is not, the one test at the end."""
 
 import math
-import re
 import shutil
 import subprocess
 import sys
@@ -13,8 +12,6 @@ import torch
 import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from mamba_speech.separation.published import find_weights
-from mamba_speech.separation.separator import load_separator
 from tests.support.recipes import (
     check_output,
     check_record,
@@ -140,27 +137,6 @@ def test_the_rate_in_the_log_is_that_of_the_last_step(run):
     (epoch,) = logged(folder)
     # where the cosine has come to its end, the rate of the next step is 0
     assert epoch["steps"] == 4 and epoch["lr"] > 0
-
-
-def test_checkpoints_of_earlier_versions_are_compared_with_those_of_today(run, tmp_path):
-    folder = run("mambatasnet_debug", number_of_epochs=1)
-    (first,) = checkpoints(folder)
-    text = (first / "CKPT.yaml").read_text()
-    # published, and saved by us before: the loss, under the name of what it is the negative of
-    old = re.sub(r"(?m)^loss: .*$", "si-snr: -50.0", text)
-    (first / "CKPT.yaml").write_text(old)
-    assert old != text
-    run("mambatasnet_debug", number_of_epochs=2)
-    kept = [yaml.safe_load((path / "CKPT.yaml").read_text()) for path in checkpoints(folder)]
-    assert [meta.get("si-snr") for meta in kept] == [-50.0, None] and "loss" in kept[1]
-    network, _ = load_separator(folder)
-    named = weights(first)
-    assert all(torch.equal(value, named[key]) for key, value in network.state_dict().items())
-    assert find_weights(folder) == first
-    # the worst goes, whichever name its loss has
-    (first / "CKPT.yaml").write_text(old.replace("-50.0", "50.0"))
-    run("mambatasnet_debug", number_of_epochs=3)
-    assert checkpoints(folder) and first not in checkpoints(folder)
 
 
 def test_a_resumed_run_ends_where_an_uninterrupted_one_does(run, tmp_path):

@@ -1,0 +1,152 @@
+"""SpeechBrain's Brain, with optimisation and resuming as its options promise them.
+
+A resumed run takes the same steps as one that was never stopped. Weight decay spares what it must not shrink, and
+clipping covers every parameter. RecipeBrain (training/brain.py) adds the course of a recipe's run.
+"""
+
+import speechbrain as sb
+import torch
+import yaml
+from speechbrain.utils.checkpoints import mark_as_loader, mark_as_saver, register_checkpoint_hooks
+from torch.nn.parallel import DistributedDataParallel
+
+from modules.ssm import parameter_groups
+from training.checkpoints import RandomState
+from training.cost import TrainingCost
+from training.loading import stop_workers
+
+
+@register_checkpoint_hooks
+class ExactBrain(sb.Brain):
+    """SpeechBrain's Brain with exact optimisation and exact resuming.
+
+    - Weight decay spares ``A_log``, ``D``, the step's bias, norms and biases. Clipping covers all parameter groups
+      together. With ``fidelity: upstream`` all parameters decay, as in the published system.
+    - Checkpoints hold the random state, the cost of training so far (``cost``), and the counts of the running epoch
+      (``epoch_counts``).
+    - Workers of the training loader are seeded from ``loader_generator``, which each epoch seeds anew.
+    """
+
+    # attributes that count within an epoch of training: each begins at 0
+    epoch_counts = ("skipped_steps", "last_rate")
+
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
+        self.cost = TrainingCost(self.device)
+        if self.checkpointer is not None:
+            self.checkpointer.add_recoverable("random_state", RandomState(), optional_load=True)
+            self.checkpointer.add_recoverable("cost", self.cost, optional_load=True)
+        self._set_epoch, self._loaders = None, []
+        self.loader_generator = torch.Generator()
+        self._reset_counts()
+        self._clip_norm = None
+        if self.hparams.fidelity == "corrected":
+            # SpeechBrain clips the first parameter group only: all are clipped together as the optimiser steps
+            self._clip_norm, self.max_grad_norm = self.max_grad_norm, float("inf")
+
+    def init_optimizers(self):
+        """Build the optimiser with two parameter groups; see :func:`modules.ssm.parameter_groups`."""
+        modules = list(self.modules.values())
+        if self.hparams.fidelity == "upstream":
+            groups = [p for module in modules for p in module.parameters() if p.requires_grad]
+        else:
+            # the first group decays by the optimiser's own setting, the second by 0
+            groups = parameter_groups(modules, weight_decay=None)
+            del groups[0]["weight_decay"]
+        self.optimizer = self.opt_class(groups)
+        self.optimizers_dict = {"opt_class": self.optimizer}
+        self.optimizer.register_step_pre_hook(self._note_rate)
+        if self._clip_norm is not None and self._clip_norm > 0:
+            self.optimizer.register_step_pre_hook(self._clip_all_groups)
+        if self.checkpointer is not None:
+            self.checkpointer.add_recoverable("optimizer", self.optimizer)
+
+    def _note_rate(self, optimizer, arguments, options):
+        self.last_rate = float(optimizer.param_groups[0]["lr"])
+
+    def _clip_all_groups(self, optimizer, arguments, options):
+        parameters = [
+            parameter for group in optimizer.param_groups for parameter in group["params"]
+        ]
+        torch.nn.utils.clip_grad_norm_(parameters, self._clip_norm)
+
+    def check_gradients(self):
+        """Drop a step whose gradients are not finite, and count it (``--skip_nonfinite_grads``)."""
+        parameters = [p for p in self.modules.parameters() if p.grad is not None]
+        if all(torch.isfinite(parameter.grad).all() for parameter in parameters):
+            return
+        self.skipped_steps += 1
+        for parameter in parameters:
+            parameter.grad = None
+
+    def _wrap_distributed(self):
+        """Wrap the networks in DDP; on a CPU with the BatchNorm they have, since SyncBatchNorm wants a GPU."""
+        if not self.distributed_launch or torch.device(self.device).type != "cpu":
+            super()._wrap_distributed()
+            return
+        for name, module in self.modules.items():
+            if any(parameter.requires_grad for parameter in module.parameters()):
+                self.modules[name] = DistributedDataParallel(
+                    module, find_unused_parameters=self.find_unused_parameters
+                )
+
+    def make_dataloader(self, dataset, stage, *arguments, **options):
+        """Make a loader, whose workers end with the training; see SpeechBrain's method."""
+        if stage == sb.Stage.TRAIN:
+            options.setdefault("generator", self.loader_generator)
+            # SpeechBrain tells it each epoch that begins
+            self.train_sampler = options.get("batch_sampler")
+        loader = super().make_dataloader(dataset, stage, *arguments, **options)
+        self._loaders.append(loader)
+        return loader
+
+    def fit(self, epoch_counter, train_set, *arguments, **options):
+        """Train; see SpeechBrain's method. A training set with ``set_epoch`` is told each epoch that begins."""
+        self._set_epoch = getattr(train_set, "set_epoch", None)
+        try:
+            super().fit(epoch_counter, train_set, *arguments, **options)
+        finally:
+            while self._loaders:
+                stop_workers(self._loaders.pop())
+
+    def on_stage_start(self, stage, epoch=None):
+        """Begin to count, also the time of training, and seed the training loader's own generator.
+
+        A resumed epoch would otherwise advance the process's generator once more than an uninterrupted one.
+        """
+        if stage != sb.Stage.TRAIN:
+            self.cost.stop()
+            return
+        resumed = self.step > 0
+        self.cost.start(resumed)
+        if not resumed:
+            self._reset_counts()
+        self.loader_generator.manual_seed(getattr(self.hparams, "seed", 0) + epoch)
+        if self._set_epoch is not None:
+            self._set_epoch(epoch)
+
+    def _should_save_intra_epoch_ckpt(self, last_ckpt_time, steps_since_ckpt):
+        """Between two steps of the optimiser only: accumulated gradients are in no checkpoint."""
+        # asked always, since the processes of a distributed run agree on the answer
+        due = super()._should_save_intra_epoch_ckpt(last_ckpt_time, steps_since_ckpt)
+        return due and self.step % self.grad_accumulation_factor == 0
+
+    def _reset_counts(self):
+        for name in self.epoch_counts:
+            setattr(self, name, 0)
+
+    @mark_as_saver
+    def _save(self, path):
+        """Write SpeechBrain's state of a Brain, and the counts of the epoch so far."""
+        super()._save(path)
+        counts = {name: getattr(self, name) for name in self.epoch_counts}
+        with open(path, "a", encoding="utf-8") as file:
+            yaml.dump({"epoch_counts": counts}, file)
+
+    @mark_as_loader
+    def _recover(self, path, end_of_epoch):
+        super()._recover(path, end_of_epoch)
+        with open(path, encoding="utf-8") as file:
+            counts = yaml.safe_load(file)["epoch_counts"]
+        for name, count in counts.items():
+            setattr(self, name, count)
