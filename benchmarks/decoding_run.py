@@ -51,7 +51,7 @@ def decoders(recognizer, run_folder, scorings, beams):
         for beam in beams:
             changed["beam_size"] = beam
             made[scoring, beam] = S2SDecoder(
-                recognizer.model, recognizer.units, **(options | changed)
+                recognizer.model, recognizer.tokenizer, **(options | changed)
             )
     return made, options
 

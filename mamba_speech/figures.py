@@ -124,7 +124,7 @@ def learning_curve(train_log, png):
 
 
 def spectrogram_with_alignment(recognizer, path, png, reference=None):
-    """Draw an utterance's log-mel spectrogram over the units that were heard in it.
+    """Draw an utterance's log-mel spectrogram over the tokens that were heard in it.
 
     Arguments
     ---------
@@ -146,16 +146,16 @@ def spectrogram_with_alignment(recognizer, path, png, reference=None):
     heard = recognizer.align(path)
     size = (min(max(8.0, 2.4 * heard.seconds), 30.0), 4.4)
     with picture(png, size) as figure:
-        spectrum, units = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+        spectrum, marks = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
         image = _draw_spectrum(spectrum, heard)
-        bar = figure.colorbar(image, ax=[spectrum, units], pad=0.01, fraction=0.03, aspect=30)
+        bar = figure.colorbar(image, ax=[spectrum, marks], pad=0.01, fraction=0.03, aspect=30)
         bar.set_label("dB")
         bar.outline.set_visible(False)
         said = "" if reference is None else f"said:    {reference}\n"
         spectrum.set_title(f"{said}heard: {heard.text or '(nothing)'}")
-        units.set(xlim=(0, heard.seconds), ylim=(0, 1), yticks=[], xlabel="time in seconds")
-        units.spines[["left", "right"]].set_visible(False)
-        _draw_units(units, heard)
+        marks.set(xlim=(0, heard.seconds), ylim=(0, 1), yticks=[], xlabel="time in seconds")
+        marks.spines[["left", "right"]].set_visible(False)
+        _draw_tokens(marks, heard)
 
 
 def confusion_matrix(counts, labels, png):
@@ -310,24 +310,24 @@ def _draw_spectrum(axes, heard):
     )
     axes.set_ylabel("mel band")
     axes.tick_params(bottom=False, labelbottom=False)
-    for start in (start for unit, start, _ in heard.units if unit.startswith(WORD_START)):
+    for start in (start for token, start, _ in heard.tokens if token.startswith(WORD_START)):
         axes.axvline(start, color="white", linewidth=0.8, alpha=0.7)
     return image
 
 
-def _draw_units(axes, heard):
+def _draw_tokens(axes, heard):
     """Characters above, words below, with a line where each word starts."""
-    for unit, start, end in heard.units:
+    for token, start, end in heard.tokens:
         axes.axvspan(start, end, 0.5, 1, color=BLUE, alpha=0.12, linewidth=0)
-        text = unit.removeprefix(WORD_START)
+        text = token.removeprefix(WORD_START)
         axes.text((start + end) / 2, 0.74, text, ha="center", va="center", color=BLUE)
-    starts = [i for i, unit in enumerate(heard.units) if unit[0].startswith(WORD_START)]
+    starts = [i for i, token in enumerate(heard.tokens) if token[0].startswith(WORD_START)]
     # what comes before the first start of a word is a word, too
-    bounds = sorted({0, *starts, len(heard.units)})
+    bounds = sorted({0, *starts, len(heard.tokens)})
     for first, last in pairwise(bounds):
-        start = heard.units[first][1]
-        until = heard.units[last][1] if last < len(heard.units) else heard.units[-1][2]
-        word = "".join(unit for unit, _, _ in heard.units[first:last]).removeprefix(WORD_START)
+        start = heard.tokens[first][1]
+        until = heard.tokens[last][1] if last < len(heard.tokens) else heard.tokens[-1][2]
+        word = "".join(token for token, _, _ in heard.tokens[first:last]).removeprefix(WORD_START)
         axes.axvline(start, color="0.75", linewidth=0.8)
         axes.text((start + until) / 2, 0.22, word, ha="center", va="center", fontweight="bold")
 

@@ -1,4 +1,4 @@
-"""What tells one list of a run from another: hashes of manifests, units and labels, wherever their files lie."""
+"""What tells one list of a run from another: hashes of manifests, tokenizers and labels, wherever their files lie."""
 
 import csv
 import hashlib
@@ -12,7 +12,7 @@ def hash_list(path):
     """The SHA-256 of what a list says, which does not depend on where the list or its recordings lie.
 
     - A manifest (``.csv``) counts without its paths to recordings, the columns ``wav`` and those that end in ``_wav``.
-    - A SentencePiece model (``.model``) counts by its units and their scores. Its file also names the folder where it
+    - A SentencePiece model (``.model``) counts by its tokens and their scores. Its file also names the folder where it
       was learnt.
     - Any other file counts byte by byte.
 
@@ -34,8 +34,11 @@ def hash_list(path):
     if path.suffix == ".csv":
         return _hash_manifest(path)
     if path.suffix == ".model":
-        units = sentencepiece.SentencePieceProcessor(model_file=str(path))
-        pairs = [(units.id_to_piece(i), units.get_score(i)) for i in range(units.vocab_size())]
+        tokenizer = sentencepiece.SentencePieceProcessor(model_file=str(path))
+        pairs = [
+            (tokenizer.id_to_piece(i), tokenizer.get_score(i))
+            for i in range(tokenizer.vocab_size())
+        ]
         return hashlib.sha256(json.dumps(pairs).encode()).hexdigest()
     return hashlib.sha256(path.read_bytes()).hexdigest()
 

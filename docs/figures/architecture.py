@@ -100,7 +100,7 @@ def title(axes, x, text):
 
 
 def draw_recogniser(axes, x):
-    """From waveform to units; returns the heights between which the layers stand."""
+    """From waveform to tokens; returns the heights between which the layers stand."""
     title(axes, x, "Recogniser")
     axes.text(x, 0.25, "waveform, 16 kHz", ha="center", va="center")
     column = Column(axes, x, 0.42, 2.9)
@@ -115,7 +115,7 @@ def draw_recogniser(axes, x):
     _, top = column.box("ConMamba layer N", MAMBA, 0.5, gap=0)
     column.box("LayerNorm", height=0.45)
     column.box("linear, log-softmax", OUT, 0.45)
-    label(axes, x + 0.12, column.y + 0.17, "units and blank")
+    label(axes, x + 0.12, column.y + 0.17, "tokens and blank")
     column.box("CTC: best path or beam", OUT, 0.45)
     arrow(axes, (x, column.y), (x, column.y + 0.34))
     axes.text(x, column.y + 0.5, "text", ha="center", va="center")

@@ -58,7 +58,7 @@ class CTCDecoder:
 
     Arguments
     ---------
-    units : mamba_speech.asr.tokenizer.Tokenizer
+    tokenizer : mamba_speech.asr.tokenizer.Tokenizer
     decoding : str
         `greedy` or `beam`.
     **options
@@ -79,18 +79,18 @@ class CTCDecoder:
     >>> import torch
     >>> from mamba_speech.asr.tokenizer import Tokenizer
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     units = Tokenizer.train(["ab"], f"{folder}/units.model", "char", size=10)
-    >>> best = torch.tensor([[units.labels().index(unit) for unit in "aab"]])
-    >>> log_probs = torch.nn.functional.one_hot(best, len(units)).float().log()
-    >>> CTCDecoder(units)(log_probs, torch.tensor([3]))
+    ...     tokenizer = Tokenizer.train(["ab"], f"{folder}/tokenizer.model", "char", size=10)
+    >>> best = torch.tensor([[tokenizer.labels().index(token) for token in "aab"]])
+    >>> log_probs = torch.nn.functional.one_hot(best, len(tokenizer)).float().log()
+    >>> CTCDecoder(tokenizer)(log_probs, torch.tensor([3]))
     ['ab']
     """
 
-    def __init__(self, units, decoding="greedy", **options):
+    def __init__(self, tokenizer, decoding="greedy", **options):
         if decoding not in DECODINGS:
             raise ValueError(f"decoding must be {' or '.join(DECODINGS)}; got {decoding!r}")
-        self.units, self.decoding = units, decoding
-        self._search = _ctc_beam_searcher(units, options) if decoding == "beam" else None
+        self.tokenizer, self.decoding = tokenizer, decoding
+        self._search = _ctc_beam_searcher(tokenizer, options) if decoding == "beam" else None
 
     def __call__(self, log_probs, lengths):
         """Decode a batch.
@@ -98,7 +98,7 @@ class CTCDecoder:
         Arguments
         ---------
         log_probs : torch.Tensor
-            (batch, time, units); wider than there are units is allowed.
+            (batch, time, outputs); outputs past the vocabulary are never read.
         lengths : torch.Tensor
             (batch,) frame counts.
 
@@ -106,25 +106,27 @@ class CTCDecoder:
         -------
         texts : list of str
         """
-        known = log_probs[..., : len(self.units)]
+        known = log_probs[..., : len(self.tokenizer)]
         if self._search is None:
             relative = relative_lengths(lengths, known.shape[1])
-            best = ctc_greedy_decode(known, relative, blank_id=self.units.blank)
-            return [self.units.decode(indices) for indices in best]
+            best = ctc_greedy_decode(known, relative, blank_id=self.tokenizer.blank)
+            return [self.tokenizer.decode(indices) for indices in best]
         # start and end of a sentence are never targets, and have no text
         known = known.clone()
-        known[..., list(self.units.control)] = -torch.inf
+        known[..., list(self.tokenizer.control)] = -torch.inf
         # one utterance at a time and cut to its frames: the searcher rounds relative lengths down
         pairs = zip(known, lengths, strict=True)
         return [self._search(item[None, :count])[0][0].text for item, count in pairs]
 
 
-def _ctc_beam_searcher(units, options):
+def _ctc_beam_searcher(tokenizer, options):
     options = {BEAM_OPTIONS[name]: value for name, value in options.items()}
     if options.get("beam_size", 1) < 1:
         raise ValueError(f"beam_size must be 1 or more; got {options['beam_size']}")
     try:
-        return CTCBeamSearcher(blank_index=units.blank, vocab_list=units.labels(), **options)
+        return CTCBeamSearcher(
+            blank_index=tokenizer.blank, vocab_list=tokenizer.labels(), **options
+        )
     except ImportError as error:
         raise RuntimeError("ngram_lm needs the package kenlm: pip install kenlm") from error
     except OSError as error:
@@ -143,17 +145,17 @@ class S2SDecoder:
     Arguments
     ---------
     model : modules.asr.s2s.S2SRecognizer
-    units : mamba_speech.asr.tokenizer.Tokenizer
+    tokenizer : mamba_speech.asr.tokenizer.Tokenizer
     beam_size : int
         Hypotheses an utterance; 1 takes the best token at each step.
     ctc_weight : float
         At least 0, under 1.
     ctc_scoring : str
-        `exact` scores all units at every step, by one matrix product; `pruned` only those that the decoder and the
+        `exact` scores all tokens at every step, by one matrix product; `pruned` only those that the decoder and the
         language model put foremost, `scorer_beam_scale * beam_size` of them for each hypothesis; `full` is
-        SpeechBrain's own scoring of all units, with the results of `exact` at many times its cost.
+        SpeechBrain's own scoring of all tokens, with the results of `exact` at many times its cost.
     lm : torch.nn.Module, optional
-        From tokens (batch, tokens) to logits (batch, tokens, units), see :mod:`mamba_speech.asr.language_model`. A
+        From tokens (batch, tokens) to logits (batch, tokens, vocabulary), see :mod:`mamba_speech.asr.language_model`. A
         :class:`modules.asr.lm.MambaLM` carries its state.
     lm_weight : float
         At least 0.
@@ -178,15 +180,15 @@ class S2SDecoder:
     -------
     Not run here, since it needs a trained run::
 
-        run = load_run("results/S2S/conmamba_mini/1", ["units_file"], selection_key="token_error")
-        decoder = S2SDecoder(run["model"], Tokenizer(run["units_file"]), beam_size=10)
+        run = load_run("results/S2S/conmamba_mini/1", ["tokenizer_file"], selection_key="token_error")
+        decoder = S2SDecoder(run["model"], Tokenizer(run["tokenizer_file"]), beam_size=10)
         texts = decoder(*run["model"].encode(normalised_features, lengths))
     """
 
     def __init__(
         self,
         model,
-        units,
+        tokenizer,
         beam_size=66,
         ctc_weight=0.4,
         ctc_scoring="exact",
@@ -212,16 +214,16 @@ class S2SDecoder:
             lm_temperature=lm_temperature,
             scorer_beam_scale=scorer_beam_scale,
         )
-        self.units = units
+        self.tokenizer = tokenizer
         self._output = model.seq_lin
         if lm_weight == 0:
             lm = None
         self._new_scorer = partial(
             _scorer,
-            *(model.ctc_lin, units, ctc_weight, ctc_scoring),
+            *(model.ctc_lin, tokenizer, ctc_weight, ctc_scoring),
             *(lm, lm_weight, lm_temperature, scorer_beam_scale),
         )
-        network, (start, end) = model.Transformer, units.control
+        network, (start, end) = model.Transformer, tokenizer.control
         searcher = MambaBeamSearcher if network.has_stateful_decoder else TransformerBeamSearcher
         self._new_search = partial(
             searcher,
@@ -262,22 +264,22 @@ class S2SDecoder:
         # the encoder may have run under autocast, and the search be outside of it
         encoded = encoded.to(next(self._output.parameters()).dtype)
         hypotheses, *_ = search(encoded, relative_lengths(lengths, encoded.shape[1]))
-        # outputs past the units are never trained, and the special ones have no text
-        spoken = set(range(len(self.units))) - {self.units.blank, *self.units.control}
+        # outputs past the vocabulary are never trained, and the special tokens have no text
+        spoken = set(range(len(self.tokenizer))) - {self.tokenizer.blank, *self.tokenizer.control}
         return [
-            self.units.decode([index for index in map(int, tokens) if index in spoken])
+            self.tokenizer.decode([index for index in map(int, tokens) if index in spoken])
             for tokens in hypotheses
         ]
 
 
 def _scorer(
-    ctc_lin, units, ctc_weight, ctc_scoring, lm, lm_weight, lm_temperature, scorer_beam_scale
+    ctc_lin, tokenizer, ctc_weight, ctc_scoring, lm, lm_weight, lm_temperature, scorer_beam_scale
 ):
     """What scores hypotheses beside the decoder, or None."""
     weights, full, pruned = {}, [], []
     if ctc_weight > 0:
         ctc_scorer = FullCTCScorer if ctc_scoring == "full" else CTCScorer
-        scorer = ctc_scorer(ctc_lin, blank_index=units.blank, eos_index=units.control[1])
+        scorer = ctc_scorer(ctc_lin, blank_index=tokenizer.blank, eos_index=tokenizer.control[1])
         (pruned if ctc_scoring == "pruned" else full).append(scorer)
         weights["ctc"] = ctc_weight
     if lm is not None:
@@ -313,7 +315,7 @@ def _check_s2s_options(**options):
 
 
 def decoder_of_run(
-    run, run_folder, units, decoding=None, beam_size=None, lm=None, no_lm=False, ctc_only=False
+    run, run_folder, tokenizer, decoding=None, beam_size=None, lm=None, no_lm=False, ctc_only=False
 ):
     """The decoder that a run was tested with, or as the arguments say.
 
@@ -323,7 +325,7 @@ def decoder_of_run(
         From :func:`mamba_speech.run.load_run`: `model`, and those of :data:`DECODING_OPTIONS` that there are.
     run_folder : str or Path
         Where it is from.
-    units : mamba_speech.asr.tokenizer.Tokenizer
+    tokenizer : mamba_speech.asr.tokenizer.Tokenizer
     decoding, beam_size, lm, no_lm, ctc_only
         See :class:`mamba_speech.asr.recognizer.Recognizer`.
 
@@ -340,30 +342,30 @@ def decoder_of_run(
     """
     model = run["model"]
     if isinstance(model, CTCRecognizer):
-        _check_units(run_folder, units, model, few_is_well=True)
+        _check_tokenizer_size(run_folder, tokenizer, model, few_is_well=True)
         given = {"--lm": lm is not None, "--no_lm": no_lm, "--ctc_only": ctc_only}
         _refuse(run_folder, "train_CTC.py", given, "give --decoding greedy or beam")
-        return _ctc_decoder(run, units, decoding, beam_size)
+        return _ctc_decoder(run, tokenizer, decoding, beam_size)
     if isinstance(model, S2SRecognizer):
         instead = "give --beam_size (1: the best token at each step), or --ctc_only"
         _refuse(run_folder, "train_S2S.py", {"--decoding": decoding is not None}, instead)
-        _check_units(run_folder, units, model)
+        _check_tokenizer_size(run_folder, tokenizer, model)
         if not ctc_only:
-            return _s2s_decoder(run, run_folder, units, beam_size, lm, no_lm)
+            return _s2s_decoder(run, run_folder, tokenizer, beam_size, lm, no_lm)
         if beam_size is None and lm is None and not no_lm:
-            return CTCDecoder(units)
+            return CTCDecoder(tokenizer)
         raise ValueError(
             "--ctc_only takes the best path, without a search: leave out --beam_size, --lm and --no_lm"
         )
     raise ValueError(f"{run_folder}: holds no recogniser; it is a run of another task")
 
 
-def _check_units(run_folder, units, model, few_is_well=False):
-    """Refuse units that are not as many as the outputs; CTC's outputs past the last unit are never read."""
+def _check_tokenizer_size(run_folder, tokenizer, model, few_is_well=False):
+    """Refuse a tokenizer of another size than the output layer; CTC never reads outputs past the last token."""
     outputs = model.ctc_lin.w.out_features
-    if len(units) > outputs or (len(units) < outputs and not few_is_well):
+    if len(tokenizer) > outputs or (len(tokenizer) < outputs and not few_is_well):
         raise ValueError(
-            f"{run_folder}: its units_file holds {len(units)} units, but its model was trained with "
+            f"{run_folder}: its tokenizer_file holds {len(tokenizer)} tokens, but its model was trained with "
             f"output_neurons {outputs}: put the run's own tokenizer back"
         )
 
@@ -376,22 +378,22 @@ def _refuse(run_folder, script, given, instead):
         )
 
 
-def _ctc_decoder(run, units, decoding, beam_size):
+def _ctc_decoder(run, tokenizer, decoding, beam_size):
     decoding = decoding or run.get("test_decoding", "greedy")
     options = {name: run[name] for name in BEAM_OPTIONS if name in run}
     if beam_size is not None:
         if decoding == "greedy":
             raise ValueError("--beam_size needs --decoding beam: the best path has no beam")
         options["beam_size"] = beam_size
-    return CTCDecoder(units, decoding, **options)
+    return CTCDecoder(tokenizer, decoding, **options)
 
 
-def _s2s_decoder(run, run_folder, units, beam_size, lm, no_lm):
+def _s2s_decoder(run, run_folder, tokenizer, beam_size, lm, no_lm):
     if lm is not None and no_lm:
         raise ValueError("--lm and --no_lm contradict one another: give one of them")
     options = {S2S_OPTIONS[name]: run[name] for name in S2S_OPTIONS if name in run}
     if beam_size is not None:
         options["beam_size"] = beam_size
     if not no_lm:
-        options["lm"] = language_model_of_run(run, run_folder, units, lm)
-    return S2SDecoder(run["model"], units, **options)
+        options["lm"] = language_model_of_run(run, run_folder, tokenizer, lm)
+    return S2SDecoder(run["model"], tokenizer, **options)

@@ -30,7 +30,7 @@ _EMBEDDING = "custom_src_module.emb.Embedding.weight"
 
 def load_language_model(
     source,
-    units=None,
+    tokenizer=None,
     save_folder=None,
     lm_d_model=768,
     lm_nhead=12,
@@ -44,20 +44,20 @@ def load_language_model(
     ---------
     source : str or Path
         See the module.
-    units : mamba_speech.asr.tokenizer.Tokenizer, optional
-        The recogniser's, which the language model's have to equal.
+    tokenizer : mamba_speech.asr.tokenizer.Tokenizer, optional
+        The recogniser's, which the language model's has to equal.
     save_folder : str or Path, optional
         Where files of the Hub are linked; by default they stay in its cache. A local folder is read in place.
     lm_d_model, lm_nhead, lm_num_layers, lm_d_ffn : int
         Sizes of a pretrained TransformerLM; by default those of the published one. A run brings its own.
     lm_vocab : int, optional
-        Units that the recogniser emits (`output_neurons`), which the language model has to score.
+        Size of the recogniser's output (`output_neurons`), which has to be the language model's.
 
     Returns
     -------
     (torch.nn.Module, mamba_speech.asr.tokenizer.Tokenizer)
-        The model on the CPU in evaluation mode, from tokens (batch, tokens) to logits (batch, tokens, units); its
-        tokenizer.
+        The model on the CPU in evaluation mode, from tokens (batch, tokens) to logits (batch, tokens,
+        vocabulary); its tokenizer.
 
     Raises
     ------
@@ -70,16 +70,16 @@ def load_language_model(
     -------
     Not run here, since it needs a trained language model::
 
-        lm, units = load_language_model("results/LM/mamba_mini/1")
-        logits = lm(torch.tensor([[1, *units.encode("HOW DO YOU DO")]]))
+        lm, tokenizer = load_language_model("results/LM/mamba_mini/1")
+        logits = lm(torch.tensor([[1, *tokenizer.encode("HOW DO YOU DO")]]))
     """
-    own_units = Tokenizer(find_tokenizer(source, save_folder))
-    if units is not None:
-        _check_tokenizer(source, own_units, units)
+    own_tokenizer = Tokenizer(find_tokenizer(source, save_folder))
+    if tokenizer is not None:
+        _check_tokenizer(source, own_tokenizer, tokenizer)
     if _is_run(source):
-        lm = load_run(source, wanted=["units_file"], selection_key=_SELECTION_KEY)["model"]
+        lm = load_run(source, wanted=["tokenizer_file"], selection_key=_SELECTION_KEY)["model"]
         _check_vocabulary(source, lm.vocab, lm_vocab)
-        return lm, own_units
+        return lm, own_tokenizer
     file = _find(WEIGHTS_FILE, source, save_folder)
     weights = read_tensors(file)
     if not isinstance(weights, dict) or _EMBEDDING not in weights:
@@ -110,10 +110,10 @@ def load_language_model(
             f"{file}: is of another network than lm_d_model {lm_d_model}, lm_num_layers {lm_num_layers} and lm_d_ffn "
             f"{lm_d_ffn} describe ({reason})"
         ) from error
-    return lm.eval().requires_grad_(False), own_units
+    return lm.eval().requires_grad_(False), own_tokenizer
 
 
-def language_model_of_run(run, run_folder, units, source=None):
+def language_model_of_run(run, run_folder, tokenizer, source=None):
     """Load the language model that a recogniser was tested with, or another in its place.
 
     Arguments
@@ -122,7 +122,7 @@ def language_model_of_run(run, run_folder, units, source=None):
         From :func:`mamba_speech.run.load_run`: an S2S run's `model`, and those of :data:`LM_OPTIONS` that there are.
     run_folder : str or Path
         Where it is from.
-    units : mamba_speech.asr.tokenizer.Tokenizer
+    tokenizer : mamba_speech.asr.tokenizer.Tokenizer
         The recogniser's.
     source : str or Path, optional
         Instead of the run's own.
@@ -144,7 +144,7 @@ def language_model_of_run(run, run_folder, units, source=None):
     outputs = run["model"].seq_lin.w.out_features
     try:
         chosen = source or _recorded_source(recorded, run, run_folder)
-        return load_language_model(chosen, units, lm_vocab=outputs, **sizes)[0]
+        return load_language_model(chosen, tokenizer, lm_vocab=outputs, **sizes)[0]
     except FileNotFoundError as error:
         if source is not None:
             raise
@@ -183,7 +183,7 @@ def find_tokenizer(source, save_folder=None):
     """
     if not _is_run(source):
         return _find(TOKENIZER_FILE, source, save_folder)
-    file = read_options(source, wanted=["units_file"])["units_file"]
+    file = read_options(source, wanted=["tokenizer_file"])["tokenizer_file"]
     if not file.is_file():
         raise FileNotFoundError(f"{file}: no such file; the run {source} has lost its tokenizer")
     return file
@@ -228,15 +228,15 @@ def _find(name, source, save_folder):
 def _check_tokenizer(source, own, wanted):
     if own.labels() != wanted.labels():
         raise ValueError(
-            f"{source}: the language model has another tokenizer ({len(own)} units) than the recogniser "
-            f"({len(wanted)} units): train the recogniser with --pretrained_lm_tokenizer_path {source}, or a language "
-            "model by train_LM.py with --tokenizer_file, the recogniser's save/units.model"
+            f"{source}: the language model has another tokenizer ({len(own)} tokens) than the recogniser "
+            f"({len(wanted)} tokens): train the recogniser with --pretrained_lm_tokenizer_path {source}, or a language "
+            "model by train_LM.py with --pretrained_tokenizer_file, the recogniser's save/tokenizer.model"
         )
 
 
 def _check_vocabulary(source, vocab, wanted):
     if wanted is not None and vocab != wanted:
         raise ValueError(
-            f"{source}: the language model scores {vocab} units, but the recogniser's output_neurons is {wanted}: "
+            f"{source}: the language model scores {vocab} tokens, but the recogniser's output_neurons is {wanted}: "
             "give a language model of the same size, or go without (no_lm)"
         )

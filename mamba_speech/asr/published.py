@@ -85,7 +85,7 @@ def load_published_recogniser(folder):
     save_folder = moved(scalars["save_folder"], scalars["output_folder"], folder)
     load_weights(folder, networks, _find_checkpoints(folder, save_folder))
     options = scalars | networks | {"fidelity": "corrected", "save_folder": save_folder}
-    options["units_file"] = _find_tokenizer(folder, save_folder, scalars)
+    options["tokenizer_file"] = _find_tokenizer(folder, save_folder, scalars)
     if isinstance(networks["model"], CTCRecognizer):
         return options | {"test_decoding": "beam"}
     options |= _renamed(read_within(file, "test_search"), _SEARCH_OPTIONS)

@@ -1,4 +1,4 @@
-"""Speech recognition with a trained run: text from audio files, and when each unit was heard.
+"""Speech recognition with a trained run: text from audio files, and when each token was heard.
 
 A run of `train_CTC.py` or `train_S2S.py` will do, and one of the published recipes of that name
 (:mod:`mamba_speech.asr.published`); :mod:`mamba_speech.asr.decoders` turns its outputs into text.
@@ -49,7 +49,7 @@ class Transcript:
 
 @dataclass(frozen=True)
 class Alignment:
-    """Where the most probable path through an utterance puts its units.
+    """Where the most probable path through an utterance puts its tokens.
 
     Attributes
     ----------
@@ -58,8 +58,8 @@ class Alignment:
         Best-path text.
     seconds : float
         Duration of the audio.
-    units : list of (str, float, float)
-        Each unit with the start and the end, in seconds, of the frames that carry it. CTC leaves
+    tokens : list of (str, float, float)
+        Each token with the start and the end, in seconds, of the frames that carry it. CTC leaves
         most frames blank, so these are marks near the sounds rather than their extent.
     features : torch.Tensor
         Log-mel energies in dB, (frames, mels).
@@ -70,7 +70,7 @@ class Alignment:
     path: str
     text: str
     seconds: float
-    units: list
+    tokens: list
     features: torch.Tensor
     frame_seconds: float
 
@@ -132,12 +132,12 @@ class Recognizer:
         self.device = choose_device(device)
         run = _load_recogniser(run_folder)
         self.sample_rate, self.fidelity = run["sample_rate"], run["fidelity"]
-        self.units = Tokenizer(run["units_file"])
+        self.tokenizer = Tokenizer(run["tokenizer_file"])
         self.compute_features = run["compute_features"].to(self.device)
         self.normalize = run["normalize"].to(self.device)
         self.model = run["model"].to(self.device)
         self.decode = decoder_of_run(
-            run, run_folder, self.units, decoding, beam_size, lm, no_lm, ctc_only
+            run, run_folder, self.tokenizer, decoding, beam_size, lm, no_lm, ctc_only
         )
 
     def transcribe(self, paths, batch_seconds=BATCH_SECONDS):
@@ -197,22 +197,22 @@ class Recognizer:
         waveform = load_audio(path, self.sample_rate)
         inputs, features = self._inputs([waveform])
         log_probs, lengths = self._ctc_log_probs(*inputs)
-        best = log_probs[0, : lengths[0], : len(self.units)].argmax(-1).tolist()
+        best = log_probs[0, : lengths[0], : len(self.tokenizer)].argmax(-1).tolist()
         seconds = len(waveform) / self.sample_rate
         frame_seconds = self.compute_features.hop / self.sample_rate
         step = frame_seconds * math.prod(self.model.CNN.strides)
-        silent = (self.units.blank, *self.units.control)
-        labels, units, indices, start = self.units.labels(), [], [], 0
+        silent = (self.tokenizer.blank, *self.tokenizer.control)
+        labels, tokens, indices, start = self.tokenizer.labels(), [], [], 0
         for index, run in groupby(best):
             end = start + sum(1 for _ in run)
             if index not in silent:
                 # frame t stands for the time around t * step
                 span = (max(0.0, (start - 0.5) * step), min(seconds, (end - 0.5) * step))
-                units.append((labels[index], *span))
+                tokens.append((labels[index], *span))
                 indices.append(index)
             start = end
-        text = self.units.decode(indices)
-        return Alignment(str(path), text, seconds, units, features[0].cpu(), frame_seconds)
+        text = self.tokenizer.decode(indices)
+        return Alignment(str(path), text, seconds, tokens, features[0].cpu(), frame_seconds)
 
     def _windows(self, paths, batch_seconds):
         """Lists of (path, waveform or AudioError), each about as long as `BATCHES_AHEAD` batches."""
@@ -270,7 +270,7 @@ class Recognizer:
         return (normalised, lengths, wav_lens), features
 
     def _ctc_log_probs(self, *inputs):
-        """Log-probabilities (batch, time, units) of the CTC output, and counts of frames."""
+        """Log-probabilities (batch, time, vocabulary) of the CTC output, and counts of frames."""
         if isinstance(self.model, S2SRecognizer):
             encoded, lengths = self.model.encode(*inputs)
             return self.model.ctc_log_probs(encoded), lengths
@@ -283,7 +283,7 @@ def _load_recogniser(folder):
         return load_published_recogniser(folder)
     return load_run(
         folder,
-        wanted=["compute_features", "normalize", "sample_rate", "fidelity", "units_file"],
+        wanted=["compute_features", "normalize", "sample_rate", "fidelity", "tokenizer_file"],
         optional=DECODING_OPTIONS,
         selection_key=_SELECTION_KEYS,
     )

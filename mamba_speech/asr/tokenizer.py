@@ -1,4 +1,4 @@
-"""The units that a recogniser emits: characters or SentencePiece word pieces, and text to and from them."""
+"""Tokens of text, characters or SentencePiece's subwords: learn them, encode text as tokens, decode tokens to text."""
 
 import os
 import tempfile
@@ -10,7 +10,7 @@ TYPES = ("char", "unigram", "bpe")
 
 
 class Tokenizer:
-    """A SentencePiece model; unit 0 serves as CTC's blank, 1 and 2 as start and end of a sentence.
+    """A SentencePiece model; token 0 serves as CTC's blank, 1 and 2 as start and end of a sentence.
 
     Arguments
     ---------
@@ -21,7 +21,7 @@ class Tokenizer:
     FileNotFoundError
         If there is no such file.
     ValueError
-        If it is no SentencePiece model, or one of the special units is text.
+        If it is no SentencePiece model, or one of the special tokens is text.
     """
 
     blank = 0
@@ -31,7 +31,7 @@ class Tokenizer:
     def __init__(self, model_file):
         if not Path(model_file).is_file():
             raise FileNotFoundError(
-                f"{model_file}: no such file; a run writes its units there when it starts"
+                f"{model_file}: no such file; a run writes its tokenizer there when it starts"
             )
         try:
             self._processor = sentencepiece.SentencePieceProcessor(model_file=str(model_file))
@@ -40,19 +40,19 @@ class Tokenizer:
                 f"{model_file}: is no SentencePiece model: damaged, or another kind of file"
             ) from error
         text = [
-            str(unit)
-            for unit in (self.blank, *self.control)
-            if not (self._processor.is_control(unit) or self._processor.is_unknown(unit))
+            str(token)
+            for token in (self.blank, *self.control)
+            if not (self._processor.is_control(token) or self._processor.is_unknown(token))
         ]
         if text:
             raise ValueError(
-                f"{model_file}: its units {' and '.join(text)} are text, where the blank (0), the start and the end "
+                f"{model_file}: its tokens {' and '.join(text)} are text, where the blank (0), the start and the end "
                 "of a sentence (1, 2) belong; learn it with unk_id 0, bos_id 1 and eos_id 2"
             )
 
     @classmethod
     def train(cls, texts, model_file, kind="char", size=None):
-        """Learn units from transcripts, write them to ``model_file`` and return them.
+        """Learn a tokenizer from transcripts, write it to ``model_file`` and return it.
 
         Text is taken as it is, without Unicode normalisation.
 
@@ -63,7 +63,7 @@ class Tokenizer:
         kind : str
             ``char``, ``unigram`` or ``bpe``.
         size : int
-            Number of units; with ``char`` the most there may be, the three special ones included.
+            Number of tokens; with ``char`` the most there may be, the three special ones included.
 
         Raises
         ------
@@ -74,14 +74,14 @@ class Tokenizer:
             raise ValueError(f"token_type must be one of {', '.join(TYPES)}; got {kind!r}")
         texts = [text for text in texts if text.strip()]
         if not texts:
-            raise ValueError("there is no transcript to learn units from")
+            raise ValueError("there is no transcript to learn a tokenizer from")
         # SentencePiece marks the start of every text as that of a word, spaces or none
         characters = {"\u2581"} | set("".join(texts).replace(" ", "\u2581"))
         least = len(characters) + 3
         if size < least:
             raise ValueError(
                 f"output_neurons is {size}, but the training transcripts hold {len(characters)} "
-                f"different characters and need at least {least} units (blank, start and end "
+                f"different characters and need at least {least} tokens (blank, start and end "
                 f"included): set --output_neurons {least} or more"
             )
         model_file = Path(model_file)
@@ -92,7 +92,7 @@ class Tokenizer:
             try:
                 sentencepiece.SentencePieceTrainer.train(
                     input=str(corpus),
-                    model_prefix=str(Path(folder) / "units"),
+                    model_prefix=str(Path(folder) / "tokenizer"),
                     model_type=kind,
                     vocab_size=least if kind == "char" else size,
                     character_coverage=1.0,
@@ -108,33 +108,33 @@ class Tokenizer:
                 # what follows the place in SentencePiece's source that found the fault
                 reason = str(error).rpartition("] ")[2].strip()
                 raise ValueError(
-                    f"{size} {kind} units cannot be learnt from {len(texts)} transcripts: set another "
+                    f"{size} {kind} tokens cannot be learnt from {len(texts)} transcripts: set another "
                     f"--output_neurons (SentencePiece says: {reason})"
                 ) from error
-            units = cls(Path(folder) / "units.model")
-            lost = [text for text in texts if not units.spells(text)]
+            tokenizer = cls(Path(folder) / "tokenizer.model")
+            lost = [text for text in texts if not tokenizer.spells(text)]
             if lost:
                 raise ValueError(
                     f"{len(lost)} of {len(texts)} transcripts cannot be spelt, such as {lost[0]!r}"
                 )
-            os.replace(Path(folder) / "units.model", model_file)
-        return units
+            os.replace(Path(folder) / "tokenizer.model", model_file)
+        return tokenizer
 
     def __len__(self):
         return self._processor.vocab_size()
 
     def labels(self):
-        """The text of every unit; ``\u2581`` marks the start of a word."""
+        """The text of every token; ``\u2581`` marks the start of a word."""
         return [self._processor.id_to_piece(index) for index in range(len(self))]
 
     def encode(self, text):
-        """Unit numbers of a text; characters that training never saw are left out."""
+        """Token numbers of a text; characters that training never saw are left out."""
         return [index for index in self._processor.encode(text) if index != self.blank]
 
     def spells(self, text):
-        """Whether the units can write the text, every character of it."""
+        """Whether the tokens spell the text, every character of it."""
         return self.decode(self.encode(text)) == " ".join(text.split())
 
     def decode(self, indices):
-        """Text of unit numbers."""
+        """Text of token numbers."""
         return self._processor.decode([int(index) for index in indices])

@@ -59,8 +59,11 @@ def test_checkpointing_is_compared_in_time_memory_and_gradients(tmp_path):
 @pytest.fixture
 def trained(tmp_path):
     """A run of random weights, and a corpus of two utterances."""
-    units_file = tmp_path / "units.model"
-    letters = units_file, len(Tokenizer.train(["one two three four"], units_file, "char", size=30))
+    tokenizer_file = tmp_path / "tokenizer.model"
+    letters = (
+        tokenizer_file,
+        len(Tokenizer.train(["one two three four"], tokenizer_file, "char", size=30)),
+    )
     folder = tmp_path / "run"
     write_run(
         folder,

@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[2]
 RECIPE = ROOT / "recipes" / "LibriSpeech" / "ASR"
 RATE = 16000
 # Blank, start, end, space and the letters of the texts below.
-TEXT_UNITS = 4 + len(set("onetwothreefour"))
+TEXT_TOKENS = 4 + len(set("onetwothreefour"))
 
 
 def write_noise(path, seconds, seed, rate=RATE, channels=1):
@@ -91,8 +91,8 @@ def trained(audio, tmp_path_factory):
         # so few steps teach no more than silence: a random last layer gives texts to compare
         output, bias = weights["ctc_lin.w.weight"], weights["ctc_lin.w.bias"]
         output.copy_(torch.randn(output.shape, generator=torch.Generator().manual_seed(0)))
-        # start and end of a sentence, and what is past the units
-        bias[[1, 2, *range(TEXT_UNITS, len(bias))]] = -100
+        # start and end of a sentence, and what is past the vocabulary
+        bias[[1, 2, *range(TEXT_TOKENS, len(bias))]] = -100
         torch.save(weights, file)
     return folder
 
@@ -105,14 +105,14 @@ def run(trained, tmp_path):
 
 @pytest.fixture(scope="session")
 def letters(tmp_path_factory):
-    """The SentencePiece model of the letters that the texts are made of, and its number of units."""
-    file = tmp_path_factory.mktemp("letters") / "units.model"
-    return file, len(Tokenizer.train(["one two three four"], file, "char", size=TEXT_UNITS))
+    """The SentencePiece model of the letters that the texts are made of, and its number of tokens."""
+    file = tmp_path_factory.mktemp("letters") / "tokenizer.model"
+    return file, len(Tokenizer.train(["one two three four"], file, "char", size=TEXT_TOKENS))
 
 
 def write_run(folder, yaml, letters, meta, **options):
-    """Write what a run of `yaml` leaves behind: options, units, and a checkpoint of random weights."""
-    units_file, count = letters
+    """Write what a run of `yaml` leaves behind: options, a tokenizer, and a checkpoint of random weights."""
+    tokenizer_file, count = letters
     options = {"output_folder": str(folder), "output_neurons": count, **options}
     with open(ROOT / "hparams" / "LibriSpeech" / "ASR" / yaml, encoding="utf-8") as file:
         text = resolve_references(file, options).getvalue()
@@ -125,7 +125,7 @@ def write_run(folder, yaml, letters, meta, **options):
                 # sharp distributions, so that two hypotheses are never alike
                 torch.nn.init.normal_(parameter)
     run["checkpointer"].save_checkpoint(meta={"epoch": 1, **meta})
-    shutil.copy(units_file, folder / "save" / "units.model")
+    shutil.copy(tokenizer_file, folder / "save" / "tokenizer.model")
     (folder / "hyperparams.yaml").write_text(text, encoding="utf-8")
     return folder
 
@@ -160,10 +160,10 @@ LM_SIZES = {"lm_d_model": 16, "lm_nhead": 2, "lm_num_layers": 1, "lm_d_ffn": 32}
 def pretrained_lm(letters, tmp_path_factory):
     """A folder with a TransformerLM, in the layout of those that SpeechBrain publishes."""
     folder = tmp_path_factory.mktemp("pretrained")
-    units_file, count = letters
+    tokenizer_file, count = letters
     with torch.random.fork_rng():
         lm = TransformerLM(count, 16, 2, 1, 0, 32, activation=torch.nn.GELU)
     torch.save(lm.state_dict(), folder / "lm.ckpt")
-    shutil.copy(units_file, folder / "tokenizer.ckpt")
+    shutil.copy(tokenizer_file, folder / "tokenizer.ckpt")
     (folder / "hyperparams.yaml").write_text("sample_rate: 16000\n")
     return folder

@@ -12,7 +12,7 @@ import yaml
 import modules.frontend
 from mamba_speech.run import load_run, read_tensors
 
-NETWORKS = ["compute_features", "normalize", "units_file"]
+NETWORKS = ["compute_features", "normalize", "tokenizer_file"]
 
 
 def checkpoints(run):
@@ -69,7 +69,7 @@ def test_a_moved_run_uses_its_own_files_and_writes_none(run, trained):
     before = contents(run)
     random = torch.get_rng_state()
     options = load_run(run, NETWORKS)
-    assert options["units_file"] == run / "save" / "units.model"
+    assert options["tokenizer_file"] == run / "save" / "tokenizer.model"
     assert contents(run) == before
     assert torch.equal(torch.get_rng_state(), random)
     for path in [run, *run.rglob("*")]:

@@ -343,7 +343,7 @@ def test_a_list_is_known_by_what_it_says_and_not_by_where_it_lies(tmp_path):
     models = []
     for name in ("first", "second"):
         (tmp_path / name).mkdir()
-        models.append(tmp_path / name / "units.model")
+        models.append(tmp_path / name / "tokenizer.model")
         Tokenizer.train(texts, models[-1], "char", 40)
     assert models[0].read_bytes() != models[1].read_bytes()
     assert hash_list(models[0]) == hash_list(models[1])

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import speechbrain as sb
 import torch
-from speech_data import batch_options, make_datasets, prepare_manifests, prepare_units
+from speech_data import batch_options, make_datasets, prepare_manifests, prepare_tokenizer
 from speechbrain.utils.distributed import if_main_process
 
 from mamba_speech.evaluation.wer import write_alignments, write_errors
@@ -103,7 +103,7 @@ class RecognitionBrain(RecipeBrain):
         """Tokens of a batch (utterances, tokens) and their relative lengths, for CTC.
 
         They are read from those that the end of a sentence follows, since SpeechBrain cannot pad a batch whose
-        texts are all empty: those of characters that the units lack are.
+        texts are all empty: those of characters that the tokenizer lacks are.
         """
         tokens, relative = batch.tokens_eos
         longest = tokens.shape[1]
@@ -181,7 +181,7 @@ def run_recipe(brain_class, make_decodings):
     brain_class : type
         A :class:`RecognitionBrain`.
     make_decodings : callable
-        From (hparams, units, device) to the ways to decode of each stage; see :class:`RecognitionBrain`.
+        From (hparams, tokenizer, device) to the ways to decode of each stage; see :class:`RecognitionBrain`.
 
     Raises
     ------
@@ -191,16 +191,16 @@ def run_recipe(brain_class, make_decodings):
     hparams, run_opts = load_experiment()
     training = not (hparams["skip_train"] or run_opts.test_only)
     manifests = prepare_manifests(hparams, training)
-    units = prepare_units(hparams, manifests[0])
-    train, valid, tests = make_datasets(hparams, units, *manifests)
-    lists = {"train": manifests[0], "valid": manifests[1], "tokenizer": hparams["units_file"]}
+    tokenizer = prepare_tokenizer(hparams, manifests[0])
+    train, valid, tests = make_datasets(hparams, tokenizer, *manifests)
+    lists = {"train": manifests[0], "valid": manifests[1], "tokenizer": hparams["tokenizer_file"]}
     brain = brain_class.from_hparams(
         hparams,
         run_opts,
         {name: Path(path) for name, path in lists.items() if path is not None},
         {name: Path(path) for name, path in manifests[2].items()},
     )
-    brain.decodings = make_decodings(hparams, units, brain.device)
+    brain.decodings = make_decodings(hparams, tokenizer, brain.device)
     if training:
         brain.train_on(
             SeededItems(train, hparams["seed"]),

@@ -1,4 +1,4 @@
-"""What the recognition recipes share of their data: manifests, units, data sets and batches.
+"""What the recognition recipes share of their data: manifests, tokenizer, data sets and batches.
 
 The corpus is LibriSpeech, anything in its layout, or one's own speech by manifests.
 """
@@ -129,57 +129,57 @@ def _own_manifests(hparams, training):
     return written.pop("train", None), written.pop("valid", None), written
 
 
-def prepare_units(hparams, train_manifest=None):
-    """Learn the units from the training transcripts, or take a language model's, or load those that this run has.
+def prepare_tokenizer(hparams, train_manifest=None):
+    """Learn the tokenizer from the training transcripts, or take a language model's, or load the one that this run has.
 
     Raises
     ------
     SystemExit
-        With one message, if the units do not fit the transcripts or the output layer, or a trained run's
-        units would change under it.
+        With one message, if the tokenizer does not fit the transcripts or the output layer, or a trained run's
+        would change under it.
     """
     try:
         if train_manifest is not None:
             if hparams.get("pretrained_lm_tokenizer_path"):
-                run_on_main(_take_units, args=(hparams,))
+                run_on_main(_take_tokenizer, args=(hparams,))
             else:
-                run_on_main(_learn_units, args=(hparams, train_manifest))
-        units = Tokenizer(hparams["units_file"])
-        # a decoder may write any output that it has; CTC's outputs behind the last unit are never read
+                run_on_main(_learn_tokenizer, args=(hparams, train_manifest))
+        tokenizer = Tokenizer(hparams["tokenizer_file"])
+        # a decoder may write any output that it has; CTC's outputs behind the last token are never read
         wrong = operator.ne if "decoder_module" in hparams else operator.gt
-        if wrong(len(units), hparams["output_neurons"]):
+        if wrong(len(tokenizer), hparams["output_neurons"]):
             raise ValueError(
-                f"{hparams['units_file']}: holds {len(units)} units, but output_neurons is "
-                f"{hparams['output_neurons']}: set --output_neurons {len(units)}, or give a tokenizer of that size"
+                f"{hparams['tokenizer_file']}: holds {len(tokenizer)} tokens, but output_neurons is "
+                f"{hparams['output_neurons']}: set --output_neurons {len(tokenizer)}, or give a tokenizer of that size"
             )
     except (OSError, ValueError) as error:
         raise SystemExit(str(error)) from error
-    return units
+    return tokenizer
 
 
-def _take_units(hparams):
-    """Copy a language model's tokenizer into the run, unless the run's own has the same units."""
+def _take_tokenizer(hparams):
+    """Copy a language model's tokenizer into the run, unless the run's own equals it."""
     source = hparams["pretrained_lm_tokenizer_path"]
     found = find_tokenizer(source, hparams["save_folder"])
-    units, model_file = Tokenizer(found), Path(hparams["units_file"])
+    tokenizer, model_file = Tokenizer(found), Path(hparams["tokenizer_file"])
     if model_file.is_file():
-        if Tokenizer(model_file).labels() == units.labels():
+        if Tokenizer(model_file).labels() == tokenizer.labels():
             return
         if any(model_file.parent.glob("CKPT*")):
             raise ValueError(
-                f"{source}: its tokenizer has other units than {model_file}, which a model was trained on: give "
-                "another --output_folder, or a language model that was trained on this run's units"
+                f"{source}: its tokenizer has other tokens than {model_file}, which a model was trained on: give "
+                "another --output_folder, or a language model that was trained with this run's tokenizer"
             )
     model_file.parent.mkdir(parents=True, exist_ok=True)
     partial = model_file.with_suffix(".partial")
     shutil.copyfile(found, partial)
-    # first, so that a killed start never leaves the record of other units
+    # first, so that a killed start never leaves another tokenizer's record
     model_file.with_suffix(".json").unlink(missing_ok=True)
     os.replace(partial, model_file)
 
 
-def _learn_units(hparams, train_manifest):
-    model_file = Path(hparams["units_file"])
+def _learn_tokenizer(hparams, train_manifest):
+    model_file = Path(hparams["tokenizer_file"])
     record_file = model_file.with_suffix(".json")
     kind, size = hparams["token_type"], hparams["output_neurons"]
     texts = [row["wrd"] for row in sb.dataio.dataio.load_data_csv(train_manifest).values()]
@@ -191,7 +191,7 @@ def _learn_units(hparams, train_manifest):
             return
         if any(model_file.parent.glob("CKPT*")):
             raise ValueError(
-                f"{model_file} was learnt with another token_type, number of units or other transcripts than "
+                f"{model_file} was learnt with another token_type, number of tokens or other transcripts than "
                 "these, and a model was trained on it: give another --output_folder"
             )
     record_file.unlink(missing_ok=True)
@@ -199,12 +199,12 @@ def _learn_units(hparams, train_manifest):
     write_json(record_file, record)
 
 
-def make_datasets(hparams, units, train_manifest, valid_manifest, test_manifests):
+def make_datasets(hparams, tokenizer, train_manifest, valid_manifest, test_manifests):
     """Data sets that yield ``id``, ``sig`` (waveform), ``wrd`` (text), ``spk_id``, ``tokens_bos`` and ``tokens_eos``.
 
-    ``tokens_bos`` begin with the start of a sentence, ``tokens_eos`` end with its end. Training utterances under or
-    over the length limits, of characters that the units lack, or with fewer encoder frames than CTC needs for their
-    text, are left out, counted.
+    ``tokens_bos`` begin with the start of a sentence, ``tokens_eos`` end with its end. Training utterances are
+    left out, counted, where they pass the length limits, where the tokenizer lacks their characters, and where CTC
+    needs more encoder frames for their text.
 
     Returns
     -------
@@ -217,7 +217,7 @@ def make_datasets(hparams, units, train_manifest, valid_manifest, test_manifests
         With one message, if a set is empty, or an utterance is longer than the model's positional table.
     """
     if train_manifest is not None:
-        train, valid = _training_sets(hparams, units, train_manifest, valid_manifest)
+        train, valid = _training_sets(hparams, tokenizer, train_manifest, valid_manifest)
     else:
         train = valid = None
     tests = {
@@ -233,7 +233,7 @@ def make_datasets(hparams, units, train_manifest, valid_manifest, test_manifests
         texts = (
             [] if dataset is None else [dataset.data[index]["wrd"] for index in dataset.data_ids]
         )
-        unknown = sum(not units.spells(text) for text in texts)
+        unknown = sum(not tokenizer.spells(text) for text in texts)
         if unknown:
             logger.warning(
                 "%s: %d of %d transcripts hold characters that training does not; they count as errors",
@@ -244,21 +244,21 @@ def make_datasets(hparams, units, train_manifest, valid_manifest, test_manifests
     heard = [dataset for dataset in (valid, *tests.values()) if dataset is not None]
     if "max_length" in hparams:
         for dataset in heard:
-            _check_positions(dataset, units, hparams)
+            _check_positions(dataset, tokenizer, hparams)
         if train is not None:
             slowest = min(hparams["speed_changes"]) / 100 if hparams["speed_perturb"] else 1.0
-            _check_positions(train, units, hparams, slowest)
-    _add_pipelines(hparams, units, [train] if train is not None else [], heard)
+            _check_positions(train, tokenizer, hparams, slowest)
+    _add_pipelines(hparams, tokenizer, [train] if train is not None else [], heard)
     return train, valid, tests
 
 
-def _check_positions(dataset, units, hparams, speed=1.0):
+def _check_positions(dataset, tokenizer, hparams, speed=1.0):
     """Refuse what is longer than the positional table, before hours of training rather than after."""
     limit = hparams["max_length"]
     frames_a_second = _frames_a_second(hparams) / speed
     for index in dataset.data_ids:
         item = dataset.data[index]
-        tokens = len(units.encode(item["wrd"])) + 1
+        tokens = len(tokenizer.encode(item["wrd"])) + 1
         # the other attentions compute positions of any number
         frames = (
             math.ceil(item["duration"] * frames_a_second) + 1
@@ -278,8 +278,8 @@ def _frames_a_second(hparams):
     return 1000 / (hparams["hop_length"] * math.prod(hparams["CNN"].strides))
 
 
-def _training_sets(hparams, units, train_manifest, valid_manifest):
-    train = _within_limits(DynamicItemDataset.from_csv(train_manifest), units, hparams)
+def _training_sets(hparams, tokenizer, train_manifest, valid_manifest):
+    train = _within_limits(DynamicItemDataset.from_csv(train_manifest), tokenizer, hparams)
     if hparams["sorting"] in ("ascending", "descending"):
         train = train.filtered_sorted(
             sort_key="duration", reverse=hparams["sorting"] == "descending"
@@ -292,7 +292,7 @@ def _training_sets(hparams, units, train_manifest, valid_manifest):
     return train, valid
 
 
-def _add_pipelines(hparams, units, trained, heard):
+def _add_pipelines(hparams, tokenizer, trained, heard):
     """Audio and text of the data sets that are trained on, and of those that are only listened to."""
     rate, change_speed = hparams["sample_rate"], hparams["speed_perturb"]
     read = partial(load_audio, sample_rate=rate)
@@ -300,7 +300,7 @@ def _add_pipelines(hparams, units, trained, heard):
     read_changed = partial(_read_at_speed, sample_rate=rate, change_speed=change_speed)
     add_dynamic_item(heard, read, ["wav"], ["sig"])
     add_dynamic_item(trained, read if change_speed is None else read_changed, ["wav"], ["sig"])
-    encode = partial(_encode, units=units)
+    encode = partial(_encode, tokenizer=tokenizer)
     add_dynamic_item(trained + heard, encode, ["wrd"], ["tokens_bos", "tokens_eos"])
     keys = ["id", "sig", "wrd", "spk_id", "tokens_bos", "tokens_eos"]
     set_output_keys(trained + heard, keys)
@@ -311,16 +311,16 @@ def _read_at_speed(wav, sample_rate, change_speed):
     return change_speed(load_audio(wav, sample_rate).unsqueeze(0)).squeeze(0)
 
 
-def _encode(text, units):
+def _encode(text, tokenizer):
     """Tokens of a text after the start of a sentence, and before its end."""
-    tokens = units.encode(text)
-    start, end = units.control
+    tokens = tokenizer.encode(text)
+    start, end = tokenizer.control
     return tuple(
         torch.tensor(sequence, dtype=torch.long) for sequence in ([start, *tokens], [*tokens, end])
     )
 
 
-def _within_limits(train, units, hparams):
+def _within_limits(train, tokenizer, hparams):
     shortest, longest = hparams["shortest_utterance"], hparams["longest_utterance"]
     # frames after subsampling; speed perturbation shortens, and CTC needs a blank between equal neighbours
     fastest = max(hparams["speed_changes"]) / 100 if hparams["speed_perturb"] is not None else 1.0
@@ -329,7 +329,7 @@ def _within_limits(train, units, hparams):
     kept, reasons = [], dict.fromkeys(reasons, 0)
     for index in train.data_ids:
         item = train.data[index]
-        tokens = units.encode(item["wrd"])
+        tokens = tokenizer.encode(item["wrd"])
         needed = len(tokens) + sum(a == b for a, b in itertools.pairwise(tokens))
         if item["duration"] < shortest:
             reasons["too short"] += 1

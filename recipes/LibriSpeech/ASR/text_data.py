@@ -1,4 +1,4 @@
-"""What the language model's recipe reads: sentences of text files and transcripts, and their units.
+"""What the language model's recipe reads: sentences of text files and transcripts, and their tokens.
 
 Text is read as a stream and written once as numbers that are mapped into memory, so that a text of
 gigabytes, compressed or not, takes its size in tokens on disk and little memory.
@@ -181,7 +181,7 @@ def _hold_out(train, fraction):
 
 
 def prepare_tokenizer(hparams, train):
-    """The units: of ``tokenizer_file``, learnt from the text, or those that this run has already.
+    """The tokenizer: ``pretrained_tokenizer_file``, one learnt from the text, or the one that this run has already.
 
     Arguments
     ---------
@@ -196,54 +196,55 @@ def prepare_tokenizer(hparams, train):
     Raises
     ------
     SystemExit
-        With one message, if the units do not fit the text or the vocabulary, or a trained run's would change.
+        With one message, if the tokenizer does not fit the text or the vocabulary, or a trained run's would change.
     """
-    model_file = Path(hparams["units_file"])
+    model_file = Path(hparams["tokenizer_file"])
     try:
         if train:
             run_on_main(
-                _take_units if hparams["tokenizer_file"] else _learn_units, args=(hparams, train)
+                _take_tokenizer if hparams["pretrained_tokenizer_file"] else _learn_tokenizer,
+                args=(hparams, train),
             )
-        units = _read_units(model_file)
-        if len(units) != hparams["output_neurons"]:
+        tokenizer = _read_tokenizer(model_file)
+        if len(tokenizer) != hparams["output_neurons"]:
             raise ValueError(
-                f"{model_file}: holds {len(units)} units, but output_neurons is "
-                f"{hparams['output_neurons']}: set --output_neurons {len(units)}"
+                f"{model_file}: holds {len(tokenizer)} tokens, but output_neurons is "
+                f"{hparams['output_neurons']}: set --output_neurons {len(tokenizer)}"
             )
     except (OSError, ValueError) as error:
         raise SystemExit(str(error)) from error
-    return units
+    return tokenizer
 
 
-def _read_units(path):
-    units = Tokenizer(path)
-    if any(units.decode([unit]) for unit in units.control):
+def _read_tokenizer(path):
+    tokenizer = Tokenizer(path)
+    if any(tokenizer.decode([token]) for token in tokenizer.control):
         raise ValueError(
-            f"{path}: its units 1 and 2 are text, where the start and end of a sentence belong; learn it with "
+            f"{path}: its tokens 1 and 2 are text, where the start and end of a sentence belong; learn it with "
             "bos_id 1 and eos_id 2"
         )
-    return units
+    return tokenizer
 
 
-def _take_units(hparams, train):
-    """Put a copy of ``tokenizer_file`` into the run."""
+def _take_tokenizer(hparams, train):
+    """Put a copy of ``pretrained_tokenizer_file`` into the run."""
     del train
-    model_file = Path(hparams["units_file"])
-    given = _read_units(hparams["tokenizer_file"])
-    if model_file.is_file() and _read_units(model_file).labels() == given.labels():
+    model_file = Path(hparams["tokenizer_file"])
+    given = _read_tokenizer(hparams["pretrained_tokenizer_file"])
+    if model_file.is_file() and _read_tokenizer(model_file).labels() == given.labels():
         return
     _check_untrained(model_file)
     model_file.parent.mkdir(parents=True, exist_ok=True)
     partial = model_file.with_suffix(".partial")
-    shutil.copyfile(hparams["tokenizer_file"], partial)
-    # first, so that a killed start never leaves the record of other units
+    shutil.copyfile(hparams["pretrained_tokenizer_file"], partial)
+    # first, so that a killed start never leaves another tokenizer's record
     model_file.with_suffix(".json").unlink(missing_ok=True)
     os.replace(partial, model_file)
 
 
-def _learn_units(hparams, train):
-    """Learn units from a sample of the sentences, the same at every start."""
-    model_file = Path(hparams["units_file"])
+def _learn_tokenizer(hparams, train):
+    """Learn a tokenizer from a sample of the sentences, the same at every start."""
+    model_file = Path(hparams["tokenizer_file"])
     record_file = model_file.with_suffix(".json")
     record = {key: hparams[key] for key in ("token_type", "output_neurons", "tokenizer_lines")}
     record["texts"] = [text.fingerprint() for text in train]
@@ -267,8 +268,8 @@ def _learn_units(hparams, train):
 def _check_untrained(model_file):
     if any(model_file.parent.glob("CKPT*")):
         raise ValueError(
-            f"{model_file} was made from another tokenizer_file, text, token_type or output_neurons, and a model was "
-            "trained on it: give another --output_folder"
+            f"{model_file} was made from another pretrained_tokenizer_file, text, token_type or output_neurons, and a "
+            "model was trained on it: give another --output_folder"
         )
 
 
@@ -277,12 +278,12 @@ def _names(texts):
 
 
 class TokenisedText(torch.utils.data.Dataset):
-    """Sentences as numbers, mapped from the files that :func:`tokenise` wrote; an item is a sentence's units.
+    """Sentences as numbers, mapped from the files that :func:`tokenise` wrote; an item is a sentence's tokens.
 
     Attributes
     ----------
     lengths : numpy.ndarray
-        (sentences,) units of each, the end of the sentence included.
+        (sentences,) tokens of each, the end of the sentence included.
     words : int
         Of all sentences.
     sha256 : str
@@ -310,18 +311,18 @@ class TokenisedText(torch.utils.data.Dataset):
         return torch.from_numpy(self._tokens[start : self._ends[index]].astype("int64"))
 
 
-def tokenise(hparams, units, name, texts, longest=None):
+def tokenise(hparams, tokenizer, name, texts, longest=None):
     """Write the sentences of some texts as numbers, unless an earlier start of this run has.
 
     Arguments
     ---------
     hparams : dict
-    units : mamba_speech.asr.tokenizer.Tokenizer
+    tokenizer : mamba_speech.asr.tokenizer.Tokenizer
     name : str
         Of the files, in the folder ``text`` of the run.
     texts : list of Text
     longest : int, optional
-        Sentences of more units are left out.
+        Sentences of more tokens are left out.
 
     Returns
     -------
@@ -330,19 +331,19 @@ def tokenise(hparams, units, name, texts, longest=None):
     Raises
     ------
     SystemExit
-        With one message, if a text cannot be read, has no sentence, or has a character that the units lack.
+        With one message, if a text cannot be read, has no sentence, or has a character that the tokenizer lacks.
     """
     stem = Path(hparams["output_folder"]) / "text" / name
     try:
-        run_on_main(_write_tokens, args=(units, stem, texts, longest))
+        run_on_main(_write_tokens, args=(tokenizer, stem, texts, longest))
     except (OSError, ValueError) as error:
         raise SystemExit(str(error)) from error
     return TokenisedText(stem)
 
 
-def _write_tokens(units, stem, texts, longest):
-    labels = zlib.crc32("\n".join(units.labels()).encode())
-    source = {"texts": [text.fingerprint() for text in texts], "units": labels, "longest": longest}
+def _write_tokens(tokenizer, stem, texts, longest):
+    labels = zlib.crc32("\n".join(tokenizer.labels()).encode())
+    source = {"texts": [text.fingerprint() for text in texts], "tokens": labels, "longest": longest}
     record_file = Path(f"{stem}.json")
     if record_file.is_file():
         record = json.loads(record_file.read_text(encoding="utf-8"))
@@ -352,10 +353,10 @@ def _write_tokens(units, stem, texts, longest):
         record_file.unlink()
     stem.parent.mkdir(parents=True, exist_ok=True)
     counts = {"words": 0, "left_out": 0}
-    dtype = "<u2" if len(units) <= 2**16 else "<i4"
+    dtype = "<u2" if len(tokenizer) <= 2**16 else "<i4"
     end, digest = 0, hashlib.sha256()
     with open(f"{stem}.tokens", "wb") as tokens_file, open(f"{stem}.ends", "wb") as ends_file:
-        for sentence, tokens in _encoded(units, texts):
+        for sentence, tokens in _encoded(tokenizer, texts):
             if longest is not None and len(tokens) > longest:
                 counts["left_out"] += 1
                 continue
@@ -367,7 +368,7 @@ def _write_tokens(units, stem, texts, longest):
     if not end:
         raise ValueError(
             f"{_names(texts)}: there is no sentence in it"
-            + (f" of at most {longest} units (longest_sentence)" if counts["left_out"] else "")
+            + (f" of at most {longest} tokens (longest_sentence)" if counts["left_out"] else "")
             + (
                 ""
                 if texts[0].part == "all"
@@ -379,17 +380,17 @@ def _write_tokens(units, stem, texts, longest):
     write_json(record_file, {"source": source, "dtype": dtype} | counts)
 
 
-def _encoded(units, texts):
-    """Yield ``(sentence, units)``; a character that the units cannot write is an error."""
+def _encoded(tokenizer, texts):
+    """Yield ``(sentence, tokens)``; a character that the tokenizer lacks is an error."""
     known = {" "}
     for text in texts:
         for number, sentence in text.sentences():
             for character in set(sentence) - known:
-                if not units.decode(units.encode(character)):
+                if not tokenizer.decode(tokenizer.encode(character)):
                     raise ValueError(
                         f"{text.path}: line {number} has the character {character!r}, which the tokenizer does not: "
                         "write the text as the tokenizer's was written (capitals, punctuation), or train without "
-                        "--tokenizer_file on text that has it"
+                        "--pretrained_tokenizer_file on text that has it"
                     )
                 known.add(character)
-            yield sentence, units.encode(sentence)
+            yield sentence, tokenizer.encode(sentence)

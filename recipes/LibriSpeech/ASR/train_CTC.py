@@ -15,10 +15,10 @@ from mamba_speech.asr.decoders import BEAM_OPTIONS, CTCDecoder
 
 
 class ASR(RecognitionBrain):
-    """Waveform to units by CTC."""
+    """Waveform to tokens by CTC."""
 
     def compute_forward(self, batch, stage):
-        """Log-probabilities of units a frame, their counts, and hypotheses outside training."""
+        """Log-probabilities of tokens a frame, their counts, and hypotheses outside training."""
         batch = batch.to(self.device)
         features, lengths, wav_lens = self.normalised_features(batch, stage)
         out = self.modules.model(features, lengths, wav_lens)
@@ -35,16 +35,16 @@ class ASR(RecognitionBrain):
         return loss
 
 
-def make_decodings(hparams, units, device):
+def make_decodings(hparams, tokenizer, device):
     """The best path to validate, which runs every epoch; for the test sets what the options say."""
     kind, options = hparams["test_decoding"], {key: hparams[key] for key in BEAM_OPTIONS}
     try:
-        decoder = CTCDecoder(units, kind, **options)
+        decoder = CTCDecoder(tokenizer, kind, **options)
     except (OSError, RuntimeError, ValueError) as error:
         raise SystemExit(f"--test_decoding {kind}: {error}") from error
     settings = {"search": kind} | (options if kind == "beam" else {})
     return {
-        sb.Stage.VALID: {"": Decoding(CTCDecoder(units), {"search": "greedy"})},
+        sb.Stage.VALID: {"": Decoding(CTCDecoder(tokenizer), {"search": "greedy"})},
         sb.Stage.TEST: {"": Decoding(decoder, settings)},
     }
 

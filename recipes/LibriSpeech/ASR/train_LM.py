@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Train a Mamba language model on any text, for the decoding of a recogniser with the same units.
+"""Train a Mamba language model on any text, for the decoding of a recogniser with the same tokenizer.
 
     python train_LM.py hparams/LM/mamba_mini.yaml --text_files '[a.txt, b.txt.gz]' --valid_text v.txt
-    python train_LM.py hparams/LM/mamba_mini.yaml --text_files a.txt --tokenizer_file S2S_RUN/save/units.model
+    python train_LM.py hparams/LM/mamba_mini.yaml --text_files t.gz --pretrained_tokenizer_file RUN/save/tokenizer.model
     python train_S2S.py ... --pretrained_lm_tokenizer_path LM_RUN
 
 The same command again resumes. Any top-level key of the YAML is an option. Source of the model: "Mamba: Linear-Time
@@ -101,7 +101,7 @@ class TextBatch(NamedTuple):
     Attributes
     ----------
     tokens_bos : torch.Tensor
-        (batch, tokens + 1): what the model reads; the start of the sentence, then its units, then zeros.
+        (batch, tokens + 1): what the model reads; the start of the sentence, then its tokens, then zeros.
     tokens_eos : torch.Tensor
         (batch, tokens + 1): what is to come next, the end of the sentence last, then :data:`PADDING`.
     """
@@ -111,10 +111,10 @@ class TextBatch(NamedTuple):
 
     @classmethod
     def of(cls, sentences):
-        """Put sentences, each a tensor of units, into a batch."""
-        start, end = (torch.tensor([unit]) for unit in Tokenizer.control)
-        read = [torch.cat([start, units]) for units in sentences]
-        to_come = [torch.cat([units, end]) for units in sentences]
+        """Put sentences, each a tensor of tokens, into a batch."""
+        start, end = (torch.tensor([token]) for token in Tokenizer.control)
+        read = [torch.cat([start, tokens]) for tokens in sentences]
+        to_come = [torch.cat([tokens, end]) for tokens in sentences]
         pad = torch.nn.utils.rnn.pad_sequence
         return cls(pad(read, True), pad(to_come, True, PADDING))
 
@@ -130,11 +130,11 @@ class LM(RecipeBrain):
     selection_key = "loss"
 
     def compute_forward(self, batch, stage):
-        """Logits of the next unit after every unit."""
+        """Logits of the next token after every token."""
         return self.modules.model(batch.to(self.device).tokens_bos)
 
     def compute_objectives(self, predictions, batch, stage):
-        """Cross entropy a unit, the end of the sentence included, in nats; counted exactly outside training."""
+        """Cross entropy a token, the end of the sentence included, in nats; counted exactly outside training."""
         targets = batch.tokens_eos.to(self.device).flatten()
         loss = torch.nn.functional.cross_entropy(
             predictions.flatten(0, 1).float(), targets, ignore_index=PADDING
@@ -155,7 +155,7 @@ class LM(RecipeBrain):
         loss = self.nats / self.tokens
         stats = {"loss": loss, "perplexity": _perplexity(loss)}
         if stage == sb.Stage.TEST:
-            # the end of a sentence counts as a word, as it does for n-gram toolkits: models with other units compare
+            # the end of a sentence counts as a word, as it does for n-gram toolkits: models with other tokenizers compare
             ends = self.test_set.words + len(self.test_set)
             stats["word perplexity"] = _perplexity(self.nats / ends)
         return stats
@@ -193,15 +193,16 @@ def main():
         )
     training = not (hparams["skip_train"] or run_opts.test_only)
     train_texts, valid_texts, test_texts = find_texts(hparams, training)
-    units = prepare_tokenizer(hparams, train_texts)
+    tokenizer = prepare_tokenizer(hparams, train_texts)
     if training:
-        train = tokenise(hparams, units, "train", train_texts, hparams["longest_sentence"])
-        valid = tokenise(hparams, units, "valid", valid_texts)
+        train = tokenise(hparams, tokenizer, "train", train_texts, hparams["longest_sentence"])
+        valid = tokenise(hparams, tokenizer, "valid", valid_texts)
     tests = {
-        name: tokenise(hparams, units, f"test-{name}", texts) for name, texts in test_texts.items()
+        name: tokenise(hparams, tokenizer, f"test-{name}", texts)
+        for name, texts in test_texts.items()
     }
     lists = {"train": train.sha256, "valid": valid.sha256} if training else {}
-    lists["tokenizer"] = Path(hparams["units_file"])
+    lists["tokenizer"] = Path(hparams["tokenizer_file"])
     brain = LM.from_hparams(
         hparams, run_opts, lists, {name: test.sha256 for name, test in tests.items()}
     )
@@ -232,15 +233,15 @@ def search_with(hparams):
     corpus to be filled in.
     """
     lm = ("--pretrained_lm_tokenizer_path", Path(hparams["output_folder"]))
-    if hparams["tokenizer_file"]:
-        run = Path(hparams["tokenizer_file"]).absolute().parent.parent
+    if hparams["pretrained_tokenizer_file"]:
+        run = Path(hparams["pretrained_tokenizer_file"]).absolute().parent.parent
         options = run / OPTIONS_FILE
         # a CTC recogniser searches with no such model
         if options.is_file() and lm[0].strip("-") in options.read_text(encoding="utf-8"):
             return (options, "--test_only", *lm, "--output_folder", run)
     yaml = Path(__file__).parent / "hparams" / "S2S" / "conmamba_mini.yaml"
-    units = ("--output_neurons", hparams["output_neurons"])
-    return (yaml, "--data_folder", "LIBRISPEECH", *units, *lm)
+    vocabulary = ("--output_neurons", hparams["output_neurons"])
+    return (yaml, "--data_folder", "LIBRISPEECH", *vocabulary, *lm)
 
 
 if __name__ == "__main__":

@@ -18,12 +18,12 @@ from mamba_speech.asr.decoders import S2S_OPTIONS, S2SDecoder
 from mamba_speech.asr.language_model import load_language_model
 from modules.asr.consistency import consistency_loss
 
-# of both losses: sums over an utterance, averaged over utterances; or CTC's a unit, the decoder's a token
+# of both losses: sums over an utterance, averaged over utterances; or both a token
 REDUCTIONS = ("batchmean", "mean")
 
 
 class ASR(RecognitionBrain):
-    """Waveform to word pieces by an encoder with a CTC head and an autoregressive decoder."""
+    """Waveform to tokens by an encoder with a CTC head and an autoregressive decoder."""
 
     # of the decoder that is told the truth so far, in %
     selection_key = "token_error"
@@ -84,7 +84,7 @@ def _repeat_to(rows, tensor):
     return torch.cat([tensor] * (rows // len(tensor)))
 
 
-def make_decodings(hparams, units, device):
+def make_decodings(hparams, tokenizer, device):
     """Beam searches: a narrow one to validate, wide ones for the test sets, without and with a language model."""
     _check_options(hparams)
     options = {argument: hparams[name] for name, argument in S2S_OPTIONS.items()}
@@ -92,14 +92,16 @@ def make_decodings(hparams, units, device):
     narrow = options | {"beam_size": hparams["valid_beam_size"], "temperature": 1.0}
     source = None if hparams["no_lm"] else hparams["pretrained_lm_tokenizer_path"]
     model = hparams["model"]
-    valid = {"": _search(model, units, narrow)}
-    test = {"": _search(model, units, options)}
+    valid = {"": _search(model, tokenizer, narrow)}
+    test = {"": _search(model, tokenizer, options)}
     if source is not None:
         try:
-            lm, _ = load_language_model(source, units, hparams["save_folder"], **_lm_size(hparams))
+            lm, _ = load_language_model(
+                source, tokenizer, hparams["save_folder"], **_lm_size(hparams)
+            )
         except (OSError, ValueError) as error:
             raise SystemExit(str(error)) from error
-        test["_lm"] = _search(model, units, options, lm.to(device), source)
+        test["_lm"] = _search(model, tokenizer, options, lm.to(device), source)
     return {sb.Stage.VALID: valid, sb.Stage.TEST: test}
 
 
@@ -120,12 +122,12 @@ def _check_options(hparams):
         )
 
 
-def _search(model, units, options, lm=None, source=None):
+def _search(model, tokenizer, options, lm=None, source=None):
     settings = {name: options[name] for name in ("beam_size", "ctc_weight", "ctc_scoring")}
     if lm is not None:
         settings |= {"lm": str(source), "lm_weight": options["lm_weight"]}
     try:
-        return Decoding(S2SDecoder(model, units, lm=lm, **options), settings)
+        return Decoding(S2SDecoder(model, tokenizer, lm=lm, **options), settings)
     except ValueError as error:
         # which begins with the option's name
         raise SystemExit(f"--{error}") from error

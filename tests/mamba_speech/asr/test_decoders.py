@@ -1,4 +1,4 @@
-"""The joint search: the options that it takes, and texts that no special unit gets into."""
+"""The joint search: the options that it takes, and texts that no special token gets into."""
 
 import functools
 import pickle
@@ -19,13 +19,13 @@ def model(s2s):
 
 
 @pytest.fixture(scope="module")
-def units(letters):
+def tokenizer(letters):
     return Tokenizer(letters[0])
 
 
 @pytest.fixture(scope="module")
-def decoder(model, units):
-    return functools.partial(S2SDecoder, model, units, beam_size=3)
+def decoder(model, tokenizer):
+    return functools.partial(S2SDecoder, model, tokenizer, beam_size=3)
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ def test_a_language_model_has_its_say(kind, decoder, encoded, request):
     assert decoder(lm=lm, lm_weight=5.0)(*encoded) != alone
 
 
-def test_a_beam_of_one_takes_the_best_token_at_each_step(decoder, model, units, encoded):
+def test_a_beam_of_one_takes_the_best_token_at_each_step(decoder, model, tokenizer, encoded):
     greedy = decoder(beam_size=1, ctc_weight=0.0, using_eos_threshold=False)(*encoded)
     states, lengths = encoded
     for text, state, count in zip(greedy, states, lengths, strict=True):
@@ -69,20 +69,20 @@ def test_a_beam_of_one_takes_the_best_token_at_each_step(decoder, model, units, 
         # a hypothesis that has not ended at its last step ends there
         spoken = [token for token in tokens[0, 1 : count + 1].tolist() if token > 2]
         ended = int(tokens[0, -1]) <= 2
-        assert text == units.decode(spoken if ended else spoken[:-1])
+        assert text == tokenizer.decode(spoken if ended else spoken[:-1])
 
 
-def test_special_units_and_outputs_past_the_units_give_no_text(model, units, encoded):
+def test_special_tokens_and_outputs_past_the_vocabulary_give_no_text(model, tokenizer, encoded):
     class Said(S2SDecoder):
         """Reads its hypotheses instead of searching for them."""
 
         def __init__(self):
-            super().__init__(model, units)
+            super().__init__(model, tokenizer)
             heard = [[5, 0, 6, 1, 99, 7]], None, None, None
             self._new_search = lambda scorer: lambda encoded, lengths: heard
 
     said = Said()(encoded[0][:1], encoded[1][:1])
-    assert said == [units.decode([5, 6, 7])]
+    assert said == [tokenizer.decode([5, 6, 7])]
 
 
 @pytest.mark.parametrize(
@@ -110,14 +110,14 @@ def test_an_option_outside_its_range_is_named_as_in_the_yaml(argument, value, me
         decoder(**{argument: value})
 
 
-def test_a_hypothesis_longer_than_the_positional_table_names_max_length(s2s, units, encoded):
+def test_a_hypothesis_longer_than_the_positional_table_names_max_length(s2s, tokenizer, encoded):
     model = load_run(s2s, [], selection_key="token_error")["model"]
     table = model.Transformer.positional_encoding_decoder
     table.pe = table.pe[:, :3]
     with torch.no_grad():
         model.seq_lin.w.bias[2] = -1e4
     with pytest.raises(ValueError, match="max_length: 3; raise max_length"):
-        S2SDecoder(model, units, beam_size=2, ctc_weight=0.0)(*encoded)
+        S2SDecoder(model, tokenizer, beam_size=2, ctc_weight=0.0)(*encoded)
 
 
 def test_an_encoder_of_low_precision_is_searched_in_the_models_own(decoder, encoded):

@@ -16,8 +16,8 @@ from modules.asr.lm import MambaLM
 from tests.mamba_speech.conftest import LM_SIZES
 
 
-def other_units(file, text="five six"):
-    """Units that are not those of the fixtures."""
+def other_tokenizer(file, text="five six"):
+    """A tokenizer that is not the fixtures'."""
     return Tokenizer.train([text], file, "char", size=40)
 
 
@@ -40,7 +40,7 @@ def test_a_pretrained_transformer_is_loaded_as_it_was_saved(pretrained_lm, lette
     before = contents(pretrained_lm)
     random = torch.get_rng_state()
     file, count = letters
-    lm, units = load_language_model(
+    lm, tokenizer = load_language_model(
         pretrained_lm, Tokenizer(file), tmp_path / "save", lm_vocab=count, **LM_SIZES
     )
     assert torch.equal(torch.get_rng_state(), random)
@@ -48,7 +48,7 @@ def test_a_pretrained_transformer_is_loaded_as_it_was_saved(pretrained_lm, lette
     assert not any(parameter.requires_grad for parameter in lm.parameters())
     saved = torch.load(pretrained_lm / "lm.ckpt", weights_only=True)
     assert all(torch.equal(saved[name], tensor) for name, tensor in lm.state_dict().items())
-    assert units.labels() == Tokenizer(file).labels()
+    assert tokenizer.labels() == Tokenizer(file).labels()
     # published: post-norm with GELU; the same tokens give what such a network computes
     again = TransformerLM(count, 16, 2, 1, 0, 32, activation=torch.nn.GELU).eval()
     again.load_state_dict(saved)
@@ -66,25 +66,25 @@ def test_a_moved_run_brings_its_own_network_and_tokenizer(lm_run, letters, tmp_p
     (saved,) = moved.glob("save/CKPT*/model.ckpt")
     saved = torch.load(saved, weights_only=True)
     assert all(torch.equal(saved[name], tensor) for name, tensor in lm.state_dict().items())
-    assert find_tokenizer(moved) == moved / "save" / "units.model"
+    assert find_tokenizer(moved) == moved / "save" / "tokenizer.model"
 
 
 def test_the_tokenizer_of_a_run_can_be_had_before_it_is_trained(lm_run, tmp_path):
     moved = shutil.copytree(lm_run, tmp_path / "moved")
     for folder in moved.glob("save/CKPT*"):
         shutil.rmtree(folder)
-    assert find_tokenizer(moved) == moved / "save" / "units.model"
+    assert find_tokenizer(moved) == moved / "save" / "tokenizer.model"
     with pytest.raises(FileNotFoundError, match="holds no checkpoint of a whole epoch yet"):
         load_language_model(moved)
-    (moved / "save" / "units.model").unlink()
-    with pytest.raises(FileNotFoundError, match="units.model: no such file"):
+    (moved / "save" / "tokenizer.model").unlink()
+    with pytest.raises(FileNotFoundError, match="tokenizer.model: no such file"):
         find_tokenizer(moved)
 
 
 @pytest.mark.parametrize("kind", ["pretrained_lm", "lm_run"])
 def test_another_tokenizer_is_refused_though_it_has_the_same_size(kind, request, tmp_path):
     source = request.getfixturevalue(kind)
-    same_size = other_units(tmp_path / "other.model", "eno fgd hrtu vw")
+    same_size = other_tokenizer(tmp_path / "other.model", "eno fgd hrtu vw")
     assert len(same_size) >= len(Tokenizer(find_tokenizer(source)))
     message = f"{source}: the language model has another tokenizer .*--pretrained_lm_tokenizer_path"
     with pytest.raises(ValueError, match=message):
@@ -95,7 +95,7 @@ def test_another_tokenizer_is_refused_though_it_has_the_same_size(kind, request,
 def test_another_vocabulary_is_refused(kind, request, letters):
     source = request.getfixturevalue(kind)
     file, count = letters
-    message = f"{source}: the language model scores {count} units, but .*output_neurons is 5000"
+    message = f"{source}: the language model scores {count} tokens, but .*output_neurons is 5000"
     with pytest.raises(ValueError, match=message):
         load_language_model(source, Tokenizer(file), lm_vocab=5000, **LM_SIZES)
 
@@ -152,7 +152,7 @@ def test_a_source_that_is_none_is_named_in_one_sentence(tmp_path, trained, monke
     assert len(str(caught.value).splitlines()) == 1
 
 
-def test_a_tokenizer_whose_special_units_are_text_is_refused(pretrained_lm, tmp_path):
+def test_a_tokenizer_whose_special_tokens_are_text_is_refused(pretrained_lm, tmp_path):
     folder = shutil.copytree(pretrained_lm, tmp_path / "lm")
     # SpeechBrain's default: neither start nor end
     sentencepiece.SentencePieceTrainer.train(
@@ -166,7 +166,7 @@ def test_a_tokenizer_whose_special_units_are_text_is_refused(pretrained_lm, tmp_
         minloglevel=2,
     )
     shutil.copy(tmp_path / "plain.model", folder / "tokenizer.ckpt")
-    with pytest.raises(ValueError, match="tokenizer.ckpt: its units 1 and 2 are text.* bos_id 1"):
+    with pytest.raises(ValueError, match="tokenizer.ckpt: its tokens 1 and 2 are text.* bos_id 1"):
         load_language_model(folder, **LM_SIZES)
 
 

@@ -24,7 +24,7 @@ from tests.support.golden import Golden
 
 SIZES = json.loads((Path(__file__).parents[2] / "model_sizes.json").read_text())["models"]
 SIZES = {name: sizes for name, sizes in SIZES.items() if name.startswith("Mamba-ASR/")}
-# blank, start, end, the space and 16 letters: as many units as the recorded networks have outputs
+# blank, start, end, the space and 16 letters: as many tokens as the recorded networks have outputs
 LETTERS, VOCABULARY = "abcdefgh ijklmnop", 20
 D_MODEL = 32
 # The keys and classes of the published YAMLs, at the sizes of the recorded networks.

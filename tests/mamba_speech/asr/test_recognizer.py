@@ -85,16 +85,16 @@ def test_the_alignment_spells_the_best_path_within_the_audio(recognizer, files):
     for file in files:
         alignment = recognizer.align(file)
         (result,) = recognizer.transcribe([file])
-        spelt = "".join(unit for unit, _, _ in alignment.units).replace("\u2581", " ")
+        spelt = "".join(token for token, _, _ in alignment.tokens).replace("\u2581", " ")
         assert alignment.text == result.text and spelt.strip() == alignment.text.strip()
-        times = [time for _, start, end in alignment.units for time in (start, end)]
+        times = [time for _, start, end in alignment.tokens for time in (start, end)]
         assert times == sorted(times) and 0 <= times[0] and times[-1] <= alignment.seconds
         assert len(alignment.features) == int(alignment.seconds / alignment.frame_seconds) + 1
 
 
 def test_beam_search_may_be_asked_for_and_agrees_with_itself_in_a_batch(trained, files):
     recognizer = Recognizer(trained, device="cpu", decoding="beam")
-    recognizer.decode = type(recognizer.decode)(recognizer.units, "beam", beam_size=4)
+    recognizer.decode = type(recognizer.decode)(recognizer.tokenizer, "beam", beam_size=4)
     assert texts(recognizer, files[:3]) == [texts(recognizer, [file])[0] for file in files[:3]]
 
 

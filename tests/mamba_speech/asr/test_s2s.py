@@ -106,7 +106,7 @@ def test_a_language_model_recorded_by_a_relative_path_is_found_from_anywhere(
     assert wanted != texts(recognizer, files[:2])
 
 
-def test_a_language_model_of_other_units_is_refused(s2s_run, pretrained_lm, tmp_path):
+def test_a_language_model_of_another_tokenizer_is_refused(s2s_run, pretrained_lm, tmp_path):
     other = shutil.copytree(pretrained_lm, tmp_path / "other")
     Tokenizer.train(["five six"], other / "tokenizer.ckpt", "char", size=40)
     with_lm(s2s_run, pretrained_lm)
@@ -114,10 +114,10 @@ def test_a_language_model_of_other_units_is_refused(s2s_run, pretrained_lm, tmp_
         Recognizer(s2s_run, device="cpu", lm=other)
 
 
-def test_units_of_another_number_than_the_outputs_are_refused(s2s_run):
-    Tokenizer.train(["five six"], s2s_run / "save" / "units.model", "char", size=40)
+def test_a_tokenizer_of_another_size_than_the_output_layer_is_refused(s2s_run):
+    Tokenizer.train(["five six"], s2s_run / "save" / "tokenizer.model", "char", size=40)
     with pytest.raises(
-        ValueError, match=r"moved run: its units_file holds \d+ units, but its model"
+        ValueError, match=r"moved run: its tokenizer_file holds \d+ tokens, but its model"
     ):
         Recognizer(s2s_run, device="cpu")
 
@@ -144,8 +144,8 @@ def test_the_ctc_output_alone_gives_the_text_of_the_alignment(s2s, files):
 
 def test_the_alignment_of_a_searched_run_is_that_of_its_ctc_output(recognizer, files):
     alignment = recognizer.align(files[-1])
-    spelt = "".join(unit for unit, _, _ in alignment.units).replace("\u2581", " ")
-    times = [time for _, start, end in alignment.units for time in (start, end)]
+    spelt = "".join(token for token, _, _ in alignment.tokens).replace("\u2581", " ")
+    times = [time for _, start, end in alignment.tokens for time in (start, end)]
     assert spelt.strip() == alignment.text.strip() != ""
     assert times == sorted(times) and 0 <= times[0] and times[-1] <= alignment.seconds
 

@@ -29,7 +29,7 @@ def refused(call_main, spoken, tmp_path):
 
 @pytest.fixture(scope="module")
 def once_trained(call_main, spoken, tmp_path_factory):
-    """A run of one step with 40 units, not tested yet; tests take copies of it."""
+    """A run of one step with 40 tokens, not tested yet; tests take copies of it."""
     folder = tmp_path_factory.mktemp("trained") / "run"
     options = SPLITS | {"data_folder": spoken, "output_folder": folder}
     options |= {"optimizer_step_limit": 1, "test_splits": "null"}
@@ -53,7 +53,7 @@ def transcripts(corpus):
 
 
 def language_model(folder, tokenizer, vocab):
-    """A folder in the layout of published ones, its network scoring ``vocab`` units."""
+    """A folder in the layout of published ones, its network scoring ``vocab`` tokens."""
     folder.mkdir()
     lm = TransformerLM(
         vocab,
@@ -73,29 +73,29 @@ def language_model(folder, tokenizer, vocab):
 def test_a_tokenizer_of_another_size_than_the_model_is_refused_before_training(
     refused, spoken, tmp_path
 ):
-    Tokenizer.train(transcripts(spoken), tmp_path / "units.model", "unigram", 45)
-    lm = language_model(tmp_path / "lm", tmp_path / "units.model", 45)
+    Tokenizer.train(transcripts(spoken), tmp_path / "tokenizer.model", "unigram", 45)
+    lm = language_model(tmp_path / "lm", tmp_path / "tokenizer.model", 45)
     message = refused(pretrained_lm_tokenizer_path=lm, **SIZES)
-    assert "holds 45 units, but output_neurons is 40" in message
+    assert "holds 45 tokens, but output_neurons is 40" in message
     assert "--output_neurons 45" in message
     assert not checkpoints(tmp_path / "run")
 
 
 def test_a_tokenizer_of_another_size_than_the_checkpoint_is_refused(refused, trained, spoken):
     message = refused(output_neurons=45, skip_train=True)
-    assert "units.model: holds 40 units, but output_neurons is 45" in message
-    Tokenizer.train(transcripts(spoken), trained / "save" / "units.model", "unigram", 45)
-    assert "units.model: holds 45 units, but" in refused(skip_train=True)
+    assert "tokenizer.model: holds 40 tokens, but output_neurons is 45" in message
+    Tokenizer.train(transcripts(spoken), trained / "save" / "tokenizer.model", "unigram", 45)
+    assert "tokenizer.model: holds 45 tokens, but" in refused(skip_train=True)
     # options and tokenizer agree with each other, and not with what was trained
     assert "of another model" in refused(output_neurons=45, skip_train=True)
 
 
-def test_a_language_model_that_scores_another_number_of_units_is_refused(
+def test_a_language_model_that_scores_another_number_of_tokens_is_refused(
     refused, trained, tmp_path
 ):
-    lm = language_model(tmp_path / "lm", trained / "save" / "units.model", 37)
+    lm = language_model(tmp_path / "lm", trained / "save" / "tokenizer.model", 37)
     message = refused(pretrained_lm_tokenizer_path=lm, skip_train=True, **SIZES)
-    assert f"{lm}: the language model scores 37 units" in message
+    assert f"{lm}: the language model scores 37 tokens" in message
     assert "output_neurons is 40" in message
 
 

@@ -106,7 +106,7 @@ def test_every_option_can_be_overridden_from_the_command_line(path, tmp_path, mo
         ({"dev_splits": "[]"}, "at least one of --train_splits and one of --dev_splits"),
         ({"skip_train": True, "test_splits": "null"}, "nothing to test"),
         ({"skip_prep": True}, "no such manifest; run once without --skip_prep"),
-        ({"skip_train": True, "test_splits": "test-spoken"}, "units.model: no such file"),
+        ({"skip_train": True, "test_splits": "test-spoken"}, "tokenizer.model: no such file"),
         ({"train_manifest": "{tmp}/none.csv", "valid_manifest": "{tmp}/n.csv"}, "none.csv"),
         ({"precision": "fp32", "intermediate_layer": 9}, "intermediate_layer must be"),
     ],
@@ -133,7 +133,7 @@ def test_a_wrong_option_gets_one_sentence(options, message, call_main, spoken, t
         ({"min_decode_ratio": 2.0}, "min_decode_ratio must not be over max_decode_ratio"),
         (
             {"token_type": "char", "output_neurons": 200},
-            "holds .* units, but output_neurons is 200",
+            "holds .* tokens, but output_neurons is 200",
         ),
         ({"output_neurons": 4000}, "set another --output_neurons"),
         ({"pretrained_lm_tokenizer_path": "{tmp}/none"}, "no such folder"),
@@ -191,7 +191,7 @@ def test_texts_of_characters_that_training_lacks_are_errors_and_no_obstacle(
 
 
 @pytest.mark.parametrize("kind", SCRIPTS)
-def test_splits_may_be_plain_names_and_units_never_change_under_a_trained_run(
+def test_splits_may_be_plain_names_and_a_tokenizer_never_changes_under_a_trained_run(
     kind, call_main, spoken, tmp_path
 ):
     def run(**options):
@@ -265,18 +265,20 @@ def test_bad_utterances_are_counted_listed_and_left_out(call_main, spoken, tmp_p
     assert len(skipped.splitlines()) >= 4
 
 
-def test_units_learn_characters_exactly_and_leave_unknown_ones_out(tmp_path):
-    units = Tokenizer.train(["AB BA", "ＡＢ é"], tmp_path / "units.model", "char", 20)
-    assert units.decode(units.encode("AB ＡＢ é")) == "AB ＡＢ é"  # no Unicode normalisation
-    assert units.encode("AXB") == units.encode("AB") and len(units) == 3 + 6
-    assert units.spells("AB") and not units.spells("AXB")
-    unspaced = Tokenizer.train(["你好", "世界好"], tmp_path / "units.model", "char", 20)
+def test_tokenizers_learn_characters_exactly_and_leave_unknown_ones_out(tmp_path):
+    tokenizer = Tokenizer.train(["AB BA", "ＡＢ é"], tmp_path / "tokenizer.model", "char", 20)
+    assert (
+        tokenizer.decode(tokenizer.encode("AB ＡＢ é")) == "AB ＡＢ é"
+    )  # no Unicode normalisation
+    assert tokenizer.encode("AXB") == tokenizer.encode("AB") and len(tokenizer) == 3 + 6
+    assert tokenizer.spells("AB") and not tokenizer.spells("AXB")
+    unspaced = Tokenizer.train(["你好", "世界好"], tmp_path / "tokenizer.model", "char", 20)
     assert unspaced.decode(unspaced.encode("世界")) == "世界"
-    assert [p.name for p in tmp_path.iterdir()] == ["units.model"]
+    assert [p.name for p in tmp_path.iterdir()] == ["tokenizer.model"]
     with pytest.raises(FileNotFoundError, match="no such file"):
         Tokenizer(tmp_path / "none.model")
     with pytest.raises(ValueError, match="no transcript"):
         Tokenizer.train([" "], tmp_path / "x.model", "char", 20)
     with pytest.raises(ValueError, match="cannot be learnt"):
         Tokenizer.train(["AB BA"], tmp_path / "x.model", "bpe", 500)
-    assert [p.name for p in tmp_path.iterdir()] == ["units.model"]
+    assert [p.name for p in tmp_path.iterdir()] == ["tokenizer.model"]

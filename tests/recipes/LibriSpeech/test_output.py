@@ -24,7 +24,9 @@ def test_a_recogniser_and_its_language_model_say_what_is_worth_saying_and_what_t
     transcribed = run_pasted(output, RECIPE)
     assert transcribed.returncode == 0 and transcribed.stderr == "", transcribed.stderr
 
-    output = train_lm(recogniser, lm, tokenizer_file=recogniser / "save" / "units.model")
+    output = train_lm(
+        recogniser, lm, pretrained_tokenizer_file=recogniser / "save" / "tokenizer.model"
+    )
     check_output(output, lm)
     tested = run_pasted(output, RECIPE)
     assert tested.returncode == 0, tested.stderr[-3000:]

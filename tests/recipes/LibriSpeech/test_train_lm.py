@@ -1,4 +1,4 @@
-"""train_LM.py as a user runs it, and what it makes of text: sentences, units, batches, perplexities."""
+"""train_LM.py as a user runs it, and what it makes of text: sentences, tokens, batches, perplexities."""
 
 import gzip
 import importlib
@@ -103,8 +103,8 @@ def test_every_yaml_trains_saves_resumes_tests_and_loads(path, recipe, text, tmp
     assert again.training == record.training
     assert again.tests["own"].manifest == record.tests["own"].manifest
     assert again.tests["own"].session.overrides["test_only"] == "True"
-    lm, units = load_language_model(run, Tokenizer(find_tokenizer(run)), lm_vocab=40)
-    assert lm(torch.tensor([[1, *units.encode("THE CAT")]])).shape[-1] == len(units) == 40
+    lm, tokenizer = load_language_model(run, Tokenizer(find_tokenizer(run)), lm_vocab=40)
+    assert lm(torch.tensor([[1, *tokenizer.encode("THE CAT")]])).shape[-1] == len(tokenizer) == 40
     assert not list(run.rglob("*.partial"))
 
 
@@ -118,12 +118,12 @@ def test_perplexity_falls_and_is_that_of_the_model_on_every_sentence(recipe, tex
     row = results(tmp_path / "more")["held"]
     assert row["perplexity"] < 0.7 * first["perplexity"] and row["perplexity"] < 2
 
-    lm, units = load_language_model(tmp_path / "more")
+    lm, tokenizer = load_language_model(tmp_path / "more")
     nats = tokens = words = 0
     with gzip.open(held, "rt") as file:
         sentences = file.read().splitlines()
     for sentence in sentences:
-        ids = torch.tensor([1, *units.encode(sentence), 2])
+        ids = torch.tensor([1, *tokenizer.encode(sentence), 2])
         log_probs = lm(ids[None, :-1]).log_softmax(-1)[0]
         nats -= float(log_probs.gather(1, ids[1:, None]).sum())
         tokens, words = tokens + len(ids) - 1, words + len(sentence.split())
@@ -142,14 +142,14 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(recipe, text, tmp_pa
 
 
 @pytest.mark.exhaustive
-def test_transcripts_of_a_corpus_serve_as_text_and_a_recognisers_tokenizer_as_units(
+def test_transcripts_of_a_corpus_serve_as_text_and_a_recognisers_tokenizer_as_its_own(
     recipe, spoken, tmp_path
 ):
     sentences = [line.split(" ", 1)[1] for line in transcripts(spoken, "train-spoken")]
     Tokenizer.train(sentences, tmp_path / "asr.model", "unigram", 40)
     recipe.run(
         data_folder=spoken,
-        tokenizer_file=tmp_path / "asr.model",
+        pretrained_tokenizer_file=tmp_path / "asr.model",
         output_folder=tmp_path / "run",
         optimizer_step_limit=2,
         **SPLITS,
@@ -157,7 +157,9 @@ def test_transcripts_of_a_corpus_serve_as_text_and_a_recognisers_tokenizer_as_un
     assert results(tmp_path / "run")["test-spoken"]["sentences"] == len(
         transcripts(spoken, "test-spoken")
     )
-    assert (tmp_path / "run/save/units.model").read_bytes() == (tmp_path / "asr.model").read_bytes()
+    assert (tmp_path / "run/save/tokenizer.model").read_bytes() == (
+        tmp_path / "asr.model"
+    ).read_bytes()
 
 
 def transcripts(corpus, split):
@@ -208,27 +210,33 @@ TEXT_ERRORS = [
     ({"text_files": "{tmp}/torn.txt.gz"}, "torn.txt.gz: cannot be decompressed"),
     ({"valid_text": "{tmp}/greek.txt"}, "greek.txt: line 2 has the character 'γ', which the"),
     ({"output_neurons": 10}, "set --output_neurons"),
-    ({"tokenizer_file": "{tmp}/big.model"}, "holds 45 units, but .* set --output_neurons 45"),
-    ({"tokenizer_file": "{tmp}/none.model"}, "none.model: no such file"),
-    ({"tokenizer_file": "{tmp}/own.txt"}, "own.txt: is no SentencePiece model"),
-    ({"tokenizer_file": "{tmp}/plain.model"}, "plain.model: its units 1 and 2 are text"),
+    (
+        {"pretrained_tokenizer_file": "{tmp}/big.model"},
+        "holds 45 tokens, but .* set --output_neurons 45",
+    ),
+    ({"pretrained_tokenizer_file": "{tmp}/none.model"}, "none.model: no such file"),
+    ({"pretrained_tokenizer_file": "{tmp}/own.txt"}, "own.txt: is no SentencePiece model"),
+    (
+        {"pretrained_tokenizer_file": "{tmp}/plain.model"},
+        "plain.model: its tokens 1 and 2 are text",
+    ),
     ({"valid_fraction": 0}, "--valid_fraction must lie between"),
     ({"valid_fraction": 1e-9}, "set another --valid_fraction, or give --valid_text"),
-    ({"longest_sentence": 1}, "no sentence in it of at most 1 units"),
+    ({"longest_sentence": 1}, "no sentence in it of at most 1 tokens"),
     ({"train_manifest": "{tmp}/none.csv"}, "needs both --train_manifest and --valid_manifest"),
     ({"data_folder": "{tmp}/nowhere"}, "does not exist"),
 ]
 
 
 @pytest.mark.parametrize("options, message", TEXT_ERRORS, ids=str)
-def test_text_or_units_that_can_not_be_used_get_one_sentence(
+def test_text_or_a_tokenizer_that_can_not_be_used_get_one_sentence(
     options, message, recipe, text, tmp_path
 ):
     (tmp_path / "empty.txt").write_text("\n  \n")
     (tmp_path / "latin.txt").write_bytes("GARÇON\n".encode("latin-1"))
     (tmp_path / "greek.txt").write_text("HE SEES\nHE SEES γ\n", encoding="utf-8")
     (tmp_path / "torn.txt.gz").write_bytes(gzip.compress(b"HE SEES\n" * 99)[:-20])
-    if "tokenizer_file" in options:
+    if "pretrained_tokenizer_file" in options:
         Tokenizer.train(text.read_text().splitlines(), tmp_path / "big.model", "unigram", 45)
         sentencepiece.SentencePieceTrainer.train(
             input=str(text),
@@ -242,9 +250,9 @@ def test_text_or_units_that_can_not_be_used_get_one_sentence(
     hparams |= json.loads(json.dumps(options).replace("{tmp}", str(tmp_path)))
     with pytest.raises(SystemExit, match=message) as stop:
         train, valid, _ = recipe.find_texts(hparams)
-        units = recipe.prepare_tokenizer(hparams, train)
-        recipe.tokenise(hparams, units, "train", train, hparams["longest_sentence"])
-        recipe.tokenise(hparams, units, "valid", valid)
+        tokenizer = recipe.prepare_tokenizer(hparams, train)
+        recipe.tokenise(hparams, tokenizer, "train", train, hparams["longest_sentence"])
+        recipe.tokenise(hparams, tokenizer, "valid", valid)
     assert "\n" not in str(stop.value)
     assert not list(tmp_path.rglob("*.partial"))
 
@@ -254,7 +262,7 @@ def test_text_or_units_that_can_not_be_used_get_one_sentence(
     [
         ({"max_batch_tokens": 0}, "--max_batch_tokens and --max_batch_ex must be 1 or more"),
         ({"skip_train": True, "text_files": "[]"}, "nothing to test: give --test_texts"),
-        ({"skip_train": True, "test_texts": "{tmp}/own.txt"}, "units.model: no such file"),
+        ({"skip_train": True, "test_texts": "{tmp}/own.txt"}, "tokenizer.model: no such file"),
         ({"fidelity": "upstream"}, "--fidelity upstream"),
         ({"num_layers": 0}, r"\(num_layers\) of 1 or more"),
     ],
@@ -268,15 +276,15 @@ def test_a_wrong_option_gets_one_sentence(options, message, recipe, text, tmp_pa
     assert "\n" not in str(stop.value)
 
 
-def test_units_never_change_under_a_trained_run(recipe, text, tmp_path):
+def test_a_tokenizer_never_changes_under_a_trained_run(recipe, text, tmp_path):
     recipe.run(text_files=text, output_folder=tmp_path / "run", optimizer_step_limit=1)
     hparams = debug_options(tmp_path / "run", text_files=str(text))
-    before = (tmp_path / "run/save/units.model").read_bytes()
+    before = (tmp_path / "run/save/tokenizer.model").read_bytes()
     Tokenizer.train(text.read_text().splitlines(), tmp_path / "other.model", "bpe", 40)
     for change in (
         {"token_type": "char"},
         {"text_files": str(make_text(tmp_path / "other.txt", seed=3))},
-        {"tokenizer_file": str(tmp_path / "other.model")},
+        {"pretrained_tokenizer_file": str(tmp_path / "other.model")},
     ):
         with pytest.raises(SystemExit, match="a model was trained on it"):
             recipe.prepare_tokenizer(hparams | change, recipe.find_texts(hparams | change)[0])
@@ -285,7 +293,7 @@ def test_units_never_change_under_a_trained_run(recipe, text, tmp_path):
     moved.parent.mkdir()
     text.rename(moved)
     recipe.prepare_tokenizer(hparams, recipe.find_texts(hparams | {"text_files": str(moved)})[0])
-    assert (tmp_path / "run/save/units.model").read_bytes() == before
+    assert (tmp_path / "run/save/tokenizer.model").read_bytes() == before
 
 
 def test_the_held_out_part_is_the_same_at_every_start_and_disjoint_from_the_rest(recipe, tmp_path):
@@ -305,21 +313,21 @@ def test_the_held_out_part_is_the_same_at_every_start_and_disjoint_from_the_rest
 def test_tokenised_text_gives_back_every_sentence_that_is_not_too_long(recipe, text, tmp_path):
     text_data = importlib.import_module("text_data")
     sentences = text.read_text().splitlines()
-    units = Tokenizer.train(sentences, tmp_path / "units.model", "char", 40)
+    tokenizer = Tokenizer.train(sentences, tmp_path / "tokenizer.model", "char", 40)
     hparams = {"output_folder": str(tmp_path)}
-    whole = text_data.tokenise(hparams, units, "whole", [text_data.Text(str(text))])
-    assert [units.decode(whole[index]) for index in range(len(whole))] == sentences
-    assert whole.lengths.tolist() == [len(units.encode(sentence)) + 1 for sentence in sentences]
+    whole = text_data.tokenise(hparams, tokenizer, "whole", [text_data.Text(str(text))])
+    assert [tokenizer.decode(whole[index]) for index in range(len(whole))] == sentences
+    assert whole.lengths.tolist() == [len(tokenizer.encode(sentence)) + 1 for sentence in sentences]
     assert whole.words == sum(len(sentence.split()) for sentence in sentences)
     limit = int(np.median(whole.lengths))
-    cut = text_data.tokenise(hparams, units, "cut", [text_data.Text(str(text))], longest=limit)
-    kept = [sentence for sentence in sentences if len(units.encode(sentence)) <= limit]
-    assert [units.decode(cut[index]) for index in range(len(cut))] == kept
+    cut = text_data.tokenise(hparams, tokenizer, "cut", [text_data.Text(str(text))], longest=limit)
+    kept = [sentence for sentence in sentences if len(tokenizer.encode(sentence)) <= limit]
+    assert [tokenizer.decode(cut[index]) for index in range(len(cut))] == kept
     assert cut.left_out == len(sentences) - len(kept) > 0
     # another text under the same name is read anew
     other = make_text(tmp_path / "other.txt", 20, seed=5)
-    again = text_data.tokenise(hparams, units, "whole", [text_data.Text(str(other))])
-    assert [units.decode(again[i]) for i in range(20)] == other.read_text().splitlines()
+    again = text_data.tokenise(hparams, tokenizer, "whole", [text_data.Text(str(other))])
+    assert [tokenizer.decode(again[i]) for i in range(20)] == other.read_text().splitlines()
 
 
 @pytest.mark.parametrize(
@@ -344,7 +352,7 @@ def test_every_epoch_holds_every_sentence_once_within_the_limits(max_tokens, max
     assert epochs[0] == epochs[2] and (len(sampler) == 1 or epochs[0] != epochs[1])
 
 
-def test_a_batch_asks_for_the_next_unit_and_the_end_and_for_nothing_behind_it(recipe):
+def test_a_batch_asks_for_the_next_token_and_the_end_and_for_nothing_behind_it(recipe):
     batch = recipe.TextBatch.of([torch.tensor([5, 6, 7]), torch.tensor([8])])
     assert batch.tokens_bos.tolist() == [[1, 5, 6, 7], [1, 8, 0, 0]]
     assert batch.tokens_eos.tolist() == [[5, 6, 7, 2], [8, 2, -100, -100]]

@@ -99,20 +99,20 @@ def test_two_masked_views_of_a_batch_train_once_the_warm_up_is_over(call_main, s
     assert len(set(losses.values())) == 3
 
 
-def write_lm(folder, units, seed=0):
+def write_lm(folder, tokenizer, seed=0):
     """A TransformerLM of some hundred weights, as published ones are laid out."""
     folder.mkdir()
     torch.manual_seed(seed)
     sizes = {"d_model": 8, "nhead": 2, "num_encoder_layers": 1, "d_ffn": 8}
     lm = TransformerLM(
-        len(Tokenizer(units)),
+        len(Tokenizer(tokenizer)),
         **sizes,
         num_decoder_layers=0,
         activation=torch.nn.GELU,
         normalize_before=False,
     )
     torch.save(lm.state_dict(), folder / "lm.ckpt")
-    shutil.copyfile(units, folder / "tokenizer.ckpt")
+    shutil.copyfile(tokenizer, folder / "tokenizer.ckpt")
     return folder
 
 
@@ -124,13 +124,13 @@ def test_test_sets_are_decoded_without_and_with_the_language_model_in_one_run(
         for path in spoken.rglob("train-spoken/**/*.trans.txt")
         for line in path.read_text().splitlines()
     ]
-    Tokenizer.train(texts, tmp_path / "units.model", "unigram", 45)
-    lm = write_lm(tmp_path / "lm", tmp_path / "units.model")
+    Tokenizer.train(texts, tmp_path / "tokenizer.model", "unigram", 45)
+    lm = write_lm(tmp_path / "lm", tmp_path / "tokenizer.model")
     run = tmp_path / "run"
     options = SPLITS | LM | {"data_folder": spoken, "output_folder": run, "output_neurons": 45}
     options |= {"number_of_epochs": 1, "lm_weight": 5.0}
     call_main("S2S", "conmamba_debug", **options, pretrained_lm_tokenizer_path=lm)
-    assert (run / "save" / "units.model").read_bytes() == (lm / "tokenizer.ckpt").read_bytes()
+    assert (run / "save" / "tokenizer.model").read_bytes() == (lm / "tokenizer.ckpt").read_bytes()
     rows = results(run)
     assert set(rows) == {"test-spoken", "test-spoken_lm"}
     assert rows["test-spoken_lm"]["decoding"]["lm"] == str(lm)
@@ -146,27 +146,27 @@ def test_test_sets_are_decoded_without_and_with_the_language_model_in_one_run(
     assert set(results(run)) == {"test-spoken"} and alone.exists() and not with_lm.exists()
 
 
-def test_a_language_model_of_the_runs_own_units_fits_and_one_of_others_is_refused(
+def test_a_language_model_of_the_runs_own_tokenizer_fits_and_one_of_others_is_refused(
     call_main, spoken, tmp_path
 ):
     run = tmp_path / "run"
     options = SPLITS | LM | {"data_folder": spoken, "output_folder": run}
     call_main("S2S", "conmamba_debug", **options | {"test_splits": "null"}, optimizer_step_limit=1)
-    own = write_lm(tmp_path / "own", run / "save" / "units.model")
+    own = write_lm(tmp_path / "own", run / "save" / "tokenizer.model")
     # whether training is asked for or not
     for more in ({"optimizer_step_limit": 1}, {"skip_train": True}):
         call_main("S2S", "conmamba_debug", **options, **more, pretrained_lm_tokenizer_path=own)
         assert "test-spoken_lm" in results(run)
-    Tokenizer.train(["AB BA CD", "DC"], tmp_path / "units.model", "char", 12)
-    other = write_lm(tmp_path / "other", tmp_path / "units.model")
-    with pytest.raises(SystemExit, match="other units than .*units.model, which a model was"):
+    Tokenizer.train(["AB BA CD", "DC"], tmp_path / "tokenizer.model", "char", 12)
+    other = write_lm(tmp_path / "other", tmp_path / "tokenizer.model")
+    with pytest.raises(SystemExit, match="other tokens than .*tokenizer.model, which a model was"):
         call_main("S2S", "conmamba_debug", **options, pretrained_lm_tokenizer_path=other)
     options |= {"skip_train": True}
     with pytest.raises(SystemExit, match="has another tokenizer"):
         call_main("S2S", "conmamba_debug", **options, pretrained_lm_tokenizer_path=other)
 
 
-def test_own_speech_is_recognised_by_word_pieces(call_main, own_speech, tmp_path):
+def test_own_speech_is_recognised_by_subwords(call_main, own_speech, tmp_path):
     call_main(
         "S2S",
         "conmambamamba_debug",
