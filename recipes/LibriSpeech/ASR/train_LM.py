@@ -155,7 +155,7 @@ class LM(RecipeBrain):
         loss = self.nats / self.tokens
         stats = {"loss": loss, "perplexity": _perplexity(loss)}
         if stage == sb.Stage.TEST:
-            # the end of a sentence counts as a word, as it does for n-gram toolkits: models with other tokenizers compare
+            # an end counts as a word, as it does for n-gram toolkits: models with other tokenizers compare
             ends = self.test_set.words + len(self.test_set)
             stats["word perplexity"] = _perplexity(self.nats / ends)
         return stats
@@ -210,7 +210,7 @@ def main():
         logger.info("%d words to train on", train.words)
         if train.left_out:
             logger.warning(
-                "left out of training: %d sentences of more than %d units (longest_sentence)",
+                "left out of training: %d sentences of more than %d tokens (longest_sentence)",
                 train.left_out,
                 hparams["longest_sentence"],
             )
