@@ -16,7 +16,8 @@ from data_prep.speechcommands_prepare import (
     list_audio,
     manifest_paths,
 )
-from data_prep.verify import Candidate, Skipped, is_recorded, write_record, write_skipped
+from data_prep.verify import Candidate, Skipped, is_recorded, write_skipped
+from mamba_speech.files import write_json
 
 logger = logging.getLogger(__name__)
 
@@ -104,7 +105,7 @@ def prepare_free_spoken_digits(
     if valid_speaker is not None:
         warn_of_gaps(rows, DIGITS)
     write_all(prepared, rows, DIGITS, [])
-    write_record(save_folder / RECORD, record)
+    write_json(save_folder / RECORD, record)
     return prepared | {"noise": []}
 
 

@@ -15,9 +15,9 @@ from data_prep.verify import (
     normalise_text,
     verify,
     write_manifest,
-    write_record,
     write_skipped,
 )
+from mamba_speech.files import write_json
 
 logger = logging.getLogger(__name__)
 
@@ -111,7 +111,7 @@ def prepare_librispeech(
     if merge_name:
         joined = [row for split in merged_splits for row in rows[split]]
         write_manifest(save_folder / merge_name, joined)
-    write_record(save_folder / RECORD, record)
+    write_json(save_folder / RECORD, record)
 
 
 def prepare_split(split, folder, chapters, save_folder, limit, seen):

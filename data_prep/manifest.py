@@ -16,9 +16,9 @@ from data_prep.verify import (
     normalise_text,
     verify,
     write_manifest,
-    write_record,
     write_skipped,
 )
+from mamba_speech.files import write_json
 
 logger = logging.getLogger(__name__)
 
@@ -101,7 +101,7 @@ def prepare_manifest(manifest, save_folder, name, *, skip_prep=False):
         reason = f"; see {skipped_list}" if skipped else ": it lists none"
         raise ValueError(f"the manifest {manifest} has no usable utterance{reason}")
     write_manifest(target, rows)
-    write_record(record_path, record | {"skipped": len(skipped)})
+    write_json(record_path, record | {"skipped": len(skipped)})
     return target
 
 

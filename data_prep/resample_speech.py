@@ -17,8 +17,8 @@ import torch
 from torchaudio.transforms import Resample
 from tqdm import tqdm
 
-from data_prep.pcm import to_pcm16
-from data_prep.verify import Skipped, is_recorded, write_record, write_skipped
+from data_prep.verify import Skipped, is_recorded, write_skipped
+from mamba_speech.files import to_pcm16, write_json, write_wav
 
 logger = logging.getLogger(__name__)
 
@@ -140,7 +140,7 @@ def _claim(target, record):
             f"{record['sample_rate']} Hz; give another output folder, or remove it"
         )
     target.mkdir(parents=True, exist_ok=True)
-    write_record(target / RECORD, record)
+    write_json(target / RECORD, record)
 
 
 def _run(work, jobs, description):
@@ -182,10 +182,8 @@ def _resample_file(path, target, sample_rate):
     if peak > 1:
         waveform = waveform / peak
     target.parent.mkdir(parents=True, exist_ok=True)
-    # one name, so that what a killed run left is overwritten
-    partial = target.with_name(f".{target.name}.partial")
-    soundfile.write(partial, to_pcm16(waveform.numpy()), sample_rate, "PCM_16", format="WAV")
-    os.replace(partial, target)
+    # the next run overwrites what a killed run left
+    write_wav(target, to_pcm16(waveform.numpy()), sample_rate, unique=False)
     return None
 
 

@@ -7,7 +7,6 @@ https://storage.googleapis.com/download.tensorflow.org/data/speech_commands_v0.0
 """
 
 import hashlib
-import json
 import logging
 import os
 import zlib
@@ -34,7 +33,8 @@ from data_prep.keywords.other_speech import (
     split_other_speech,
 )
 from data_prep.keywords.splits import SPLITS, assign, clip_of, read_entries, read_lists
-from data_prep.verify import is_recorded, write_record
+from data_prep.verify import is_recorded
+from mamba_speech.files import read_json, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -198,7 +198,7 @@ def prepare_speechcommands(
         rows[name] += pieces
     warn_of_gaps(rows, labels)
     write_all(prepared, rows, labels, [path for path, *_ in noise])
-    write_record(save_folder / RECORD, record)
+    write_json(save_folder / RECORD, record)
     return prepared | {"noise": read_noise(prepared["noise"])}
 
 
@@ -212,7 +212,7 @@ def read_noise(path):
     """The noise recordings of an earlier preparation as a list of Path; empty if there was none."""
     if not path.is_file():
         return []
-    return [Path(name) for name in json.loads(path.read_text(encoding="utf-8"))]
+    return [Path(name) for name in read_json(path)]
 
 
 def check_options(version, percentages, clip_seconds, seed):

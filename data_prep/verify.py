@@ -1,11 +1,9 @@
 """Checking utterances before they enter a manifest, and writing the manifests.
 
 Every corpus preparation gives its candidates to `verify`, which opens each audio file in parallel,
-keeps the sound ones and says of the others why not. `write_manifest` and its companions write to a
-temporary name and rename, so that an interrupted run never leaves half a file.
+keeps the sound ones and says of the others why not.
 """
 
-import csv
 import json
 import logging
 import os
@@ -18,6 +16,8 @@ from pathlib import Path
 import numpy as np
 import soundfile
 from tqdm import tqdm
+
+from mamba_speech.files import read_json, write_csv
 
 logger = logging.getLogger(__name__)
 
@@ -172,7 +172,7 @@ def normalise_text(text):
 
 def write_manifest(path, rows):
     """Write rows with the columns `ID,duration,wav,spk_id,wrd`, which SpeechBrain reads."""
-    _write_csv(path, COLUMNS, rows)
+    write_csv(path, COLUMNS, rows)
 
 
 def write_skipped(path, skipped, total, description, things="utterances"):
@@ -195,7 +195,7 @@ def write_skipped(path, skipped, total, description, things="utterances"):
     if not skipped:
         path.unlink(missing_ok=True)
         return
-    _write_csv(path, SKIPPED_COLUMNS, [vars(one) for one in skipped])
+    write_csv(path, SKIPPED_COLUMNS, [vars(one) for one in skipped])
     reasons = Counter(one.reason for one in skipped)
     counts = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
     logger.warning(
@@ -209,34 +209,13 @@ def write_skipped(path, skipped, total, description, things="utterances"):
     )
 
 
-def write_record(path, record):
-    """Write a JSON record of what was prepared, for `is_recorded`."""
-    temporary = _temporary(path)
-    temporary.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
-
-
 def is_recorded(path, record):
     """Whether an earlier run left exactly this record; a damaged record counts as none."""
     try:
-        found = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError):
+        found = read_json(path)
+    except (FileNotFoundError, ValueError):
         return False
     return found == json.loads(json.dumps(record))
-
-
-def _write_csv(path, columns, rows):
-    temporary = _temporary(path)
-    with open(temporary, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns)
-        writer.writeheader()
-        writer.writerows(rows)
-    os.replace(temporary, path)
-
-
-def _temporary(path):
-    path = Path(path)
-    return path.with_name(f".{path.name}.{os.getpid()}.partial")
 
 
 def _map_in_blocks(threads, function, items, size=4096):

@@ -5,7 +5,6 @@ Checks every mixture against its sources and writes one CSV manifest a split. So
 `python -m data_prep.mixtures` makes such a tree from WSJ0 or from any other speech.
 """
 
-import csv
 import hashlib
 import logging
 import os
@@ -18,7 +17,8 @@ import numpy as np
 import soundfile
 from tqdm import tqdm
 
-from data_prep.verify import VARIABLE, Skipped, is_recorded, write_record, write_skipped
+from data_prep.verify import VARIABLE, Skipped, is_recorded, write_skipped
+from mamba_speech.files import write_csv, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -134,7 +134,7 @@ def prepare_wsj0mix(
         record["skipped"] += len(skipped)
         hours = sum(row["duration"] for row in rows) / 3600
         logger.info("%s: %d mixtures, %.2f hours", split, len(rows), hours)
-    write_record(save_folder / RECORD, record)
+    write_json(save_folder / RECORD, record)
     return prepared
 
 
@@ -345,11 +345,6 @@ def read_mono(path):
 
 
 def write_rows(path, rows, num_spks):
-    """Write a manifest, under a temporary name first."""
+    """Write a manifest."""
     names = ("mix", *(f"s{number}" for number in range(1, num_spks + 1)))
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    with open(temporary, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, ("ID", "duration", *(f"{name}_wav" for name in names)))
-        writer.writeheader()
-        writer.writerows(rows)
-    os.replace(temporary, path)
+    write_csv(path, ("ID", "duration", *(f"{name}_wav" for name in names)), rows)

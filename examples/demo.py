@@ -7,7 +7,6 @@ again goes on where the last one stopped; `make demo` runs this in the repositor
 import argparse
 import csv
 import fcntl
-import json
 import os
 import signal
 import subprocess
@@ -30,7 +29,7 @@ from demo_console import (
 
 from data_prep.librispeech_prepare import prepare_librispeech
 from data_prep.spoken.voices import available_languages
-from mamba_speech.files import write_json
+from mamba_speech.files import read_json, write_csv, write_json
 from training.machine import load_average
 from training.results import is_tested
 
@@ -134,7 +133,7 @@ class Demo:
         wanted = {key: value for key, value in vars(options).items() if key != "output_folder"}
         self.record = {"options": wanted, "stages": {}}
         if self._record_file.exists():
-            self.record = json.loads(self._record_file.read_text(encoding="utf-8"))
+            self.record = read_json(self._record_file)
             _check_same(self.record["options"], wanted, self.folder)
         self._save_record()
 
@@ -319,12 +318,7 @@ def shuffle_transcripts(manifest, target, seed):
         texts = [rows[index]["wrd"] for index in order]
         for index, text in zip(np.roll(order, 1), texts, strict=True):
             rows[index]["wrd"] = text
-    partial = target.with_suffix(".partial")
-    with open(partial, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
-    os.replace(partial, target)
+    write_csv(target, rows[0], rows)
 
 
 def _check(status, why):

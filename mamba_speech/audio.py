@@ -1,10 +1,9 @@
-"""Reading audio of any format, rate and number of channels as one waveform at the model's rate; and 16-bit samples."""
+"""Reading audio of any format, rate and number of channels as one waveform at the model's rate."""
 
 import logging
 from functools import cache
 from pathlib import Path
 
-import numpy as np
 import soundfile
 import torch
 from speechbrain.dataio import audio_io
@@ -103,30 +102,6 @@ def check_file(path):
         raise AudioError(f"{path}: a folder in which there is no audio file")
     if not Path(path).is_file():
         raise AudioError(f"{path}: no such file")
-
-
-def to_pcm16(waveform):
-    """The nearest 16-bit samples of a waveform.
-
-    libsndfile, given the values themselves, rounds down in WAV files: half a step of offset.
-
-    Arguments
-    ---------
-    waveform : numpy.ndarray
-        Of any shape, in -1..1; what lies outside is clipped.
-
-    Returns
-    -------
-    numpy.ndarray
-        As ``waveform``, int16.
-
-    Example
-    -------
-    >>> import numpy as np
-    >>> to_pcm16(np.array([1.6, -1.6]) / 32768).tolist()
-    [2, -2]
-    """
-    return np.clip(np.round(waveform * 32768.0), -32768, 32767).astype(np.int16)
 
 
 def audio_fault(error):

@@ -7,13 +7,15 @@ carries the samples that its filter still needs.
 import math
 import os
 import tempfile
+from contextlib import ExitStack
 
 import numpy as np
 import soundfile
 import torch
 from torchaudio.transforms import Resample
 
-from mamba_speech.audio import AudioError, audio_fault, check_file, to_pcm16
+from mamba_speech.audio import AudioError, audio_fault, check_file
+from mamba_speech.files import to_pcm16, whole_path
 
 BLOCK_SECONDS = 5.0
 
@@ -181,22 +183,12 @@ def write_sources(paths, blocks, sample_rate):
         (samples, speakers), within -1..1.
     sample_rate : int
     """
-    partial = [path.with_name(f"{path.name}.partial") for path in paths]
-    files = []
-    try:
-        for path in partial:
-            files.append(
-                soundfile.SoundFile(path, "w", sample_rate, 1, subtype="PCM_16", format="WAV")
-            )
+    options = {"samplerate": sample_rate, "channels": 1, "subtype": "PCM_16", "format": "WAV"}
+    with ExitStack() as renamed, ExitStack() as opened:
+        files = []
+        for path in paths:
+            temporary = renamed.enter_context(whole_path(path))
+            files.append(opened.enter_context(soundfile.SoundFile(temporary, "w", **options)))
         for block in blocks:
             for file, source in zip(files, block.T, strict=True):
                 file.write(to_pcm16(source))
-        for file in files:
-            file.close()
-        for path, final in zip(partial, paths, strict=True):
-            os.replace(path, final)
-    finally:
-        for file in files:
-            file.close()
-        for path in partial:
-            path.unlink(missing_ok=True)

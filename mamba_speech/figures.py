@@ -3,12 +3,13 @@
 matplotlib, of the extra `train`, is imported only when a picture is drawn, and no display is needed.
 """
 
-import os
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 
 import torch
+
+from mamba_speech.files import whole_path
 
 # Okabe and Ito's colours, which the colour-blind can tell apart.
 BLUE, ORANGE = "#0072B2", "#D55E00"
@@ -346,11 +347,8 @@ def picture(png, size):
         from matplotlib.figure import Figure
     except ImportError as error:
         raise RuntimeError("pictures need matplotlib: pip install 'mamba-speech[train]'") from error
-    png = Path(png)
-    partial = png.with_name(f"{png.name}.partial")
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=size, dpi=150, layout="constrained")
         yield figure
-        figure.savefig(partial, format="png")
-    # a picture cut short is never found under its name
-    os.replace(partial, png)
+        with whole_path(png) as temporary:
+            figure.savefig(temporary, format="png")

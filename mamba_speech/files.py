@@ -1,4 +1,4 @@
-"""Files written whole or not at all: text, JSON, CSV, copies, and whatever a library writes.
+"""Files written whole or not at all: text, JSON, CSV, WAV, copies, and whatever a library writes.
 
 A file is written under a temporary name beside its own and then renamed. A killed run leaves at most a file with
 the suffix ``.partial``, which nothing reads.
@@ -11,6 +11,8 @@ import os
 import shutil
 from contextlib import contextmanager
 from pathlib import Path
+
+import numpy as np
 
 # how numbers that are not finite, for which JSON has no word, are written; float() reads them
 NOT_FINITE = ("nan", "inf", "-inf")
@@ -183,3 +185,45 @@ def write_csv(path, columns, rows):
             if not fits:
                 raise ValueError(f"{path}: a row has not the columns {', '.join(columns)}: {row}")
             writer.writerow([row[name] for name in columns] if isinstance(row, dict) else row)
+
+
+def to_pcm16(waveform):
+    """The nearest 16-bit samples of a waveform.
+
+    libsndfile, given the values themselves, rounds down in WAV files: half a step of offset.
+
+    Arguments
+    ---------
+    waveform : numpy.ndarray
+        Any shape, values in -1..1. Values outside are clipped.
+
+    Returns
+    -------
+    numpy.ndarray
+        Same shape, int16.
+
+    Example
+    -------
+    >>> to_pcm16(np.array([1.6, -1.6]) / 32768).tolist()
+    [2, -2]
+    """
+    return np.clip(np.round(waveform * 32768.0), -32768, 32767).astype(np.int16)
+
+
+def write_wav(path, samples, sample_rate, unique=True):
+    """Write a 16-bit WAV file, whole or not at all.
+
+    Arguments
+    ---------
+    path : str or Path
+    samples : numpy.ndarray
+        (samples,) or (samples, channels), int16; see :func:`to_pcm16`.
+    sample_rate : int
+        In Hz.
+    unique : bool
+        See :func:`whole_path`.
+    """
+    import soundfile
+
+    with whole_path(path, unique) as temporary:
+        soundfile.write(temporary, samples, sample_rate, subtype="PCM_16", format="WAV")

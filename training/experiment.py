@@ -14,6 +14,7 @@ from hyperpyyaml import load_hyperpyyaml
 from hyperpyyaml.core import resolve_references
 from speechbrain.utils.distributed import ddp_init_group
 
+from mamba_speech.files import write_text
 from modules.fidelity import check_fidelity
 from training.machine import load_average, utc_now
 from training.options import read_command_line
@@ -81,9 +82,7 @@ def _write_hyperparams(hparams_file, overrides, folder):
     """The YAML with its references resolved and the overrides in place, as SpeechBrain writes it."""
     with open(hparams_file, encoding="utf-8") as file:
         resolved = resolve_references(file, overrides).getvalue()
-    unfinished = Path(folder) / "hyperparams.yaml.partial"
-    unfinished.write_text(f"# made from {hparams_file}\n{resolved}", encoding="utf-8")
-    os.replace(unfinished, Path(folder) / "hyperparams.yaml")
+    write_text(Path(folder) / "hyperparams.yaml", f"# made from {hparams_file}\n{resolved}")
 
 
 def suggest(*words):

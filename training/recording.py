@@ -9,14 +9,13 @@ import dataclasses
 import filecmp
 import itertools
 import logging
-import os
 import platform
-import shutil
 import sys
 from pathlib import Path
 
 import torch
 
+from mamba_speech.files import copy_file
 from training.experiment import count_parameters, describe_device
 from training.lists import hash_list
 from training.machine import ROOT, find_commit, load_average, processor, utc_now, version_of
@@ -173,9 +172,7 @@ def _set_aside(brain):
     names = itertools.chain([stem], (f"{stem}_{count}" for count in itertools.count(2)))
     for target in (path.with_name(f"{name}.json") for name in names):
         if not target.exists():
-            partial = target.with_suffix(".partial")
-            shutil.copyfile(path, partial)
-            os.replace(partial, target)
+            copy_file(path, target)
         # by a process that was killed before it wrote the next record
         elif not filecmp.cmp(path, target, shallow=False):
             continue

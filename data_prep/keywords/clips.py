@@ -4,10 +4,7 @@ What the preparations of keyword corpora share: bad files are listed and counted
 loudest part, silence cropped from noise, manifests written under a temporary name first.
 """
 
-import csv
-import json
 import logging
-import os
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
@@ -15,6 +12,7 @@ import numpy as np
 import soundfile
 
 from data_prep.verify import Skipped, measure, verify, write_skipped
+from mamba_speech.files import write_csv, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -171,7 +169,7 @@ def warn_of_gaps(rows, labels):
 
 
 def write_all(prepared, rows, labels, noise):
-    """Write manifests and lists, each under a temporary name first.
+    """Write manifests and lists.
 
     Arguments
     ---------
@@ -183,12 +181,7 @@ def write_all(prepared, rows, labels, noise):
     """
     lists = {"labels": labels, "noise": [str(path) for path in noise]}
     for name, path in prepared.items():
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
-        with open(temporary, "w", newline="", encoding="utf-8") as file:
-            if name in lists:
-                file.write(json.dumps(lists[name], indent=1, ensure_ascii=False) + "\n")
-            else:
-                writer = csv.DictWriter(file, COLUMNS)
-                writer.writeheader()
-                writer.writerows(rows[name])
-        os.replace(temporary, path)
+        if name in lists:
+            write_json(path, lists[name])
+        else:
+            write_csv(path, COLUMNS, rows[name])

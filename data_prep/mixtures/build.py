@@ -6,9 +6,7 @@ second run change anything.
 """
 
 import hashlib
-import json
 import logging
-import os
 from collections import Counter
 from dataclasses import dataclass
 from functools import partial
@@ -22,7 +20,8 @@ from scipy.signal import resample_poly
 from data_prep.mixtures.levels import MEASURES, level_of, loudness_meter
 from data_prep.mixtures.lists import SPLITS, natural_name, write_list
 from data_prep.mixtures.workers import Workers
-from data_prep.verify import Skipped, write_record, write_skipped
+from data_prep.verify import Skipped, write_skipped
+from mamba_speech.files import read_json, to_pcm16, write_json, write_wav
 
 logger = logging.getLogger(__name__)
 
@@ -180,8 +179,8 @@ def claim_folder(folder, lists, settings):
         raise ValueError(f"{folder} is a file; choose another folder for the mixtures")
     if path.is_file():
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            found = read_json(path)
+        except ValueError as error:
             raise ValueError(f"{path} is damaged; delete {folder} or choose another") from error
         differing = [key for key in sorted({*found, *record}) if found.get(key) != record.get(key)]
         if differing:
@@ -192,7 +191,7 @@ def claim_folder(folder, lists, settings):
     elif folder.is_dir() and any(folder.iterdir()):
         raise ValueError(f"{folder} holds something else than mixtures; choose another folder")
     (folder / "lists").mkdir(parents=True, exist_ok=True)
-    write_record(path, record)
+    write_json(path, record)
     for split, mixtures in lists.items():
         write_list(folder / "lists" / f"{split}.csv", mixtures)
 
@@ -216,7 +215,9 @@ def make_mixture(mixture, settings, folder):
         return Skipped(mixture.id, str(folder / "mix" / f"{mixture.id}.wav"), str(error))
     names = [f"s{number}" for number in range(1, len(samples) + 1)]
     for name, waveform in zip((*names, "mix"), (*samples, samples.sum(axis=0)), strict=True):
-        write_wav(folder / name / f"{mixture.id}.wav", waveform, settings.sample_rate)
+        path = folder / name / f"{mixture.id}.wav"
+        # the next run overwrites what a killed run left
+        write_wav(path, waveform.astype(np.int16), settings.sample_rate, unique=False)
     return None
 
 
@@ -369,15 +370,5 @@ def write_single(item, settings):
     # Resampling may overshoot full scale by a little.
     waveform = waveform * min(32767 / 32768 / max(np.abs(waveform).max(), 1e-9), 1.0)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_wav(path, np.round(waveform * 32768), settings.sample_rate)
+    write_wav(path, to_pcm16(waveform), settings.sample_rate, unique=False)
     return None
-
-
-def write_wav(path, samples, sample_rate):
-    """Write 16-bit values, under a temporary name first.
-
-    The temporary name is always the same, so that a second run replaces what a killed one left.
-    """
-    temporary = path.with_name(f".{path.name}.partial")
-    soundfile.write(temporary, samples.astype(np.int16), sample_rate, "PCM_16", format="WAV")
-    os.replace(temporary, path)

@@ -6,10 +6,11 @@ speech cannot, and gives the same mixtures again.
 """
 
 import csv
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+
+from mamba_speech.files import write_csv
 
 SPLITS = ("tr", "cv", "tt")
 
@@ -236,19 +237,16 @@ def find_lists(given, num_spks=2):
 
 
 def write_list(path, mixtures):
-    """Write the CSV form of `read_list`, under a temporary name first."""
-    path = Path(path)
+    """Write the CSV form of `read_list`."""
     columns = source_columns(len(mixtures[0].sources))
-    temporary = path.with_name(f".{path.name}.partial")
-    with open(temporary, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(("mix_id", *sum(columns, ())))
-        for mixture in mixtures:
-            cells = [mixture.id]
-            for source in mixture.sources:
-                cells += [source.speaker, "+".join(source.files), repr(source.gain)]
-            writer.writerow(cells)
-    os.replace(temporary, path)
+    write_csv(path, ("mix_id", *sum(columns, ())), map(_cells, mixtures))
+
+
+def _cells(mixture):
+    cells = [mixture.id]
+    for source in mixture.sources:
+        cells += [source.speaker, "+".join(source.files), repr(source.gain)]
+    return cells
 
 
 def natural_name(source):

@@ -25,6 +25,7 @@ from data_prep.spoken import acoustics
 from data_prep.spoken.synthesiser import Synthesiser
 from data_prep.spoken.texts import SentenceSource
 from data_prep.spoken.voices import Speaker
+from mamba_speech.files import read_json
 
 SAMPLE_RATE = 16000
 RECORD = "corpus.json"
@@ -296,8 +297,8 @@ def is_present(folder, options, overwrite=False):
             )
         return False
     try:
-        found = json.loads(record.read_text(encoding="utf-8"))["options"]
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        found = read_json(record)["options"]
+    except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"{record} is damaged; delete the folder {folder} or choose another"
         ) from error

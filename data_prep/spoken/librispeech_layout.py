@@ -8,9 +8,7 @@ Source of the layout: Panayotov et al., "LibriSpeech: an ASR corpus based on pub
 books", ICASSP 2015, and the corpus at https://www.openslr.org/12.
 """
 
-import csv
 import hashlib
-import json
 import logging
 from collections import Counter
 from dataclasses import asdict, dataclass
@@ -21,6 +19,7 @@ import soundfile
 from data_prep.spoken.corpus import RECORD, SAMPLE_RATE, SpeakerPool, new_folder, speak_split
 from data_prep.spoken.texts import Grammar
 from data_prep.spoken.voices import speaker_table
+from mamba_speech.files import write_csv, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -210,10 +209,7 @@ def write_tables(folder, speakers, utterances):
         transcripts.setdefault(path, []).append(f"{one.id} {one.text}\n")
     for path, lines in transcripts.items():
         path.write_text("".join(lines), encoding="utf-8")
-    with open(folder / "utterances.csv", "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, utterances[0].row)
-        writer.writeheader()
-        writer.writerows(one.row for one in utterances)
+    write_csv(folder / "utterances.csv", utterances[0].row, [one.row for one in utterances])
     seconds = Counter()
     for one in utterances:
         seconds[one.speaker] += one.seconds
@@ -229,14 +225,11 @@ def write_tables(folder, speakers, utterances):
             f"{one.voice.name}\n"
         )
     (folder / "LibriSpeech" / "SPEAKERS.TXT").write_text("".join(lines), encoding="utf-8")
-    with open(folder / "voices.csv", "w", newline="", encoding="utf-8") as file:
-        rows = [
-            {"speaker": one.id, "split": split_name(one.split), "sex": one.sex} | asdict(one.voice)
-            for one in present
-        ]
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
+    rows = [
+        {"speaker": one.id, "split": split_name(one.split), "sex": one.sex} | asdict(one.voice)
+        for one in present
+    ]
+    write_csv(folder / "voices.csv", rows[0], rows)
 
 
 def write_record(folder, options, engine, grammar, utterances):
@@ -269,8 +262,7 @@ def write_record(folder, options, engine, grammar, utterances):
             "sha256": digest.hexdigest(),
         }
     (folder / "README.txt").write_text(describe(options, engine, record), encoding="utf-8")
-    text = json.dumps(record, indent=2, ensure_ascii=False)
-    (folder / RECORD).write_text(text + "\n", encoding="utf-8")
+    write_json(folder / RECORD, record)
 
 
 def describe(options, engine, record):

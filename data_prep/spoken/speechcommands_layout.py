@@ -9,9 +9,7 @@ and a hash of each clip.
 Source of the layout: Warden, arXiv 1804.03209, section 5.
 """
 
-import csv
 import hashlib
-import json
 import logging
 from dataclasses import asdict
 from pathlib import Path
@@ -22,7 +20,6 @@ from tqdm import tqdm
 
 from data_prep.keywords.clips import NOISE_FOLDER, OTHER_SPEECH
 from data_prep.keywords.splits import LISTS
-from data_prep.pcm import to_pcm16
 from data_prep.spoken import acoustics
 from data_prep.spoken.backgrounds import BACKGROUNDS, make_background
 from data_prep.spoken.corpus import RECORD, SAMPLE_RATE, SpeakerPool, new_folder
@@ -35,6 +32,7 @@ from data_prep.spoken.keywords import (
 )
 from data_prep.spoken.passages import speak_passages
 from data_prep.spoken.voices import speaker_table
+from mamba_speech.files import to_pcm16, write_csv, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -251,12 +249,8 @@ def write_tables(folder, speakers, rows, others):
     ]
     tables = {"voices.csv": voices, "clips.csv": rows, "other_speech.csv": others}
     for name, table in tables.items():
-        if not table:
-            continue
-        with open(folder / name, "w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, table[0])
-            writer.writeheader()
-            writer.writerows(table)
+        if table:
+            write_csv(folder / name, table[0], table)
 
 
 def write_record(folder, options, engine, rows, others):
@@ -295,5 +289,4 @@ def write_record(folder, options, engine, rows, others):
         + "".join(f"  {key} = {value}\n" for key, value in options.items()),
         encoding="utf-8",
     )
-    text = json.dumps(record, indent=2)
-    (folder / RECORD).write_text(text + "\n", encoding="utf-8")
+    write_json(folder / RECORD, record)

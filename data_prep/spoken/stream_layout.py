@@ -6,7 +6,6 @@ rate counts on the events, false alarms on everything else.
 """
 
 import hashlib
-import json
 import logging
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +25,7 @@ from data_prep.spoken.passages import (
     speak_until,
 )
 from data_prep.spoken.voices import speaker_table
+from mamba_speech.files import write_json
 
 logger = logging.getLogger(__name__)
 
@@ -233,7 +233,7 @@ def assemble(path, sentences, keywords, seed, noise):
 def write_record(folder, options, engine, found):
     """Write `events.json`, `README.txt` and, last of all, `corpus.json`."""
     digest = found.pop("sha256")
-    (folder / "events.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    write_json(folder / "events.json", found)
     (folder / "README.txt").write_text(
         f"Synthetic speech by eSpeak NG {engine} (GPL-3.0-or-later, run as a separate program; no\n"
         "part of it is in this folder). No person speaks here. events.json says which keywords\n"
@@ -247,4 +247,4 @@ def write_record(folder, options, engine, found):
         "events": len(found["events"]),
         "sha256": digest,
     }
-    (folder / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    write_json(folder / RECORD, record)

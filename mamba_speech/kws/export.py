@@ -6,6 +6,7 @@ import torch
 import yaml
 from speechbrain.dataio.encoder import CategoricalEncoder
 
+from mamba_speech.files import whole_file, whole_path, write_text
 from mamba_speech.kws.spotter import KeywordSpotter
 from mamba_speech.run import OPTIONS_FILE
 from modules.kws.classifier import WaveformClassifier
@@ -74,12 +75,9 @@ def save_for_speechbrain(run_folder, folder):
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     whole = WaveformClassifier(classifier.compute_features, classifier.model, window)
-    for name, write in {
-        "embedding_model.ckpt": lambda path: torch.save(whole.state_dict(), path),
-        "label_encoder.ckpt": lambda path: encoder.save(str(path)),
-        # last: without it the folder is no model
-        "hyperparams.yaml": lambda path: path.write_text(content, encoding="utf-8"),
-    }.items():
-        partial = folder / f"{name}.partial"
-        write(partial)
-        partial.replace(folder / name)
+    with whole_file(folder / "embedding_model.ckpt", "wb") as file:
+        torch.save(whole.state_dict(), file)
+    with whole_path(folder / "label_encoder.ckpt") as temporary:
+        encoder.save(str(temporary))
+    # last: without it the folder is no model
+    write_text(folder / "hyperparams.yaml", content)

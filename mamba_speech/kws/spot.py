@@ -25,6 +25,7 @@ from mamba_speech.arguments import (
 )
 from mamba_speech.audio import find_audio
 from mamba_speech.blocks import AudioBlocks, BlockResampler
+from mamba_speech.files import write_json
 from mamba_speech.kws.detection import (
     SMOOTHING,
     SUPPRESSION,
@@ -216,7 +217,7 @@ def _evaluate(arguments, classifier):
         },
     }
     if arguments.curve:
-        _write_json(Path(f"{arguments.curve}.json"), report | {"curve": curve})
+        write_json(f"{arguments.curve}.json", report | {"curve": curve})
         draw_curve(curve, arguments.threshold, Path(f"{arguments.curve}.png"))
     _report(report, arguments.json)
     return 0
@@ -238,9 +239,3 @@ def _report(report, as_json):
     )
     for rate, miss_rate in report["miss_rate_at_false_alarms_per_hour"].items():
         print(f"at most {rate} false alarms an hour: {100 * miss_rate:.1f} % missed")
-
-
-def _write_json(path, value):
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(partial, path)

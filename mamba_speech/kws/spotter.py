@@ -3,11 +3,9 @@
 A causal model carries its state along the stream; any other is run anew on each window.
 """
 
-import json
-from pathlib import Path
-
 import torch
 
+from mamba_speech.files import read_json
 from mamba_speech.run import choose_device, load_run
 from modules.kws.classifier import centred
 
@@ -174,11 +172,9 @@ def read_labels(file, n_classes):
         If the file is missing, no list of words, or not as long as the model has outputs.
     """
     try:
-        labels = json.loads(Path(file).read_text(encoding="utf-8"))
+        labels = read_json(file)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{file}: no such file; training writes it") from error
-    except ValueError as error:
-        raise ValueError(f"{file}: cannot be read as JSON ({error})") from error
     if not isinstance(labels, list) or len(labels) != n_classes:
         raise ValueError(f"{file}: must list the {n_classes} classes of the model's outputs")
     return [str(label) for label in labels]

@@ -3,13 +3,12 @@
 The folder has the published layout too, so that :mod:`mamba_speech.separation.published` reads it as well.
 """
 
-import io
-import os
 from pathlib import Path
 
 import torch
 import yaml
 
+from mamba_speech.files import whole_file, write_text
 from mamba_speech.run import OPTIONS_FILE
 from mamba_speech.separation.published import MASK_NETS, PARTS, describe, load_strictly
 from mamba_speech.separation.separator import Separator
@@ -84,11 +83,10 @@ def save_for_speechbrain(run_folder, folder):
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     for part in PARTS:
-        with io.BytesIO() as buffer:
-            torch.save(getattr(separator.network, part).state_dict(), buffer)
-            _write(folder / f"{part}.ckpt", buffer.getvalue())
+        with whole_file(folder / f"{part}.ckpt", "wb") as file:
+            torch.save(getattr(separator.network, part).state_dict(), file)
     # last: without it the folder is no model
-    _write(folder / OPTIONS_FILE, content.encode())
+    write_text(folder / OPTIONS_FILE, content)
 
 
 def _scalars_of(network):
@@ -108,9 +106,3 @@ def _scalars_of(network):
 
 def _dump(values):
     return yaml.safe_dump(values, sort_keys=False)
-
-
-def _write(path, content):
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_bytes(content)
-    os.replace(partial, path)

@@ -3,7 +3,6 @@
 The corpus is Speech Commands, any folder of word folders, or Free Spoken Digits with a speaker left out.
 """
 
-import json
 import logging
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from data_prep.free_spoken_digits_prepare import prepare_free_spoken_digits
 from data_prep.keywords.clips import NOISE_PARTS, OTHER_SPEECH
 from data_prep.speechcommands_prepare import prepare_speechcommands
 from mamba_speech.audio import AudioError, load_audio
-from mamba_speech.files import write_json
+from mamba_speech.files import read_json, write_json
 from training.lists import hash_list
 from training.loading import loader_options
 
@@ -60,7 +59,7 @@ def prepare_clips(hparams):
         for name in ("train", "valid", "test", "labels"):
             if not Path(found[name]).is_file():
                 raise FileNotFoundError(f"{found[name]}: not there; run once without --skip_prep")
-        labels = json.loads(Path(found["labels"]).read_text(encoding="utf-8"))
+        labels = read_json(found["labels"])
         if len(labels) != hparams["n_classes"]:
             raise ValueError(
                 f"{hparams['data_folder']}: its {len(labels)} classes ({', '.join(labels)}) need a model of as "
@@ -109,7 +108,7 @@ def keep_labels(labels, labels_file):
     """
     file = Path(labels_file)
     if file.is_file() and any(file.parent.glob("CKPT*")):
-        before = json.loads(file.read_text(encoding="utf-8"))
+        before = read_json(file)
         if before != labels:
             raise ValueError(
                 f"{file}: a model was trained here on other classes ({', '.join(before)}): give another "
@@ -117,9 +116,7 @@ def keep_labels(labels, labels_file):
             )
         return
     file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_suffix(".partial")
-    partial.write_text(json.dumps(labels, ensure_ascii=False) + "\n", encoding="utf-8")
-    partial.replace(file)
+    write_json(file, labels)
 
 
 def keep_clips(found, folder):
@@ -140,7 +137,7 @@ def keep_clips(found, folder):
     now = {name: hash_list(found[name]) for name in ("train", "valid")}
     record = folder / "clips.json"
     if record.is_file() and any(folder.glob("CKPT*")):
-        before = json.loads(record.read_text(encoding="utf-8"))
+        before = read_json(record)
         changed = [name for name in now if before.get(name) != now[name]]
         if changed:
             raise SystemExit(

@@ -1,14 +1,12 @@
 """A few separated mixtures to listen to and to look at: sound files under the published names, and spectrograms."""
 
 import logging
-import os
 from pathlib import Path
 
-import soundfile
 import torch
 
-from mamba_speech.audio import to_pcm16
 from mamba_speech.figures import separation_spectrograms
+from mamba_speech.files import to_pcm16, write_wav
 from modules.separation.level import fit_to_mixture
 
 logger = logging.getLogger(__name__)
@@ -50,15 +48,10 @@ def save_example(folder, number, mix, targets, estimates, sample_rate):
         signals[f"source{speaker + 1}"] = targets[:, speaker]
         signals[f"source{speaker + 1}hat"] = estimates[:, speaker]
     for name, signal in signals.items():
-        _write(folder / f"item{number}_{name}.wav", signal.numpy(), sample_rate)
+        path = folder / f"item{number}_{name}.wav"
+        write_wav(path, to_pcm16(signal.numpy()), sample_rate)
     try:
         separation_spectrograms(mix, targets, estimates, sample_rate, folder / f"item{number}.png")
     except RuntimeError as error:
         # without matplotlib there is sound to listen to, but nothing to look at
         logger.warning("%s", error)
-
-
-def _write(path, signal, sample_rate):
-    partial = path.with_suffix(".partial")
-    soundfile.write(partial, to_pcm16(signal), sample_rate, format="WAV", subtype="PCM_16")
-    os.replace(partial, path)
