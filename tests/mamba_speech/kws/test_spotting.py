@@ -385,7 +385,7 @@ def test_a_microphone_of_another_rate_is_resampled(monkeypatch):
 def test_a_run_without_its_labels_is_refused(runs, tmp_path, capsys):
     run = shutil.copytree(runs / "whole", tmp_path / "run")
     labels = run / "save" / "labels.json"
-    for content, message in [("[]", "must list the 3 classes"), ("{", "cannot be read as JSON")]:
+    for content, message in [("[]", "must list the 3 classes"), ("{", "not a JSON file")]:
         labels.write_text(content)
         assert main(["spot", str(run), "a.wav"]) == 2
         assert message in capsys.readouterr().err
