@@ -92,8 +92,9 @@ def generate_stream(
     Example
     -------
     >>> import tempfile
+    >>> from mamba_speech.files import read_json
     >>> folder = generate_stream(tempfile.mkdtemp(), minutes=0.1, keywords_per_minute=20)
-    >>> len(json.loads((folder / "events.json").read_text())["events"])
+    >>> len(read_json(folder / "events.json")["events"])
     2
     """
     words = check_words(words)

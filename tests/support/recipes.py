@@ -61,7 +61,7 @@ WORTH_SAYING = (
     r"speechbrain\.utils\.epoch_loop - Going into epoch \d+",
     r"speechbrain\.utils\.train_logger - (epoch|test set): .+",
     r"speechbrain\.utils\.checkpoints - (Saved an end-of-epoch checkpoint in|Loading a checkpoint from) .+",
-    r"data_prep\.\w+ - \S+: \d+ (utterances|clips|mixtures), .+",
+    r"data_prep\.[\w.]+ - \S+: \d+ (utterances|clips|mixtures), .+",
     r"\w+ - \d+ words to train on",
     r"training\.brain - \d+ (utterances|sentences|clips|mixtures) to train on, \d+ to validate",
     r"training\.brain - ([\d,]+ parameters|evaluating the average of \d+ checkpoint\(s\), epochs .+)",
