@@ -10,11 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 from speechbrain.utils.metric_stats import ErrorRateStats
 
+from mamba_speech.evaluation.bootstrap import mean_interval
 from mamba_speech.figures import read_train_log
 from training.results import read_rows
 
 HEADER = re.compile(r"^(?P<id>.+), %WER \S+ \[ \d+ / \d+, \d+ ins, \d+ del, \d+ sub \]$")
-RESAMPLES = 10_000
 PAIRS = 10
 
 
@@ -108,12 +108,12 @@ def interval(utterances, seed):
     bounds : (float, float)
         In percent.
     """
-    voices = by_voice(utterances).values()
-    counts = np.array([[sum(u.errors for u in v), sum(u.words for u in v)] for v in voices])
-    drawn = np.random.default_rng(seed).integers(len(counts), size=(RESAMPLES, len(counts)))
-    errors, words = counts[drawn].sum(1).T
-    low, high = np.percentile(100 * errors / words, [2.5, 97.5])
-    return float(low), float(high)
+    utterances = sorted(utterances, key=lambda one: one.id)
+    errors, words, voices = zip(
+        *((one.errors, one.words, one.voice) for one in utterances), strict=True
+    )
+    found = mean_interval(errors, words, voices, seed=seed, scale=100)
+    return found.low, found.high
 
 
 def voice_table(utterances, voices_csv):

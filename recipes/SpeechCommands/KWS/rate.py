@@ -1,24 +1,24 @@
 #!/usr/bin/env python3
-"""Measure how long an optimiser step of train.py takes, by training for a moment and throwing the model away.
+"""Measure a recipe's training steps, and print the options that let it train for so many seconds.
 
-    python rate.py rate.json hparams/mamba_mel_small.yaml --data_folder speech_commands_v0.02
+    OMP_NUM_THREADS=1 python rate.py 120 hparams/mamba_mel_small.yaml --data_folder speech_commands_v0.02
 
-compare.py --budget_seconds turns that into a number of steps, so that recipes train for equal times and yet a run can
-be repeated step by step. On a CPU the time is the processor's: what else runs there does not make a recipe seem slow.
+It trains for a moment and throws the model away. The options name a number of steps, so that recipes train for equal
+times and yet a run can be stopped, continued and repeated. On a CPU the time is the processor's: what else runs there
+does not make a recipe seem slow, and neither does it count what loaders do in processes of their own.
 """
 
+import math
 import statistics
 import sys
 import tempfile
 import time
-from pathlib import Path
 
 import torch
 from keyword_data import make_datasets, prepare_clips, training_options
 from train import KeywordBrain
 
-from mamba_speech.files import write_json
-from training.experiment import describe_device, load_experiment
+from training.experiment import load_experiment
 from training.loading import SeededItems, count_batches
 
 # the first steps allocate, compile and choose kernels
@@ -57,7 +57,7 @@ class TimedBrain(KeywordBrain):
 
 
 def measure(arguments, output_folder):
-    """Seconds of an optimiser step, and how many an epoch has.
+    """Time an optimiser step, and count the steps of an epoch.
 
     Arguments
     ---------
@@ -68,8 +68,8 @@ def measure(arguments, output_folder):
 
     Returns
     -------
-    dict
-        ``seconds_a_step`` (the median), ``steps_an_epoch``, ``timed`` (so many steps), ``device``.
+    (float, int)
+        Seconds a step (the median), and steps an epoch.
     """
     hparams, run_opts = load_experiment([*arguments, "--output_folder", str(output_folder)])
     found, labels = prepare_clips(hparams)
@@ -87,22 +87,22 @@ def measure(arguments, output_folder):
     epochs = range(1, 2 + ENOUGH + WARM_UP)
     items = SeededItems(train, hparams["seed"])
     brain.fit(epochs, items, train_loader_kwargs=options, progressbar=False)
-    return {
-        "seconds_a_step": statistics.median(brain.seconds[WARM_UP:]),
-        "steps_an_epoch": batches // brain.grad_accumulation_factor,
-        "timed": len(brain.seconds) - WARM_UP,
-        "device": describe_device(brain.device),
-    }
+    return statistics.median(brain.seconds[WARM_UP:]), batches // brain.grad_accumulation_factor
 
 
 def main():
-    """Measure, and write the JSON file."""
-    if len(sys.argv) < 3:
-        raise SystemExit("give the JSON file to write, and the arguments of train.py")
+    """Measure, and print the options."""
+    try:
+        budget = float(sys.argv[1])
+    except (IndexError, ValueError):
+        budget = 0.0
+    if not 0 < budget < math.inf or len(sys.argv) < 3:
+        raise SystemExit("give the seconds to train, above 0, and the arguments of train.py")
     with tempfile.TemporaryDirectory() as folder:
-        figures = measure(sys.argv[2:], folder)
-    write_json(Path(sys.argv[1]), figures)
-    print(f"{figures['seconds_a_step']:.3f} s a step, {figures['steps_an_epoch']} steps an epoch")
+        seconds, steps_an_epoch = measure(sys.argv[2:], folder)
+    steps = max(1, round(budget / seconds))
+    epochs = math.ceil(steps / steps_an_epoch)
+    print(f"optimizer_step_limit={steps},number_of_epochs={epochs}")
 
 
 if __name__ == "__main__":

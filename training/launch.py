@@ -1,12 +1,11 @@
-"""The runs behind a table: one a recipe, left-out speaker and seed; started side by side, never taken for another one.
+"""Training runs started side by side, each with a folder, a log and a note of its own.
 
-Beside a run stands what it was asked for, so that the same command again goes on where it was stopped, and another
-one does not take its result for its own.
+The note tells what a run was asked for. So the same command again goes on where it was stopped, and a command with
+other options never takes the run for its own.
 """
 
 import contextlib
 import fcntl
-import json
 import os
 import signal
 import subprocess
@@ -18,69 +17,71 @@ from typing import NamedTuple
 
 import yaml as pyyaml
 
-from mamba_speech.files import write_json
+from mamba_speech.files import read_json, write_json
 from training.options import given_options, read_keys, translate
 from training.results import is_tested, read_rows
 
-HERE = Path(__file__).resolve().parent
-RECORD = "run.json"
+NOTE = "run.json"
 # seconds that a process has to end itself before it is killed
 PATIENCE = 10
 
 
 class Run(NamedTuple):
-    """What is run: ``yaml`` and ``options`` are arguments of ``script``, and ``folder`` is where its files go."""
+    """A run of a training script.
 
-    script: str
-    recipe: str
-    yaml: str
-    folder: Path
+    Arguments
+    ---------
+    system : str
+        Name of the system that it belongs to.
+    script, yaml : Path
+    options : tuple of str
+        Command line after the YAML, without the output folder.
+    folder : Path
+        Output folder.
+    seed : int
+    part : str, optional
+        What tells it from the system's other runs of the same seed.
+    """
+
+    system: str
+    script: Path
+    yaml: Path
     options: tuple
-    speaker: str | None = None
-    seed: int | None = None
+    folder: Path
+    seed: int
+    part: str | None = None
 
     @property
     def name(self):
-        """For the line that tells of it."""
-        parts = (self.recipe, self.speaker, self.seed is not None and f"seed {self.seed}")
-        return " ".join(part for part in parts if part)
+        """Words that tell it from the other runs."""
+        return " ".join(filter(None, (self.system, self.part, f"seed {self.seed}")))
 
     @property
     def log(self):
-        """Where what it prints goes."""
+        """The file that takes what the run prints."""
         return self.folder / f"{Path(self.script).stem}.log"
 
     @property
-    def result(self):
-        """The file that holds what it found."""
-        return self.folder / ("rate.json" if self.script == "rate.py" else "results.json")
-
-    @property
-    def has_result(self):
-        """Whether that file holds it: a training writes its own before there is anything to tell.
-
-        Raises
-        ------
-        ValueError
-            If the file cannot be read.
-        """
-        return self.result.is_file() if self.script == "rate.py" else is_tested(self.folder)
-
-    @property
     def command(self):
-        """What starts it."""
-        first = [sys.executable, str(HERE / self.script)]
-        if self.script == "rate.py":
-            return [*first, str(self.result), self.yaml, *self.options]
-        return [*first, self.yaml, *self.options, "--output_folder", str(self.folder)]
+        """The command that starts it."""
+        words = (self.script, self.yaml, *self.options, "--output_folder", self.folder)
+        return [sys.executable, *map(str, words)]
 
-    def read(self):
-        """What rate.py has written."""
-        return json.loads(self.result.read_text(encoding="utf-8"))
+    @property
+    def given(self):
+        """Options of the command line as text, by their names here."""
+        return given_options(translate(self.options, read_keys(self.yaml))[0])
 
     def asked(self):
         """Every option that holds a number, a text or a list, from the YAML and the command line, as text by name."""
-        return plain_options(self.yaml) | self._given_options()
+        return plain_options(self.yaml) | self.given
+
+    def note(self, finished):
+        """Write beside the run what it was asked for, and whether it has ended well."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        note = {"script": Path(self.script).name, "yaml": Path(self.yaml).name}
+        note |= {"options": self.asked(), "given": sorted(self.given), "finished": finished}
+        write_json(self.folder / NOTE, note)
 
     def is_finished(self):
         """Whether it has run to its end before.
@@ -88,46 +89,39 @@ class Run(NamedTuple):
         Raises
         ------
         ValueError
-            If the folder holds a run with other options.
+            If the folder holds another run, or its record cannot be read.
         """
-        record = self.folder / RECORD
-        if not record.is_file():
-            if self.result.is_file() or any(self.folder.glob("save/CKPT*")):
+        note = self.folder / NOTE
+        if not note.is_file():
+            if (self.folder / "results.json").is_file() or any(self.folder.glob("save/CKPT*")):
                 raise ValueError(
                     f"{self.folder}: holds a run that this command did not start; give another --out"
                 )
             return False
-        found, asked = json.loads(record.read_text(encoding="utf-8")), self.asked()
+        found = read_json(note)
+        self._refuse_another(found)
+        return found["finished"] and is_tested(self.folder)
+
+    def _refuse_another(self, found):
+        """Compare what the run in the folder was asked for with what this one is."""
+        remedy = "give the options that it was started with, or another --out"
+        asked = self.asked()
+        for kind in ("script", "yaml"):
+            if found.get(kind) != Path(getattr(self, kind)).name:
+                raise ValueError(f"{self.folder}: holds a run of {found.get(kind)}: {remedy}")
         # an option that only one of the YAML's versions has is no contradiction
-        for name in sorted(found["options"].keys() & asked.keys()):
+        both = found["options"].keys() & asked.keys()
+        for name in sorted(both):
             if found["options"][name] != asked[name]:
                 raise ValueError(
-                    f"{self.folder}: holds a run with --{name} {found['options'][name]}, and not {asked[name]}: give "
-                    "the options that it was started with, or another --out"
+                    f"{self.folder}: holds a run with --{name} {found['options'][name]}, and not {asked[name]}: "
+                    f"{remedy}"
                 )
-        one_sided = (set(found["given"]) ^ set(self.given)) - (
-            found["options"].keys() & asked.keys()
-        )
+        one_sided = (set(found["given"]) ^ set(self.given)) - both
         if one_sided:
-            raise ValueError(
-                f"{self.folder}: holds a run with{'out' if min(one_sided) in self.given else ''} --{min(one_sided)}: "
-                "give the options that it was started with, or another --out"
-            )
-        return found["finished"] and self.has_result
-
-    @property
-    def given(self):
-        """Names of the options on the command line."""
-        return sorted(self._given_options())
-
-    def _given_options(self):
-        return given_options(translate(self.options, read_keys(self.yaml))[0])
-
-    def note(self, finished):
-        """Write beside the run what it was asked for, and whether it has ended well."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        record = {"options": self.asked(), "given": self.given, "finished": finished}
-        write_json(self.folder / RECORD, record)
+            name = min(one_sided)
+            word = "without" if name in self.given else "with"
+            raise ValueError(f"{self.folder}: holds a run {word} --{name}: {remedy}")
 
 
 def plain_options(path):
@@ -140,16 +134,18 @@ def plain_options(path):
     }
 
 
-def run_all(runs, jobs, say=print):
+def run_all(runs, jobs, metric, say=print):
     """Run what has not been run yet, and tell of each as it ends.
 
     Arguments
     ---------
     runs : list of Run
     jobs : int
-        Side by side at most; each computes with one thread.
+        Number of runs side by side. From two on each computes on one thread, unless OMP_NUM_THREADS says otherwise.
+    metric : str
+        Figure of the record that is told.
     say : callable
-        Gets a line a run.
+        Function that gets a line a run.
 
     Returns
     -------
@@ -159,8 +155,8 @@ def run_all(runs, jobs, say=print):
     Raises
     ------
     ValueError
-        Before anything is started, if a folder holds a run with other options; or if a run in it is still going on,
-        as after the end of a compare.py that was killed.
+        Before anything is started, if a folder holds another run; or if the run in it is still going on, as after a
+        command that was killed.
     """
     waiting = [run for run in runs if not run.is_finished()]
     if len(waiting) < len(runs):
@@ -170,19 +166,18 @@ def run_all(runs, jobs, say=print):
     with contextlib.closing(_ended(waiting, jobs)) as ended:
         for number, (run, status, seconds) in enumerate(ended, 1):
             place = f"[{number}/{len(waiting)}] {run.name}"
-            if status or not run.has_result:
+            if status or not is_tested(run.folder):
                 failed.append(run)
                 say(f"{place}: failed: {last_line(run.log)} ({run.log})")
             else:
                 run.note(finished=True)
-                say(f"{place}: {told(run)}, {seconds:.0f} s")
+                say(f"{place}: {told(run, metric)}, {seconds:.0f} s")
     return failed
 
 
 def _ended(runs, jobs):
     """Start the runs, and give each as it ends with its exit status and seconds; stops those that are left."""
-    # whatever the jobs, so that their number changes no budget: processor time counts every thread
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    environment = ({"OMP_NUM_THREADS": "1"} if jobs > 1 else {}) | os.environ
     waiting, running = deque(runs), {}
     try:
         while waiting or running:
@@ -236,11 +231,11 @@ def _signal(process, number):
         os.killpg(process.pid, number)
 
 
-def told(run):
-    """A run's figure, for the line that tells of it."""
-    if run.script == "rate.py":
-        return f"{run.read()['seconds_a_step']:.3f} s a step"
-    return f"accuracy {read_rows(run.folder)['test']['accuracy']:.2f} %"
+def told(run, metric):
+    """A run's figure of each test set, for the line that tells of it."""
+    rows = read_rows(run.folder)
+    figures = (f"{name}: {metric} {row[metric]:.2f}" for name, row in rows.items() if metric in row)
+    return ", ".join(figures)
 
 
 def last_line(log):
