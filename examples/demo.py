@@ -58,7 +58,9 @@ def parse_arguments(arguments=None):
         "--hours", type=float, default=HOURS, help="speech to train on (%(default)s)"
     )
     parser.add_argument("--test_minutes", type=float, default=TEST_MINUTES, help="(%(default)s)")
-    parser.add_argument("--epochs", type=int, default=EPOCHS, help="(%(default)s)")
+    parser.add_argument(
+        "--number_of_epochs", "--epochs", type=int, default=EPOCHS, help="(%(default)s)"
+    )
     parser.add_argument(
         "--seed", type=int, default=SEED, help="of corpus and training (%(default)s)"
     )
@@ -73,8 +75,8 @@ def parse_arguments(arguments=None):
         "--output_folder", type=Path, help="default: results/demo, or results/demo_shuffled"
     )
     options = parser.parse_args(arguments)
-    if options.hours <= 0 or options.test_minutes <= 0 or options.epochs < 1:
-        parser.error("--hours and --test_minutes must be more than 0, --epochs 1 or more")
+    if options.hours <= 0 or options.test_minutes <= 0 or options.number_of_epochs < 1:
+        parser.error("--hours and --test_minutes must be more than 0, --number_of_epochs 1 or more")
     if options.output_folder is None:
         name = "demo_shuffled" if options.shuffle_transcripts else "demo"
         options.output_folder = ROOT / "results" / name
@@ -153,12 +155,14 @@ class Demo:
         """Train, average the last checkpoints and test."""
         options = self.options
         control = ", on shuffled transcripts" if options.shuffle_transcripts else ""
-        headline(f"2. Train for {options.epochs} epochs{control}, then test on unseen voices")
+        headline(
+            f"2. Train for {options.number_of_epochs} epochs{control}, then test on unseen voices"
+        )
         command = [
             *(sys.executable, shown(RECIPE / "train_CTC.py"), shown(YAML)),
             *("--output_folder", shown(self.run)),
             *(self._shuffled_data() if options.shuffle_transcripts else self._data()),
-            *("--number_of_epochs", str(options.epochs), "--seed", str(options.seed)),
+            *("--number_of_epochs", str(options.number_of_epochs), "--seed", str(options.seed)),
         ]
         if not sys.stderr.isatty():
             command.append("--noprogressbar")
@@ -273,7 +277,7 @@ class Demo:
         _check(status, "what it said stands above")
 
     def _training(self, command):
-        display = TrainingDisplay(self.options.epochs, sys.stderr.isatty())
+        display = TrainingDisplay(self.options.number_of_epochs, sys.stderr.isatty())
         with self._child(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
             display.follow(process.stdout)
             status = process.wait()

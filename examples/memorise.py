@@ -58,7 +58,7 @@ def main():
     parser.add_argument("--split", default="train-clean-100")
     parser.add_argument("--count", type=int, default=40, help="utterances")
     parser.add_argument("--min_seconds", type=float, default=5.0, help="each is longer than this")
-    parser.add_argument("--epochs", type=int, default=60)
+    parser.add_argument("--number_of_epochs", "--epochs", type=int, default=60)
     parser.add_argument("--output_folder", type=Path, default=Path("results/memorise"))
     options, rest = parser.parse_known_args()
     folder = options.output_folder.resolve()
@@ -75,7 +75,7 @@ def main():
     command += ["--test_manifests", f"[{manifest}]", "--output_folder", str(folder / "run")]
     command += [
         "--number_of_epochs",
-        str(options.epochs),
+        str(options.number_of_epochs),
         "--speed_perturb",
         "null",
         "--fea_augment",

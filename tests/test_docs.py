@@ -1,12 +1,16 @@
-"""The project's documents: no dead link, no picture that is not there, no gap left to fill."""
+"""The project's documents: no dead link, no picture or option that is not there, no gap left to fill."""
 
+import ast
+import functools
 import re
 from pathlib import Path
 
 import pytest
 
+from training.options import ALIASES, RUN_OPTIONS, read_keys
+
 ROOT = Path(__file__).resolve().parent.parent
-SKIPPED = {".venv", ".git", "results", "build"}
+SKIPPED = {".venv", ".git", ".pytest_cache", "results", "build"}
 DOCUMENTS = sorted(
     path for path in ROOT.rglob("*.md") if not SKIPPED & set(path.relative_to(ROOT).parts)
 )
@@ -23,3 +27,75 @@ def test_every_local_link_leads_somewhere(document):
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_no_placeholder_is_left(document):
     assert not re.search(r"\b[A-Z]+_(OUTPUT|MINUTES|HERE)\b", document.read_text(encoding="utf-8"))
+
+
+OPTION = re.compile(r"(?<![\w-])--([A-Za-z][\w-]*)")
+# a training: its script, the YAML, and the rest of the command
+TRAINING = re.compile(r"(train\w*\.py) (hparams/[\w/]+\.yaml)([^`\n]*)")
+# options of other programs that documents show
+PIP = {"force-reinstall", "index-url", "no-build-isolation", "no-cache-dir", "no-deps"}
+FOREIGN = PIP | {"nproc-per-node", "master-port", "shm-size", "help"}
+SPLITS = ("train", "valid", "test")
+# in `--key value`, which stands for any
+ANY = {"key"}
+
+
+def yaml_options(path):
+    """Options of a YAML: its keys, their published names, and SpeechBrain's run options."""
+    keys = read_keys(path).keys()
+    return keys | {one for one, alias in ALIASES.items() if alias.option in keys} | RUN_OPTIONS
+
+
+@functools.cache
+def script_options():
+    """Options that the project's parsers take, read from the calls that add them."""
+    options = set()
+    for folder in ("mamba_speech", "data_prep", "training", "recipes", "benchmarks", "examples"):
+        for path in (ROOT / folder).rglob("*.py"):
+            source = path.read_text(encoding="utf-8")
+            if "add_argument" in source:
+                options |= parser_options(ast.parse(source))
+    return options
+
+
+def parser_options(tree):
+    """Options of the parsers in a file: its texts that are --name, and f"--{split}_name" for each split."""
+    options = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant):
+            options |= set(re.findall(r"^--([A-Za-z][\w-]*)$", str(node.value)))
+        elif isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "add_argument":
+            name = ast.unparse(node.args[0]).removeprefix("f").strip("'\"")
+            if name.startswith("--"):
+                options |= {name[2:].replace("{split}", split) for split in SPLITS}
+                if "BooleanOptionalAction" in ast.unparse(node):
+                    options.add(f"no-{name[2:]}")
+    return options
+
+
+@functools.cache
+def known_options():
+    """Every option of the project: of its YAML files, SpeechBrain's, and of its own parsers."""
+    yamls = (ROOT / "hparams").rglob("*.yaml")
+    return set().union(*map(yaml_options, yamls)) | script_options()
+
+
+# the change log tells of options that were
+CURRENT = [path for path in DOCUMENTS if path.name != "CHANGELOG.md"]
+
+
+@pytest.mark.parametrize("document", CURRENT, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_option_that_a_document_names_exists(document):
+    named = set(OPTION.findall(document.read_text(encoding="utf-8")))
+    assert named - known_options() - FOREIGN - ANY == set()
+
+
+@pytest.mark.parametrize("document", CURRENT, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_training_that_a_document_shows_has_its_yaml_and_its_options(document):
+    text = re.sub(r"\\\n\s*", " ", document.read_text(encoding="utf-8"))
+    for script, yaml, rest in TRAINING.findall(text):
+        folders = [path.parent for path in (ROOT / "recipes").rglob(script)]
+        found = [folder / yaml for folder in folders if (folder / yaml).is_file()]
+        assert found or script == "train_wsj0mix.py", f"{script} {yaml}"
+        for path in found:
+            assert set(OPTION.findall(rest)) <= yaml_options(path) | FOREIGN, f"{yaml}{rest}"

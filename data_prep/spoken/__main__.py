@@ -42,7 +42,7 @@ def parse_arguments(arguments=None):
         action=argparse.BooleanOptionalAction,
         help="add noise and mild reverberation (default: yes)",
     )
-    parser.add_argument("--workers", type=int, help="default: one for each processor")
+    parser.add_argument("--jobs", type=int, help="default: one for each processor")
     parser.add_argument(
         "--overwrite", action="store_true", help="replace a corpus made with other options"
     )

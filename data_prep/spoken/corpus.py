@@ -1,6 +1,6 @@
 """Planning and speaking a corpus: who says what in which scene, then all of it in parallel.
 
-The plan and every utterance follow from the options alone. The number of workers, and the order in
+The plan and every utterance follow from the options alone. The number of jobs, and the order in
 which they happen to finish, change nothing. A corpus is made beside its place and moved there when
 it is whole, with a record of its options by which a second run recognises it.
 """
@@ -81,7 +81,7 @@ class SpeakerPool:
 
     Arguments
     ---------
-    workers : int, optional
+    jobs : int, optional
         How many; by default one for each processor, at most 8.
 
     Raises
@@ -90,19 +90,19 @@ class SpeakerPool:
         If the engine cannot start.
     """
 
-    def __init__(self, workers=None):
-        workers = workers or min(os.cpu_count() or 1, 8)
+    def __init__(self, jobs=None):
+        jobs = jobs or min(os.cpu_count() or 1, 8)
         self._free = queue.SimpleQueue()
         self._synthesisers = []
         try:
-            for _ in range(workers):
+            for _ in range(jobs):
                 self._synthesisers.append(Synthesiser())
         except RuntimeError:
             self._close_all()
             raise
         for synthesiser in self._synthesisers:
             self._free.put(synthesiser)
-        self._threads = ThreadPoolExecutor(workers)
+        self._threads = ThreadPoolExecutor(jobs)
         self.version = self._synthesisers[0].version
 
     def __enter__(self):

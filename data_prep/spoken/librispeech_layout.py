@@ -52,7 +52,7 @@ def generate_librispeech(
     language="en",
     noise=True,
     train_voices=None,
-    workers=None,
+    jobs=None,
     overwrite=False,
 ):
     """Speak a corpus in LibriSpeech's layout.
@@ -78,7 +78,7 @@ def generate_librispeech(
         Whether to add noise and mild reverberation.
     train_voices : int, optional
         Number of training voices; by default 72, or all if the language has fewer.
-    workers : int, optional
+    jobs : int, optional
         Utterances spoken at a time; by default one for each processor. It does not alter the
         result.
     overwrite : bool
@@ -106,7 +106,7 @@ def generate_librispeech(
     ['test-spoken', 'train-spoken']
     """
     seconds = {"train": 3600 * hours, "dev": 60 * dev_minutes, "test": 60 * test_minutes}
-    check_options(seconds, seed, workers)
+    check_options(seconds, seed, jobs)
     grammar = Grammar(language)
     speakers = {
         split: speaker_table(language, split, seed=seed) for split in SPLITS if seconds[split] > 0
@@ -129,7 +129,7 @@ def generate_librispeech(
         if folder is None:
             logger.info("%s already holds this spoken corpus; nothing to do", output_folder)
             return Path(output_folder)
-        with SpeakerPool(workers) as pool:
+        with SpeakerPool(jobs) as pool:
             utterances = [
                 one
                 for split in speakers
@@ -152,7 +152,7 @@ def generate_librispeech(
     return Path(output_folder)
 
 
-def check_options(seconds, seed, workers):
+def check_options(seconds, seed, jobs):
     """Refuse lengths, seeds and worker counts out of range with a ValueError."""
     if not 0 < seconds["train"] <= 1000 * 3600:
         raise ValueError(f"hours must be above 0 and at most 1000, not {seconds['train'] / 3600}")
@@ -163,8 +163,8 @@ def check_options(seconds, seed, workers):
             )
     if seed < 0:
         raise ValueError(f"seed must be 0 or more, not {seed}")
-    if workers is not None and workers < 1:
-        raise ValueError(f"workers must be 1 or more, not {workers}")
+    if jobs is not None and jobs < 1:
+        raise ValueError(f"jobs must be 1 or more, not {jobs}")
 
 
 def split_name(split):

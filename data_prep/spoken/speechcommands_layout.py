@@ -52,7 +52,7 @@ def generate_speechcommands(
     noise=True,
     noise_seconds=60.0,
     other_speech_minutes=30.0,
-    workers=None,
+    jobs=None,
     overwrite=False,
 ):
     """Speak a corpus in the layout of Speech Commands v0.02.
@@ -80,7 +80,7 @@ def generate_speechcommands(
     other_speech_minutes : float
         Speech without any of the words, 0 to 600, each split's share being its share of the voices:
         sentences by these voices, in `_other_speech_`. 0 makes no such folder.
-    workers : int, optional
+    jobs : int, optional
         Words spoken at a time; by default one for each processor. It does not alter the result.
     overwrite : bool
         Replace a corpus made with other options.
@@ -109,10 +109,10 @@ def generate_speechcommands(
     4
     """
     words = check_words(words)
-    if repeats < 1 or seed < 0 or noise_seconds < 1 or (workers is not None and workers < 1):
+    if repeats < 1 or seed < 0 or noise_seconds < 1 or (jobs is not None and jobs < 1):
         raise ValueError(
-            "repeats and workers must be 1 or more, seed 0 or more and noise_seconds 1 or more, "
-            f"not {repeats}, {workers}, {seed} and {noise_seconds}"
+            "repeats and jobs must be 1 or more, seed 0 or more and noise_seconds 1 or more, "
+            f"not {repeats}, {jobs}, {seed} and {noise_seconds}"
         )
     if not 0 <= other_speech_minutes <= 600:
         raise ValueError(
@@ -153,7 +153,7 @@ def generate_speechcommands(
             for speaker in speakers.values()
             for turn in range(repeats)
         ]
-        with SpeakerPool(workers) as pool:
+        with SpeakerPool(jobs) as pool:
             engine = pool.version
             clips = pool.map(
                 lambda lent, one: write_clip(folder, names[one.speaker.id], one, noise, lent), plan

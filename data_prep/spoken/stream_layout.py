@@ -45,7 +45,7 @@ def generate_stream(
     words=None,
     seed=1234,
     noise=True,
-    workers=None,
+    jobs=None,
     overwrite=False,
 ):
     """Speak a recording for keyword spotting: `stream.wav` and `events.json`.
@@ -69,7 +69,7 @@ def generate_stream(
         Seed of all random choices, 0 or more.
     noise : bool
         Whether there is a background and mild reverberation.
-    workers : int, optional
+    jobs : int, optional
         Things spoken at a time; by default one for each processor. It does not alter the result.
     overwrite : bool
         Replace a recording made with other options.
@@ -103,8 +103,8 @@ def generate_stream(
             "minutes must be above 0 and at most 600 and keywords_per_minute between 0 and 60, "
             f"not {minutes} and {keywords_per_minute}"
         )
-    if seed < 0 or (workers is not None and workers < 1):
-        raise ValueError(f"seed must be 0 or more, workers 1 or more, not {seed} and {workers}")
+    if seed < 0 or (jobs is not None and jobs < 1):
+        raise ValueError(f"seed must be 0 or more, jobs 1 or more, not {seed} and {jobs}")
     options = {
         "layout": "stream",
         "version": VERSION,
@@ -118,7 +118,7 @@ def generate_stream(
         if folder is None:
             logger.info("%s already holds this recording; nothing to do", output_folder)
             return Path(output_folder)
-        with SpeakerPool(workers) as pool:
+        with SpeakerPool(jobs) as pool:
             engine = pool.version
             sentences = speak_sentences(pool, words, minutes * 60, seed, noise)
             number = round(minutes * keywords_per_minute)

@@ -21,7 +21,7 @@ def tiny_options():
 @pytest.fixture(scope="session")
 def spoken_corpus(tmp_path_factory):
     """A tiny spoken corpus; tests must not alter it."""
-    return generate_librispeech(tmp_path_factory.mktemp("spoken") / "corpus", workers=2, **TINY)
+    return generate_librispeech(tmp_path_factory.mktemp("spoken") / "corpus", jobs=2, **TINY)
 
 
 @pytest.fixture

@@ -201,7 +201,7 @@ def test_speakers_txt_maps_every_speaker_to_a_voice(spoken_corpus):
 
 
 def test_the_number_of_workers_changes_nothing(spoken_corpus, tiny_options, tmp_path):
-    again = generate_librispeech(tmp_path / "again", workers=1, **tiny_options)
+    again = generate_librispeech(tmp_path / "again", jobs=1, **tiny_options)
     assert read_record(again) == read_record(spoken_corpus)
     table = (again / "utterances.csv").read_bytes()
     assert table == (spoken_corpus / "utterances.csv").read_bytes()
@@ -265,7 +265,7 @@ def test_a_failed_run_leaves_no_corpus_and_the_next_run_starts_afresh(tmp_path):
         ({"hours": 1, "language": "xx"}, "language 'xx'"),
         ({"hours": 1, "seed": -1}, "seed"),
         ({"hours": 1, "train_voices": 10_000}, "10000 speakers"),
-        ({"hours": 1, "workers": 0}, "workers"),
+        ({"hours": 1, "jobs": 0}, "jobs"),
     ],
 )
 def test_an_option_out_of_range_is_named(tmp_path, options, message):

@@ -36,13 +36,13 @@ SHORT = {"minutes": 0.25, "keywords_per_minute": 16.0, "words": ["yes", "seven"]
 @pytest.fixture(scope="module")
 def words(tmp_path_factory):
     """A tiny corpus of words; tests must not alter it."""
-    return generate_speechcommands(tmp_path_factory.mktemp("words") / "corpus", workers=2, **TINY)
+    return generate_speechcommands(tmp_path_factory.mktemp("words") / "corpus", jobs=2, **TINY)
 
 
 @pytest.fixture(scope="module")
 def stream(tmp_path_factory):
     """A short recording with keywords; tests must not alter it."""
-    return generate_stream(tmp_path_factory.mktemp("stream") / "stream", workers=2, **SHORT)
+    return generate_stream(tmp_path_factory.mktemp("stream") / "stream", jobs=2, **SHORT)
 
 
 def read_table(path):
@@ -141,7 +141,7 @@ def test_the_two_times_that_a_voice_says_a_word_differ(words):
 
 def test_the_word_lies_whole_inside_its_clip(tmp_path):
     options = TINY | {"noise": False, "other_speech_minutes": 0}
-    folder = generate_speechcommands(tmp_path / "clean", workers=2, **options)
+    folder = generate_speechcommands(tmp_path / "clean", jobs=2, **options)
     assert not (folder / "_other_speech_").exists() and not (folder / "other_speech.csv").exists()
     assert "other_speech_minutes" not in read_json(folder / "corpus.json")["options"]
     for row in read_table(folder / "clips.csv"):
@@ -174,8 +174,8 @@ def test_a_word_that_does_not_fit_is_spoken_faster():
 )
 def test_workers_change_nothing_and_the_seed_everything(request, tmp_path, make, options, lists):
     whole = request.getfixturevalue("words" if make is generate_speechcommands else "stream")
-    again = make(tmp_path / "again", workers=1, **options)
-    other = make(tmp_path / "other", workers=1, **(options | {"seed": 4}))
+    again = make(tmp_path / "again", jobs=1, **options)
+    other = make(tmp_path / "other", jobs=1, **(options | {"seed": 4}))
     assert (again / "corpus.json").read_bytes() == (whole / "corpus.json").read_bytes()
     for name in lists:
         assert (again / name).read_bytes() == (whole / name).read_bytes()

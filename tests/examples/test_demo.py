@@ -104,7 +104,7 @@ def test_a_folder_with_a_demo_of_other_options_is_refused(demo, tmp_path, capsys
 
 def start(folder, *options, **process_options):
     command = [sys.executable, str(EXAMPLES / "demo.py"), "--output_folder", str(folder)]
-    command += ["--hours", "0.02", "--test_minutes", "0.2", "--epochs", "1", *options]
+    command += ["--hours", "0.02", "--test_minutes", "0.2", "--number_of_epochs", "1", *options]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     return subprocess.Popen(command, cwd=folder.parent, env=environment, **pipes, **process_options)
