@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 
-from training.machine import load_average, processor
+from training.provenance import load_average, processor
 
 # cores' worth of other programs from which times are no longer to be trusted
 _BUSY = 0.25

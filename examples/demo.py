@@ -30,7 +30,7 @@ from demo_console import (
 from data_prep.librispeech_prepare import prepare_librispeech
 from data_prep.spoken.voices import available_languages
 from mamba_speech.files import read_json, write_csv, write_json
-from training.machine import load_average
+from training.provenance import load_average
 from training.results import is_tested
 
 HOURS = 2.5

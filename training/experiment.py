@@ -16,13 +16,11 @@ from speechbrain.utils.distributed import ddp_init_group
 
 from mamba_speech.files import write_text
 from modules.fidelity import check_fidelity
-from training.machine import load_average, utc_now
 from training.options import read_command_line
+from training.provenance import load_average, utc_now
+from training.quiet import keep_details_of_libraries_out
 
 logger = logging.getLogger(__name__)
-
-# whose details log.txt holds
-OWN_LOGGERS = ("__main__", "data_prep", "mamba_speech", "modules", "training", "speechbrain")
 
 
 def load_experiment(arguments=None):
@@ -63,19 +61,11 @@ def load_experiment(arguments=None):
         _write_hyperparams, hparams_file, line.overrides, hparams["output_folder"]
     )
     sb.create_experiment_directory(experiment_directory=hparams["output_folder"])
-    _quieten_libraries()
+    keep_details_of_libraries_out()
     logger.info("fidelity: %s (%s)", hparams["fidelity"], hparams_file)
     for alias, option in line.aliases.items():
         logger.info("--%s is --%s here", alias, option)
     return hparams, run_opts
-
-
-def _quieten_libraries():
-    """Keep other libraries' details out of log.txt, for which SpeechBrain lets all of every library's through."""
-    # every logger without a level of its own has the root's
-    logging.getLogger().setLevel(logging.INFO)
-    for name in OWN_LOGGERS:
-        logging.getLogger(name).setLevel(logging.DEBUG)
 
 
 def _write_hyperparams(hparams_file, overrides, folder):
@@ -131,6 +121,6 @@ def count_parameters(module):
 
 
 def describe_device(device):
-    """The name of the device that a run used, for its results."""
+    """The name of a GPU, or the type of another device."""
     device = torch.device(device)
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type

@@ -1,12 +1,14 @@
-"""Which of SpeechBrain's remarks a training does not pass on, since they tell its user nothing.
+"""What a training's log leaves out: other libraries' details, and remarks that tell its user nothing.
 
-Each stands here with its reason. A filter compares the text, so whatever else a logger says gets through. One warning
-is dropped too.
+Each remark stands here with its reason. A filter compares the text, so whatever else a logger says gets through. One
+warning is dropped too.
 """
 
 import logging
 import re
 
+# loggers whose details log.txt holds
+OWN_LOGGERS = ("__main__", "data_prep", "mamba_speech", "modules", "training", "speechbrain")
 # by logger: the remarks, as regular expressions that match from the start
 _REMARKS = {
     # at every start, whatever the options; a choice of one's own (SB_DISABLE_QUIRKS) is passed on
@@ -43,3 +45,11 @@ def drop_remarks():
     for patterns, most in ((_REMARKS, logging.INFO), (_WARNINGS, logging.WARNING)):
         for name, pattern in patterns.items():
             logging.getLogger(name).addFilter(_Without(pattern, most))
+
+
+def keep_details_of_libraries_out():
+    """Keep other libraries' details out of log.txt: SpeechBrain lets every detail through."""
+    # every logger without a level of its own has the root's
+    logging.getLogger().setLevel(logging.INFO)
+    for name in OWN_LOGGERS:
+        logging.getLogger(name).setLevel(logging.DEBUG)

@@ -17,8 +17,15 @@ import torch
 
 from mamba_speech.files import copy_file
 from training.experiment import count_parameters, describe_device
-from training.lists import hash_list
-from training.machine import ROOT, find_commit, load_average, processor, utc_now, version_of
+from training.provenance import (
+    ROOT,
+    find_commit,
+    hash_list,
+    load_average,
+    processor,
+    utc_now,
+    version_of,
+)
 from training.results import (
     FILE_NAME,
     VERSION,

@@ -10,7 +10,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from training.machine import git_environment
+from training.provenance import git_environment
 
 ROOT = Path(__file__).resolve().parents[2]
 CARRIED = Path(__file__).resolve().parent / "carried"

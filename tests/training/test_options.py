@@ -152,3 +152,19 @@ def test_a_wrong_command_line_gets_one_sentence_and_writes_nothing(
     with pytest.raises(SystemExit, match=message):
         load_experiment([part.format(yaml=yaml) for part in arguments])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["hparams.yaml"]
+
+
+def test_options_are_told_as_they_were_given():
+    words = [
+        "--seed",
+        "3",
+        "--test_only",
+        "--lr=-0.1",
+        "--jit_module_keys",
+        "a",
+        "b",
+        "--shift",
+        "-5",
+    ]
+    wanted = {"seed": "3", "test_only": "True", "lr": "-0.1", "jit_module_keys": "a b"}
+    assert given_options(words) == wanted | {"shift": "-5"}

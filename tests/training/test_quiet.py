@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from training.experiment import suggest
+from training.experiment import load_experiment, suggest
 
 
 @pytest.mark.parametrize(
@@ -44,3 +44,25 @@ def test_the_next_command_can_be_pasted_whatever_its_paths_hold(tmp_path, monkey
     *program, command, first, second, third = shlex.split(caplog.messages[-1].splitlines()[-1])
     assert program in (["mamba-speech"], [sys.executable, "-m", "mamba_speech.cli"])
     assert (command, first, second, third) == ("transcribe", str(inside), str(outside), "./-1")
+
+
+YAML = """
+fidelity: corrected
+output_folder: !PLACEHOLDER
+d_model: 8
+"""
+
+
+def test_the_log_holds_our_details_and_no_other_librarys(tmp_path, monkeypatch):
+    # for which SpeechBrain starts pip and git
+    monkeypatch.setattr("speechbrain.utils.logger.get_environment_description", lambda: "")
+    yaml = tmp_path / "hparams.yaml"
+    yaml.write_text(YAML)
+    load_experiment([str(yaml), "--output_folder", str(tmp_path / "run")])
+    for name in ("training.brain", "speechbrain.core", "matplotlib.font_manager", "urllib3"):
+        logging.getLogger(name).log(logging.INFO, "%s informs", name)
+    logging.getLogger("mamba_speech.run").debug("a detail of ours")
+    logging.getLogger("matplotlib.font_manager").debug("a detail of theirs")
+    log = (tmp_path / "run" / "log.txt").read_text()
+    assert log.count(" informs") == 4
+    assert "a detail of ours" in log and "a detail of theirs" not in log

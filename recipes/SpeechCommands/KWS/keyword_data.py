@@ -17,8 +17,9 @@ from data_prep.keywords.clips import NOISE_PARTS, OTHER_SPEECH
 from data_prep.speechcommands_prepare import prepare_speechcommands
 from mamba_speech.audio import AudioError, load_audio
 from mamba_speech.files import read_json, write_json
-from training.lists import hash_list
 from training.loading import loader_options
+from training.preparation import prepare_once
+from training.provenance import hash_list
 
 logger = logging.getLogger(__name__)
 
@@ -45,20 +46,9 @@ def prepare_clips(hparams):
     """
     if not hparams["data_folder"]:
         raise SystemExit("give --data_folder: Speech Commands, or a folder of word folders")
-    found = {}
-
-    def prepare(**changes):
-        found.update(function(**options | changes))
-
+    needed = ("train", "valid", "test", "labels")
     try:
-        function, options = _preparation(hparams)
-        # the first process prepares; the others only ask where everything is
-        run_on_main(prepare, kwargs={"skip_prep": hparams["skip_prep"]})
-        if not found:
-            prepare(skip_prep=True)
-        for name in ("train", "valid", "test", "labels"):
-            if not Path(found[name]).is_file():
-                raise FileNotFoundError(f"{found[name]}: not there; run once without --skip_prep")
+        found = prepare_once(*_preparation(hparams), needed, hparams["skip_prep"])
         labels = read_json(found["labels"])
         if len(labels) != hparams["n_classes"]:
             raise ValueError(

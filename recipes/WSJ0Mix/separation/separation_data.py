@@ -5,14 +5,13 @@ Mixtures come from a tree in the layout of WSJ0-2mix, or are made while training
 
 import logging
 from functools import partial
-from pathlib import Path
 
 from augmentation import AugmentedMixtures, MixtureAugmenter
 from speechbrain.dataio.dataset import DynamicItemDataset, add_dynamic_item, set_output_keys
-from speechbrain.utils.distributed import run_on_main
 
 from data_prep.wsj0mix_prepare import prepare_wsj0mix
 from mamba_speech.audio import load_audio
+from training.preparation import prepare_once
 
 logger = logging.getLogger(__name__)
 
@@ -45,22 +44,10 @@ def prepare_mixtures(hparams, training=True):
     options = {key: hparams[key] for key in ("data_folder", "num_spks", "sample_rate", "mode")}
     options |= {"save_folder": hparams["output_folder"], "splits": splits}
     options["check_sum"] = hparams["check_sum"]
-    found = {}
-
-    def prepare(**changes):
-        found.update(prepare_wsj0mix(**options | changes))
-
     try:
-        # the first process prepares; the others only ask where everything is
-        run_on_main(prepare, kwargs={"skip_prep": hparams["skip_prep"]})
-        if not found:
-            prepare(skip_prep=True)
-        for split in splits:
-            if not Path(found[split]).is_file():
-                raise FileNotFoundError(f"{found[split]}: not there; run once without --skip_prep")
+        return prepare_once(prepare_wsj0mix, options, splits, hparams["skip_prep"])
     except (OSError, ValueError) as error:
         raise SystemExit(str(error)) from error
-    return found
 
 
 def _wanted_splits(hparams, training):
