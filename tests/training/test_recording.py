@@ -37,7 +37,7 @@ def test_a_trained_run_has_a_record_before_any_test_and_a_resumed_one_adds_to_it
     make_brain(tmp_path, brain_class=Counting, epochs=1).run()
     first = read_results(tmp_path)
     assert not is_tested(tmp_path) and first.training.epochs == 1
-    assert first.recipe == Recipe("tests/training", "test_training.py")
+    assert first.recipe == Recipe("tests/support", "training.py")
     killed = make_brain(tmp_path, brain_class=Counting, epochs=2, ckpt_interval_steps=2)
     killed.stop_after_batches = 5
     with pytest.raises(Killed):
@@ -167,7 +167,7 @@ def test_results_set_aside_twice_are_both_kept_and_the_recipe_is_of_who_trained_
         brain = make_brain(tmp_path, brain_class=Counting, epochs=1).run()
         measure(brain, name)
         record = read_results(tmp_path)
-        assert record.recipe == Recipe("tests/training", "test_training.py")
+        assert record.recipe == Recipe("tests/support", "training.py")
         record.recipe = Recipe("recipes/a", "train.py")
         write_results(tmp_path, record)
         for checkpoint in tmp_path.glob("CKPT*"):
