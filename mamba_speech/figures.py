@@ -293,6 +293,37 @@ def curves(lines, png, xlabel, ylabel, title):
         axes.legend()
 
 
+def miss_curve(curve, chosen, title, png):
+    """Draw the miss rate over false alarms an hour.
+
+    Arguments
+    ---------
+    curve : list of dict
+        Points of :func:`mamba_speech.evaluation.detection.error_curve`.
+    chosen : dict
+        The point to mark.
+    title : str
+    png : str or Path
+
+    Raises
+    ------
+    RuntimeError
+        If matplotlib is not installed.
+    """
+    with picture(png, (6, 4)) as figure:
+        axes = figure.add_subplot(
+            xlabel="false alarms an hour", ylabel="keywords missed in %", title=title
+        )
+        rates = [point["false_alarms_per_hour"] for point in curve]
+        misses = [100 * point["miss_rate"] for point in curve]
+        axes.step(rates, misses, where="post", color=BLUE)
+        axes.set_xscale("symlog", linthresh=1)
+        axes.set(xlim=(0, 1.2 * max(2.0, *rates)), ylim=(0, 100))
+        axes.spines["right"].set_visible(False)
+        marked = chosen["false_alarms_per_hour"], 100 * chosen["miss_rate"]
+        axes.plot(*marked, "o", color=BLUE, clip_on=False)
+
+
 def _draw_spectrum(axes, heard):
     """Log-mel energies, with a line where each word starts."""
     # the first frame is centred on 0; what is far below the loudest is not worth a colour

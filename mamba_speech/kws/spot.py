@@ -25,17 +25,15 @@ from mamba_speech.arguments import (
 )
 from mamba_speech.audio import find_audio
 from mamba_speech.blocks import AudioBlocks, BlockResampler
-from mamba_speech.files import write_json
-from mamba_speech.kws.detection import (
-    SMOOTHING,
-    SUPPRESSION,
-    THRESHOLD,
-    EventFinder,
+from mamba_speech.evaluation.detection import (
     at_threshold,
-    draw_curve,
     error_curve,
+    miss_rate_at,
     read_reference,
 )
+from mamba_speech.figures import miss_curve
+from mamba_speech.files import write_json
+from mamba_speech.kws.events import SMOOTHING, SUPPRESSION, THRESHOLD, EventFinder
 from mamba_speech.kws.spotter import MODES, KeywordSpotter
 from mamba_speech.printing import each_file, print_records
 
@@ -211,14 +209,12 @@ def _evaluate(arguments, classifier):
         "keywords_of_other_classes": len(reference) - len(known),
         "threshold": arguments.threshold,
         "at_threshold": chosen,
-        "miss_rate_at_false_alarms_per_hour": {
-            rate: min(p["miss_rate"] for p in curve if p["false_alarms_per_hour"] <= rate)
-            for rate in RATES
-        },
+        "miss_rate_at_false_alarms_per_hour": {rate: miss_rate_at(curve, rate) for rate in RATES},
     }
     if arguments.curve:
         write_json(f"{arguments.curve}.json", report | {"curve": curve})
-        draw_curve(curve, arguments.threshold, Path(f"{arguments.curve}.png"))
+        title = f"{report['keywords']} keywords\n{_at_threshold(report)}"
+        miss_curve(curve, chosen, title, f"{arguments.curve}.png")
     _report(report, arguments.json)
     return 0
 
@@ -227,15 +223,16 @@ def _report(report, as_json):
     if as_json:
         print(json.dumps(report, ensure_ascii=False))
         return
-    chosen = report["at_threshold"]
     print(f"{report['keywords']} keywords in {report['seconds'] / 60:.1f} minutes")
     if report["keywords_of_other_classes"]:
         print(
             f"{report['keywords_of_other_classes']} more are of no class of the model: not counted"
         )
-    print(
-        f"threshold {report['threshold']:g}: {100 * chosen['miss_rate']:.1f} % missed, "
-        f"{chosen['false_alarms_per_hour']:.1f} false alarms an hour"
-    )
+    print(_at_threshold(report))
     for rate, miss_rate in report["miss_rate_at_false_alarms_per_hour"].items():
         print(f"at most {rate} false alarms an hour: {100 * miss_rate:.1f} % missed")
+
+
+def _at_threshold(report):
+    missed, rate = (report["at_threshold"][name] for name in ("miss_rate", "false_alarms_per_hour"))
+    return f"threshold {report['threshold']:g}: {100 * missed:.1f} % missed, {rate:.1f} false alarms an hour"

@@ -1,11 +1,11 @@
-"""Using a trained spotter: windows and streams, events, misses and false alarms, the command."""
+"""Using a trained spotter: windows and streams, the command, misses and false alarms on a recording."""
 
 import json
 import os
 import shutil
 import sys
 import types
-from itertools import islice, pairwise
+from itertools import islice
 
 import numpy as np
 import pytest
@@ -16,13 +16,7 @@ from speechbrain.inference.classifiers import EncoderClassifier
 from mamba_speech.audio import AudioError, load_audio
 from mamba_speech.blocks import AudioBlocks
 from mamba_speech.cli import main
-from mamba_speech.kws.detection import (
-    Event,
-    EventFinder,
-    at_threshold,
-    error_curve,
-    read_reference,
-)
+from mamba_speech.evaluation.detection import read_reference
 from mamba_speech.kws.export import save_for_speechbrain
 from mamba_speech.kws.spot import microphone
 from mamba_speech.kws.spotter import KeywordSpotter
@@ -123,127 +117,6 @@ def test_a_network_that_reads_ahead_refuses_to_stream(runs):
         classifier.probabilities([], mode="streaming")
     with pytest.raises(ValueError, match="mode must be"):
         classifier.probabilities([], mode="jumping")
-
-
-def course(peaks, seconds=10.0, step=0.05, labels=3):
-    """Probabilities with bumps (time, class, height) on a low floor."""
-    times = torch.arange(0, seconds, step, dtype=torch.float64)
-    probabilities = torch.full((len(times), labels), 0.01, dtype=torch.float64)
-    for time, index, height in peaks:
-        bump = height * (1 - (times - time).abs() / 0.4).clamp(min=0)
-        probabilities[:, index] = torch.maximum(probabilities[:, index], bump)
-    return times, probabilities
-
-
-def found(peaks, **options):
-    finder = EventFinder(["no", "yes", "_unknown_"], 1.0, **{"smoothing": 0.0, **options})
-    return finder(*course(peaks)) + finder.finish()
-
-
-def test_every_peak_above_the_threshold_is_one_event():
-    events = found([(2, 0, 0.9), (4, 1, 0.7), (6, 2, 0.99), (8, 0, 0.3)])
-    assert [(e.label, round(e.middle, 1)) for e in events] == [("no", 2.0), ("yes", 4.0)]
-
-
-def test_of_two_near_peaks_the_higher_stays_whichever_comes_first():
-    for first, second, expected in [(0.9, 0.6, 2.0), (0.6, 0.9, 2.6)]:
-        (event,) = found([(2, 0, first), (2.6, 1, second)], suppression=0.75)
-        assert event.middle == pytest.approx(expected)
-    assert len(found([(2, 0, 0.6), (2.6, 1, 0.9)], suppression=0.5)) == 2
-
-
-def test_the_threshold_only_takes_events_away():
-    random = np.random.default_rng(0)
-    peaks = [(t, int(random.integers(2)), random.random()) for t in np.arange(0.5, 9.5, 0.37)]
-    everything = found(peaks, threshold=0.0)
-    for threshold in (0.2, 0.5, 0.8):
-        kept = [event for event in everything if event.confidence >= threshold]
-        assert found(peaks, threshold=threshold) == kept
-
-
-def test_events_do_not_depend_on_how_the_stream_is_cut():
-    times, probabilities = course([(2, 0, 0.9), (2.6, 1, 0.95), (5, 1, 0.8), (9.9, 0, 0.7)])
-    results = []
-    for size in (1, 7, 1000):
-        finder = EventFinder(["no", "yes", "_unknown_"], 1.0, smoothing=0.2)
-        parts = zip(times.split(size), probabilities.split(size), strict=True)
-        results.append([event for part in parts for event in finder(*part)] + finder.finish())
-    assert results[0] == results[1] == results[2] and len(results[0]) == 3
-
-
-@pytest.mark.parametrize(
-    "options", [{"threshold": 2}, {"suppression": 0}, {"smoothing": -1}, {"labels": ["_silence_"]}]
-)
-def test_an_event_finder_refuses_what_makes_no_sense(options):
-    with pytest.raises(ValueError, match="must be|no keyword"):
-        EventFinder(options.pop("labels", ["yes"]), 1.0, **options)
-
-
-def event(label, middle, confidence=1.0):
-    return Event(label, middle - 0.3, middle + 0.3, confidence)
-
-
-def test_misses_and_false_alarms_are_counted_as_by_hand():
-    reference = [event("yes", 10), event("no", 20), event("yes", 30)]
-    events = [
-        event("yes", 10.1, 0.9),  # right
-        event("yes", 9.9, 0.8),  # the same word again
-        event("yes", 20, 0.7),  # another word
-        event("no", 40, 0.6),  # nothing there
-        event("yes", 30.5, 0.5),  # right, within the tolerance
-    ]
-    curve = error_curve(events, reference, seconds=1800)
-    counts = [(point["hits"], point["false_alarms"]) for point in curve]
-    assert counts == [(0, 0), (1, 0), (1, 1), (1, 2), (1, 3), (2, 3)]
-    assert at_threshold(curve, 0.65)["false_alarms_per_hour"] == 4
-    assert at_threshold(curve, 0.0)["miss_rate"] == pytest.approx(1 / 3)
-    assert at_threshold(curve, 0.95)["hits"] == 0
-    far = error_curve([event("yes", 30.7)], reference, 1800, tolerance=0.25)
-    assert far[-1]["hits"] == 0
-
-
-def test_misses_fall_and_false_alarms_rise_along_the_curve():
-    random = np.random.default_rng(1)
-    events = [event("yes", 100 * random.random(), round(random.random(), 1)) for _ in range(200)]
-    curve = error_curve(events, [event("yes", t) for t in range(5, 100, 5)], 100)
-    for before, after in pairwise(curve):
-        assert after["threshold"] < before["threshold"] or before is curve[0]
-        assert after["miss_rate"] <= before["miss_rate"]
-        assert after["false_alarms"] >= before["false_alarms"]
-
-
-def test_events_that_are_certain_leave_the_point_at_which_nothing_is_reported():
-    curve = error_curve([event("yes", 3, 1.0), event("yes", 9, 1.0)], [event("yes", 9)], 10)
-    assert [(one["hits"], one["false_alarms"]) for one in curve] == [(0, 0), (1, 1)]
-    assert at_threshold(curve, 1.0)["hits"] == 1
-
-
-def test_events_are_those_of_the_definition_applied_moment_by_moment():
-    random = np.random.default_rng(5)
-    for trial in range(60):
-        times = torch.arange(int(random.integers(1, 60)), dtype=torch.float64) * 0.0625
-        probabilities = random.random((len(times), 3))
-        if trial % 3 == 0:
-            # with many that are equal
-            probabilities = np.round(4 * probabilities) / 4
-        smoothing, suppression = random.choice([0, 0.1, 0.25]), random.choice([0.03, 0.33, 0.77])
-        finder = EventFinder(["no", "yes", "_unknown_"], 0.0, 0.4, smoothing, suppression)
-        events = finder(times, torch.from_numpy(probabilities)) + finder.finish()
-        seconds, peaks = times.numpy(), []
-        for now in seconds:
-            behind = (seconds <= now) & (now - seconds <= smoothing + 1e-9)
-            means = probabilities[behind][:, :2].mean(0)
-            peaks.append(((seconds[behind][0] + now) / 2, means.max(), int(means.argmax())))
-        expected = [
-            (("no", "yes")[index], round(middle, 3), round(height, 4))
-            for number, (middle, height, index) in enumerate(peaks)
-            if height >= 0.4
-            and not any(
-                abs(other - middle) <= suppression and (rival, -place) > (height, -number)
-                for place, (other, rival, _) in enumerate(peaks)
-            )
-        ]
-        assert [(one.label, one.start, one.confidence) for one in events] == expected
 
 
 def test_a_file_prints_a_line_or_an_object_an_event(runs, stream, capsys):
