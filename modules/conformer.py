@@ -1,7 +1,6 @@
-"""SpeechBrain's Conformer encoder under the interface of this collection's own: the baseline of every recogniser.
+"""SpeechBrain's Conformer encoder under the interface of ConMamba's: the baseline of every recogniser.
 
-Frame counts keep padding out of the convolution modules, where SpeechBrain's masks their output only; a middle
-layer's output and gradient checkpointing are as in :class:`modules.conmamba.ConmambaEncoder`.
+Frame counts keep padding out of the convolution modules, where SpeechBrain masks their output only.
 """
 
 import torch
@@ -10,7 +9,8 @@ from speechbrain.nnet.activations import Swish
 from speechbrain.nnet.attention import RelPosMHAXL
 from torch.nn import functional as F
 
-from modules.conmamba import MaskedConvolutionModule, run_layer
+from modules.convolution import MaskedConvolutionModule
+from modules.encoder import LayerLoop
 from modules.fidelity import check_fidelity
 from modules.ssm.masking import valid_frames
 
@@ -65,7 +65,7 @@ class RelativeAttention(RelPosMHAXL):
         return self.out_proj(out.transpose(1, 2).flatten(2)), None
 
 
-class ConformerEncoder(_ConformerEncoder):
+class ConformerEncoder(LayerLoop, _ConformerEncoder):
     """Conformer layers and a last normalisation (Gulati et al., "Conformer", arXiv 2005.08100, section 2).
 
     Arguments
@@ -75,7 +75,7 @@ class ConformerEncoder(_ConformerEncoder):
     fidelity : str
         ``corrected`` keeps padding out of the convolution modules; ``upstream`` lets it in, as SpeechBrain does.
     gradient_checkpointing : bool
-        See :class:`modules.conmamba.ConmambaEncoder`.
+        Whether layers recompute their activations for the gradients, see :class:`modules.encoder.LayerLoop`.
 
     Raises
     ------
@@ -129,57 +129,16 @@ class ConformerEncoder(_ConformerEncoder):
                     d_model, kernel_size, bias, activation, dropout, causal=causal
                 )
 
-    def forward(
-        self,
-        src,
-        src_mask=None,
-        src_key_padding_mask=None,
-        pos_embs=None,
-        dynchunktrain_config=None,
-        *,
-        lengths=None,
-        hidden_after=None,
-    ):
-        """Encode whole utterances.
-
-        Arguments
-        ---------
-        src : torch.Tensor
-            (batch, time, d_model).
-        src_mask : torch.Tensor, optional
-            (time, time), which frames may not attend to which.
-        src_key_padding_mask : torch.Tensor, optional
-            (batch, time), true on padding: another way to give the lengths.
-        pos_embs : torch.Tensor, optional
-            Of the relative positions, for ``RelPosMHAXL``.
-        dynchunktrain_config : optional
-            Chunks for the convolution modules.
-        lengths : torch.Tensor, optional
-            (batch,) integer frame counts.
-        hidden_after : int, optional
-            Also return the normalised output of this layer, counted from 1.
-
-        Returns
-        -------
-        (torch.Tensor, torch.Tensor or None)
-            (batch, time, d_model) twice; the second is that of ``hidden_after``.
-        """
+    def layer_options(self, src, src_mask, padding, pos_embs, dynchunktrain_config, lengths):
+        """Masks, positions and chunks, as SpeechBrain's layers take them."""
         if pos_embs is not None:
             # SpeechBrain makes the table in float32
             pos_embs = pos_embs.to(torch.promote_types(pos_embs.dtype, src.dtype))
         if lengths is not None:
-            src_key_padding_mask = ~valid_frames(lengths, src.shape[1], src.device)
-        hidden = None
-        for index, layer in enumerate(self.layers, start=1):
-            src, _ = run_layer(
-                layer,
-                src,
-                src_mask=src_mask,
-                src_key_padding_mask=src_key_padding_mask,
-                pos_embs=pos_embs,
-                dynchunktrain_config=dynchunktrain_config,
-                checkpointed=self.gradient_checkpointing,
-            )
-            if index == hidden_after:
-                hidden = self.norm(src)
-        return self.norm(src), hidden
+            padding = ~valid_frames(lengths, src.shape[1], src.device)
+        return {
+            "src_mask": src_mask,
+            "src_key_padding_mask": padding,
+            "pos_embs": pos_embs,
+            "dynchunktrain_config": dynchunktrain_config,
+        }

@@ -19,11 +19,11 @@ def consistency_loss(log_probs, lengths, token_counts=None):
     Arguments
     ---------
     log_probs : torch.Tensor
-        (2 * utterances, time, units) log-probabilities.
+        (2 * utterances, time, vocabulary) log-probabilities.
     lengths : torch.Tensor
         (2 * utterances,) frames that count; what lies behind them does not, and gets no gradient.
     token_counts : torch.Tensor, optional
-        (2 * utterances,) units in each text. Each utterance is then divided by its own, as CTC losses with
+        (2 * utterances,) token counts. Each utterance is then divided by its own, as CTC losses with
         ``reduction="mean"`` are; without it the scale is that of ``reduction="batchmean"``.
 
     Returns

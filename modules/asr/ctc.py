@@ -167,8 +167,9 @@ class ConformerCTCEncoder(TransformerASR):
 
 
 class CTCOutput(NamedTuple):
-    """What :class:`CTCRecognizer` gives: log-probabilities (batch, time, units), and the counts of subsampled
-    frames (batch,). Nothing in it is ``None``, which no tracer takes.
+    """The output of :class:`CTCRecognizer`, without ``None``, which no tracer takes.
+
+    Log-probabilities (batch, time, vocabulary), and the counts of subsampled frames (batch,).
     """
 
     log_probs: torch.Tensor
@@ -181,7 +182,7 @@ class CTCOutput(NamedTuple):
 
 
 class CTCTrainingOutput(NamedTuple):
-    """A :class:`CTCOutput` with the log-probabilities (batch, time, units) of an intermediate layer."""
+    """A :class:`CTCOutput` with the log-probabilities (batch, time, vocabulary) of an intermediate layer."""
 
     log_probs: torch.Tensor
     lengths: torch.Tensor
@@ -189,7 +190,7 @@ class CTCTrainingOutput(NamedTuple):
 
 
 class CTCRecognizer(RecognitionNetwork):
-    """From normalised features to log-probabilities of units, with frame counts.
+    """From normalised features to log-probabilities of each frame's token, with frame counts.
 
     Arguments
     ---------

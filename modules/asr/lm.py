@@ -1,4 +1,4 @@
-"""A language model of Mamba blocks, for the decoding of recognisers with units of their own.
+"""A language model of Mamba blocks, for recognisers with a tokenizer of their own.
 
 It stands where SpeechBrain's ``TransformerLM`` does (``forward`` takes tokens and gives logits), and
 carries its state besides, so that the next token costs the same after 5 tokens and after 500.
@@ -36,7 +36,7 @@ class MambaLM(nn.Module):
     Raises
     ------
     ValueError
-        If there is no block, or not even the three special units.
+        If there is no block, or not even the three special tokens.
 
     Example
     -------

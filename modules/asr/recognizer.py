@@ -17,7 +17,7 @@ class RecognitionNetwork(nn.Module):
     Transformer : torch.nn.Module
         With an ``encoder`` of layers and a ``fidelity``.
     ctc_lin : torch.nn.Module
-        From ``d_model`` to the number of units, blank included.
+        Layer from ``d_model`` to the vocabulary, blank included.
     intermediate_layer : int
         In training, also give the log-probabilities read off this layer, counted from 1 (Lee and Watanabe,
         "Intermediate Loss Regularization for CTC-based Speech Recognition", arXiv 2102.03216, section 3);
@@ -72,5 +72,5 @@ class RecognitionNetwork(nn.Module):
         return x, (relative * x.shape[1]).round().long()
 
     def ctc_log_probs(self, encoded):
-        """Log-probabilities (batch, time, units) from the encoder's output (batch, time, d_model)."""
+        """Log-probabilities (batch, time, vocabulary) from the encoder's output (batch, time, d_model)."""
         return at_least_float32(self.ctc_lin(encoded)).log_softmax(dim=-1)

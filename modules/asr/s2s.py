@@ -13,9 +13,10 @@ from modules.ssm.precision import at_least_float32
 
 
 class S2SOutput(NamedTuple):
-    """What :class:`S2SRecognizer` gives: log-probabilities (batch, time, units) and (batch, tokens, units), the
-    counts of subsampled frames (batch,), and the encoder's output (batch, time, d_model). Nothing in it is ``None``,
-    which no tracer takes.
+    """The output of :class:`S2SRecognizer`, without ``None``, which no tracer takes.
+
+    Log-probabilities (batch, time, vocabulary) of the encoder and (batch, tokens, vocabulary) of the decoder, the
+    counts of subsampled frames (batch,), and the encoder's output (batch, time, d_model).
     """
 
     ctc_log_probs: torch.Tensor
@@ -30,7 +31,7 @@ class S2SOutput(NamedTuple):
 
 
 class S2STrainingOutput(NamedTuple):
-    """An :class:`S2SOutput` with the log-probabilities (batch, time, units) of an intermediate layer."""
+    """An :class:`S2SOutput` with the log-probabilities (batch, time, vocabulary) of an intermediate layer."""
 
     ctc_log_probs: torch.Tensor
     seq_log_probs: torch.Tensor
@@ -40,7 +41,7 @@ class S2STrainingOutput(NamedTuple):
 
 
 class S2SRecognizer(RecognitionNetwork):
-    """From normalised features and tokens to log-probabilities of the next tokens, and of units a frame.
+    """From normalised features and tokens to log-probabilities of the next tokens, and of each frame's token.
 
     The sub-modules keep the names of the published recipes' modules.
 
@@ -49,7 +50,7 @@ class S2SRecognizer(RecognitionNetwork):
     CNN : modules.frontend.ConvolutionSubsampling
     Transformer : S2STransformer
     seq_lin, ctc_lin : torch.nn.Module
-        From ``d_model`` to the number of units: of the decoder, and of the encoder (blank included).
+        Layers from ``d_model`` to the vocabulary: the decoder's, and the encoder's (blank included).
     intermediate_layer : int
         See :class:`modules.asr.ctc.CTCRecognizer`.
 

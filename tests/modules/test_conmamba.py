@@ -3,17 +3,10 @@
 import pytest
 import torch
 from speechbrain.nnet.activations import Swish
-from speechbrain.utils.dynamic_chunk_training import DynChunkTrainConfig
 from torch import nn
-from torch.utils.checkpoint import checkpoint
 
 from modules.asr.ctc import ConformerCTCEncoder, ConmambaCTCEncoder
-from modules.conmamba import (
-    ConmambaEncoder,
-    ConmambaEncoderLayer,
-    HalfFeedForward,
-    MaskedConvolutionModule,
-)
+from modules.conmamba import ConmambaEncoder, ConmambaEncoderLayer
 from modules.ssm import BiMamba, Mamba
 from tests.support.golden import Golden
 
@@ -29,15 +22,6 @@ def test_golden_layers(name):
             32, 48, meta["kernel_size"], nn.GELU, causal=name == "causal", mamba_config=config
         )
         golden.compare_module(layer)
-
-
-def test_golden_convolution_module_whole_and_in_chunks():
-    with Golden("conmamba_convmodule_chunked") as golden, torch.no_grad():
-        module = MaskedConvolutionModule(32, 7, activation=nn.GELU).eval()
-        module.load_state_dict(golden.state_dict(), strict=True)
-        golden.compare("output/out", module(golden["input/x"]))
-        chunked = module(golden["input/x"], dynchunktrain_config=DynChunkTrainConfig(8))
-        golden.compare("output/out_chunk8", chunked)
 
 
 @pytest.mark.parametrize("causal", [False, True])
@@ -159,14 +143,6 @@ def test_causal_encoder_ignores_later_frames_and_the_other_does_not():
         assert torch.allclose(a, b, atol=1e-5) == causal
 
 
-def test_only_a_causal_module_carries_state_and_only_the_other_takes_chunks():
-    x = torch.randn(1, 8, 16)
-    with pytest.raises(ValueError, match="causal=True"):
-        MaskedConvolutionModule(16, 7)(x, return_state=True)
-    with pytest.raises(ValueError, match="no chunks"):
-        MaskedConvolutionModule(16, 7, causal=True)(x, None, DynChunkTrainConfig(4))
-
-
 @pytest.mark.parametrize("fidelity", ["corrected", "upstream"])
 def test_state_space_parameters_survive_construction_in_corrected_mode_only(fidelity):
     encoder = ConmambaCTCEncoder(40, d_model=64, d_ffn=64, num_encoder_layers=2, fidelity=fidelity)
@@ -189,29 +165,6 @@ def test_an_unknown_fidelity_is_refused():
         ConmambaEncoder(1, 16, 16, fidelity="published")
 
 
-@pytest.mark.parametrize("activation", [nn.GELU, Swish, nn.ReLU])
-def test_encoder_gives_the_same_with_and_without_gradients_and_leaves_its_input_alone(activation):
-    encoder = ConmambaEncoder(2, 8, 16, kernel_size=7, activation=activation).eval()
-    # more frames than a feed-forward module takes at a time when no gradient is wanted
-    x = torch.randn(2, 1100, 8)
-    kept = x.clone()
-    expected, _ = encoder(x)
-    with torch.no_grad():
-        out, _ = encoder(x)
-    assert torch.allclose(out, expected, atol=1e-5)
-    assert torch.equal(x, kept) and expected.requires_grad and not out.requires_grad
-
-
-def test_convolution_modules_mask_and_output_survive_activations_written_in_place():
-    module = MaskedConvolutionModule(8, 7, activation=nn.GELU).eval()
-    x, padding = torch.randn(1, 9, 8), torch.arange(9).view(1, 9, 1) >= 6
-    kept = x.clone()
-    with torch.no_grad():
-        out = module(x, padding)
-    assert torch.equal(x, kept) and not out[0, 6:].any()
-    assert torch.allclose(out, module(x, padding), atol=1e-6)
-
-
 def test_encoder_exports_with_any_number_of_frames():
     encoder = ConmambaEncoder(1, 8, 16, kernel_size=7, activation=nn.GELU).eval()
     time = torch.export.Dim("time", min=2, max=4000)
@@ -221,22 +174,3 @@ def test_encoder_exports_with_any_number_of_frames():
         )
         x = torch.randn(1, 700, 8)
         assert torch.allclose(program.module()(x)[0], encoder(x)[0], atol=1e-5)
-
-
-def test_recomputing_a_long_feed_forward_draws_the_dropout_of_its_first_pass():
-    feed_forward = HalfFeedForward(8, 16, 0.5, nn.GELU).train()
-    x = torch.randn(1, 700, 8, requires_grad=True)
-    seen = []
-    feed_forward[2].register_forward_hook(lambda module, given, out: seen.append(out.detach()))
-    checkpoint(feed_forward, x, use_reentrant=True).sum().backward()
-    first, again = seen
-    # the passes, without and with gradients, may take different matrix products
-    assert torch.equal(first == 0, again == 0) and torch.allclose(first, again, atol=1e-5)
-
-
-def test_a_feed_forward_traced_at_one_length_runs_at_another():
-    feed_forward = HalfFeedForward(8, 16, 0.0, nn.GELU).eval()
-    with torch.no_grad():
-        traced = torch.jit.trace(feed_forward, torch.randn(1, 700, 8))
-        x = torch.randn(1, 1500, 8)
-        assert torch.allclose(traced(x), feed_forward(x), atol=1e-6)

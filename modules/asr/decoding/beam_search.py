@@ -23,7 +23,7 @@ class UtteranceBeamSearcher(S2SBeamSearcher):
     Arguments
     ---------
     modules : list of torch.nn.Module
-        A network with the decoder, and the layer from decoder states to units.
+        A network with the decoder, and the layer from decoder states to the vocabulary.
     temperature : float
         Divides the logits; over 1 is softer.
     **options

@@ -206,7 +206,7 @@ class CTCScorer(scorer.CTCScorer):
     Arguments
     ---------
     ctc_fc : torch.nn.Module
-        From encoder states to units.
+        Layer from encoder states to the vocabulary.
     blank_index, eos_index : int
         As in the targets; they differ.
 

@@ -6,9 +6,9 @@ import torch
 from modules.asr.consistency import consistency_loss
 
 
-def two_views(utterances=3, time=7, units=5, seed=0):
+def two_views(utterances=3, time=7, vocabulary=5, seed=0):
     torch.manual_seed(seed)
-    logits = torch.randn(2 * utterances, time, units, dtype=torch.float64)
+    logits = torch.randn(2 * utterances, time, vocabulary, dtype=torch.float64)
     return logits.requires_grad_(), torch.tensor([time, 4, 1] * 2)
 
 

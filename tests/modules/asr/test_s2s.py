@@ -30,7 +30,7 @@ def transformer(encoder="conmamba", decoder="transformer", **options):
     return S2STransformer(VOCABULARY, **{**sizes, **modules, **options})
 
 
-def recognizer(net, features=80, channels=(64, 32), units=VOCABULARY, d_model=16, **options):
+def recognizer(net, features=80, channels=(64, 32), vocabulary=VOCABULARY, d_model=16, **options):
     cnn = ConvolutionSubsampling(
         (8, 10, features),
         num_blocks=2,
@@ -40,7 +40,7 @@ def recognizer(net, features=80, channels=(64, 32), units=VOCABULARY, d_model=16
         strides=(2, 2),
         residuals=(False, False),
     )
-    outputs = (Linear(input_size=d_model, n_neurons=units) for _ in range(2))
+    outputs = (Linear(input_size=d_model, n_neurons=vocabulary) for _ in range(2))
     return S2SRecognizer(cnn, net, *outputs, **options)
 
 
@@ -74,7 +74,7 @@ def test_published_sizes_to_the_unit(name):
             decoder_module="mamba" if stem.startswith("conmambamamba") else "transformer",
             mamba_config=MAMBA,
         )
-        model = recognizer(net, units=h["output_neurons"], d_model=h["d_model"])
+        model = recognizer(net, vocabulary=h["output_neurons"], d_model=h["d_model"])
     assert count(model) == wanted["total_trainable"]
     for part in ("CNN", "Transformer", "seq_lin", "ctc_lin"):
         assert count(getattr(model, part)) == wanted["modules"][part]
@@ -124,7 +124,7 @@ def test_golden_pipelines_from_features_to_losses(decoder):
     with Golden(f"pipeline_s2s_{decoder}") as golden, torch.no_grad():
         meta = golden.meta
         net = from_meta(meta, input_size=640, mamba_config=MAMBA, fidelity="upstream")
-        model = recognizer(net, units=20, d_model=meta["d_model"]).eval()
+        model = recognizer(net, vocabulary=20, d_model=meta["d_model"]).eval()
         model.load_state_dict(golden.state_dict(), strict=True)
         g = {key.removeprefix("input/"): value for key, value in golden.entries.items()}
         feats, wav_lens = g["feats"], g["wav_lens"]

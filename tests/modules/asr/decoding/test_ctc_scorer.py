@@ -78,7 +78,7 @@ def test_scores_are_sums_over_all_alignments(time):
     log_probs = random_log_probs(1, time, vocab, 1.0)
     texts = {}
     for path in product(range(vocab), repeat=time):
-        text = tuple(unit for unit, _ in groupby(path) if unit != BLANK)
+        text = tuple(token for token, _ in groupby(path) if token != BLANK)
         path = log_probs[0, range(time), path].sum().exp()
         texts[text] = texts.get(text, 0.0) + path
 
