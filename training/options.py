@@ -33,6 +33,7 @@ class Alias(NamedTuple):
 ALIASES = {
     "lr_adam": Alias("lr", _MAMBA_ASR_S2S),
     "transformer_dropout": Alias("dropout", _MAMBA_ASR_S2S),
+    "batch_ordering": Alias("sorting", _MAMBA_ASR_S2S),
     "lr_model": Alias("lr", _MAMBA_ASR_CTC),
     "max_batch_len_val": Alias("max_batch_length_val", _MAMBA_ASR_CTC),
     "N_epochs": Alias("number_of_epochs", _MAMBA_TASNET),

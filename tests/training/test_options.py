@@ -1,10 +1,19 @@
 """The command line of a training: one name for one thing, published names beside it, wrong options one sentence."""
 
+import re
+
 import pytest
 
 from tests.support.recipes import ROOT, load_options, plain_options
 from training.experiment import load_experiment
-from training.options import ALIASES, RUN_OPTIONS, given_options, read_command_line, read_keys
+from training.options import (
+    ALIASES,
+    RUN_OPTIONS,
+    describe_options,
+    given_options,
+    read_command_line,
+    read_keys,
+)
 
 YAML = """
 fidelity: corrected
@@ -113,14 +122,6 @@ def test_help_without_a_yaml_says_how_to_list_its_options(capsys):
         assert "YAML --help lists them" in capsys.readouterr().out
 
 
-def test_given_options_are_text_by_name():
-    assert given_options(["--x", "1", "2", "--test_only", "--lr=0.1"]) == {
-        "x": "1 2",
-        "test_only": "True",
-        "lr": "0.1",
-    }
-
-
 @pytest.mark.parametrize(
     "arguments, message",
     [
@@ -168,3 +169,15 @@ def test_options_are_told_as_they_were_given():
     ]
     wanted = {"seed": "3", "test_only": "True", "lr": "-0.1", "jit_module_keys": "a b"}
     assert given_options(words) == wanted | {"shift": "-5"}
+
+
+def test_the_document_has_the_options_of_every_recipe_and_every_published_name(keys_by_yaml):
+    text = (ROOT / "docs" / "options.md").read_text(encoding="utf-8")
+    common, published = text.split("## Options of every recipe")[1].split("## Published names")
+    listed = (describe_options(path) for path in keys_by_yaml)
+    shared = set.intersection(
+        *(set(re.findall(r"^  --(\w+) ", one, re.MULTILINE)) for one in listed)
+    )
+    assert set(re.findall(r"^\| `(\w+)` \|", common, re.MULTILINE)) == shared
+    rows = re.findall(r"^\| `(\w+)` \| `(\w+)` \| (.+) \|$", published, re.MULTILINE)
+    assert {name: (option, source) for name, option, source in rows} == ALIASES
