@@ -319,7 +319,10 @@ def table_line(row, options, speaker_columns=False):
     drawn = task.items if row["drawn"] == "items" else "speakers"
     line["95 % interval"] = f"{row['low']:.2f} to {row['high']:.2f}, other {drawn}"
     for name, found in row["others"].items():
-        line[task.metrics[name].label] = "{estimate:.2f} ({low:.2f} to {high:.2f})".format(**found)
+        if task.metrics[name].shown:
+            line[task.metrics[name].label] = "{estimate:.2f} ({low:.2f} to {high:.2f})".format(
+                **found
+            )
     line |= {name: f"{value:.2f}" for name, value in row["extras"].items()}
     shares = row["speakers"].values()
     if speaker_columns:

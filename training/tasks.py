@@ -22,7 +22,8 @@ class Item(NamedTuple):
 class Metric(NamedTuple):
     """How a metric is shown: column, unit of differences, factor of the ratio, and whether more of it is better.
 
-    A ``proportion`` counts items that are right, so its interval is at least Wilson's.
+    A ``proportion`` counts items that are right, so its interval is at least Wilson's. What is not ``shown`` has a
+    column only as the metric of the differences.
     """
 
     label: str
@@ -30,6 +31,7 @@ class Metric(NamedTuple):
     scale: float = 1.0
     higher: bool = True
     proportion: bool = False
+    shown: bool = True
 
 
 class Task(NamedTuple):
@@ -128,10 +130,10 @@ TASKS = (
         metrics={
             "si-snr_i": Metric("SI-SNRi, dB", "dB"),
             "sdr_i": Metric("SDRi, dB", "dB"),
-            "si-snr": Metric("SI-SNR, dB", "dB"),
-            "sdr": Metric("SDR, dB", "dB"),
-            "stoi": Metric("STOI", "STOI"),
-            "pesq": Metric("PESQ", "PESQ"),
+            "si-snr": Metric("SI-SNR, dB", "dB", shown=False),
+            "sdr": Metric("SDR, dB", "dB", shown=False),
+            "stoi": Metric("STOI", "STOI", shown=False),
+            "pesq": Metric("PESQ", "PESQ", shown=False),
         },
         validation="valid si-snr_i",
         extras=_below_10_db,

@@ -8,6 +8,7 @@ times and yet a run can be stopped, continued and repeated. On a CPU the time is
 does not make a recipe seem slow, and neither does it count what loaders do in processes of their own.
 """
 
+import contextlib
 import math
 import statistics
 import sys
@@ -98,7 +99,8 @@ def main():
         budget = 0.0
     if not 0 < budget < math.inf or len(sys.argv) < 3:
         raise SystemExit("give the seconds to train, above 0, and the arguments of train.py")
-    with tempfile.TemporaryDirectory() as folder:
+    # the options alone go to stdout, for $(...)
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(sys.stderr):
         seconds, steps_an_epoch = measure(sys.argv[2:], folder)
     steps = max(1, round(budget / seconds))
     epochs = math.ceil(steps / steps_an_epoch)
