@@ -39,11 +39,10 @@ class Tokenizer:
             raise ValueError(
                 f"{model_file}: is no SentencePiece model: damaged, or another kind of file"
             ) from error
-        text = [
-            str(token)
-            for token in (self.blank, *self.control)
-            if not (self._processor.is_control(token) or self._processor.is_unknown(token))
-        ]
+        is_control, is_unknown = self._processor.is_control, self._processor.is_unknown
+        text = [str(token) for token in self.control if not is_control(token)]
+        if not (is_control(self.blank) or is_unknown(self.blank)):
+            text.insert(0, str(self.blank))
         if text:
             raise ValueError(
                 f"{model_file}: its tokens {' and '.join(text)} are text, where the blank (0), the start and the end "

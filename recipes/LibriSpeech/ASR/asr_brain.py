@@ -7,14 +7,16 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import speechbrain as sb
-import torch
-from speech_data import batch_options, make_datasets, prepare_manifests, prepare_tokenizer
+from speech_data import Transcripts, batch_options, make_datasets, prepare_manifests
 from speechbrain.utils.distributed import if_main_process
+from tokenizer_data import prepare_tokenizer
 
+from mamba_speech.asr.language_model import find_tokenizer
 from mamba_speech.evaluation.wer import write_alignments, write_errors
 from modules.lengths import relative_lengths
 from training.brain import RecipeBrain
@@ -42,8 +44,14 @@ class Decoding(NamedTuple):
 class RecognitionBrain(RecipeBrain):
     """A Brain that hears utterances, counts its errors in them and writes both down.
 
-    A subclass gives ``compute_forward`` and ``compute_objectives``. ``decodings`` maps a stage to its ways to
-    decode by the ending that their files and results have: none for the first.
+    A subclass gives ``compute_forward``, ``compute_objectives`` and ``has_decoder``. ``decodings`` maps a stage to its
+    ways to decode by the ending that their files and results have: none for the first.
+
+    Attributes
+    ----------
+    has_decoder : bool
+        Whether the model writes its text token by token. Its YAML then has ``max_length``, ``attention_type`` and
+        ``pretrained_lm_tokenizer_path``.
     """
 
     items = "utterances"
@@ -69,8 +77,7 @@ class RecognitionBrain(RecipeBrain):
         Returns
         -------
         (torch.Tensor, torch.Tensor, torch.Tensor)
-            (batch, frames, n_mels); frame counts; relative lengths of the waveforms. With ``consistency_weight`` an
-            augmented batch stands there twice, one masked view after the other.
+            (batch, frames, n_mels); frame counts; relative lengths of the waveforms.
         """
         wavs, wav_lens = batch.sig
         features, lengths = self.hparams.compute_features(wavs, wav_lens)
@@ -81,13 +88,14 @@ class RecognitionBrain(RecipeBrain):
         if (
             stage == sb.Stage.TRAIN
             and self.hparams.fea_augment is not None
-            and self.optimizer_step >= getattr(self.hparams, "augment_warmup", 0)
+            and self.optimizer_step >= self.hparams.augment_warmup
         ):
-            if getattr(self.hparams, "consistency_weight", 0) > 0:
-                features, lengths, wav_lens = (
-                    torch.cat([rows, rows]) for rows in (features, lengths, wav_lens)
-                )
-            features, _ = self.hparams.fea_augment(features, wav_lens)
+            return self.augment(features, lengths, wav_lens)
+        return features, lengths, wav_lens
+
+    def augment(self, features, lengths, wav_lens):
+        """Mask a batch; see :meth:`normalised_features`."""
+        features, _ = self.hparams.fea_augment(features, wav_lens)
         return features, lengths, wav_lens
 
     def decode(self, stage, encoded, lengths):
@@ -191,14 +199,22 @@ def run_recipe(brain_class, make_decodings):
     hparams, run_opts = load_experiment()
     training = not (hparams["skip_train"] or run_opts.test_only)
     manifests = prepare_manifests(hparams, training)
-    tokenizer = prepare_tokenizer(hparams, manifests[0])
-    train, valid, tests = make_datasets(hparams, tokenizer, *manifests)
-    lists = {"train": manifests[0], "valid": manifests[1], "tokenizer": hparams["tokenizer_file"]}
+    has_decoder = brain_class.has_decoder
+    lm = hparams["pretrained_lm_tokenizer_path"] if has_decoder else None
+    tokenizer = prepare_tokenizer(
+        hparams,
+        Transcripts(manifests.train) if training else None,
+        partial(find_tokenizer, lm, hparams["save_folder"]) if lm else None,
+        spare_outputs=not has_decoder,
+    )
+    train, valid, tests = make_datasets(hparams, tokenizer, manifests, has_decoder)
+    lists = {"train": manifests.train, "valid": manifests.valid}
+    lists["tokenizer"] = hparams["tokenizer_file"]
     brain = brain_class.from_hparams(
         hparams,
         run_opts,
         {name: Path(path) for name, path in lists.items() if path is not None},
-        {name: Path(path) for name, path in manifests[2].items()},
+        {name: Path(path) for name, path in manifests.tests.items()},
     )
     brain.decodings = make_decodings(hparams, tokenizer, brain.device)
     if training:

@@ -1,21 +1,18 @@
-"""What the recognition recipes share of their data: manifests, tokenizer, data sets and batches.
+"""What the recognition recipes share of their data: manifests, transcripts, data sets and batches.
 
 The corpus is LibriSpeech, anything in its layout, or one's own speech by manifests.
 """
 
 import hashlib
 import itertools
-import json
 import logging
 import math
-import operator
-import os
-import shutil
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
+from typing import NamedTuple
 
-import speechbrain as sb
 import torch
+from speechbrain.dataio.dataio import load_data_csv
 from speechbrain.dataio.dataset import (
     DynamicItemDataset,
     FilteredSortedDynamicItemDataset,
@@ -26,13 +23,26 @@ from speechbrain.utils.distributed import run_on_main
 
 from data_prep.librispeech_prepare import prepare_librispeech
 from data_prep.manifest import prepare_manifest
-from mamba_speech.asr.language_model import find_tokenizer
-from mamba_speech.asr.tokenizer import Tokenizer
 from mamba_speech.audio import load_audio
-from mamba_speech.files import write_json
 from training.loading import dynamic_batches, loader_options
 
 logger = logging.getLogger(__name__)
+
+
+class Manifests(NamedTuple):
+    """The manifests of a run, each a path.
+
+    Attributes
+    ----------
+    train, valid : str or None
+        Speech to train and to validate on; None where only tests are wanted.
+    tests : dict of str: str
+        Test sets, by name.
+    """
+
+    train: str | None
+    valid: str | None
+    tests: dict
 
 
 def prepare_manifests(hparams, training=True):
@@ -46,8 +56,7 @@ def prepare_manifests(hparams, training=True):
 
     Returns
     -------
-    (str or None, str or None, dict)
-        The training and the validation manifest, and one manifest a test set by name.
+    Manifests
 
     Raises
     ------
@@ -56,17 +65,17 @@ def prepare_manifests(hparams, training=True):
     """
     try:
         if hparams["train_manifest"] or hparams["test_manifests"]:
-            train, valid, tests = _own_manifests(hparams, training)
+            manifests = _own_manifests(hparams, training)
         elif hparams["data_folder"]:
-            train, valid, tests = _librispeech_manifests(hparams, training)
+            manifests = _librispeech_manifests(hparams, training)
         else:
             raise ValueError(
                 "give --data_folder (LibriSpeech or its layout), or --train_manifest for one's own speech"
             )
-        for path in (train, valid, *tests.values()):
+        for path in (manifests.train, manifests.valid, *manifests.tests.values()):
             if path is not None and not Path(path).is_file():
                 raise FileNotFoundError(f"{path}: no such manifest; run once without --skip_prep")
-        return train, valid, tests
+        return manifests
     except (OSError, ValueError) as error:
         raise SystemExit(str(error)) from error
 
@@ -100,11 +109,9 @@ def _librispeech_manifests(hparams, training):
     if len(dev) > 1:
         logger.warning("validation uses the first of dev_splits only: %s", dev[0])
     tests = {split: str(folder / f"{split}.csv") for split in test}
-    return (
-        (str(folder / "train.csv"), str(folder / f"{dev[0]}.csv"), tests)
-        if training
-        else (None, None, tests)
-    )
+    if not training:
+        return Manifests(None, None, tests)
+    return Manifests(str(folder / "train.csv"), str(folder / f"{dev[0]}.csv"), tests)
 
 
 def _own_manifests(hparams, training):
@@ -126,85 +133,49 @@ def _own_manifests(hparams, training):
         options = {"manifest": path, "save_folder": hparams["output_folder"], "name": name}
         run_on_main(prepare_manifest, kwargs=options | {"skip_prep": hparams["skip_prep"]})
         written[name] = str(Path(hparams["output_folder"]) / f"{name}.csv")
-    return written.pop("train", None), written.pop("valid", None), written
+    return Manifests(written.pop("train", None), written.pop("valid", None), written)
 
 
-def prepare_tokenizer(hparams, train_manifest=None):
-    """Learn the tokenizer from the training transcripts, or take a language model's, or load the one that this run has.
+class Transcripts:
+    """The transcripts of a training manifest, as text that a tokenizer is learnt from.
 
-    Raises
-    ------
-    SystemExit
-        With one message, if the tokenizer does not fit the transcripts or the output layer, or a trained run's
-        would change under it.
+    Arguments
+    ---------
+    manifest : str or Path
+        Manifest that :func:`prepare_manifests` wrote.
     """
-    try:
-        if train_manifest is not None:
-            if hparams.get("pretrained_lm_tokenizer_path"):
-                run_on_main(_take_tokenizer, args=(hparams,))
-            else:
-                run_on_main(_learn_tokenizer, args=(hparams, train_manifest))
-        tokenizer = Tokenizer(hparams["tokenizer_file"])
-        # a decoder may write any output that it has; CTC's outputs behind the last token are never read
-        wrong = operator.ne if "decoder_module" in hparams else operator.gt
-        if wrong(len(tokenizer), hparams["output_neurons"]):
-            raise ValueError(
-                f"{hparams['tokenizer_file']}: holds {len(tokenizer)} tokens, but output_neurons is "
-                f"{hparams['output_neurons']}: set --output_neurons {len(tokenizer)}, or give a tokenizer of that size"
-            )
-    except (OSError, ValueError) as error:
-        raise SystemExit(str(error)) from error
-    return tokenizer
+
+    def __init__(self, manifest):
+        self.manifest = manifest
+
+    def identity(self):
+        """A hash of the transcripts, whatever their order, and wherever the recordings lie."""
+        digest = hashlib.sha256("\n".join(sorted(self.sentences())).encode()).hexdigest()
+        return {"transcripts": digest}
+
+    def sentences(self):
+        """A list of all transcripts."""
+        return self._read
+
+    @cached_property
+    def _read(self):
+        return [row["wrd"] for row in load_data_csv(self.manifest).values()]
 
 
-def _take_tokenizer(hparams):
-    """Copy a language model's tokenizer into the run, unless the run's own equals it."""
-    source = hparams["pretrained_lm_tokenizer_path"]
-    found = find_tokenizer(source, hparams["save_folder"])
-    tokenizer, model_file = Tokenizer(found), Path(hparams["tokenizer_file"])
-    if model_file.is_file():
-        if Tokenizer(model_file).labels() == tokenizer.labels():
-            return
-        if any(model_file.parent.glob("CKPT*")):
-            raise ValueError(
-                f"{source}: its tokenizer has other tokens than {model_file}, which a model was trained on: give "
-                "another --output_folder, or a language model that was trained with this run's tokenizer"
-            )
-    model_file.parent.mkdir(parents=True, exist_ok=True)
-    partial = model_file.with_suffix(".partial")
-    shutil.copyfile(found, partial)
-    # first, so that a killed start never leaves another tokenizer's record
-    model_file.with_suffix(".json").unlink(missing_ok=True)
-    os.replace(partial, model_file)
-
-
-def _learn_tokenizer(hparams, train_manifest):
-    model_file = Path(hparams["tokenizer_file"])
-    record_file = model_file.with_suffix(".json")
-    kind, size = hparams["token_type"], hparams["output_neurons"]
-    texts = [row["wrd"] for row in sb.dataio.dataio.load_data_csv(train_manifest).values()]
-    digest = hashlib.sha256("\n".join(sorted(texts)).encode()).hexdigest()
-    # the size of a set of characters follows from the text
-    record = {"token_type": kind, "size": None if kind == "char" else size, "transcripts": digest}
-    if model_file.is_file():
-        if record_file.is_file() and json.loads(record_file.read_text(encoding="utf-8")) == record:
-            return
-        if any(model_file.parent.glob("CKPT*")):
-            raise ValueError(
-                f"{model_file} was learnt with another token_type, number of tokens or other transcripts than "
-                "these, and a model was trained on it: give another --output_folder"
-            )
-    record_file.unlink(missing_ok=True)
-    Tokenizer.train(texts, model_file, kind, size)
-    write_json(record_file, record)
-
-
-def make_datasets(hparams, tokenizer, train_manifest, valid_manifest, test_manifests):
+def make_datasets(hparams, tokenizer, manifests, has_decoder):
     """Data sets that yield ``id``, ``sig`` (waveform), ``wrd`` (text), ``spk_id``, ``tokens_bos`` and ``tokens_eos``.
 
     ``tokens_bos`` begin with the start of a sentence, ``tokens_eos`` end with its end. Training utterances are
     left out, counted, where they pass the length limits, where the tokenizer lacks their characters, and where CTC
     needs more encoder frames for their text.
+
+    Arguments
+    ---------
+    hparams : dict
+    tokenizer : mamba_speech.asr.tokenizer.Tokenizer
+    manifests : Manifests
+    has_decoder : bool
+        Whether the model has a decoder, and so a table of ``max_length`` positions.
 
     Returns
     -------
@@ -214,42 +185,46 @@ def make_datasets(hparams, tokenizer, train_manifest, valid_manifest, test_manif
     Raises
     ------
     SystemExit
-        With one message, if a set is empty, or an utterance is longer than the model's positional table.
+        With one message, if a set is empty, or an utterance is longer than the model's table of positions.
     """
-    if train_manifest is not None:
-        train, valid = _training_sets(hparams, tokenizer, train_manifest, valid_manifest)
-    else:
-        train = valid = None
-    tests = {
-        name: DynamicItemDataset.from_csv(path).filtered_sorted(sort_key="duration")
-        for name, path in test_manifests.items()
-    }
+    train = valid = None
+    if manifests.train is not None:
+        train = _training_set(hparams, tokenizer, manifests.train)
+        valid = _shortest_first(manifests.valid)
+    tests = {name: _shortest_first(path) for name, path in manifests.tests.items()}
     for name, dataset in tests.items():
         if not len(dataset):
             raise SystemExit(
-                f"{test_manifests[name]}: the test set {name} has no utterance: leave it out, or mend its source"
+                f"{manifests.tests[name]}: the test set {name} has no utterance: leave it out, or mend its source"
             )
-    for name, dataset in {"validation": valid, **tests}.items():
-        texts = (
-            [] if dataset is None else [dataset.data[index]["wrd"] for index in dataset.data_ids]
-        )
-        unknown = sum(not tokenizer.spells(text) for text in texts)
-        if unknown:
-            logger.warning(
-                "%s: %d of %d transcripts hold characters that training does not; they count as errors",
-                name,
-                unknown,
-                len(texts),
-            )
-    heard = [dataset for dataset in (valid, *tests.values()) if dataset is not None]
-    if "max_length" in hparams:
+    heard = tests if valid is None else {"validation": valid} | tests
+    for name, dataset in heard.items():
+        _warn_of_unknown_characters(name, dataset, tokenizer)
+    heard, trained = list(heard.values()), [] if train is None else [train]
+    if has_decoder:
         for dataset in heard:
             _check_positions(dataset, tokenizer, hparams)
-        if train is not None:
+        for dataset in trained:
             slowest = min(hparams["speed_changes"]) / 100 if hparams["speed_perturb"] else 1.0
-            _check_positions(train, tokenizer, hparams, slowest)
-    _add_pipelines(hparams, tokenizer, [train] if train is not None else [], heard)
+            _check_positions(dataset, tokenizer, hparams, slowest)
+    _add_pipelines(hparams, tokenizer, trained, heard)
     return train, valid, tests
+
+
+def _shortest_first(manifest):
+    return DynamicItemDataset.from_csv(manifest).filtered_sorted(sort_key="duration")
+
+
+def _warn_of_unknown_characters(name, dataset, tokenizer):
+    texts = [dataset.data[index]["wrd"] for index in dataset.data_ids]
+    unknown = sum(not tokenizer.spells(text) for text in texts)
+    if unknown:
+        logger.warning(
+            "%s: %d of %d transcripts hold characters that training does not; they count as errors",
+            name,
+            unknown,
+            len(texts),
+        )
 
 
 def _check_positions(dataset, tokenizer, hparams, speed=1.0):
@@ -278,18 +253,17 @@ def _frames_a_second(hparams):
     return 1000 / (hparams["hop_length"] * math.prod(hparams["CNN"].strides))
 
 
-def _training_sets(hparams, tokenizer, train_manifest, valid_manifest):
-    train = _within_limits(DynamicItemDataset.from_csv(train_manifest), tokenizer, hparams)
+def _training_set(hparams, tokenizer, manifest):
+    train = _within_limits(DynamicItemDataset.from_csv(manifest), tokenizer, hparams)
     if hparams["sorting"] in ("ascending", "descending"):
-        train = train.filtered_sorted(
+        return train.filtered_sorted(
             sort_key="duration", reverse=hparams["sorting"] == "descending"
         )
-    elif hparams["sorting"] != "random":
+    if hparams["sorting"] != "random":
         raise SystemExit(
             f"--sorting must be random, ascending or descending; got {hparams['sorting']!r}"
         )
-    valid = DynamicItemDataset.from_csv(valid_manifest).filtered_sorted(sort_key="duration")
-    return train, valid
+    return train
 
 
 def _add_pipelines(hparams, tokenizer, trained, heard):

@@ -1,28 +1,19 @@
-"""What the language model's recipe reads: sentences of text files and transcripts, and their tokens.
+"""What the language model's recipe reads: the sentences of text files, and of the transcripts of speech.
 
-Text is read as a stream and written once as numbers that are mapped into memory, so that a text of
-gigabytes, compressed or not, takes its size in tokens on disk and little memory.
+A file is read as a stream, so that a text of gigabytes, compressed or not, takes little memory.
 """
 
 import csv
 import gzip
-import hashlib
-import json
 import os
 import random
-import shutil
 import zlib
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-import torch
 from speech_data import prepare_manifests
-from speechbrain.utils.distributed import run_on_main
 
 from data_prep.verify import normalise_text
-from mamba_speech.asr.tokenizer import Tokenizer
-from mamba_speech.files import write_json
 
 
 class Text(NamedTuple):
@@ -138,11 +129,11 @@ def find_texts(hparams, training=True):
     by_manifests = hparams["train_manifest"] or hparams["test_manifests"]
     if hparams["data_folder"] or by_manifests:
         spoken = training and hparams["train_manifest" if by_manifests else "train_splits"]
-        spoken, dev, tested = prepare_manifests(hparams, bool(spoken))
+        manifests = prepare_manifests(hparams, bool(spoken))
         if spoken:
-            train.append(Text(spoken, is_manifest=True))
-            valid = valid or [Text(dev, is_manifest=True)]
-        tests |= {name: [Text(path, is_manifest=True)] for name, path in tested.items()}
+            train.append(Text(manifests.train, is_manifest=True))
+            valid = valid or [Text(manifests.valid, is_manifest=True)]
+        tests |= {name: [Text(path, is_manifest=True)] for name, path in manifests.tests.items()}
     if not training:
         train = []
         if not tests and not valid:
@@ -180,217 +171,43 @@ def _hold_out(train, fraction):
     return ([text._replace(part=part, held_out=fraction) for text in train] for part in parts)
 
 
-def prepare_tokenizer(hparams, train):
-    """The tokenizer: ``pretrained_tokenizer_file``, one learnt from the text, or the one that this run has already.
+class TextSample:
+    """Some sentences of training texts, drawn at random, that a tokenizer is learnt from.
 
     Arguments
     ---------
-    hparams : dict
-    train : list of Text
-        Empty to take what the run has.
-
-    Returns
-    -------
-    mamba_speech.asr.tokenizer.Tokenizer
-
-    Raises
-    ------
-    SystemExit
-        With one message, if the tokenizer does not fit the text or the vocabulary, or a trained run's would change.
-    """
-    model_file = Path(hparams["tokenizer_file"])
-    try:
-        if train:
-            run_on_main(
-                _take_tokenizer if hparams["pretrained_tokenizer_file"] else _learn_tokenizer,
-                args=(hparams, train),
-            )
-        tokenizer = _read_tokenizer(model_file)
-        if len(tokenizer) != hparams["output_neurons"]:
-            raise ValueError(
-                f"{model_file}: holds {len(tokenizer)} tokens, but output_neurons is "
-                f"{hparams['output_neurons']}: set --output_neurons {len(tokenizer)}"
-            )
-    except (OSError, ValueError) as error:
-        raise SystemExit(str(error)) from error
-    return tokenizer
-
-
-def _read_tokenizer(path):
-    tokenizer = Tokenizer(path)
-    if any(tokenizer.decode([token]) for token in tokenizer.control):
-        raise ValueError(
-            f"{path}: its tokens 1 and 2 are text, where the start and end of a sentence belong; learn it with "
-            "bos_id 1 and eos_id 2"
-        )
-    return tokenizer
-
-
-def _take_tokenizer(hparams, train):
-    """Put a copy of ``pretrained_tokenizer_file`` into the run."""
-    del train
-    model_file = Path(hparams["tokenizer_file"])
-    given = _read_tokenizer(hparams["pretrained_tokenizer_file"])
-    if model_file.is_file() and _read_tokenizer(model_file).labels() == given.labels():
-        return
-    _check_untrained(model_file)
-    model_file.parent.mkdir(parents=True, exist_ok=True)
-    partial = model_file.with_suffix(".partial")
-    shutil.copyfile(hparams["pretrained_tokenizer_file"], partial)
-    # first, so that a killed start never leaves another tokenizer's record
-    model_file.with_suffix(".json").unlink(missing_ok=True)
-    os.replace(partial, model_file)
-
-
-def _learn_tokenizer(hparams, train):
-    """Learn a tokenizer from a sample of the sentences, the same at every start."""
-    model_file = Path(hparams["tokenizer_file"])
-    record_file = model_file.with_suffix(".json")
-    record = {key: hparams[key] for key in ("token_type", "output_neurons", "tokenizer_lines")}
-    record["texts"] = [text.fingerprint() for text in train]
-    if model_file.is_file():
-        if record_file.is_file() and json.loads(record_file.read_text(encoding="utf-8")) == record:
-            return
-        _check_untrained(model_file)
-    chance, sample = random.Random(0), []
-    for index, (_, sentence) in enumerate(pair for text in train for pair in text.sentences()):
-        if len(sample) < hparams["tokenizer_lines"]:
-            sample.append(sentence)
-        elif (place := chance.randrange(index + 1)) < len(sample):
-            sample[place] = sentence
-    if not sample:
-        raise ValueError(f"{_names(train)}: there is no sentence to train on")
-    record_file.unlink(missing_ok=True)
-    Tokenizer.train(sample, model_file, hparams["token_type"], hparams["output_neurons"])
-    write_json(record_file, record)
-
-
-def _check_untrained(model_file):
-    if any(model_file.parent.glob("CKPT*")):
-        raise ValueError(
-            f"{model_file} was made from another pretrained_tokenizer_file, text, token_type or output_neurons, and a "
-            "model was trained on it: give another --output_folder"
-        )
-
-
-def _names(texts):
-    return ", ".join(text.path for text in texts)
-
-
-class TokenisedText(torch.utils.data.Dataset):
-    """Sentences as numbers, mapped from the files that :func:`tokenise` wrote; an item is a sentence's tokens.
-
-    Attributes
-    ----------
-    lengths : numpy.ndarray
-        (sentences,) tokens of each, the end of the sentence included.
-    words : int
-        Of all sentences.
-    sha256 : str
-        Of the sentences, a line each.
-    """
-
-    def __init__(self, stem):
-        self.stem = stem
-        record = json.loads(Path(f"{stem}.json").read_text(encoding="utf-8"))
-        self.sha256 = record["sha256"]
-        self.words, self.left_out = record["words"], record["left_out"]
-        self._tokens = np.memmap(f"{stem}.tokens", dtype=record["dtype"], mode="r")
-        self._ends = np.memmap(f"{stem}.ends", dtype="<i8", mode="r")
-        self.lengths = np.diff(self._ends, prepend=0).astype("int32") + 1
-
-    def __reduce__(self):
-        # a loader's worker maps the files too, rather than getting a copy of what is in them
-        return TokenisedText, (self.stem,)
-
-    def __len__(self):
-        return len(self._ends)
-
-    def __getitem__(self, index):
-        start = self._ends[index - 1] if index else 0
-        return torch.from_numpy(self._tokens[start : self._ends[index]].astype("int64"))
-
-
-def tokenise(hparams, tokenizer, name, texts, longest=None):
-    """Write the sentences of some texts as numbers, unless an earlier start of this run has.
-
-    Arguments
-    ---------
-    hparams : dict
-    tokenizer : mamba_speech.asr.tokenizer.Tokenizer
-    name : str
-        Of the files, in the folder ``text`` of the run.
     texts : list of Text
-    longest : int, optional
-        Sentences of more tokens are left out.
-
-    Returns
-    -------
-    TokenisedText
-
-    Raises
-    ------
-    SystemExit
-        With one message, if a text cannot be read, has no sentence, or has a character that the tokenizer lacks.
+    size : int
+        Most sentences to draw.
     """
-    stem = Path(hparams["output_folder"]) / "text" / name
-    try:
-        run_on_main(_write_tokens, args=(tokenizer, stem, texts, longest))
-    except (OSError, ValueError) as error:
-        raise SystemExit(str(error)) from error
-    return TokenisedText(stem)
+
+    def __init__(self, texts, size):
+        self.texts, self.size = texts, size
+
+    def identity(self):
+        """What tells the texts from others without reading all of them, and the size of the sample."""
+        return {"texts": [text.fingerprint() for text in self.texts], "tokenizer_lines": self.size}
+
+    def sentences(self):
+        """A list of sentences; each of the texts' has the same chance, and the draw is the same at every start.
+
+        Raises
+        ------
+        ValueError
+            If there is no sentence.
+        """
+        chance, sample = random.Random(0), []
+        pairs = (pair for text in self.texts for pair in text.sentences())
+        for index, (_, sentence) in enumerate(pairs):
+            if len(sample) < self.size:
+                sample.append(sentence)
+            elif (place := chance.randrange(index + 1)) < len(sample):
+                sample[place] = sentence
+        if not sample:
+            raise ValueError(f"{name_texts(self.texts)}: there is no sentence to train on")
+        return sample
 
 
-def _write_tokens(tokenizer, stem, texts, longest):
-    labels = zlib.crc32("\n".join(tokenizer.labels()).encode())
-    source = {"texts": [text.fingerprint() for text in texts], "tokens": labels, "longest": longest}
-    record_file = Path(f"{stem}.json")
-    if record_file.is_file():
-        record = json.loads(record_file.read_text(encoding="utf-8"))
-        # earlier versions took no hash
-        if record["source"] == source and "sha256" in record:
-            return
-        record_file.unlink()
-    stem.parent.mkdir(parents=True, exist_ok=True)
-    counts = {"words": 0, "left_out": 0}
-    dtype = "<u2" if len(tokenizer) <= 2**16 else "<i4"
-    end, digest = 0, hashlib.sha256()
-    with open(f"{stem}.tokens", "wb") as tokens_file, open(f"{stem}.ends", "wb") as ends_file:
-        for sentence, tokens in _encoded(tokenizer, texts):
-            if longest is not None and len(tokens) > longest:
-                counts["left_out"] += 1
-                continue
-            end += len(tokens)
-            counts["words"] += sentence.count(" ") + 1
-            digest.update(f"{sentence}\n".encode())
-            tokens_file.write(np.asarray(tokens, dtype=dtype).tobytes())
-            ends_file.write(end.to_bytes(8, "little"))
-    if not end:
-        raise ValueError(
-            f"{_names(texts)}: there is no sentence in it"
-            + (f" of at most {longest} tokens (longest_sentence)" if counts["left_out"] else "")
-            + (
-                ""
-                if texts[0].part == "all"
-                else ": set another --valid_fraction, or give --valid_text"
-            )
-        )
-    # without its record the rest does not count, so that a killed run leaves nothing half done
-    counts["sha256"] = digest.hexdigest()
-    write_json(record_file, {"source": source, "dtype": dtype} | counts)
-
-
-def _encoded(tokenizer, texts):
-    """Yield ``(sentence, tokens)``; a character that the tokenizer lacks is an error."""
-    known = {" "}
-    for text in texts:
-        for number, sentence in text.sentences():
-            for character in set(sentence) - known:
-                if not tokenizer.decode(tokenizer.encode(character)):
-                    raise ValueError(
-                        f"{text.path}: line {number} has the character {character!r}, which the tokenizer does not: "
-                        "write the text as the tokenizer's was written (capitals, punctuation), or train without "
-                        "--pretrained_tokenizer_file on text that has it"
-                    )
-                known.add(character)
-            yield sentence, tokenizer.encode(sentence)
+def name_texts(texts):
+    """The files of texts, for an error."""
+    return ", ".join(text.path for text in texts)

@@ -14,8 +14,10 @@ from asr_brain import Decoding, RecognitionBrain, run_recipe
 from mamba_speech.asr.decoders import BEAM_OPTIONS, CTCDecoder
 
 
-class ASR(RecognitionBrain):
+class CTCBrain(RecognitionBrain):
     """Waveform to tokens by CTC."""
+
+    has_decoder = False
 
     def compute_forward(self, batch, stage):
         """Log-probabilities of tokens a frame, their counts, and hypotheses outside training."""
@@ -51,7 +53,7 @@ def make_decodings(hparams, tokenizer, device):
 
 def main():
     """Prepare, train, average, test."""
-    run_recipe(ASR, make_decodings)
+    run_recipe(CTCBrain, make_decodings)
 
 
 if __name__ == "__main__":

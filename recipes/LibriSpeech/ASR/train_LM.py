@@ -9,18 +9,17 @@ The same command again resumes. Any top-level key of the YAML is an option. Sour
 Sequence Modeling with Selective State Spaces" (arXiv 2312.00752), section 4.2.
 """
 
-import bisect
 import logging
 import math
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
-import numpy as np
 import speechbrain as sb
 import torch
-from text_data import find_texts, prepare_tokenizer, tokenise
+from text_data import TextSample, find_texts
+from tokenised_text import PADDING, TextBatch, TokenBatchSampler, tokenise
+from tokenizer_data import prepare_tokenizer
 
-from mamba_speech.asr.tokenizer import Tokenizer
 from mamba_speech.run import OPTIONS_FILE
 from training.brain import RecipeBrain
 from training.experiment import load_experiment, suggest
@@ -28,102 +27,8 @@ from training.loading import loader_options
 
 logger = logging.getLogger(__name__)
 
-# of targets past a sentence's end: torch's cross entropy leaves these out
-PADDING = -100
 
-
-class TokenBatchSampler(torch.utils.data.Sampler):
-    """Batches of sentences of like length, with at most so many tokens, padding included.
-
-    Nothing but arrays is held of the whole text. Each epoch has the same number of batches; which sentences of a
-    length meet, and the order of the batches, change with it.
-
-    Arguments
-    ---------
-    lengths : numpy.ndarray
-        (sentences,) tokens of each; one of more than ``max_tokens`` makes a batch of its own.
-    max_tokens : int
-        In a batch.
-    max_sentences : int
-        In a batch.
-    shuffle : bool
-    seed : int
-
-    Example
-    -------
-    >>> import numpy as np
-    >>> sampler = TokenBatchSampler(np.array([3, 9, 3, 4]), max_tokens=8, max_sentences=8, shuffle=False)
-    >>> list(sampler)
-    [[0, 2], [3], [1]]
-    """
-
-    def __init__(self, lengths, max_tokens, max_sentences, shuffle=True, seed=0):
-        if min(max_tokens, max_sentences) < 1:
-            raise SystemExit(
-                "--max_batch_tokens and --max_batch_ex must be 1 or more; got "
-                f"{max_tokens} and {max_sentences}"
-            )
-        self.lengths, self.shuffle, self.seed, self.epoch = lengths, shuffle, seed, 0
-        ordered = np.sort(lengths)
-        starts, start = [], 0
-        while start < len(ordered):
-            starts.append(start)
-            counts = range(1, min(max_sentences, len(ordered) - start) + 1)
-            # tokens with padding, which grow with the count: the last sentence is the longest
-            fitting = bisect.bisect_right(
-                counts, max_tokens, key=lambda n, start=start: n * int(ordered[start + n - 1])
-            )
-            start += max(1, fitting)
-        self.bounds = np.array([*starts, len(ordered)])
-
-    def set_epoch(self, epoch):
-        """The order depends on the epoch's number alone, so that a resumed epoch is the same."""
-        self.epoch = epoch
-
-    def __len__(self):
-        return len(self.bounds) - 1
-
-    def __iter__(self):
-        if not self.shuffle:
-            order, batches = np.argsort(self.lengths, kind="stable"), np.arange(len(self))
-        else:
-            chance = np.random.default_rng([self.seed, self.epoch])
-            order = chance.permutation(len(self.lengths))
-            order = order[np.argsort(self.lengths[order], kind="stable")]
-            batches = chance.permutation(len(self))
-        for batch in batches:
-            yield order[self.bounds[batch] : self.bounds[batch + 1]].tolist()
-
-
-class TextBatch(NamedTuple):
-    """Sentences side by side.
-
-    Attributes
-    ----------
-    tokens_bos : torch.Tensor
-        (batch, tokens + 1): what the model reads; the start of the sentence, then its tokens, then zeros.
-    tokens_eos : torch.Tensor
-        (batch, tokens + 1): what is to come next, the end of the sentence last, then :data:`PADDING`.
-    """
-
-    tokens_bos: torch.Tensor
-    tokens_eos: torch.Tensor
-
-    @classmethod
-    def of(cls, sentences):
-        """Put sentences, each a tensor of tokens, into a batch."""
-        start, end = (torch.tensor([token]) for token in Tokenizer.control)
-        read = [torch.cat([start, tokens]) for tokens in sentences]
-        to_come = [torch.cat([tokens, end]) for tokens in sentences]
-        pad = torch.nn.utils.rnn.pad_sequence
-        return cls(pad(read, True), pad(to_come, True, PADDING))
-
-    def to(self, device):
-        """The same on another device."""
-        return TextBatch(*(tensor.to(device) for tensor in self))
-
-
-class LM(RecipeBrain):
+class LMBrain(RecipeBrain):
     """Tokens to the next one."""
 
     items = "sentences"
@@ -193,7 +98,12 @@ def main():
         )
     training = not (hparams["skip_train"] or run_opts.test_only)
     train_texts, valid_texts, test_texts = find_texts(hparams, training)
-    tokenizer = prepare_tokenizer(hparams, train_texts)
+    given = hparams["pretrained_tokenizer_file"]
+    tokenizer = prepare_tokenizer(
+        hparams,
+        TextSample(train_texts, hparams["tokenizer_lines"]) if training else None,
+        partial(Path, given) if given else None,
+    )
     if training:
         train = tokenise(hparams, tokenizer, "train", train_texts, hparams["longest_sentence"])
         valid = tokenise(hparams, tokenizer, "valid", valid_texts)
@@ -203,7 +113,7 @@ def main():
     }
     lists = {"train": train.sha256, "valid": valid.sha256} if training else {}
     lists["tokenizer"] = Path(hparams["tokenizer_file"])
-    brain = LM.from_hparams(
+    brain = LMBrain.from_hparams(
         hparams, run_opts, lists, {name: test.sha256 for name, test in tests.items()}
     )
     if training:

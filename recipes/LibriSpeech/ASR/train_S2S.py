@@ -22,9 +22,10 @@ from modules.asr.consistency import consistency_loss
 REDUCTIONS = ("batchmean", "mean")
 
 
-class ASR(RecognitionBrain):
+class S2SBrain(RecognitionBrain):
     """Waveform to tokens by an encoder with a CTC head and an autoregressive decoder."""
 
+    has_decoder = True
     # of the decoder that is told the truth so far, in %
     selection_key = "token_error"
 
@@ -35,6 +36,14 @@ class ASR(RecognitionBrain):
         tokens_bos = _repeat_to(len(lengths), batch.tokens_bos.data)
         out = self.modules.model(features, lengths, tokens_bos, wav_lens)
         return out, self.decode(stage, out.encoded, out.lengths)
+
+    def augment(self, features, lengths, wav_lens):
+        """Mask a batch; with ``consistency_weight`` twice, one masked view after the other."""
+        if self.hparams.consistency_weight > 0:
+            features, lengths, wav_lens = (
+                torch.cat([rows, rows]) for rows in (features, lengths, wav_lens)
+            )
+        return super().augment(features, lengths, wav_lens)
 
     def compute_objectives(self, predictions, batch, stage):
         """CTC's and the decoder's loss, weighted; outside training also the errors of both kinds."""
@@ -141,7 +150,7 @@ def _lm_size(hparams):
 
 def main():
     """Prepare, train, average, test."""
-    run_recipe(ASR, make_decodings)
+    run_recipe(S2SBrain, make_decodings)
 
 
 if __name__ == "__main__":

@@ -152,21 +152,27 @@ def test_a_source_that_is_none_is_named_in_one_sentence(tmp_path, trained, monke
     assert len(str(caught.value).splitlines()) == 1
 
 
-def test_a_tokenizer_whose_special_tokens_are_text_is_refused(pretrained_lm, tmp_path):
+@pytest.mark.parametrize(
+    "ids, tokens",
+    # SpeechBrain's default has neither start nor end
+    [({"bos_id": -1, "eos_id": -1}, "1 and 2"), ({"bos_id": 1, "eos_id": 0, "unk_id": 2}, "2")],
+    ids=str,
+)
+def test_a_tokenizer_whose_special_tokens_are_text_is_refused(ids, tokens, pretrained_lm, tmp_path):
     folder = shutil.copytree(pretrained_lm, tmp_path / "lm")
-    # SpeechBrain's default: neither start nor end
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(["one two three four"]),
         model_prefix=str(tmp_path / "plain"),
         model_type="char",
         vocab_size=20,
         hard_vocab_limit=False,
-        bos_id=-1,
-        eos_id=-1,
         minloglevel=2,
+        **ids,
     )
     shutil.copy(tmp_path / "plain.model", folder / "tokenizer.ckpt")
-    with pytest.raises(ValueError, match="tokenizer.ckpt: its tokens 1 and 2 are text.* bos_id 1"):
+    with pytest.raises(
+        ValueError, match=f"tokenizer.ckpt: its tokens {tokens} are text.* bos_id 1"
+    ):
         load_language_model(folder, **LM_SIZES)
 
 

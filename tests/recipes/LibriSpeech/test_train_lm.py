@@ -250,7 +250,12 @@ def test_text_or_a_tokenizer_that_can_not_be_used_get_one_sentence(
     hparams |= json.loads(json.dumps(options).replace("{tmp}", str(tmp_path)))
     with pytest.raises(SystemExit, match=message) as stop:
         train, valid, _ = recipe.find_texts(hparams)
-        tokenizer = recipe.prepare_tokenizer(hparams, train)
+        given = hparams["pretrained_tokenizer_file"]
+        tokenizer = recipe.prepare_tokenizer(
+            hparams,
+            recipe.TextSample(train, hparams["tokenizer_lines"]),
+            given and (lambda: given),
+        )
         recipe.tokenise(hparams, tokenizer, "train", train, hparams["longest_sentence"])
         recipe.tokenise(hparams, tokenizer, "valid", valid)
     assert "\n" not in str(stop.value)
@@ -276,26 +281,6 @@ def test_a_wrong_option_gets_one_sentence(options, message, recipe, text, tmp_pa
     assert "\n" not in str(stop.value)
 
 
-def test_a_tokenizer_never_changes_under_a_trained_run(recipe, text, tmp_path):
-    recipe.run(text_files=text, output_folder=tmp_path / "run", optimizer_step_limit=1)
-    hparams = debug_options(tmp_path / "run", text_files=str(text))
-    before = (tmp_path / "run/save/tokenizer.model").read_bytes()
-    Tokenizer.train(text.read_text().splitlines(), tmp_path / "other.model", "bpe", 40)
-    for change in (
-        {"token_type": "char"},
-        {"text_files": str(make_text(tmp_path / "other.txt", seed=3))},
-        {"pretrained_tokenizer_file": str(tmp_path / "other.model")},
-    ):
-        with pytest.raises(SystemExit, match="a model was trained on it"):
-            recipe.prepare_tokenizer(hparams | change, recipe.find_texts(hparams | change)[0])
-    # the text may have moved
-    moved = tmp_path / "elsewhere" / "own.txt"
-    moved.parent.mkdir()
-    text.rename(moved)
-    recipe.prepare_tokenizer(hparams, recipe.find_texts(hparams | {"text_files": str(moved)})[0])
-    assert (tmp_path / "run/save/tokenizer.model").read_bytes() == before
-
-
 def test_the_held_out_part_is_the_same_at_every_start_and_disjoint_from_the_rest(recipe, tmp_path):
     find_texts = importlib.import_module("text_data").find_texts
     path = tmp_path / "many.txt"
@@ -311,22 +296,22 @@ def test_the_held_out_part_is_the_same_at_every_start_and_disjoint_from_the_rest
 
 
 def test_tokenised_text_gives_back_every_sentence_that_is_not_too_long(recipe, text, tmp_path):
-    text_data = importlib.import_module("text_data")
+    Text = importlib.import_module("text_data").Text
     sentences = text.read_text().splitlines()
     tokenizer = Tokenizer.train(sentences, tmp_path / "tokenizer.model", "char", 40)
     hparams = {"output_folder": str(tmp_path)}
-    whole = text_data.tokenise(hparams, tokenizer, "whole", [text_data.Text(str(text))])
+    whole = recipe.tokenise(hparams, tokenizer, "whole", [Text(str(text))])
     assert [tokenizer.decode(whole[index]) for index in range(len(whole))] == sentences
     assert whole.lengths.tolist() == [len(tokenizer.encode(sentence)) + 1 for sentence in sentences]
     assert whole.words == sum(len(sentence.split()) for sentence in sentences)
     limit = int(np.median(whole.lengths))
-    cut = text_data.tokenise(hparams, tokenizer, "cut", [text_data.Text(str(text))], longest=limit)
+    cut = recipe.tokenise(hparams, tokenizer, "cut", [Text(str(text))], longest=limit)
     kept = [sentence for sentence in sentences if len(tokenizer.encode(sentence)) <= limit]
     assert [tokenizer.decode(cut[index]) for index in range(len(cut))] == kept
     assert cut.left_out == len(sentences) - len(kept) > 0
     # another text under the same name is read anew
     other = make_text(tmp_path / "other.txt", 20, seed=5)
-    again = text_data.tokenise(hparams, tokenizer, "whole", [text_data.Text(str(other))])
+    again = recipe.tokenise(hparams, tokenizer, "whole", [Text(str(other))])
     assert [tokenizer.decode(again[i]) for i in range(20)] == other.read_text().splitlines()
 
 
