@@ -34,7 +34,7 @@ def spoken(tmp_path_factory):
     """A corpus in LibriSpeech's layout: 40 s of training speech, 10 s each to validate and test."""
     folder = tmp_path_factory.mktemp("spoken")
     generate_librispeech(
-        folder / "corpus", hours=40 / 3600, dev_minutes=1 / 6, test_minutes=1 / 6, workers=2
+        folder / "corpus", hours=40 / 3600, dev_minutes=1 / 6, test_minutes=1 / 6, jobs=2
     )
     return folder / "corpus"
 
