@@ -76,7 +76,7 @@ def measure_run(options):
     """
     utterances = read_split(options.data_folder, options.split, options.utterances)
     try:
-        recognizer = Recognizer(options.run, device="cpu", no_lm=True)
+        recognizer = Recognizer.load(options.run, device="cpu", no_lm=True)
         made, searched = decoders(recognizer, options.run, options.scorings, options.beams)
     except (OSError, ValueError, AttributeError) as error:
         raise SystemExit(f"--run {options.run}: {error}") from error

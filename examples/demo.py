@@ -188,7 +188,7 @@ class Demo:
         folder = self.corpus / "LibriSpeech" / TEST_SET / speaker / chapter
         test_file = folder / f"{example['id']}.flac"
         learning_curve(self.run / "train_log.txt", self.folder / "learning_curve.png")
-        recognizer = Recognizer(self.run, device="cpu", decoding="greedy")
+        recognizer = Recognizer.load(self.run, device="cpu", decoding="greedy")
         spectrogram_with_alignment(
             recognizer, test_file, self.folder / "alignment.png", example["said"]
         )

@@ -1,1 +1,61 @@
-"""Using trained models: audio in, text out, from any working directory, and the command ``mamba-speech``."""
+"""Using trained speech models, from Python and by the command `mamba-speech`.
+
+>>> from mamba_speech import KeywordSpotter, Recognizer, Separator
+
+Each class is imported when it is first asked for, so that no task loads another and help does not wait for torch.
+"""
+
+import importlib
+import importlib.util
+import sys
+from pathlib import Path
+
+__version__ = "0.1.0"
+__all__ = ["AudioError", "KeywordSpotter", "Recognizer", "Separator"]
+
+_HOMES = {
+    "AudioError": "mamba_speech.audio",
+    "KeywordSpotter": "mamba_speech.kws.spotter",
+    "Recognizer": "mamba_speech.asr.recognizer",
+    "Separator": "mamba_speech.separation.separator",
+}
+
+
+def __getattr__(name):
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = globals()[name] = getattr(importlib.import_module(_HOMES[name]), name)
+    return found
+
+
+def __dir__():
+    return sorted({*globals(), *__all__})
+
+
+def _refuse_foreign(name):
+    """Raise ImportError if a package that lies beside this one is hidden by another of its name.
+
+    The other package is found, and not imported.
+    """
+    ours = Path(__file__).resolve().parent.parent / name
+    spec = importlib.util.find_spec(name)
+    if spec is None:
+        raise ImportError(f"{ours} is missing: install mamba-speech anew")
+    # a folder without __init__.py has no origin
+    found = Path(spec.origin).parent if spec.origin else Path(spec.submodule_search_locations[0])
+    if found.resolve() != ours:
+        raise ImportError(
+            f"another package named {name!r} ({spec.origin or found}) hides {ours}: remove it from PYTHONPATH, "
+            "uninstall it, or run from another folder"
+        )
+
+
+def _runs_a_script_of(home):
+    script = getattr(sys.modules.get("__main__"), "__file__", None)
+    return script is not None and home in Path(script).resolve().parents
+
+
+_refuse_foreign("modules")
+# a recipe's script would fail in the other package, with an error that does not say why
+if _runs_a_script_of(Path(__file__).resolve().parent.parent / "recipes"):
+    _refuse_foreign("training")

@@ -56,9 +56,25 @@ def load_audio(path, sample_rate, start=0, stop=None):
     waveform = waveform.mean(0) if waveform.dim() == 2 else waveform
     if not torch.isfinite(waveform).all():
         raise AudioError(f"{path}: holds samples that are not finite numbers")
-    if rate != sample_rate:
-        waveform = _resampler(rate, sample_rate)(waveform)
-    return waveform
+    return resample(waveform, rate, sample_rate)
+
+
+def resample(waveform, rate, sample_rate):
+    """A waveform at another rate; a warning says so once a rate and process.
+
+    Arguments
+    ---------
+    waveform : torch.Tensor
+        (samples,) on the CPU.
+    rate, sample_rate : int
+        Samples a second that it has, and that are wanted.
+
+    Example
+    -------
+    >>> resample(torch.zeros(441), 44100, 16000).shape
+    torch.Size([160])
+    """
+    return waveform if rate == sample_rate else _resampler(rate, sample_rate)(waveform)
 
 
 def find_audio(paths):

@@ -6,11 +6,12 @@ status. It is imported only when its command is called, so that help and mistake
 
 import argparse
 import importlib
-import importlib.metadata
 import io
 import logging
 import os
 import sys
+
+from mamba_speech import __version__
 
 # command: module, and what the command does
 COMMANDS = {
@@ -73,7 +74,7 @@ def make_parser(argv):
         description="Use speech models that were trained with the recipes of this project.",
         epilog="mamba-speech COMMAND --help tells more about a command.",
     )
-    parser.add_argument("--version", action="version", version=f"%(prog)s {version()}")
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     called = next((word for word in argv if not word.startswith("-")), None)
     for name, (module, summary) in COMMANDS.items():
@@ -83,14 +84,6 @@ def make_parser(argv):
             task.add_arguments(command)
             command.set_defaults(run=task.run_command)
     return parser
-
-
-def version():
-    """The project's version, or a remark where it is not installed."""
-    try:
-        return importlib.metadata.version("mamba-speech")
-    except importlib.metadata.PackageNotFoundError:
-        return "(not installed)"
 
 
 if __name__ == "__main__":

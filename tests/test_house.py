@@ -13,6 +13,7 @@ import re
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,8 @@ else:
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("data_prep", "mamba_speech", "modules", "training")
+# what a wheel holds of them
+WHEEL = ("mamba_speech", "modules")
 FOLDERS = (*PACKAGES, "benchmarks", "examples", "recipes", "tests")
 
 # Which of the project's packages a file of each folder may import; the longest match counts.
@@ -139,10 +142,42 @@ def test_the_version_is_the_same_wherever_it_is_written():
         pytest.skip("the project is not installed: run make setup")
 
 
-def test_every_python_file_of_the_packages_is_installed():
-    included = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+def build(kind: str, folder: Path) -> list[str]:
+    """Build a wheel of the project without a network and return the names of its files."""
+    source = folder / "source"
+    source.mkdir()
+    for name in ("pyproject.toml", "README.md", "LICENSE", "NOTICE"):
+        shutil.copy(ROOT / name, source)
     for package in PACKAGES:
-        assert {package, f"{package}.*"} <= set(included["packages"]["find"]["include"])
+        shutil.copytree(ROOT / package, source / package, ignore=shutil.ignore_patterns("*.pyc"))
+    program = f"from setuptools.build_meta import *; build_{kind}({str(folder)!r})"
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=source, capture_output=True)
+    (wheel,) = folder.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(folder / "unpacked")
+        return archive.namelist()
+
+
+@pytest.mark.exhaustive
+def test_a_wheel_holds_what_using_a_trained_model_needs_and_nothing_else(tmp_path):
+    names = build("wheel", tmp_path)
+    tops = {name.split("/")[0] for name in names}
+    assert {name for name in tops if not name.endswith(".dist-info")} == set(WHEEL)
+    for package in WHEEL:
+        for path in (ROOT / package).rglob("*"):
+            if path.suffix in (".py", ".c", ".h"):
+                assert path.relative_to(ROOT).as_posix() in names
+
+
+@pytest.mark.exhaustive
+def test_an_editable_install_makes_the_whole_tree_importable(tmp_path):
+    names = build("editable", tmp_path)
+    paths = [name for name in names if name.endswith(".pth")]
+    assert len(paths) == 1 and not any(name.endswith(".py") for name in names)
+    assert (tmp_path / "unpacked" / paths[0]).read_text().strip() == str(tmp_path / "source")
+
+
+def test_every_folder_of_the_packages_is_a_package():
     for path in python_files(*PACKAGES):
         assert (path.parent / "__init__.py").exists(), f"{path.parent} has no __init__.py"
 

@@ -2,14 +2,14 @@
 
 from pathlib import Path
 
-import modules
+import mamba_speech  # refuses a foreign `modules`
 from training.quiet import drop_remarks
 
 _home = Path(__file__).resolve().parent.parent
-if Path(modules.__file__).resolve().parent.parent != _home:
+if Path(mamba_speech.__file__).resolve().parent.parent != _home:
     raise ImportError(
-        f"another package named 'modules' ({modules.__file__}) hides the one in {_home}: remove it from PYTHONPATH, or "
-        "run from another folder"
+        f"another package named 'mamba_speech' ({mamba_speech.__file__}) hides {_home / 'mamba_speech'}: remove it "
+        "from PYTHONPATH, uninstall it, or run from another folder"
     )
 
 drop_remarks()

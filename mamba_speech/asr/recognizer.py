@@ -13,7 +13,8 @@ import torch
 from mamba_speech.asr.decoders import DECODING_OPTIONS, S2SDecoder, decoder_of_run
 from mamba_speech.asr.published import is_published, load_published_recogniser
 from mamba_speech.asr.tokenizer import Tokenizer
-from mamba_speech.audio import AudioError, load_audio
+from mamba_speech.audio import AudioError
+from mamba_speech.recordings import Recording, Result, one_or_each, recordings_of
 from mamba_speech.run import choose_device, load_run
 from modules.asr.s2s import S2SRecognizer
 from modules.lengths import relative_lengths
@@ -26,25 +27,27 @@ BATCH_SECONDS = 60.0
 BATCHES_AHEAD = 8
 
 
-@dataclass(frozen=True)
-class Transcript:
-    """What became of one file.
+@dataclass(frozen=True, kw_only=True)
+class Transcript(Result):
+    """What is said in one recording; ``str()`` of it is the text.
 
     Attributes
     ----------
-    path : str
     text : str or None
         None where there is an error.
-    seconds : float
-        Duration of the audio; 0 where there is an error.
-    error : str or None
-        Why the file could not be transcribed; the sentence names it.
+    path, seconds, error
+        See :class:`mamba_speech.recordings.Result`.
+
+    Example
+    -------
+    >>> print(Transcript(path="x.wav", text="one two", seconds=1.5))
+    one two
     """
 
-    path: str
-    text: str | None
-    seconds: float
-    error: str | None = None
+    text: str | None = None
+
+    def __str__(self):
+        return self.text or ""
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,8 @@ class Alignment:
 
     Attributes
     ----------
-    path : str
+    path : str or None
+        None for a waveform.
     text : str
         Best-path text.
     seconds : float
@@ -67,7 +71,7 @@ class Alignment:
         Time between two frames of the features; the first is centred on 0.
     """
 
-    path: str
+    path: str | None
     text: str
     seconds: float
     tokens: list
@@ -76,114 +80,149 @@ class Alignment:
 
 
 class Recognizer:
-    """A trained recogniser.
+    """A trained recogniser: :meth:`load` a run, then :meth:`transcribe` recordings.
 
-    An utterance is recognised as a whole, so that memory grows with its length: on the CPU about
-    100 MB for each minute of audio with the CTC recipe's `conmamba_mini` and 150 MB with its
-    `conmamba_large`, which for an hour comes to 6 and 9 GB. Cut longer recordings into parts first.
+    An utterance is recognised as a whole, so that memory grows with its length. On the CPU a minute of audio takes
+    about 100 MB with the CTC recipe's `conmamba_mini`, and 150 MB with its `conmamba_large`; an hour takes 6 and 9 GB.
+    Cut longer recordings into parts first.
 
     Arguments
     ---------
-    run_folder : str or Path
-        Output folder of a run of `train_CTC.py` or `train_S2S.py`, this project's or those of xi-j/Mamba-ASR,
-        wherever it lies now.
-    device : str or torch.device, optional
-        A CUDA device if there is one, else the CPU.
-    decoding : str, optional
-        Of a CTC run, `greedy` or `beam`; by default the run's `test_decoding`.
-    beam_size : int, optional
-        Of the beam search; by default the run's.
-    lm : str or Path, optional
-        Of an S2S run, the language model to search with, see
-        :func:`mamba_speech.asr.language_model.load_language_model`; by default the run's, if it has one.
-    no_lm : bool
-        Search without the run's language model.
-    ctc_only : bool
-        Of an S2S run, take the best path of its CTC output: fast, and less accurate than the search.
+    options : dict
+        Networks and plain values of a run, see :func:`mamba_speech.run.load_run`.
+    tokenizer : mamba_speech.asr.tokenizer.Tokenizer
+    decode : mamba_speech.asr.decoders.CTCDecoder or mamba_speech.asr.decoders.S2SDecoder
+    device : torch.device
 
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        If the run or its language model cannot be loaded, see :func:`mamba_speech.run.load_run`; if an
-        option is unknown, or not one of the run's kind.
-    RuntimeError
-        If the device is not there.
+    Attributes
+    ----------
+    sample_rate : int
+        Samples a second that the model takes; recordings of another rate are resampled.
+    fidelity : str
+        `corrected`, or `upstream`, where a result depends on the neighbours in a batch.
 
     Example
     -------
     Not run here, since it needs a trained run::
 
-        recognizer = Recognizer("results/demo/run")
+        recognizer = Recognizer.load("results/demo/run")
+        print(recognizer.transcribe("a.wav"))
         for result in recognizer.transcribe(["a.wav", "b.flac"]):
             print(result.path, result.error or result.text)
     """
 
-    def __init__(
-        self,
-        run_folder,
+    def __init__(self, options, tokenizer, decode, device):
+        self.device, self.tokenizer, self.decode = device, tokenizer, decode
+        self.sample_rate, self.fidelity = options["sample_rate"], options["fidelity"]
+        self.compute_features = options["compute_features"].to(device)
+        self.normalize = options["normalize"].to(device)
+        self.model = options["model"].to(device)
+
+    @classmethod
+    def load(
+        cls,
+        run,
         device=None,
-        decoding=None,
         *,
+        decoding=None,
         beam_size=None,
         lm=None,
         no_lm=False,
         ctc_only=False,
     ):
-        self.device = choose_device(device)
-        run = _load_recogniser(run_folder)
-        self.sample_rate, self.fidelity = run["sample_rate"], run["fidelity"]
-        self.tokenizer = Tokenizer(run["tokenizer_file"])
-        self.compute_features = run["compute_features"].to(self.device)
-        self.normalize = run["normalize"].to(self.device)
-        self.model = run["model"].to(self.device)
-        self.decode = decoder_of_run(
-            run, run_folder, self.tokenizer, decoding, beam_size, lm, no_lm, ctc_only
-        )
-
-    def transcribe(self, paths, batch_seconds=BATCH_SECONDS):
-        """Recognise files, in batches of like length; in the files' order, as they become ready.
-
-        With `fidelity: upstream`, where an utterance's result depends on its neighbours in the
-        batch, files are taken one at a time.
+        """The recogniser of a run.
 
         Arguments
         ---------
-        paths : iterable of str or Path
-            Audio of any format, rate and number of channels that soundfile reads.
-        batch_seconds : float
-            Audio in a batch, padding included; a longer file is a batch of its own.
-
-        Yields
-        ------
-        Transcript
+        run : str or Path
+            Output folder of `train_CTC.py` or `train_S2S.py`, this project's or those of xi-j/Mamba-ASR, wherever it
+            lies now.
+        device : str or torch.device, optional
+            A CUDA device if there is one, else the CPU.
+        decoding : str, optional
+            Decoding of a CTC run, `greedy` or `beam`; by default the run's `test_decoding`.
+        beam_size : int, optional
+            Hypotheses of the beam search; by default the run's.
+        lm : str or Path, optional
+            Language model of an S2S run's search, see
+            :func:`mamba_speech.asr.language_model.load_language_model`; by default the run's, if it has one.
+        no_lm : bool
+            Search without the run's language model.
+        ctc_only : bool
+            Best path of an S2S run's CTC output, which is fast and less accurate than the search.
 
         Raises
         ------
+        FileNotFoundError, ValueError
+            If the run or its language model cannot be loaded, see :func:`mamba_speech.run.load_run`; if an
+            option is unknown, or not one of the run's kind.
+        RuntimeError
+            If the device is not there.
+        """
+        device = choose_device(device)
+        options = _load_recogniser(run)
+        tokenizer = Tokenizer(options["tokenizer_file"])
+        options["model"].to(device)
+        decode = decoder_of_run(options, run, tokenizer, decoding, beam_size, lm, no_lm, ctc_only)
+        return cls(options, tokenizer, decode, device)
+
+    def transcribe(self, audio, sample_rate=None, *, batch_seconds=BATCH_SECONDS):
+        """Recognise one recording or many.
+
+        Many are taken in batches of like length; with `fidelity: upstream`, one at a time.
+
+        Arguments
+        ---------
+        audio : str, Path, numpy.ndarray, torch.Tensor, or iterable of these
+            A file or a waveform, see :class:`mamba_speech.recordings.Recording`; or many of them, in a folder or in
+            any iterable.
+        sample_rate : int, optional
+            Samples a second of waveforms.
+        batch_seconds : float
+            Audio in a batch, padding included; a longer recording is a batch of its own.
+
+        Returns
+        -------
+        result : Transcript or iterator of Transcript
+            For many recordings, an iterator in their order, of results as they become ready. An unusable recording
+            gives a result with ``error``, and the others go on.
+
+        Raises
+        ------
+        mamba_speech.audio.AudioError
+            If a single recording is no usable audio.
         ValueError
-            If `batch_seconds` is not positive.
+            If `batch_seconds` is not positive, or a waveform has no sample rate.
         """
         if not batch_seconds > 0:
             raise ValueError(f"batch_seconds must be more than 0; got {batch_seconds}")
-        for window in self._windows(paths, batch_seconds):
+        recordings, many = recordings_of(audio, sample_rate)
+        return one_or_each(self._transcribe(recordings, batch_seconds), many)
+
+    def _transcribe(self, recordings, batch_seconds):
+        for window in self._windows(recordings, batch_seconds):
             waveforms = {index: one for index, (_, one) in enumerate(window) if _is_audio(one)}
             found = dict(enumerate(one for _, one in window))
             for batch in self._batches(waveforms, batch_seconds):
                 found |= self._recognise_each(batch, waveforms)
-            for (path, one), result in zip(window, found.values(), strict=True):
+            for (recording, one), result in zip(window, found.values(), strict=True):
                 if isinstance(result, str):
-                    yield Transcript(path, result, len(one) / self.sample_rate)
+                    seconds = len(one) / self.sample_rate
+                    yield Transcript(path=recording.path, text=result, seconds=seconds)
                 elif isinstance(result, AudioError):
-                    yield Transcript(path, None, 0.0, str(result))
+                    yield Transcript(path=recording.path, error=str(result))
                 else:
-                    yield Transcript(path, None, 0.0, f"{path}: {result}")
+                    yield Transcript(path=recording.path, error=f"{recording.name}: {result}")
 
     @torch.inference_mode()
-    def align(self, path):
-        """Recognise one file by its best path, with times.
+    def align(self, audio, sample_rate=None):
+        """Recognise one recording by its best path, with times.
 
         Arguments
         ---------
-        path : str or Path
+        audio : str, Path, numpy.ndarray or torch.Tensor
+        sample_rate : int, optional
+            Samples a second of a waveform.
 
         Returns
         -------
@@ -192,9 +231,10 @@ class Recognizer:
         Raises
         ------
         mamba_speech.audio.AudioError
-            If the file is no usable audio.
+            If the recording is no usable audio.
         """
-        waveform = load_audio(path, self.sample_rate)
+        recording = Recording(audio, sample_rate)
+        waveform = recording.load(self.sample_rate)
         inputs, features = self._inputs([waveform])
         log_probs, lengths = self._ctc_log_probs(*inputs)
         best = log_probs[0, : lengths[0], : len(self.tokenizer)].argmax(-1).tolist()
@@ -212,18 +252,18 @@ class Recognizer:
                 indices.append(index)
             start = end
         text = self.tokenizer.decode(indices)
-        return Alignment(str(path), text, seconds, tokens, features[0].cpu(), frame_seconds)
+        return Alignment(recording.path, text, seconds, tokens, features[0].cpu(), frame_seconds)
 
-    def _windows(self, paths, batch_seconds):
-        """Lists of (path, waveform or AudioError), each about as long as `BATCHES_AHEAD` batches."""
+    def _windows(self, recordings, batch_seconds):
+        """Lists of (recording, waveform or AudioError), each about as long as `BATCHES_AHEAD` batches."""
         window, samples = [], 0
-        for path in paths:
+        for recording in recordings:
             try:
-                waveform = load_audio(path, self.sample_rate)
+                waveform = recording.load(self.sample_rate)
                 samples += len(waveform)
             except AudioError as error:
                 waveform = error
-            window.append((str(path), waveform))
+            window.append((recording, waveform))
             if samples >= BATCHES_AHEAD * batch_seconds * self.sample_rate:
                 yield window
                 window, samples = [], 0

@@ -1,7 +1,5 @@
 """The command `mamba-speech transcribe`: text from audio files."""
 
-from dataclasses import asdict
-
 from mamba_speech.arguments import (
     add_device,
     add_inputs,
@@ -12,7 +10,6 @@ from mamba_speech.arguments import (
 )
 from mamba_speech.asr.decoders import DECODINGS
 from mamba_speech.asr.recognizer import BATCH_SECONDS, Recognizer
-from mamba_speech.audio import find_audio
 from mamba_speech.printing import print_records
 
 
@@ -56,19 +53,21 @@ def add_arguments(parser):
 
 def run_command(arguments):
     """Run `mamba-speech transcribe`; returns the exit status, 0 if every file was good."""
-    recognizer = Recognizer(
+    recognizer = Recognizer.load(
         arguments.run_folder,
         arguments.device,
-        arguments.decoding,
+        decoding=arguments.decoding,
         beam_size=arguments.beam_size,
         lm=arguments.lm,
         no_lm=arguments.no_lm,
         ctc_only=arguments.ctc_only,
     )
-    results = recognizer.transcribe(find_audio(arguments.inputs), arguments.batch_seconds)
+    results = recognizer.transcribe(arguments.inputs, batch_seconds=arguments.batch_seconds)
     records = (
-        {key: value for key, value in asdict(result).items() if value is not None}
-        for result in results
+        {"path": one.path, "error": one.error}
+        if one.error
+        else {"path": one.path, "text": one.text, "seconds": one.seconds}
+        for one in results
     )
     return print_records(
         records, lambda one: (one["path"], one["text"]), "transcribed", arguments.json

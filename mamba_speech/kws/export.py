@@ -37,8 +37,9 @@ pretrainer: !new:speechbrain.utils.parameter_transfer.Pretrainer
 def save_for_speechbrain(run_folder, folder):
     """Write a trained run as a folder that SpeechBrain's ``EncoderClassifier.from_hparams`` loads.
 
-    Its ``classify_batch`` and ``classify_file`` give words and the logarithms of what
-    :meth:`KeywordSpotter.classify` gives; the embedding of ``encode_batch`` is the logits.
+    Its ``classify_batch`` and ``classify_file`` give words and the logarithms of the probabilities, see
+    :meth:`mamba_speech.kws.spotter.KeywordSpotter.class_probabilities`. The embedding that
+    ``encode_batch`` gives is the logits.
 
     Arguments
     ---------
@@ -60,21 +61,21 @@ def save_for_speechbrain(run_folder, folder):
         classifier = EncoderClassifier.from_hparams(source="exported", savedir="loaded")
         words = classifier.classify_file("yes.wav")[-1]
     """
-    classifier = KeywordSpotter(run_folder, "cpu")
-    window = classifier.window if classifier.pad_clips else 0
+    spotter = KeywordSpotter.load(run_folder, "cpu")
+    window = spotter.window if spotter.pad_clips else 0
     text = (Path(run_folder) / OPTIONS_FILE).read_text(encoding="utf-8")
     options = yaml.compose(text, Loader=yaml.SafeLoader)
     # as the run describes them, without being built
     options.value = [one for one in options.value if one[0].value in ("compute_features", "model")]
-    content = f"sample_rate: {classifier.sample_rate}\n"
+    content = f"sample_rate: {spotter.sample_rate}\n"
     content += yaml.serialize(options).replace("compute_features:", "features:", 1)
     content += _ENCODER_CLASSIFIER.format(window=window)
     encoder = CategoricalEncoder()
-    encoder.update_from_iterable(classifier.labels)
-    encoder.expect_len(len(classifier.labels))
+    encoder.update_from_iterable(spotter.labels)
+    encoder.expect_len(len(spotter.labels))
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    whole = WaveformClassifier(classifier.compute_features, classifier.model, window)
+    whole = WaveformClassifier(spotter.compute_features, spotter.model, window)
     with whole_file(folder / "embedding_model.ckpt", "wb") as file:
         torch.save(whole.state_dict(), file)
     with whole_path(folder / "label_encoder.ckpt") as temporary:

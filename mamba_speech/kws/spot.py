@@ -6,12 +6,10 @@ missed and how many reported falsely.
 
 import json
 import os
-import queue
 from dataclasses import asdict
 from pathlib import Path
 
 import soundfile
-import torch
 
 from mamba_speech.arguments import (
     add_device,
@@ -24,7 +22,7 @@ from mamba_speech.arguments import (
     share,
 )
 from mamba_speech.audio import find_audio
-from mamba_speech.blocks import AudioBlocks, BlockResampler
+from mamba_speech.blocks import AudioBlocks
 from mamba_speech.evaluation.detection import (
     at_threshold,
     error_curve,
@@ -33,11 +31,11 @@ from mamba_speech.evaluation.detection import (
 )
 from mamba_speech.figures import miss_curve
 from mamba_speech.files import write_json
-from mamba_speech.kws.events import SMOOTHING, SUPPRESSION, THRESHOLD, EventFinder
-from mamba_speech.kws.spotter import MODES, KeywordSpotter
+from mamba_speech.kws.events import SMOOTHING, SUPPRESSION, THRESHOLD
+from mamba_speech.kws.spotter import HOP_SECONDS, MODES, KeywordSpotter
+from mamba_speech.microphone import microphone
 from mamba_speech.printing import each_file, print_records
 
-HOP = 0.1
 MICROPHONE = "microphone"
 # false alarms an hour at which the miss rate is printed
 RATES = (1, 5, 20)
@@ -51,7 +49,12 @@ def add_arguments(parser):
     parser.add_argument("--mode", choices=MODES, help="default: streaming for causal models")
     for name, kind, default, text in (
         ("--threshold", share, THRESHOLD, "least confidence"),
-        ("--hop", positive_number, HOP, "seconds between two windows of mode sliding"),
+        (
+            "--hop_seconds",
+            positive_number,
+            HOP_SECONDS,
+            "seconds between two windows of mode sliding",
+        ),
         ("--smoothing", not_negative, SMOOTHING, "seconds over which probabilities are averaged"),
         ("--suppression", positive_number, SUPPRESSION, "seconds around an event without another"),
     ):
@@ -78,100 +81,30 @@ def run_command(arguments):
         raise ValueError(
             "--curve is drawn of what --evaluate counts: give --evaluate EVENTS.json too"
         )
-    classifier = KeywordSpotter(arguments.run_folder, arguments.device)
+    spotter = KeywordSpotter.load(arguments.run_folder, arguments.device)
     if arguments.evaluate:
-        return _evaluate(arguments, classifier)
+        return _evaluate(arguments, spotter)
+
+    def events(blocks):
+        return map(asdict, spotter.stream(blocks, **_options(arguments)))
+
     if MICROPHONE not in arguments.inputs:
         # piece by piece: a recording of a day takes no more memory than one of a minute
         records = each_file(
             find_audio(arguments.inputs),
-            lambda path: map(
-                asdict, spot(classifier, AudioBlocks(path, classifier.sample_rate), arguments)
-            ),
+            lambda path: events(AudioBlocks(path, spotter.sample_rate)),
         )
     elif len(arguments.inputs) > 1:
         raise ValueError(f"{MICROPHONE} is listened to alone, without other inputs")
     else:
-        events = spot(classifier, microphone(classifier.sample_rate), arguments)
-        records = ({"path": MICROPHONE, **asdict(event)} for event in events)
+        heard = events(microphone(spotter.sample_rate))
+        records = ({"path": MICROPHONE, **event} for event in heard)
     return print_records(records, _columns, "searched", arguments.json)
 
 
-def spot(classifier, blocks, options, threshold=None):
-    """Find keywords in a stream.
-
-    Arguments
-    ---------
-    classifier : mamba_speech.kws.spotter.KeywordSpotter
-    blocks : iterable of torch.Tensor
-        Pieces (samples,) of any lengths.
-    options : argparse.Namespace
-        With ``mode``, ``hop``, ``smoothing``, ``suppression`` and ``threshold``.
-    threshold : float, optional
-        In place of that of the options.
-
-    Yields
-    ------
-    Event
-    """
-    finder = EventFinder(
-        classifier.labels,
-        classifier.window / classifier.sample_rate,
-        options.threshold if threshold is None else threshold,
-        options.smoothing,
-        options.suppression,
-    )
-    for times, probabilities in classifier.probabilities(blocks, options.mode, options.hop):
-        yield from finder(times, probabilities)
-    yield from finder.finish()
-
-
-def microphone(sample_rate, block_seconds=0.1):
-    """What the default microphone hears, without end.
-
-    A microphone that does not have the rate is read at its own, and resampled.
-
-    Yields
-    ------
-    torch.Tensor
-        (samples,)
-
-    Raises
-    ------
-    RuntimeError
-        If the package sounddevice or the PortAudio library is not installed, or no microphone can be opened.
-    """
-    try:
-        import sounddevice
-    except (ImportError, OSError) as error:
-        raise RuntimeError(
-            "the microphone needs sounddevice and PortAudio: pip install sounddevice, and on Linux the "
-            f"system's package libportaudio2 ({error})"
-        ) from error
-    heard = queue.Queue()
-
-    def keep(block, frames, time, status):
-        heard.put(torch.from_numpy(block[:, 0].copy()))
-
-    try:
-        rate = _microphone_rate(sounddevice, sample_rate)
-        resample = BlockResampler(rate, sample_rate)
-        with sounddevice.InputStream(
-            rate, round(block_seconds * rate), channels=1, dtype="float32", callback=keep
-        ):
-            while True:
-                yield resample(heard.get()[None])[0]
-    except sounddevice.PortAudioError as error:
-        raise RuntimeError(f"the microphone cannot be opened ({error})") from error
-
-
-def _microphone_rate(sounddevice, wanted):
-    """The rate to open the default microphone at: the one wanted, else its own."""
-    try:
-        sounddevice.check_input_settings(channels=1, dtype="float32", samplerate=wanted)
-    except sounddevice.PortAudioError:
-        return round(sounddevice.query_devices(kind="input")["default_samplerate"])
-    return wanted
+def _options(arguments):
+    names = ("threshold", "smoothing", "suppression", "mode", "hop_seconds")
+    return {name: getattr(arguments, name) for name in names}
 
 
 def _columns(event):
@@ -179,27 +112,27 @@ def _columns(event):
     return event["path"], *times, event["label"], f"{event['confidence']:.2f}"
 
 
-def _evaluate(arguments, classifier):
+def _evaluate(arguments, spotter):
     """Count misses and false alarms on one recording."""
     if len(arguments.inputs) != 1 or not Path(arguments.inputs[0]).is_file():
         raise ValueError(
             "--evaluate takes one audio file, the one whose keywords EVENTS.json names"
         )
     reference, seconds = read_reference(arguments.evaluate)
-    blocks = AudioBlocks(arguments.inputs[0], classifier.sample_rate)
+    blocks = AudioBlocks(arguments.inputs[0], spotter.sample_rate)
     heard_seconds = soundfile.info(os.fsencode(arguments.inputs[0])).duration
     if abs(heard_seconds - seconds) > 0.01 * seconds + 1:
         raise ValueError(
             f"{arguments.evaluate} is of a recording of {seconds:.1f} s, but {arguments.inputs[0]} has "
             f"{heard_seconds:.1f} s"
         )
-    known = [one for one in reference if one.label in classifier.labels]
+    known = [one for one in reference if one.label in spotter.labels]
     if not known:
         raise ValueError(
             f"{arguments.evaluate}: none of its keywords is among the model's classes "
-            f"({', '.join(classifier.labels)})"
+            f"({', '.join(spotter.labels)})"
         )
-    events = list(spot(classifier, blocks, arguments, threshold=0.0))
+    events = list(spotter.stream(blocks, **_options(arguments) | {"threshold": 0.0}))
     curve = error_curve(events, known, seconds)
     chosen = at_threshold(curve, arguments.threshold)
     report = {

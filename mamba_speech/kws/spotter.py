@@ -3,73 +3,267 @@
 A causal model carries its state along the stream; any other is run anew on each window.
 """
 
+from dataclasses import dataclass, field
+
 import torch
 
 from mamba_speech.files import read_json
+from mamba_speech.kws.events import SMOOTHING, SUPPRESSION, THRESHOLD, EventFinder
+from mamba_speech.recordings import Result, each_result, one_or_each, recordings_of
 from mamba_speech.run import choose_device, load_run
 from modules.kws.classifier import centred
 
 # windows that a non-causal model takes at a time
 WINDOWS_AHEAD = 64
 MODES = ("sliding", "streaming")
+HOP_SECONDS = 0.1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Classification(Result):
+    """The word of one clip; ``str()`` of it is the word.
+
+    Attributes
+    ----------
+    label : str or None
+        The most probable class; classes that are no words begin with ``_``. None where there is an error.
+    confidence : float
+        Its probability.
+    probabilities : dict of str to float
+        Of every class, the most probable one first.
+    path, seconds, error
+        See :class:`mamba_speech.recordings.Result`.
+
+    Example
+    -------
+    >>> print(Classification(path="yes.wav", label="yes", confidence=0.9))
+    yes
+    """
+
+    label: str | None = None
+    confidence: float = 0.0
+    probabilities: dict = field(default_factory=dict)
+
+    def __str__(self):
+        return self.label or ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spotting(Result):
+    """The keywords of one recording; a loop over it goes through the events.
+
+    Attributes
+    ----------
+    events : list of mamba_speech.kws.events.Event
+        In the order of time; each has ``label``, ``start`` and ``end`` in seconds, and ``confidence``.
+    path, seconds, error
+        See :class:`mamba_speech.recordings.Result`.
+    """
+
+    events: list = field(default_factory=list)
+
+    def __iter__(self):
+        return iter(self.events)
+
+    def __len__(self):
+        return len(self.events)
 
 
 class KeywordSpotter:
-    """A trained keyword spotter.
+    """A trained keyword spotter: :meth:`load` a run, then :meth:`classify` clips or :meth:`spot` keywords.
 
     Arguments
     ---------
-    run_folder : str or Path
-        Output folder of a run of the keyword recipe, wherever it lies now.
-    device : str or torch.device, optional
-        A CUDA device if there is one, else the CPU.
+    options : dict
+        Networks and plain values of a run, see :func:`mamba_speech.run.load_run`.
+    labels : list of str
+        The classes, in the order of the model's outputs; those that are no words begin with ``_``.
+    device : torch.device
 
     Attributes
     ----------
     labels : list of str
-        The classes, in the order of the model's outputs; those that are no words begin with ``_``.
     sample_rate : int
+        Samples a second that the model takes; recordings of another rate are resampled.
     window : int
         Samples of a clip as the model was trained on.
     causal : bool
         Whether it can run along a stream.
 
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        If the run cannot be loaded, see :func:`mamba_speech.run.load_run`.
-    RuntimeError
-        If the device is not there.
-
     Example
     -------
     Not run here, since it needs a trained run::
 
-        classifier = KeywordSpotter("results/mini/1")
-        probabilities = classifier.classify([load_audio("yes.wav", classifier.sample_rate)])
-        print(classifier.labels[int(probabilities[0].argmax())])
+        spotter = KeywordSpotter.load("results/mini/1")
+        print(spotter.classify("yes.wav"))
+        for event in spotter.spot("meeting.wav"):
+            print(event.label, event.start)
     """
 
-    def __init__(self, run_folder, device=None):
-        self.device = choose_device(device)
-        wanted = ["compute_features", "sample_rate", "clip_seconds", "pad_clips", "labels_file"]
-        run = load_run(run_folder, wanted, optional=["causal"], selection_key="error")
-        self.sample_rate, self.pad_clips = run["sample_rate"], run["pad_clips"]
-        self.window = round(run["clip_seconds"] * self.sample_rate)
-        self.causal = bool(run.get("causal", False))
-        self.labels = read_labels(run["labels_file"], run["model"].n_classes)
-        self.compute_features = run["compute_features"].to(self.device)
-        self.model = run["model"].to(self.device)
+    def __init__(self, options, labels, device):
+        self.device, self.labels = device, labels
+        self.sample_rate, self.pad_clips = options["sample_rate"], options["pad_clips"]
+        self.window = round(options["clip_seconds"] * self.sample_rate)
+        self.causal = bool(options.get("causal", False))
+        self.compute_features = options["compute_features"].to(device)
+        self.model = options["model"].to(device)
 
-    @torch.inference_mode()
-    def classify(self, waveforms):
-        """Probabilities of the classes for clips.
+    @classmethod
+    def load(cls, run, device=None):
+        """The keyword spotter of a run.
 
         Arguments
         ---------
-        waveforms : list of torch.Tensor
-            (samples,) each, at least one. Clips longer than the window are taken whole, and shorter ones are
-            brought to it where the model was trained so.
+        run : str or Path
+            Output folder of a run of the keyword recipe, wherever it lies now.
+        device : str or torch.device, optional
+            A CUDA device if there is one, else the CPU.
+
+        Raises
+        ------
+        FileNotFoundError, ValueError
+            If the run cannot be loaded, see :func:`mamba_speech.run.load_run`.
+        RuntimeError
+            If the device is not there.
+        """
+        device = choose_device(device)
+        wanted = ["compute_features", "sample_rate", "clip_seconds", "pad_clips", "labels_file"]
+        options = load_run(run, wanted, optional=["causal"], selection_key="error")
+        labels = read_labels(options["labels_file"], options["model"].n_classes)
+        return cls(options, labels, device)
+
+    def classify(self, audio, sample_rate=None):
+        """Say which word a clip is; one clip or many.
+
+        Arguments
+        ---------
+        audio : str, Path, numpy.ndarray, torch.Tensor, or iterable of these
+            A file or a waveform, see :class:`mamba_speech.recordings.Recording`; or many of them, in a folder or in
+            any iterable. Clips longer than the model's window are taken whole.
+        sample_rate : int, optional
+            Samples a second of waveforms.
+
+        Returns
+        -------
+        result : Classification or iterator of Classification
+            For many clips, an iterator in their order, of results as they become ready. An unusable clip gives a
+            result with ``error``, and the others go on.
+
+        Raises
+        ------
+        mamba_speech.audio.AudioError
+            If a single clip is no usable audio.
+        ValueError
+            If a waveform has no sample rate.
+        """
+
+        def classify(recording):
+            clip = recording.load(self.sample_rate)
+            ranked = self.class_probabilities([clip])[0].sort(descending=True)
+            classes = [self.labels[index] for index in ranked.indices.tolist()]
+            values = ranked.values.tolist()
+            return Classification(
+                path=recording.path,
+                seconds=len(clip) / self.sample_rate,
+                label=classes[0],
+                confidence=values[0],
+                probabilities=dict(zip(classes, values, strict=True)),
+            )
+
+        recordings, many = recordings_of(audio, sample_rate)
+        return one_or_each(each_result(recordings, classify, Classification), many)
+
+    def spot(self, audio, sample_rate=None, **options):
+        """Find keywords in one recording or many, of any length.
+
+        Arguments
+        ---------
+        audio, sample_rate
+            See :meth:`classify`. Files are read piece by piece, so that length takes no memory.
+        **options
+            See :meth:`stream`.
+
+        Returns
+        -------
+        result : Spotting or iterator of Spotting
+            As of :meth:`classify`.
+
+        Raises
+        ------
+        mamba_speech.audio.AudioError
+            If a single recording is no usable audio.
+        ValueError
+            If an option is out of its range, or a waveform has no sample rate.
+        """
+        # refuses wrong options before anything is read
+        self.stream([], **options)
+
+        def spot(recording):
+            samples = 0
+
+            def counted():
+                nonlocal samples
+                for block in recording.blocks(self.sample_rate):
+                    samples += len(block)
+                    yield block
+
+            events = list(self.stream(counted(), **options))
+            return Spotting(path=recording.path, seconds=samples / self.sample_rate, events=events)
+
+        recordings, many = recordings_of(audio, sample_rate)
+        return one_or_each(each_result(recordings, spot, Spotting), many)
+
+    def stream(
+        self,
+        blocks,
+        *,
+        threshold=THRESHOLD,
+        smoothing=SMOOTHING,
+        suppression=SUPPRESSION,
+        mode=None,
+        hop_seconds=HOP_SECONDS,
+    ):
+        """Find keywords in a stream while it lasts, that of a microphone for example.
+
+        Arguments
+        ---------
+        blocks : iterable of torch.Tensor
+            Pieces (samples,) of any lengths at ``sample_rate``.
+        threshold, smoothing, suppression : float
+            See :class:`mamba_speech.kws.events.EventFinder`.
+        mode, hop_seconds
+            See :meth:`probabilities`.
+
+        Returns
+        -------
+        events : iterator of mamba_speech.kws.events.Event
+            Each ``suppression`` seconds after the keyword.
+
+        Raises
+        ------
+        ValueError
+            If an option is out of its range.
+        """
+        window = self.window / self.sample_rate
+        finder = EventFinder(self.labels, window, threshold, smoothing, suppression)
+        course = self.probabilities(blocks, mode, hop_seconds)
+
+        def events():
+            for times, probabilities in course:
+                yield from finder(times, probabilities)
+            yield from finder.finish()
+
+        return events()
+
+    @torch.inference_mode()
+    def class_probabilities(self, clips):
+        """Probabilities of the classes for a batch of clips.
+
+        Arguments
+        ---------
+        clips : list of torch.Tensor
+            (samples,) each at ``sample_rate``, at least one. Clips longer than the window are taken whole, and shorter
+            ones are brought to it where the model was trained so.
 
         Returns
         -------
@@ -77,13 +271,13 @@ class KeywordSpotter:
             (clips, classes), on the CPU.
         """
         if self.pad_clips:
-            waveforms = [centred(one, self.window) for one in waveforms]
-        samples = torch.tensor([len(one) for one in waveforms], device=self.device)
-        wavs = torch.nn.utils.rnn.pad_sequence(waveforms, batch_first=True).to(self.device)
+            clips = [centred(one, self.window) for one in clips]
+        samples = torch.tensor([len(one) for one in clips], device=self.device)
+        wavs = torch.nn.utils.rnn.pad_sequence(clips, batch_first=True).to(self.device)
         features, lengths = self.compute_features(wavs, samples)
         return self.model(features, lengths).softmax(-1).cpu()
 
-    def probabilities(self, blocks, mode=None, hop_seconds=0.1):
+    def probabilities(self, blocks, mode=None, hop_seconds=HOP_SECONDS):
         """The course of the classes' probabilities along a stream.
 
         The stream is taken to begin after half a window of silence, and to end before as much.

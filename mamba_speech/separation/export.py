@@ -63,7 +63,7 @@ def save_for_speechbrain(run_folder, folder):
         separator = SepformerSeparation.from_hparams(source="exported", savedir="loaded")
         sources = separator.separate_file("mix.wav")
     """
-    separator = Separator(run_folder, "cpu")
+    separator = Separator.load(run_folder, "cpu")
     weights = separator.network.state_dict()
     scalars = _scalars_of(separator.network) | {"sample_rate": separator.sample_rate}
     description = describe(weights, scalars, run_folder)

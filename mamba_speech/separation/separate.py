@@ -16,7 +16,12 @@ from mamba_speech.arguments import (
 from mamba_speech.audio import AudioError, check_file, find_audio
 from mamba_speech.printing import each_file, print_records
 from mamba_speech.separation.loudness import LEVELS
-from mamba_speech.separation.separator import OVERLAP_SECONDS, WINDOW_SECONDS, Separator
+from mamba_speech.separation.separator import (
+    OVERLAP_SECONDS,
+    WINDOW_SECONDS,
+    Separator,
+    source_paths,
+)
 
 
 def add_arguments(parser):
@@ -42,7 +47,7 @@ def add_arguments(parser):
     )
     for name, kind, default, text in (
         ("--window_seconds", positive_number, WINDOW_SECONDS, "seconds separated at a time"),
-        ("--overlap", not_negative, OVERLAP_SECONDS, "seconds that two windows share"),
+        ("--overlap_seconds", not_negative, OVERLAP_SECONDS, "seconds that two windows share"),
     ):
         add_number(parser, name, kind, default, text)
     add_json(parser)
@@ -56,15 +61,13 @@ def add_arguments(parser):
 def run_command(arguments):
     """Run `mamba-speech separate`; returns the exit status, 0 if every file was good."""
     plan = plan_outputs(arguments.inputs, Path(arguments.output_folder))
-    separator = Separator(arguments.run_folder, arguments.device)
-    separator.check_windows(arguments.window_seconds, arguments.overlap)
+    separator = Separator.load(arguments.run_folder, arguments.device)
+    separator.check_windows(arguments.window_seconds, arguments.overlap_seconds)
     taken, recordings, stems = {}, {path.resolve() for path, _ in plan}, iter(plan)
 
     def separate(path):
         _, stem = next(stems)
-        outputs = [
-            stem.with_name(f"{stem.name}_s{number + 1}.wav") for number in range(separator.num_spks)
-        ]
+        outputs = source_paths(stem, separator.num_spks)
         check_file(path)
         _check_free(path, outputs, taken, recordings, arguments.overwrite)
         stem.parent.mkdir(parents=True, exist_ok=True)
@@ -74,7 +77,7 @@ def run_command(arguments):
             arguments.level,
             arguments.keep_rate,
             arguments.window_seconds,
-            arguments.overlap,
+            arguments.overlap_seconds,
         )
         yield {"sources": [str(one) for one in outputs]}
         if factor < 1:

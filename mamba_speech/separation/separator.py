@@ -3,6 +3,7 @@
 Recordings may be of any format, rate and length; memory does not grow with the length of a file.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -10,6 +11,7 @@ import torch
 from mamba_speech.audio import AudioError
 from mamba_speech.blocks import AudioBlocks, BlockResampler, Spool, write_sources
 from mamba_speech.plain_yaml import read_scalars
+from mamba_speech.recordings import Result, each_result, one_or_each, recordings_of
 from mamba_speech.run import OPTIONS_FILE, choose_device, load_run
 from mamba_speech.separation.loudness import Loudness
 from mamba_speech.separation.published import LOSSES, load_published
@@ -20,87 +22,176 @@ WINDOW_SECONDS = 10.0
 OVERLAP_SECONDS = 4.0
 
 
+@dataclass(frozen=True, kw_only=True)
+class Separation(Result):
+    """The speakers of one recording.
+
+    Attributes
+    ----------
+    sources : torch.Tensor or None
+        (samples, speakers), float32, on the CPU; None where there is an error.
+    sample_rate : int
+        Samples a second of the sources: the model's, whatever the recording's was.
+    path, seconds, error
+        See :class:`mamba_speech.recordings.Result`.
+
+    Example
+    -------
+    >>> import tempfile
+    >>> found = Separation(path="mix.wav", sources=torch.zeros(8, 2), sample_rate=8000, seconds=0.001)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     [path.name for path in found.save(folder)]
+    ['mix_s1.wav', 'mix_s2.wav']
+    """
+
+    sources: torch.Tensor | None = None
+    sample_rate: int = 0
+
+    def save(self, folder, name=None):
+        """Write one WAV file of 16 bits a speaker.
+
+        Arguments
+        ---------
+        folder : str or Path
+            Made if it is not there; files of these names in it are replaced.
+        name : str, optional
+            What the names of the files begin with, before ``_s1.wav``; by default the recording's name.
+
+        Returns
+        -------
+        paths : list of Path
+
+        Raises
+        ------
+        ValueError
+            If the recording has no name, or there is nothing to save.
+        """
+        if self.sources is None:
+            raise ValueError(f"there is nothing to save: {self.error}")
+        if name is None and self.path is None:
+            raise ValueError("a waveform has no name: give save(folder, name)")
+        name = Path(self.path).stem if name is None else name
+        paths = source_paths(Path(folder) / name, self.sources.shape[1])
+        paths[0].parent.mkdir(parents=True, exist_ok=True)
+        write_sources(paths, [self.sources.numpy()], self.sample_rate)
+        return paths
+
+
 class Separator:
-    """A trained separator, ready to take recordings apart.
+    """A trained separator: :meth:`load` a run, then :meth:`separate` recordings.
 
     Arguments
     ---------
-    run_folder : str or Path
-        Output folder of a run of the separation recipe, or a folder of the published layout, see
-        :func:`mamba_speech.separation.published.load_published`.
-    device : str or torch.device, optional
-        A CUDA device if there is one, else the CPU.
+    network : modules.separation.separator.SeparationNetwork
+        In evaluation mode.
+    sample_rate : int
+    device : torch.device
 
     Attributes
     ----------
     network : modules.separation.separator.SeparationNetwork
     sample_rate : int
+        Samples a second that the model takes; recordings of another rate are resampled.
     num_spks : int
         Sources that it gives.
     causal : bool
         Whether it carries its state along a recording; if not, it works in windows.
 
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        If the folder cannot be loaded, see :func:`mamba_speech.run.load_run`.
-    RuntimeError
-        If the device is not there.
-
     Example
     -------
     Not run here, since it needs a trained run::
 
-        separator = Separator("results/mambatasnet_mini/1234")
-        sources = separator.separate(load_audio("mix.wav", separator.sample_rate))
+        separator = Separator.load("results/mambatasnet_mini/1234")
+        separator.separate("mix.wav").save("separated")
     """
 
-    def __init__(self, run_folder, device=None):
-        self.device = choose_device(device)
-        network, self.sample_rate = load_separator(run_folder)
-        self.network = network.to(self.device)
+    def __init__(self, network, sample_rate, device):
+        self.device, self.sample_rate = device, sample_rate
+        self.network = network.to(device)
         self.num_spks = network.num_spks
         self.causal = _is_causal(network)
 
+    @classmethod
+    def load(cls, run, device=None):
+        """The separator of a run.
+
+        Arguments
+        ---------
+        run : str or Path
+            Output folder of a run of the separation recipe, or a folder of the published layout, see
+            :func:`mamba_speech.separation.published.load_published`.
+        device : str or torch.device, optional
+            A CUDA device if there is one, else the CPU.
+
+        Raises
+        ------
+        FileNotFoundError, ValueError
+            If the folder cannot be loaded, see :func:`mamba_speech.run.load_run`.
+        RuntimeError
+            If the device is not there.
+        """
+        device = choose_device(device)
+        return cls(*load_separator(run), device)
+
     def separate(
         self,
-        waveform,
+        audio,
+        sample_rate=None,
+        *,
         level="mixture",
         window_seconds=WINDOW_SECONDS,
         overlap_seconds=OVERLAP_SECONDS,
     ):
-        """Separate a recording that is in memory.
+        """Separate one recording or many, each in memory; :meth:`separate_file` needs none for long files.
 
         Arguments
         ---------
-        waveform : torch.Tensor
-            (samples,) at ``sample_rate``.
+        audio : str, Path, numpy.ndarray, torch.Tensor, or iterable of these
+            A file or a waveform, see :class:`mamba_speech.recordings.Recording`; or many of them, in a folder or in
+            any iterable.
+        sample_rate : int, optional
+            Samples a second of waveforms.
         level : str
             ``mixture``: each source as loud as it is in the recording, so that they sum to it as well as they can; if
             one would pass 0.99, all are turned down by one factor. ``peak``: each as loud as it goes.
         window_seconds, overlap_seconds : float
-            Of a network that is not causal. A recording no longer than a window is separated whole.
+            Windows of a network that is not causal. A recording no longer than a window is separated whole.
 
         Returns
         -------
-        torch.Tensor
-            (samples, speakers), on the CPU.
+        result : Separation or iterator of Separation
+            For many recordings, an iterator in their order, of results as they become ready. An unusable recording
+            gives a result with ``error``, and the others go on.
 
         Raises
         ------
+        mamba_speech.audio.AudioError
+            If a single recording is no usable audio.
         ValueError
-            If the waveform is empty or not finite, or an option is out of its range.
+            If an option is out of its range, or a waveform has no sample rate.
         """
-        if waveform.dim() != 1 or not len(waveform):
-            raise ValueError(
-                f"a waveform must be (samples,), not empty; got {tuple(waveform.shape)}"
+        Loudness(level, fitted=not self.causal)
+        self.check_windows(window_seconds, overlap_seconds)
+        recordings, many = recordings_of(audio, sample_rate)
+
+        def separate(recording):
+            sources = self._separate(recording, level, window_seconds, overlap_seconds)
+            return Separation(
+                path=recording.path,
+                seconds=len(sources) / self.sample_rate,
+                sources=sources,
+                sample_rate=self.sample_rate,
             )
-        if not torch.isfinite(waveform).all():
-            raise ValueError("the waveform holds samples that are not finite numbers")
+
+        return one_or_each(each_result(recordings, separate, Separation), many)
+
+    def _separate(self, recording, level, window_seconds, overlap_seconds):
         loudness = Loudness(level, fitted=not self.causal)
+        waveform = recording.load(self.sample_rate)
         block = round(WINDOW_SECONDS * self.sample_rate)
         pieces = []
         for sources, mix in self._pieces(waveform.split(block), window_seconds, overlap_seconds):
+            _check_finite(sources, recording.name)
             loudness.add(sources, mix)
             loudness.hear(sources)
             pieces.append(sources)
@@ -151,8 +242,7 @@ class Separator:
         loudness = Loudness(level, fitted=not self.causal)
         with Spool(Path(outputs[0]).parent) as spool:
             for sources, mix in self._pieces(audio, window_seconds, overlap_seconds):
-                if not torch.isfinite(sources).all():
-                    raise AudioError(f"{path}: the network made of it what is no finite number")
+                _check_finite(sources, path)
                 loudness.add(sources, mix)
                 block = resample(sources.T).T
                 loudness.hear(block)
@@ -170,7 +260,7 @@ class Separator:
         """Raise ``ValueError`` for windows that cannot be, before any file is read."""
         if not self.causal and overlap_seconds >= window_seconds:
             raise ValueError(
-                f"--overlap {overlap_seconds:g} must be less than --window_seconds {window_seconds:g}"
+                f"overlap_seconds {overlap_seconds:g} must be less than window_seconds {window_seconds:g}"
             )
 
     def _pieces(self, blocks, window_seconds, overlap_seconds):
@@ -179,6 +269,17 @@ class Separator:
             return separate_stream(self.network, blocks)
         window, overlap = (round(s * self.sample_rate) for s in (window_seconds, overlap_seconds))
         return separate_windows(self.network, blocks, window, overlap)
+
+
+def source_paths(stem, speakers):
+    """The files of a recording's sources: ``stem`` with ``_s1.wav``, ``_s2.wav`` and so on.
+
+    Example
+    -------
+    >>> source_paths(Path("out/mix"), 2)[1].as_posix()
+    'out/mix_s2.wav'
+    """
+    return [stem.with_name(f"{stem.name}_s{number + 1}.wav") for number in range(speakers)]
 
 
 def load_separator(folder):
@@ -203,6 +304,11 @@ def load_separator(folder):
         return load_published(folder)
     run = load_run(folder, ["sample_rate"], selection_key=LOSSES)
     return run["model"], run["sample_rate"]
+
+
+def _check_finite(sources, name):
+    if not torch.isfinite(sources).all():
+        raise AudioError(f"{name}: the network made of it what is no finite number")
 
 
 def _is_causal(network):

@@ -31,7 +31,7 @@ def test_a_log_without_epochs_is_named(tmp_path):
 
 def test_both_pictures_are_drawn_and_leave_nothing_else(trained, audio, tmp_path, monkeypatch):
     monkeypatch.delenv("DISPLAY", raising=False)
-    recognizer = Recognizer(trained, device="cpu", decoding="greedy")
+    recognizer = Recognizer.load(trained, device="cpu", decoding="greedy")
     learning_curve(trained / "train_log.txt", tmp_path / "curve.png")
     for index in (0, 7):
         png = tmp_path / f"{index}.png"

@@ -237,7 +237,7 @@ def test_a_published_ctc_run_loads_the_mean_of_all_its_checkpoints_and_gives_the
     weights = write_ctc(tmp_path / "run", encoder)
     # one was to be averaged: SpeechBrain keeps the newest besides, and the published test averages both
     with_yaml(tmp_path / "run", "avg_checkpoints: 10", "avg_checkpoints: 1")
-    recogniser = Recognizer(tmp_path / "run", "cpu")
+    recogniser = Recognizer.load(tmp_path / "run", "cpu")
     # the two differ by 10
     assert torch.allclose(recogniser.model.ctc_lin.w.bias, weights["ctc_lin.w.bias"] - 5.0)
     # with its own input projection the encoder gives what was recorded
@@ -250,7 +250,7 @@ def test_a_published_ctc_run_loads_the_mean_of_all_its_checkpoints_and_gives_the
 @pytest.mark.parametrize("encoder", ["conmamba", "conformer"])
 def test_a_published_ctc_run_is_transcribed_by_beam_search(encoder, tmp_path, noise):
     write_ctc(tmp_path / "run", encoder)
-    recogniser = Recognizer(tmp_path / "run", "cpu")
+    recogniser = Recognizer.load(tmp_path / "run", "cpu")
     assert isinstance(recogniser.decode, CTCDecoder) and recogniser.decode.decoding == "beam"
     results = list(recogniser.transcribe(noise))
     assert not any(result.error for result in results)
@@ -320,7 +320,7 @@ def test_a_foreign_yaml_is_one_short_sentence_that_names_it(old, new, tmp_path):
     lists = "l0: &l0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(inner)
     file.write_text(lists + file.read_text().replace(old, new, 1))
     with pytest.raises(ValueError, match="hyperparams.yaml: ") as error:
-        Recognizer(tmp_path / "run", "cpu")
+        Recognizer.load(tmp_path / "run", "cpu")
     assert "\n" not in str(error.value) and len(str(error.value)) < 1500
 
 
@@ -388,7 +388,7 @@ def test_a_published_run_that_can_not_be_used_is_one_error_that_names_it(
     write_s2s(tmp_path / "run", "mamba")
     damage(tmp_path / "run")
     with pytest.raises(error, match=message) as raised:
-        Recognizer(tmp_path / "run", "cpu")
+        Recognizer.load(tmp_path / "run", "cpu")
     assert str(tmp_path / "run") in str(raised.value)
 
 

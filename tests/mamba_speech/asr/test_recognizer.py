@@ -11,7 +11,7 @@ from tests.mamba_speech.conftest import RATE, write_noise
 
 @pytest.fixture(scope="module")
 def recognizer(trained):
-    return Recognizer(trained, device="cpu")
+    return Recognizer.load(trained, device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def test_batches_change_nothing_and_results_come_in_the_order_of_the_files(recog
 def test_upstream_takes_files_one_at_a_time(run, files):
     file = run / "hyperparams.yaml"
     file.write_text(file.read_text().replace("fidelity: corrected", "fidelity: upstream"))
-    recognizer = Recognizer(run, device="cpu")
+    recognizer = Recognizer.load(run, device="cpu")
     assert recognizer.model.fidelity == "upstream"
     assert texts(recognizer, files) == [texts(recognizer, [file])[0] for file in files]
 
@@ -66,7 +66,8 @@ def test_bad_files_are_reported_and_the_others_recognised(recognizer, files, tmp
     soundfile.write(tmp_path / "empty.wav", np.zeros(0), RATE)
     soundfile.write(tmp_path / "nan.wav", np.full(999, np.nan), RATE, subtype="FLOAT")
     names = ["text.wav", "nothing.wav", "empty.wav", "nan.wav", "missing.wav"]
-    bad = [tmp_path / name for name in names] + [tmp_path]
+    (tmp_path / "folder").mkdir()
+    bad = [tmp_path / name for name in [*names, "folder"]]
     results = list(recognizer.transcribe([*bad, files[3]]))
     for result, path in zip(results, bad, strict=False):
         assert result.text is None and result.error.startswith(f"{path}: ")
@@ -93,16 +94,16 @@ def test_the_alignment_spells_the_best_path_within_the_audio(recognizer, files):
 
 
 def test_beam_search_may_be_asked_for_and_agrees_with_itself_in_a_batch(trained, files):
-    recognizer = Recognizer(trained, device="cpu", decoding="beam")
+    recognizer = Recognizer.load(trained, device="cpu", decoding="beam")
     recognizer.decode = type(recognizer.decode)(recognizer.tokenizer, "beam", beam_size=4)
     assert texts(recognizer, files[:3]) == [texts(recognizer, [file])[0] for file in files[:3]]
 
 
 def test_options_out_of_range_are_named(trained, recognizer, files):
     with pytest.raises(ValueError, match="decoding must be greedy or beam; got 'viterbi'"):
-        Recognizer(trained, decoding="viterbi")
+        Recognizer.load(trained, decoding="viterbi")
     with pytest.raises(ValueError, match="device 'gpu' is unknown"):
-        Recognizer(trained, device="gpu")
+        Recognizer.load(trained, device="gpu")
     with pytest.raises(ValueError, match="batch_seconds must be more than 0"):
         list(recognizer.transcribe(files, batch_seconds=0))
 

@@ -14,7 +14,7 @@ from tests.mamba_speech.conftest import LM_SIZES
 
 @pytest.fixture(scope="module")
 def recognizer(s2s):
-    return Recognizer(s2s, device="cpu")
+    return Recognizer.load(s2s, device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -53,13 +53,13 @@ def test_upstream_takes_files_one_at_a_time(s2s_run, files):
     with_option(s2s_run, "fidelity", "upstream")
     file = s2s_run / "hyperparams.yaml"
     file.write_text(file.read_text().replace("fidelity: corrected", "fidelity: upstream"))
-    recognizer = Recognizer(s2s_run, device="cpu")
+    recognizer = Recognizer.load(s2s_run, device="cpu")
     assert recognizer.model.fidelity == "upstream"
     assert texts(recognizer, files[:4]) == [texts(recognizer, [file])[0] for file in files[:4]]
 
 
 def test_a_moved_run_recognises_as_before(recognizer, s2s_run, files):
-    moved = Recognizer(s2s_run, device="cpu")
+    moved = Recognizer.load(s2s_run, device="cpu")
     assert texts(moved, files[:3]) == texts(recognizer, files[:3])
 
 
@@ -70,12 +70,12 @@ def test_the_runs_language_model_is_used_unless_another_or_none_is_wanted(
     lm = request.getfixturevalue(kind)
     with_lm(s2s_run, lm)
     with_option(s2s_run, "lm_weight", 5.0)
-    own = texts(Recognizer(s2s_run, device="cpu"), files[:4])
-    without = texts(Recognizer(s2s_run, device="cpu", no_lm=True), files[:4])
+    own = texts(Recognizer.load(s2s_run, device="cpu"), files[:4])
+    without = texts(Recognizer.load(s2s_run, device="cpu", no_lm=True), files[:4])
     assert own != without == texts(recognizer, files[:4])
     with_option(s2s_run, "no_lm", True)
-    assert texts(Recognizer(s2s_run, device="cpu"), files[:4]) == without
-    assert texts(Recognizer(s2s_run, device="cpu", lm=lm), files[:4]) == own
+    assert texts(Recognizer.load(s2s_run, device="cpu"), files[:4]) == without
+    assert texts(Recognizer.load(s2s_run, device="cpu", lm=lm), files[:4]) == own
 
 
 def test_a_language_model_that_is_gone_is_named_with_what_to_do(s2s_run, lm_run, tmp_path, files):
@@ -84,9 +84,9 @@ def test_a_language_model_that_is_gone_is_named_with_what_to_do(s2s_run, lm_run,
     shutil.rmtree(gone)
     message = f"moved run: the language model .*give --lm FOLDER, or --no_lm to go .*{gone}"
     with pytest.raises(FileNotFoundError, match=message):
-        Recognizer(s2s_run, device="cpu")
-    assert texts(Recognizer(s2s_run, device="cpu", no_lm=True), files[:1])
-    assert texts(Recognizer(s2s_run, device="cpu", lm=lm_run), files[:1])
+        Recognizer.load(s2s_run, device="cpu")
+    assert texts(Recognizer.load(s2s_run, device="cpu", no_lm=True), files[:1])
+    assert texts(Recognizer.load(s2s_run, device="cpu", lm=lm_run), files[:1])
 
 
 def test_a_language_model_recorded_by_a_relative_path_is_found_from_anywhere(
@@ -99,10 +99,10 @@ def test_a_language_model_recorded_by_a_relative_path_is_found_from_anywhere(
     yaml = run / "hyperparams.yaml"
     yaml.write_text(yaml.read_text().replace(read_options(run, [])["output_folder"], "results/s2s"))
     with_option(with_lm(run, "results/lm"), "lm_weight", 5.0)
-    wanted = texts(Recognizer(run, device="cpu", lm=pretrained_lm), files[:2])
+    wanted = texts(Recognizer.load(run, device="cpu", lm=pretrained_lm), files[:2])
     for folder, source in ((tmp_path, run), (started / "results", "s2s")):
         monkeypatch.chdir(folder)
-        assert texts(Recognizer(source, device="cpu"), files[:2]) == wanted
+        assert texts(Recognizer.load(source, device="cpu"), files[:2]) == wanted
     assert wanted != texts(recognizer, files[:2])
 
 
@@ -111,7 +111,7 @@ def test_a_language_model_of_another_tokenizer_is_refused(s2s_run, pretrained_lm
     Tokenizer.train(["five six"], other / "tokenizer.ckpt", "char", size=40)
     with_lm(s2s_run, pretrained_lm)
     with pytest.raises(ValueError, match="other: the language model has another tokenizer"):
-        Recognizer(s2s_run, device="cpu", lm=other)
+        Recognizer.load(s2s_run, device="cpu", lm=other)
 
 
 def test_a_tokenizer_of_another_size_than_the_output_layer_is_refused(s2s_run):
@@ -119,13 +119,13 @@ def test_a_tokenizer_of_another_size_than_the_output_layer_is_refused(s2s_run):
     with pytest.raises(
         ValueError, match=r"moved run: its tokenizer_file holds \d+ tokens, but its model"
     ):
-        Recognizer(s2s_run, device="cpu")
+        Recognizer.load(s2s_run, device="cpu")
 
 
 def test_a_file_that_is_too_long_for_the_model_costs_no_other_its_text(s2s_run, files):
     # every frame may be a token, and no hypothesis ends of itself
     with_option(s2s_run, "max_decode_ratio", 1.0)
-    patient = Recognizer(s2s_run, device="cpu", beam_size=1)
+    patient = Recognizer.load(s2s_run, device="cpu", beam_size=1)
     patient.model.seq_lin.w.bias[2] = -1e4
     table = patient.model.Transformer.positional_encoding_decoder
     table.pe = table.pe[:, :20]
@@ -135,11 +135,11 @@ def test_a_file_that_is_too_long_for_the_model_costs_no_other_its_text(s2s_run, 
 
 
 def test_the_ctc_output_alone_gives_the_text_of_the_alignment(s2s, files):
-    recognizer = Recognizer(s2s, device="cpu", ctc_only=True)
+    recognizer = Recognizer.load(s2s, device="cpu", ctc_only=True)
     best = texts(recognizer, files)
     assert best == [recognizer.align(file).text for file in files]
     assert best == [texts(recognizer, [file])[0] for file in files]
-    assert best != texts(Recognizer(s2s, device="cpu"), files)
+    assert best != texts(Recognizer.load(s2s, device="cpu"), files)
 
 
 def test_the_alignment_of_a_searched_run_is_that_of_its_ctc_output(recognizer, files):

@@ -18,8 +18,8 @@ from mamba_speech.blocks import AudioBlocks
 from mamba_speech.cli import main
 from mamba_speech.evaluation.detection import read_reference
 from mamba_speech.kws.export import save_for_speechbrain
-from mamba_speech.kws.spot import microphone
 from mamba_speech.kws.spotter import KeywordSpotter
+from mamba_speech.microphone import microphone
 from tests.support.keywords import RATE, SPEAKERS, WORDS, say
 
 KINDS = ("causal", "whole")
@@ -33,7 +33,7 @@ def runs(spotters):
 
 @pytest.fixture(params=KINDS)
 def classifier(request, runs):
-    return KeywordSpotter(runs / request.param, "cpu")
+    return KeywordSpotter.load(runs / request.param, "cpu")
 
 
 @pytest.fixture(scope="session")
@@ -61,7 +61,7 @@ def joined(classifier, waveform, sizes, **options):
 
 @pytest.mark.parametrize("mode", ["sliding", "streaming"])
 def test_pieces_of_any_size_give_what_the_whole_gives(mode, runs, stream):
-    classifier = KeywordSpotter(runs / "causal", "cpu")
+    classifier = KeywordSpotter.load(runs / "causal", "cpu")
     waveform = load_audio(stream / "stream.wav", RATE)[: 4 * RATE]
     times, probabilities = joined(classifier, waveform, len(waveform), mode=mode)
     for sizes in (RATE // 10, 777, 3 * RATE):
@@ -78,22 +78,22 @@ def test_a_window_of_the_stream_is_classified_as_that_clip_is(classifier, stream
     for index in (4, 17, 30):
         middle = round(float(times[index]) * RATE)
         clip = waveform[middle - RATE // 2 : middle + RATE // 2]
-        expected = classifier.classify([clip])[0]
+        expected = classifier.class_probabilities([clip])[0]
         torch.testing.assert_close(probabilities[index], expected, rtol=0, atol=1e-5)
 
 
 def test_a_stream_without_silence_before_it_ends_like_its_clip(runs):
-    classifier = KeywordSpotter(runs / "causal", "cpu")
+    classifier = KeywordSpotter.load(runs / "causal", "cpu")
     clip = torch.from_numpy(say("up", SPEAKERS[8], 1.0)).float()
     times, probabilities = joined(classifier, clip, 5000)
     # at half a window the mean covers exactly the clip
     index = int((times - 0.5).abs().argmin())
-    expected = classifier.classify([clip])[0]
+    expected = classifier.class_probabilities([clip])[0]
     torch.testing.assert_close(probabilities[index], expected, rtol=0, atol=1e-3)
 
 
 def test_the_future_changes_nothing_that_a_stream_has_given(runs, stream):
-    classifier = KeywordSpotter(runs / "causal", "cpu")
+    classifier = KeywordSpotter.load(runs / "causal", "cpu")
     waveform = load_audio(stream / "stream.wav", RATE)
     changed = waveform.clone()
     changed[5 * RATE :] = 0.3 * torch.randn(len(changed) - 5 * RATE)
@@ -106,13 +106,13 @@ def test_the_future_changes_nothing_that_a_stream_has_given(runs, stream):
 
 def test_a_batch_of_clips_gives_what_each_gives_alone(classifier):
     clips = [torch.randn(length) for length in (16000, 9000, 100, 1)]
-    together = classifier.classify(clips)
-    alone = torch.cat([classifier.classify([clip]) for clip in clips])
+    together = classifier.class_probabilities(clips)
+    alone = torch.cat([classifier.class_probabilities([clip]) for clip in clips])
     torch.testing.assert_close(together, alone, rtol=0, atol=1e-5)
 
 
 def test_a_network_that_reads_ahead_refuses_to_stream(runs):
-    classifier = KeywordSpotter(runs / "whole", "cpu")
+    classifier = KeywordSpotter.load(runs / "whole", "cpu")
     with pytest.raises(ValueError, match="take mode sliding"):
         classifier.probabilities([], mode="streaming")
     with pytest.raises(ValueError, match="mode must be"):
@@ -140,7 +140,7 @@ def test_a_name_that_is_no_text_is_read_as_any_other(stream, tmp_path):
 
 
 def test_windows_that_leave_samples_between_them_stand_where_their_times_say(runs, stream):
-    classifier = KeywordSpotter(runs / "whole", "cpu")
+    classifier = KeywordSpotter.load(runs / "whole", "cpu")
     waveform = load_audio(stream / "stream.wav", RATE)
     options = {"mode": "sliding", "hop_seconds": 2.3}
     times, whole = joined(classifier, waveform, len(waveform), **options)
@@ -276,7 +276,7 @@ def test_speechbrains_own_interface_gives_the_same_words_and_probabilities(
     loaded = EncoderClassifier.from_hparams(str(folder), savedir=str(folder))
     clips = [torch.from_numpy(say(word, SPEAKERS[1])).float() for word in WORDS]
     clips[0] = clips[0][:8000]
-    expected = classifier.classify(clips)
+    expected = classifier.class_probabilities(clips)
     lengths = torch.tensor([len(clip) for clip in clips])
     wavs = torch.nn.utils.rnn.pad_sequence(clips, batch_first=True)
     log_probs, _, index, words = loaded.classify_batch(wavs, lengths / wavs.shape[1])

@@ -51,7 +51,7 @@ def runs(tmp_path_factory):
 @pytest.fixture
 def separator(runs):
     """A separator by frequency, in windows."""
-    found = Separator(runs / "whole", "cpu")
+    found = Separator.load(runs / "whole", "cpu")
     found.network = bands()
     return found
 
@@ -70,7 +70,8 @@ def test_a_recording_no_longer_than_a_window_is_separated_whole(separator):
     for samples in (3, 15, 16, 800, 4000):
         mix = 0.1 * torch.randn(samples)
         whole = fit_to_mixture(separator.network(mix[None])[0], mix)
-        assert_near(separator.separate(mix, window_seconds=0.51, overlap_seconds=0.1), whole)
+        options = {"window_seconds": 0.51, "overlap_seconds": 0.1}
+        assert_near(separator.separate(mix, RATE, **options).sources, whole)
 
 
 class Turned(torch.nn.Module):
@@ -103,13 +104,13 @@ def test_a_source_that_a_network_turns_upside_down_does_not_fade_out_between_win
 
 
 def test_a_causal_run_gives_along_a_file_what_the_whole_gives_at_one_level(runs):
-    separator = Separator(runs / "causal", "cpu")
-    assert separator.causal and not Separator(runs / "whole", "cpu").causal
+    separator = Separator.load(runs / "causal", "cpu")
+    assert separator.causal and not Separator.load(runs / "whole", "cpu").causal
     mix = torch.from_numpy(say(1, 1.5, np.random.default_rng(0))).float()
     raw, back = joined(separate_stream(separator.network, mix.split(1111)))
     assert torch.equal(back, mix)
     assert_near(raw, separator.network(mix[None])[0])
-    assert_near(separator.separate(mix), fit_to_mixture(raw, mix), 1e-3)
+    assert_near(separator.separate(mix, RATE).sources, fit_to_mixture(raw, mix), 1e-3)
 
 
 @pytest.mark.parametrize(
@@ -126,7 +127,7 @@ def test_any_format_rate_and_channels_give_a_source_a_file(
     assert (found_rate, factor) == (RATE, 1.0)
     # as what is read from the file in one piece
     read = load_audio(path, RATE)
-    assert_near(found, separator.separate(read), 2e-3)
+    assert_near(found, separator.separate(read, RATE).sources, 2e-3)
     kept, kept_rate, _ = separated(separator, path, tmp_path, keep_rate=True)
     assert kept_rate == rate and len(kept) == len(mix)
     middle = slice(rate // 10, -rate // 10)
@@ -158,12 +159,12 @@ def test_sources_are_written_as_the_nearest_16_bit_samples(tmp_path):
 )
 @pytest.mark.parametrize("level", ["mixture", "peak"])
 def test_nothing_that_is_no_number_and_nothing_that_clips(level, sound, kind, runs, tmp_path):
-    separator = Separator(runs / kind, "cpu")
+    separator = Separator.load(runs / kind, "cpu")
     path = tmp_path / "mix.wav"
     soundfile.write(path, sound, RATE, "FLOAT")
     options = {"level": level, "window_seconds": 0.8, "overlap_seconds": 0.3}
     outputs, _, factor = separated(separator, path, tmp_path, **options)
-    in_memory = separator.separate(torch.from_numpy(sound).float(), **options)
+    in_memory = separator.separate(sound, RATE, **options).sources
     assert outputs.shape == (len(sound), 2) and in_memory.shape == outputs.shape
     assert torch.isfinite(in_memory).all()
     assert in_memory.abs().max() <= 0.9901 and outputs.abs().max() <= 0.9901
@@ -195,7 +196,7 @@ def test_memory_does_not_grow_with_the_length_of_the_file(runs, tmp_path):
         "for name in ('1', '10'):\n"
         "    path = f'{sys.argv[1]}/{name}'\n"
         "    for run in sys.argv[2:]:\n"
-        "        separator = Separator(run, 'cpu')\n"
+        "        separator = Separator.load(run, 'cpu')\n"
         "        separator.separate_file(f'{path}.wav', [f'{path}_1.wav', f'{path}_2.wav'])\n"
         "    print(re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1])\n"
     )
@@ -324,15 +325,15 @@ def test_a_published_folder_is_separated_with_as_a_run_is(mixtures, tmp_path, ca
 def test_mistakes_give_one_line_and_status_two(runs, mixtures, tmp_path, capsys):
     out = ["--output_folder", tmp_path / "out"]
     for arguments in (
-        [mixtures / "a.wav", *out, "--window_seconds", "2", "--overlap", "2"],
-        [mixtures / "a.wav", *out, "--window_seconds", "0.002", "--overlap", "0"],
+        [mixtures / "a.wav", *out, "--window_seconds", "2", "--overlap_seconds", "2"],
+        [mixtures / "a.wav", *out, "--window_seconds", "0.002", "--overlap_seconds", "0"],
     ):
         assert command(runs, *arguments) == 2
         shown = capsys.readouterr().err
         assert shown.count("\n") == 1 and "window" in shown
     assert main(["separate", str(tmp_path / "none"), "a.wav", "--output_folder", "out"]) == 2
     assert "none: no such folder" in capsys.readouterr().err
-    for wrong in (["--level", "loud"], ["--window_seconds", "-1"], ["--overlap", "-1"]):
+    for wrong in (["--level", "loud"], ["--window_seconds", "-1"], ["--overlap_seconds", "-1"]):
         with pytest.raises(SystemExit):
             command(runs, mixtures / "a.wav", *out, *wrong)
         assert wrong[0] in capsys.readouterr().err

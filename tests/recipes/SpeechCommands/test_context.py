@@ -130,7 +130,7 @@ def test_training_sees_the_logits_that_the_stream_gives_where_the_clip_ends(
     train_here("debug", output_folder=folder, **options)
     others = [row for row in read_csv(folder / "train.csv") if row["words"] == "_other_speech_"]
     assert len(others) == 5
-    classifier = KeywordSpotter(folder, "cpu")
+    classifier = KeywordSpotter.load(folder, "cpu")
     _, (train, *_) = prepare(output_folder=folder, skip_prep=True)
     features, model = classifier.compute_features, classifier.model
     for item in train:
