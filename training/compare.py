@@ -118,7 +118,7 @@ def make_parser():
         description=__doc__.splitlines()[0],
         # a prefix is not an abbreviation: --seed is an option of the training scripts
         allow_abbrev=False,
-        epilog="Other options are those of the training script: --data_folder, --number_of_epochs, ...",
+        epilog="Every other option goes to the training scripts: --data_folder, --number_of_epochs, ...",
     )
     add = parser.add_argument
     add(
@@ -129,14 +129,19 @@ def make_parser():
         help="NAME=FILE.yaml[,option=value]... to train, or NAME=FOLDER[,FOLDER]... of finished runs",
     )
     add("--seeds", type=_seeds, default=[1, 2, 3], help="seeds of the trainings, 1,2,3 by default")
-    add("--out", type=Path, default=Path("results/compare"), help="output folder")
+    add(
+        "--out",
+        type=Path,
+        default=Path("results/compare"),
+        help="output folder, results/compare by default",
+    )
     add("--script", type=Path, help="training script of YAML files that lie outside hparams")
     add(
         "--each",
         type=_option_values,
         metavar="OPTION=VALUE,VALUE...",
-        help="option of which each system gets every value in a run of its own: test items are pooled over the "
-        "values (test_speaker=george,jackson), or --choose takes one of them (lr=0.001,0.002)",
+        help="option and values: each system trains once with every value. Their test items are pooled, as with "
+        "test_speaker=george,jackson, unless --choose takes one value, as with lr=0.001,0.002",
     )
     add("--choose", metavar="OPTION", help="option whose best value in validation is compared")
     add("--metric", help="metric of the differences; by default the task's first")
@@ -146,13 +151,13 @@ def make_parser():
     add(
         "--draw",
         choices=("item", "speaker"),
-        help="what the bootstrap draws; by default speakers where --speakers names them, and in keyword spotting "
-        "where there are six or more",
+        help="unit of the bootstrap: by default speakers where --speakers names them, and in keyword spotting from "
+        "six speakers on, else items",
     )
     add(
         "--speakers",
         type=Path,
-        help="CSV file of who is heard in each item: columns mix_id (or ID), spk1, spk2, ...",
+        help="CSV file that names the speakers of each item: columns mix_id (or ID), spk1, spk2, ...",
     )
     add("--jobs", type=int, default=1, help="number of trainings side by side")
     add("--resamples", type=int, default=10_000, help="number of draws of the bootstrap")
@@ -330,7 +335,8 @@ def table_line(row, options, speaker_columns=False):
     elif row["drawn"] == "items" and len(shares) > 1:
         line["of each speaker"] = f"{min(shares):.1f} to {max(shares):.1f}"
     known = [value for value in row["validation"] if value is not None]
-    line["validation"] = f"{statistics.fmean(known):.2f}" if known else ""
+    default = next(iter(task.metrics.values()))
+    line[f"validation {default.label}"] = f"{statistics.fmean(known):.2f}" if known else ""
     line["training, min"] = f"{statistics.fmean(row['train_seconds']) / 60:.1f}"
     return line | {"steps": round(statistics.fmean(row["optimizer_steps"]))}
 

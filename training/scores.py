@@ -17,18 +17,18 @@ from mamba_speech.figures import read_train_log
 from mamba_speech.run import read_options
 from training.results import read_rows
 
-# of a run's record
+# columns of a run's record
 NEEDED = ("parameters", "fidelity", "device", "train_seconds", "optimizer_steps")
-# With five speakers of equal scores but for chance, one time in sixteen all lie on the same side of what they are drawn
-# from, so that no resampling of five covers it in 95 cases of 100; six are the fewest that can.
+# One time in sixteen, five speakers all lie on one side of the truth, and no resampling of them covers it. So five
+# speakers cannot give a 95 % interval, and six are the fewest that can.
 FEWEST_SPEAKERS = 6
 
 
 class TestedRun(NamedTuple):
     """What training and test have left in a run's folder.
 
-    ``rows`` are the record's and ``items`` the test items, both by test set. ``curve`` holds minutes of training and
-    the validation's figure of each epoch that has one. ``value`` is that of a chosen option.
+    ``rows`` of the record and test ``items`` are held by test set. ``curve`` holds minutes of training and figures of
+    validation, one pair an epoch. ``best`` is the best figure, ``value`` the value of a chosen option.
     """
 
     folder: Path
@@ -41,7 +41,7 @@ class TestedRun(NamedTuple):
 
     @property
     def row(self):
-        """What the record tells of the training."""
+        """The record's row of the first test set."""
         return next(iter(self.rows.values()))
 
     def told(self):
@@ -59,9 +59,9 @@ def read_run(task, folder, seed=None, option=None):
     task : training.tasks.Task
     folder : str or Path
     seed : int, optional
-        Seed of the training; by default that of the record.
+        Seed of the training. The record names it by default.
     option : str, optional
-        Option whose value is read, too.
+        Name of an option whose value is read, too.
 
     Returns
     -------
@@ -121,7 +121,7 @@ def read_speakers(path):
     Raises
     ------
     OSError or ValueError
-        If it cannot be read, lacks these columns, or holds no item or one of them twice.
+        If it cannot be read, lacks these columns, holds no item, or holds one twice.
     """
     found = {}
     with open(path, newline="", encoding="utf-8-sig") as file:
@@ -191,7 +191,7 @@ class Figures:
         Raises
         ------
         ValueError
-            If speakers are to be drawn, and those of an item are not known.
+            If speakers are to be drawn, and an item's speakers are not known.
         """
         heard = [
             self.items[name].speakers if speakers is None else speakers.get(name, ())

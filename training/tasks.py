@@ -1,4 +1,4 @@
-"""What the comparison of systems knows of each task: which file a test leaves item by item, and how it is scored."""
+"""The tasks whose systems can be compared: the file that a test leaves with one row an item, and its metrics."""
 
 import statistics
 from pathlib import Path
@@ -40,7 +40,7 @@ class Task(NamedTuple):
     Arguments
     ---------
     name, items : str
-        The task, and what its test items are called.
+        Names of the task and of its test items.
     scripts : tuple of str
         Training scripts below ``recipes``.
     file : str
@@ -189,7 +189,7 @@ def task_of_script(script):
     Raises
     ------
     ValueError
-        If its tests leave no file from which systems are compared.
+        If its tests leave no file with one row an item.
     """
     script = Path(script).resolve()
     for task in TASKS:

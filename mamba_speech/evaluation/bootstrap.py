@@ -38,10 +38,10 @@ def mean_interval(values, sizes=None, groups=None, **drawing):
     Arguments
     ---------
     values : sequence of float
-        One score an item, errors for example. Equal seeds draw equal items only where items stand in one order:
+        Scores, one an item, such as its errors. Equal seeds draw equal items only where items stand in one order:
         sort them by name.
     sizes : sequence of float, optional
-        What the sum of the values is divided by the sum of, words for example. By default every item counts once.
+        Sizes, such as words. The sum of the values is divided by their sum. By default every item counts once.
     groups : sequence, optional
         Speaker of each item, or a tuple of all speakers heard in it.
     resamples : int
@@ -49,8 +49,8 @@ def mean_interval(values, sizes=None, groups=None, **drawing):
     seed : int
         Seed of the draws, 0 by default.
     student : bool
-        Whether the quantiles are moved outwards as those of a t interval are (Hesterberg). Means of few drawn groups
-        spread too little. With this they hold what they say from some six groups on.
+        Whether the quantiles are Student's, further out (Hesterberg). Means of few drawn groups spread too little. With
+        these quantiles the interval holds what it says from some six groups on.
     scale : float
         Factor of the figures, 100 for per cent.
 
