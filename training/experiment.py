@@ -16,7 +16,7 @@ from speechbrain.utils.distributed import ddp_init_group
 
 from mamba_speech.files import write_text
 from modules.fidelity import check_fidelity
-from training.options import read_command_line
+from training.options import name_options, read_command_line
 from training.provenance import load_average, utc_now
 from training.quiet import keep_details_of_libraries_out
 
@@ -54,7 +54,8 @@ def load_experiment(arguments=None):
             check_fidelity(hparams["fidelity"])
         except ValueError as error:
             # an object refused its arguments: its own sentence says which
-            raise SystemExit(f"{hparams_file}: {error.args[0]}") from error
+            message = name_options(str(error.args[0]), hparams_file)
+            raise SystemExit(f"{hparams_file}: {message}") from error
     hparams["invocation"] = start | {"yaml": hparams_file, "overrides": line.given}
     # the options are written when they are known to fit the checkpoints there: see RecipeBrain
     hparams["write_hyperparams"] = partial(

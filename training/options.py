@@ -197,6 +197,27 @@ def read_keys(file):
     return {key.value: value.tag == "!PLACEHOLDER" for key, value in node.value}
 
 
+def name_options(message, file):
+    """What an object of a YAML says of its arguments, with the options that these come from.
+
+    Arguments
+    ---------
+    message : str
+    file : str or Path
+        The YAML, in which ``n_mamba: !ref <num_layers>`` says that the option of ``n_mamba`` is ``num_layers``.
+
+    Returns
+    -------
+    str
+    """
+    text = Path(file).read_text(encoding="utf-8")
+    options = dict(re.findall(r"^ +(\w+): !ref <(\w+)>$", text, re.MULTILINE))
+    # a word that is an option itself needs no other name
+    words = dict.fromkeys(re.findall(r"\w+", message)).keys() & options.keys() - read_keys(file)
+    own = [f"{word} is --{options[word]}" for word in sorted(words)]
+    return f"{message} ({', '.join(own)})" if own else message
+
+
 def _take_file(arguments):
     """The YAML, which options may precede, and the other arguments."""
     value_next = False

@@ -69,7 +69,7 @@ class MambaLM(nn.Module):
         super().__init__()
         if n_layers < 1 or vocab < 4:
             raise ValueError(
-                "a language model needs n_layers (num_layers) of 1 or more and a vocab (output_neurons) of 4 or more; "
+                "a language model needs n_layers of 1 or more and a vocab (output_neurons) of 4 or more; "
                 f"got {n_layers} and {vocab}"
             )
         self.vocab, self.d_model = vocab, d_model

@@ -129,9 +129,7 @@ class RetNetKeywordSpotter(SequenceSpotter):
         fidelity="corrected",
     ):
         if d_model % n_heads:
-            raise ValueError(
-                f"d_model = {d_model} must be a multiple of n_heads (nhead) = {n_heads}"
-            )
+            raise ValueError(f"d_model = {d_model} must be a multiple of n_heads = {n_heads}")
         super().__init__(n_classes, d_model, feature_dim, kind, dropout, False, fidelity)
         # 0.03, 0.027, ..., 0.02 as published, where dropout is 0.1
         self.blocks.extend(

@@ -81,7 +81,7 @@ def batch_options(hparams, stage, text):
     training = stage == sb.Stage.TRAIN
     batches = TokenBatchSampler(
         text.lengths,
-        hparams["max_batch_tokens" if training else "max_batch_tokens_val"],
+        hparams["max_batch_length_train" if training else "max_batch_length_val"],
         hparams["max_batch_ex"],
         shuffle=training,
         seed=hparams["seed"],

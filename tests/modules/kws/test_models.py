@@ -410,7 +410,7 @@ def test_bad_options_and_features_are_refused_by_name():
         MambaKeywordSpotter(kind="wave")
     with pytest.raises(ValueError, match="n_classes must be 1 or more"):
         RetNetKeywordSpotter(0)
-    with pytest.raises(ValueError, match=r"must be a multiple of n_heads \(nhead\)"):
+    with pytest.raises(ValueError, match="must be a multiple of n_heads"):
         RetNetKeywordSpotter(5, d_model=20, n_heads=8)
     with pytest.raises(ValueError, match="must be a multiple of n_heads"):
         MultiScaleRetention(20, 8)

@@ -36,7 +36,7 @@ YAMLS = [
     for path in sorted(DEBUG.parent.glob("*.yaml"))
 ]
 # sizes only: the rest of each YAML stays as it is
-SMALL = {"d_model": 16, "num_layers": 1, "output_neurons": 40, "max_batch_tokens": 200}
+SMALL = {"d_model": 16, "num_layers": 1, "output_neurons": 40, "max_batch_length_train": 200}
 SMALL |= {"n_warmup_steps": 2, "num_workers": 0, "valid_fraction": 0.2}
 
 
@@ -265,11 +265,14 @@ def test_text_or_a_tokenizer_that_can_not_be_used_get_one_sentence(
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"max_batch_tokens": 0}, "--max_batch_tokens and --max_batch_ex must be 1 or more"),
+        (
+            {"max_batch_length_train": 0},
+            "--max_batch_length_train and --max_batch_ex must be 1 or more",
+        ),
         ({"skip_train": True, "text_files": "[]"}, "nothing to test: give --test_texts"),
         ({"skip_train": True, "test_texts": "{tmp}/own.txt"}, "tokenizer.model: no such file"),
         ({"fidelity": "upstream"}, "--fidelity upstream"),
-        ({"num_layers": 0}, r"\(num_layers\) of 1 or more"),
+        ({"num_layers": 0}, "n_layers is --num_layers"),
     ],
     ids=str,
 )

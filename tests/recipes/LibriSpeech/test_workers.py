@@ -51,7 +51,7 @@ def test_what_a_language_model_learns_does_not_depend_on_workers_and_their_start
     @one_thread()
     def learnt(workers):
         options = {"text_files": text, "output_folder": tmp_path / str(workers), "d_model": 16}
-        options |= {"num_layers": 1, "output_neurons": 20, "max_batch_tokens": 60}
+        options |= {"num_layers": 1, "output_neurons": 20, "max_batch_length_train": 60}
         options |= {"number_of_epochs": 1, "num_workers": workers, "valid_fraction": 0.3}
         arguments = [part for key, value in options.items() for part in (f"--{key}", str(value))]
         yaml = str(RECIPE / "hparams" / "LM" / "mamba_debug.yaml")

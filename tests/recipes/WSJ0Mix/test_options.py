@@ -157,7 +157,8 @@ def test_every_option_is_used_by_the_recipe_or_its_yaml():
         ({"fidelity": "both"}, "fidelity must be one of"),
         ({"kernel_size": 15}, "kernel_size must be even"),
         ({"kernel_stride": 4}, "kernel_stride"),
-        ({"lr_floor": 2}, "floor"),
+        ({"lr_floor": 2}, "floor is --lr_floor"),
+        ({"num_layers": 0}, "n_mamba is --num_layers"),
     ],
     ids=str,
 )
