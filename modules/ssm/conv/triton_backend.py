@@ -3,13 +3,12 @@
 The kernels are in ``modules/ssm/triton/conv.py``; Triton itself is imported at the first launch.
 """
 
-import importlib.util
-import os
-from functools import cache
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+
+from modules.ssm.operators import Operator
+from modules.ssm.triton.refusal import device_refusal
 
 _MAX_WIDTH = 64
 # above it the gradient before the activation is computed once and stored, not anew for each tile
@@ -64,25 +63,11 @@ def conv_plan(channels, width):
     )
 
 
-@cache
-def _has_triton():
-    return importlib.util.find_spec("triton") is not None
-
-
-def _interpreted():
-    """Whether Triton runs kernels on the CPU, as its variable ``TRITON_INTERPRET`` asks."""
-    return os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "yes", "on", "y")
-
-
 def triton_refusal(x, weight, bias=None, initial_state=None):
     """Why these tensors cannot go to the Triton kernels, or ``None``."""
-    if not _has_triton():
-        return "Triton is not installed: there are wheels for Linux, and PyTorch's CUDA builds bring it"
-    if x.device.type != "cuda" and not (x.device.type == "cpu" and _interpreted()):
-        return (
-            f"Triton kernels run on CUDA, and the tensors are on {x.device.type} "
-            "(TRITON_INTERPRET=1 runs them on the CPU, for tests)"
-        )
+    reason = device_refusal(x.device)
+    if reason is not None:
+        return reason
     if any(t is not None and t.dtype not in _DTYPES for t in (x, weight, bias, initial_state)):
         return "the Triton kernels compute in float32 only"
     if weight.shape[1] > _MAX_WIDTH:
@@ -110,9 +95,9 @@ def causal_conv1d_triton(
     """
     silu, plan = activation is not None, _plan(plan, x, weight)
     if reverse:
-        _, y, last = _run(x, None, None, weight, bias, initial_state, lengths, silu, plan)
+        _, y, last = CONV((x, None, None, weight, bias, initial_state), lengths, silu, plan)
     else:
-        y, _, last = _run(x, weight, bias, None, None, initial_state, lengths, silu, plan)
+        y, _, last = CONV((x, weight, bias, None, None, initial_state), lengths, silu, plan)
     return y, last
 
 
@@ -141,50 +126,24 @@ def bidirectional_conv1d_triton(
         (batch, channels, width), of the forward direction.
     """
     silu, plan = activation is not None, _plan(plan, x, weight[0])
-    pairs = weight[0], bias[0], weight[1], bias[1]
-    return _run(x, *pairs, initial_state, lengths, silu, plan)
+    tensors = (x, weight[0], bias[0], weight[1], bias[1], initial_state)
+    return CONV(tensors, lengths, silu, plan)
 
 
 def _plan(plan, x, weight):
     return list(conv_plan(x.shape[2], weight.shape[1]) if plan is None else plan)
 
 
-def _run(*arguments):
-    grad = torch.is_grad_enabled() and any(
-        isinstance(t, Tensor) and t.requires_grad for t in arguments
-    )
-    # the operator's own autograd layer costs several times what an autograd.Function does
-    run = _Conv.apply if grad and not torch.compiler.is_compiling() else conv_op
-    return run(*arguments)
-
-
-@torch.library.custom_op("mamba_speech::causal_conv1d_triton", mutates_args=())
-def conv_op(
-    x: Tensor,
-    weight_f: Tensor | None,
-    bias_f: Tensor | None,
-    weight_b: Tensor | None,
-    bias_b: Tensor | None,
-    initial_state: Tensor | None,
-    lengths: Tensor | None,
-    silu: bool,
-    plan: list[int],
-) -> tuple[Tensor, Tensor, Tensor]:
+def _forward(*arguments):
     """Outputs of the forward and the backward direction, empty where it has no weight, and the last state."""
-    outputs = _results(x, weight_f, weight_b)
+    *inputs, silu, plan = arguments
+    x, outputs = inputs[0], _results(*inputs)
     if x.shape[0] and x.shape[2]:
-        initial = None if initial_state is None else initial_state.contiguous()
-        inputs = _inputs(x, weight_f, bias_f, weight_b, bias_b, initial, lengths)
-        _launch_forward(inputs, outputs, (None, None), silu, ConvPlan(*plan))
+        _launch_forward(_inputs(*inputs), outputs, (None, None), silu, ConvPlan(*plan))
     return outputs
 
 
-@conv_op.register_fake
-def _(x, weight_f, bias_f, weight_b, bias_b, initial_state, lengths, silu, plan):
-    return _results(x, weight_f, weight_b)
-
-
-def _results(x, weight_f, weight_b):
+def _results(x, weight_f, bias_f, weight_b, *others):
     batch, _, channels = x.shape
     width = (weight_b if weight_f is None else weight_f).shape[1]
     outputs = (x.new_empty(0 if w is None else x.shape) for w in (weight_f, weight_b))
@@ -207,7 +166,7 @@ def _inputs(x, weight_f, bias_f, weight_b, bias_b, initial_state, lengths):
         *_strided(_rows(x)),
         *_weights(weight_f, bias_f),
         *_weights(weight_b, bias_b),
-        initial_state,
+        None if initial_state is None else initial_state.contiguous(),
         None if lengths is None else lengths.contiguous(),
     )
 
@@ -254,28 +213,14 @@ def _launch_forward(inputs, outputs, grads, silu, plan):
         )
 
 
-@torch.library.custom_op("mamba_speech::causal_conv1d_triton_backward", mutates_args=())
-def conv_backward_op(
-    grad_f: Tensor | None,
-    grad_b: Tensor | None,
-    grad_last: Tensor | None,
-    x: Tensor,
-    weight_f: Tensor | None,
-    bias_f: Tensor | None,
-    weight_b: Tensor | None,
-    bias_b: Tensor | None,
-    initial_state: Tensor | None,
-    lengths: Tensor | None,
-    silu: bool,
-    plan: list[int],
-) -> list[Tensor]:
+def _backward(grad_f, grad_b, grad_last, *arguments):
     """Gradients of x, of each weight and bias, and of initial_state; empty for those not given."""
-    tensors = (x, weight_f, bias_f, weight_b, bias_b, initial_state)
+    *tensors, lengths, silu, plan = arguments
+    x, weight_f, bias_f, weight_b, bias_b, initial = tensors
     if not x.shape[0] or not x.shape[2]:
         return [x.new_empty(0) if t is None else torch.zeros_like(t) for t in tensors]
     plan = ConvPlan(*plan)
-    initial = None if initial_state is None else initial_state.contiguous()
-    inputs = _inputs(x, weight_f, bias_f, weight_b, bias_b, initial, lengths)
+    inputs = _inputs(*tensors, lengths)
     grads = tuple(None if g is None else _rows(g) for g in (grad_f, grad_b))
     options = _options(inputs, plan)
     width = options["WIDTH"]
@@ -288,7 +233,7 @@ def conv_backward_op(
 
     batch, time, channels = x.shape
     grad_x = x.new_empty(x.shape)
-    grad_initial = None if initial is None else torch.empty_like(initial)
+    grad_initial = None if initial is None else initial.new_empty(initial.shape)
     rows = time + (0 if initial is None else width)
     groups = max(1, -(-rows // (plan.grad_frames * plan.tiles)))
     directions = options["FORWARD"] + options["BACKWARD"]
@@ -326,49 +271,14 @@ def _split(sums, weight, bias):
     return total[:-1].t().contiguous(), None if bias is None else total[-1].clone()
 
 
-@conv_backward_op.register_fake
-def _(grad_f, grad_b, grad_last, x, *tensors_and_options):
-    tensors = (x, *tensors_and_options[:5])
-    return [x.new_empty(0) if t is None else t.new_empty(t.shape) for t in tensors]
-
-
-class _Conv(torch.autograd.Function):
-    """The operator's gradient, for calls that do not go through the compiler."""
-
-    @staticmethod
-    def forward(*arguments):
-        return conv_op(*arguments)
-
-    @staticmethod
-    def setup_context(ctx, inputs, output):
-        _keep(ctx, inputs, output)
-
-    @staticmethod
-    def backward(ctx, *grads):
-        return _gradient(ctx, *grads)
-
-
-def _keep(ctx, inputs, output):
-    *tensors, ctx.silu, ctx.plan = inputs
-    ctx.set_materialize_grads(False)
-    ctx.save_for_backward(*tensors)
-
-
-def _gradient(ctx, grad_f, grad_b, grad_last):
-    *tensors, lengths = ctx.saved_tensors
-    x, weight_f, _, weight_b, _, _ = tensors
+CONV = Operator(
+    "causal_conv1d_triton",
+    "Tensor x, Tensor? weight_f, Tensor? bias_f, Tensor? weight_b, Tensor? bias_b, Tensor? initial_state",
+    "bool silu, SymInt[] plan",
+    outputs=3,
+    forward=_forward,
+    backward=_backward,
+    results=_results,
     # a direction that the loss does not read still has its part in the launch
-    if grad_f is None and weight_f is not None:
-        grad_f = torch.zeros_like(x)
-    if grad_b is None and weight_b is not None:
-        grad_b = torch.zeros_like(x)
-    if weight_f is None:
-        grad_f = None
-    if weight_b is None:
-        grad_b = None
-    grads = conv_backward_op(grad_f, grad_b, grad_last, *tensors, lengths, ctx.silu, ctx.plan)
-    wanted = (g if need else None for g, need in zip(grads, ctx.needs_input_grad, strict=False))
-    return *wanted, None, None, None
-
-
-conv_op.register_autograd(_gradient, setup_context=_keep)
+    given=lambda tensors: (tensors[1] is not None, tensors[3] is not None),
+)

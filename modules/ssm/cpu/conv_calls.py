@@ -8,13 +8,14 @@ from typing import NamedTuple
 
 import torch
 
-from modules.ssm.cpu.tensors import address, call, floats, frames, rows, view
+from modules.ssm.cpu.tensors import address, call, counts, floats, rows, view
+from modules.ssm.operators import empty_gradients
 
 # the number of members of conv_args, in conv.c
 _MEMBERS = 35
 
 
-class Direction(NamedTuple):
+class ConvDirection(NamedTuple):
     """The parameters of one direction, as :func:`modules.ssm.causal_conv1d` takes them."""
 
     weight: torch.Tensor
@@ -65,7 +66,7 @@ def forward(x, directions, lengths, options):
     ---------
     x : torch.Tensor
     directions : list
-        One or two of :class:`Direction`; the last state is the first one's.
+        One or two of :class:`ConvDirection`; the last state is the first one's.
     lengths : torch.Tensor, optional
     options : (bool, int)
         Whether SiLU follows, and the frames that an output sees ahead.
@@ -76,7 +77,7 @@ def forward(x, directions, lengths, options):
         What :func:`results` makes, filled.
     """
     *outputs, last = results(x, directions[0].weight, len(directions))
-    x, lengths, ready = rows(x), frames(lengths), [_Ready(d) for d in directions]
+    x, lengths, ready = rows(x), counts(lengths), [_Ready(d) for d in directions]
     # the kernel writes the state in float32
     state = last.float()
     numbers = []
@@ -85,12 +86,6 @@ def forward(x, directions, lengths, options):
         numbers += members if len(ready) == 1 else (*members, *[0] * (_MEMBERS - len(members)))
     call("conv_forward", *numbers)
     return *outputs, state.to(last.dtype)
-
-
-def gradients(tensors):
-    """Empty contiguous tensors for gradients, none of a size for tensors that were not given."""
-    x = tensors[0]
-    return [x.new_empty(0) if t is None else t.new_empty(t.shape) for t in tensors]
 
 
 def backward(x, directions, lengths, options, grad_outs, grad_last):
@@ -103,12 +98,12 @@ def backward(x, directions, lengths, options, grad_outs, grad_last):
         dtype of each and empty for one that was not given.
     """
     batch, _, channels = x.shape
-    (grad_x,) = gradients([x])
-    x, lengths, ready = rows(x), frames(lengths), [_Ready(d) for d in directions]
+    grad_x = x.new_empty(x.shape)
+    x, lengths, ready = rows(x), counts(lengths), [_Ready(d) for d in directions]
     grad_outs, grad_last = [rows(g) for g in grad_outs], floats(grad_last)
     numbers, made, kept = [], [], []
     for i, (d, r) in enumerate(zip(directions, ready, strict=True)):
-        grads = gradients([x, *d[:3]])[1:]
+        grads = empty_gradients(d[:3], x)
         # computed in float32
         wide = [None if t is None else g.float() for t, g in zip(d[:3], grads, strict=True)]
         kept.append(torch.empty(batch, channels, d.weight.shape[1] + 1))

@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 import torch
 
-from modules.ssm.cpu.tensors import address, call, floats, frames, rows, view
+from modules.ssm.cpu.tensors import address, call, counts, floats, rows, view
+from modules.ssm.operators import empty_gradients
 
 # FRAMES, and the number of members of scan_args, in scan.h
 _FRAMES, _MEMBERS = 16, 74
@@ -19,7 +20,7 @@ _SHORTEST_SEGMENT = 128
 _FIRST_PASS_FORWARD, _FIRST_PASS_BACKWARD = 0.95, 0.65
 
 
-class Direction(NamedTuple):
+class ScanDirection(NamedTuple):
     """The tensors of one direction, as :func:`modules.ssm.selective_scan` takes them."""
 
     u: torch.Tensor
@@ -87,7 +88,7 @@ def forward(directions, z, lengths, delta_softplus, save):
     Arguments
     ---------
     directions : list
-        One or two of :class:`Direction`; the last state is the first one's.
+        One or two of :class:`ScanDirection`; the last state is the first one's.
     z, lengths : torch.Tensor, optional
     delta_softplus, save : bool
 
@@ -103,7 +104,7 @@ def forward(directions, z, lengths, delta_softplus, save):
     if steps < u.shape[1] and not _decays(directions, delta_softplus):
         steps = _whole(u.shape[1])
     sizes = (delta_softplus, len(directions), threads, width, steps)
-    z, lengths, ready = rows(z), frames(lengths), [_Ready(d) for d in directions]
+    z, lengths, ready = rows(z), counts(lengths), [_Ready(d) for d in directions]
     numbers = []
     for i, (d, kept) in enumerate(zip(ready, starts, strict=True)):
         members = d.numbers(
@@ -114,18 +115,13 @@ def forward(directions, z, lengths, delta_softplus, save):
     return made
 
 
-def gradients(tensors, like):
-    """Empty contiguous tensors for gradients, none of a size for tensors that were not given."""
-    return [like.new_empty(0) if t is None else t.new_empty(t.shape) for t in tensors]
-
-
 def backward(directions, z, lengths, delta_softplus, grad_out, grad_last, starts):
     """Run the backward kernel.
 
     Returns
     -------
     (list, torch.Tensor)
-        For each direction the gradients of the tensors of :class:`Direction`, in the dtype of each and
+        For each direction the gradients of the tensors of :class:`ScanDirection`, in the dtype of each and
         empty for one that was not given; and the gradient of ``z``.
     """
     u = directions[0].u
@@ -137,11 +133,11 @@ def backward(directions, z, lengths, delta_softplus, grad_out, grad_last, starts
         steps = _whole(time)
     groups, segments = -(-channels // width), max(1, -(-time // steps))
     sizes = (delta_softplus, len(directions), threads, width, steps)
-    z, lengths, ready = rows(z), frames(lengths), [_Ready(d) for d in directions]
-    grad_out, grad_last, (grad_z,) = rows(grad_out), floats(grad_last), gradients([z], u)
+    z, lengths, ready = rows(z), counts(lengths), [_Ready(d) for d in directions]
+    grad_out, grad_last, (grad_z,) = rows(grad_out), floats(grad_last), empty_gradients([z], u)
     numbers, made, kept = [], [], []
     for i, (d, r, saved) in enumerate(zip(directions, ready, starts, strict=True)):
-        grads = gradients(d[:8], u)
+        grads = empty_gradients(d[:8])
         # A, D, bias and the initial state get float32 gradients first
         gu, gdelta, gA, gB, gC, gD, gbias, ginitial = (
             None if t is None else g.float() if n in (2, 5, 6, 7) else g

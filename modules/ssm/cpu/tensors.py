@@ -28,7 +28,7 @@ def floats(x):
     return None if x is None else x.to(torch.float32).contiguous()
 
 
-def frames(lengths):
+def counts(lengths):
     """Frame counts as contiguous int64."""
     return None if lengths is None else lengths.to(torch.int64).contiguous()
 
@@ -60,36 +60,3 @@ def call(name, *numbers):
 @cache
 def _kernel(name):
     return getattr(library(), f"mamba_speech_{name}")
-
-
-def needs_grad(*tensors):
-    """Whether autograd will want a gradient of any tensor."""
-    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
-
-
-def in_forward_mode():
-    """Whether forward-mode differentiation is on. The kernels have no rule for it: an
-    ``autograd.Function`` says so for tensors with a tangent, where a bare call would drop it.
-    """
-    return torch.autograd.forward_ad._current_level >= 0
-
-
-def unwatched(*tensors):
-    """Whether nothing but this call sees these tensors: no compiler, tracer, mode or tensor subclass,
-    and the numbers are where their addresses say (a negated view's are not, a tensor of zeros may have none).
-
-    A kernel may then be called without the dispatcher, which would cost more than a short call does.
-    """
-    return not (
-        torch.compiler.is_compiling()
-        or torch.jit.is_tracing()
-        or torch._C._len_torch_dispatch_stack()
-        or torch._C._functorch.peek_interpreter_stack() is not None
-        or any(t is not None and not _plain(t) for t in tensors)
-    )
-
-
-def _plain(x):
-    return (
-        type(x) in (torch.Tensor, torch.nn.Parameter) and not x.is_neg() and not x._is_zerotensor()
-    )

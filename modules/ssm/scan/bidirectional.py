@@ -8,6 +8,7 @@ flipped or copied and the sum costs no pass of its own; the reference is two cal
 import torch
 
 from modules.ssm.masking import check_lengths
+from modules.ssm.scan.composed import composed
 from modules.ssm.scan.cpu import bidirectional_scan_cpu
 from modules.ssm.scan.dispatch import BACKENDS, check_scan
 from modules.ssm.scan.triton_backend import bidirectional_scan_triton
@@ -85,7 +86,7 @@ def bidirectional_scan(
     if lengths is not None:
         lengths = lengths.to(u[0].device)
     name = BACKENDS.choose(backend, u=u[0], A=A[0], lengths=lengths, initial_state=initial_state)
-    scan = BIDIRECTIONAL.get(name) or _composed(BACKENDS[name])
+    scan = BIDIRECTIONAL.get(name) or composed(BACKENDS[name])
     out, last_state = scan(
         u,
         delta,
@@ -100,17 +101,3 @@ def bidirectional_scan(
         initial_state=initial_state,
     )
     return (out, last_state) if return_last_state else out
-
-
-def _composed(scan):
-    """Both directions by two calls of ``scan``."""
-
-    def both(
-        u, delta, A, B, C, D, z, delta_bias, delta_softplus, *, lengths=None, initial_state=None
-    ):
-        directions = zip(u, delta, A, B, C, D, (z, z), delta_bias, strict=True)
-        forward, backward = ((*tensors, delta_softplus) for tensors in directions)
-        out, last_state = scan(*forward, lengths=lengths, initial_state=initial_state)
-        return out + scan(*backward, lengths=lengths, reverse=True)[0], last_state
-
-    return both

@@ -7,12 +7,13 @@ see one node. A call that nothing watches goes to the kernel directly.
 """
 
 import torch
-from torch import Tensor
 
 from modules.ssm.cpu import refusal
-from modules.ssm.cpu.scan_calls import Direction, backward, forward, gradients, results
-from modules.ssm.cpu.tensors import in_forward_mode, needs_grad, takes, unwatched
+from modules.ssm.cpu.scan_calls import ScanDirection, backward, forward, results
+from modules.ssm.cpu.tensors import takes
+from modules.ssm.operators import Operator, any_float64
 from modules.ssm.scan.chunked import selective_scan_chunked
+from modules.ssm.scan.composed import composed, direction
 
 
 def cpu_refusal(u, A, lengths=None, initial_state=None):
@@ -55,12 +56,10 @@ def selective_scan_cpu(
         If the kernels cannot be built here (:func:`cpu_refusal` says so beforehand).
     """
     tensors = (u, delta, A, B, C, D, z, delta_bias, initial_state)
-    if _any_float64(tensors):
+    if any_float64(tensors):
         options = {"lengths": lengths, "reverse": reverse, "initial_state": initial_state}
         return selective_scan_chunked(*tensors[:8], delta_softplus, **options)
-    save = needs_grad(*tensors)
-    arguments = (*tensors, lengths, delta_softplus, reverse, save)
-    out, last_state, _ = _runner(_Scan, scan_op, _forward, tensors, save)(*arguments)
+    out, last_state, _ = SCAN(tensors, lengths, delta_softplus, reverse)
     return out, last_state
 
 
@@ -118,271 +117,67 @@ def bidirectional_scan_cpu(
     pairs = [(None, None) if t is None else t for t in (u, delta, A, B, C, D, delta_bias)]
     one, other = zip(*pairs, strict=True)
     tensors = (*one, *other, z, initial_state)
-    if _any_float64(tensors):
+    if any_float64(tensors):
         options = {"lengths": lengths, "initial_state": initial_state}
-        ahead, last = selective_scan_chunked(
-            *one[:6], z, one[6], delta_softplus, reverse=False, **options
-        )
-        back, _ = selective_scan_chunked(
-            *other[:6], z, other[6], delta_softplus, lengths=lengths, reverse=True
-        )
-        return ahead + back, last
-    save = needs_grad(*tensors)
-    arguments = (*tensors, lengths, delta_softplus, save)
-    run = _runner(_BidirectionalScan, bidirectional_scan_op, _bidirectional, tensors, save)
-    return run(*arguments)[:2]
-
-
-def _any_float64(tensors):
-    return any(t is not None and t.dtype == torch.float64 for t in tensors)
-
-
-def _runner(function, operator, kernel, tensors, save):
-    """Who runs a call. The operator's own autograd layer costs 80 us, an autograd.Function 10, the operator
-    without a gradient 30."""
-    if not torch.compiler.is_compiling() and (save or in_forward_mode()):
-        return function.apply
-    return kernel if unwatched(*tensors) else operator
-
-
-def _directions(u, delta, A, B, C, D, bias, other, initial_state):
-    return [
-        Direction(u, delta, A, B, C, D, bias, initial_state, False),
-        Direction(*other, None, True),
-    ]
+        *first, bias = pairs
+        return composed(selective_scan_chunked)(*first, z, bias, delta_softplus, **options)
+    return BIDIRECTIONAL_SCAN(tensors, lengths, delta_softplus)[:2]
 
 
 def _forward(u, delta, A, B, C, D, z, bias, initial_state, lengths, delta_softplus, reverse, save):
-    one = Direction(u, delta, A, B, C, D, bias, initial_state, reverse)
+    one = ScanDirection(u, delta, A, B, C, D, bias, initial_state, reverse)
     return forward([one], z, lengths, delta_softplus, save)
 
 
-@torch.library.custom_op("mamba_speech::selective_scan", mutates_args=())
-def scan_op(
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None,
-    z: Tensor | None,
-    delta_bias: Tensor | None,
-    initial_state: Tensor | None,
-    lengths: Tensor | None,
-    delta_softplus: bool,
-    reverse: bool,
-    save: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Output, last state, and with ``save`` the states that the backward pass starts from."""
-    return _forward(
-        u,
-        delta,
-        A,
-        B,
-        C,
-        D,
-        z,
-        delta_bias,
-        initial_state,
-        lengths,
-        delta_softplus,
-        reverse,
-        save,
-    )
-
-
-@scan_op.register_fake
-def _(u, delta, A, B, C, D, z, delta_bias, initial_state, lengths, delta_softplus, reverse, save):
-    return results(u, A, 1, save)
-
-
-def _backward(
-    grad_out,
-    grad_last,
-    starts,
-    u,
-    delta,
-    A,
-    B,
-    C,
-    D,
-    z,
-    bias,
-    initial_state,
-    lengths,
-    delta_softplus,
-    reverse,
-):
-    one = Direction(u, delta, A, B, C, D, bias, initial_state, reverse)
+def _backward(grad_out, grad_last, starts, *arguments):
+    u, delta, A, B, C, D, z, bias, initial_state, lengths, delta_softplus, reverse = arguments
+    one = ScanDirection(u, delta, A, B, C, D, bias, initial_state, reverse)
     (grads,), grad_z = backward([one], z, lengths, delta_softplus, grad_out, grad_last, [starts])
     return [*grads[:6], grad_z, *grads[6:]]
 
 
-@torch.library.custom_op("mamba_speech::selective_scan_backward", mutates_args=())
-def scan_backward_op(
-    grad_out: Tensor,
-    grad_last: Tensor | None,
-    starts: Tensor,
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None,
-    z: Tensor | None,
-    delta_bias: Tensor | None,
-    initial_state: Tensor | None,
-    lengths: Tensor | None,
-    delta_softplus: bool,
-    reverse: bool,
-) -> list[Tensor]:
-    """Gradients of the tensors from u to initial_state; empty for those not given."""
-    tensors = (u, delta, A, B, C, D, z, delta_bias, initial_state)
-    return _backward(grad_out, grad_last, starts, *tensors, lengths, delta_softplus, reverse)
+SCAN = Operator(
+    "selective_scan",
+    "Tensor u, Tensor delta, Tensor A, Tensor B, Tensor C, Tensor? D, Tensor? z, Tensor? delta_bias, "
+    "Tensor? initial_state",
+    "bool delta_softplus, bool reverse",
+    outputs=2,
+    kept=1,
+    forward=_forward,
+    backward=_backward,
+    results=lambda u, delta, A, *others: results(u, A, 1, others[-1]),
+    direct=True,
+)
 
 
-@scan_backward_op.register_fake
-def _(grad_out, grad_last, starts, u, *tensors):
-    return gradients((u, *tensors[:8]), u)
+def _directions(tensors, initial_state):
+    return [
+        ScanDirection(*tensors[:7], initial_state, False),
+        ScanDirection(*tensors[7:], None, True),
+    ]
 
 
 def _bidirectional(*arguments):
     *tensors, z, initial_state, lengths, delta_softplus, save = arguments
-    directions = _directions(*tensors[:7], tensors[7:], initial_state)
-    return forward(directions, z, lengths, delta_softplus, save)
-
-
-@torch.library.custom_op("mamba_speech::bidirectional_scan", mutates_args=())
-def bidirectional_scan_op(
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None,
-    delta_bias: Tensor | None,
-    u_b: Tensor,
-    delta_b: Tensor,
-    A_b: Tensor,
-    B_b: Tensor,
-    C_b: Tensor,
-    D_b: Tensor | None,
-    delta_bias_b: Tensor | None,
-    z: Tensor | None,
-    initial_state: Tensor | None,
-    lengths: Tensor | None,
-    delta_softplus: bool,
-    save: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Output, the forward direction's last state, and with ``save`` the kept states of both."""
-    one = (u, delta, A, B, C, D, delta_bias)
-    other = (u_b, delta_b, A_b, B_b, C_b, D_b, delta_bias_b)
-    return _bidirectional(*one, *other, z, initial_state, lengths, delta_softplus, save)
-
-
-@bidirectional_scan_op.register_fake
-def _(u, delta, A, *others):
-    return results(u, A, 2, others[-1])
+    return forward(_directions(tensors, initial_state), z, lengths, delta_softplus, save)
 
 
 def _bidirectional_backward(grad_out, grad_last, starts, starts_b, *arguments):
     *tensors, z, initial_state, lengths, delta_softplus = arguments
-    directions = _directions(*tensors[:7], tensors[7:], initial_state)
+    directions = _directions(tensors, initial_state)
     given = (grad_out, grad_last, (starts, starts_b))
     (grads, others), grad_z = backward(directions, z, lengths, delta_softplus, *given)
     return [*grads[:7], *others[:7], grad_z, grads[7]]
 
 
-@torch.library.custom_op("mamba_speech::bidirectional_scan_backward", mutates_args=())
-def bidirectional_scan_backward_op(
-    grad_out: Tensor,
-    grad_last: Tensor | None,
-    starts: Tensor,
-    starts_b: Tensor,
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None,
-    delta_bias: Tensor | None,
-    u_b: Tensor,
-    delta_b: Tensor,
-    A_b: Tensor,
-    B_b: Tensor,
-    C_b: Tensor,
-    D_b: Tensor | None,
-    delta_bias_b: Tensor | None,
-    z: Tensor | None,
-    initial_state: Tensor | None,
-    lengths: Tensor | None,
-    delta_softplus: bool,
-) -> list[Tensor]:
-    """Gradients of the tensors from u to initial_state; empty for those not given."""
-    one = (u, delta, A, B, C, D, delta_bias)
-    other = (u_b, delta_b, A_b, B_b, C_b, D_b, delta_bias_b)
-    rest = (z, initial_state, lengths, delta_softplus)
-    return _bidirectional_backward(grad_out, grad_last, starts, starts_b, *one, *other, *rest)
-
-
-@bidirectional_scan_backward_op.register_fake
-def _(grad_out, grad_last, starts, starts_b, u, *tensors):
-    return gradients((u, *tensors[:15]), u)
-
-
-def _keep(ctx, inputs, output):
-    """Remember a call: tensors, lengths and kept states; then the options but the last, ``save``."""
-    tensors = [t for t in inputs if t is None or isinstance(t, Tensor)]
-    ctx.options = inputs[len(tensors) : -1]
-    ctx.set_materialize_grads(False)
-    ctx.save_for_backward(*tensors, *output[2:])
-
-
-def _gradient(ctx, grads, directions, kernel, operator):
-    # read once: activation checkpointing computes them again for the first look only
-    saved = ctx.saved_tensors
-    *tensors, lengths = saved[:-directions]
-    starts = saved[-directions:]
-    grad_out, grad_last = grads[:2]
-    if grad_out is None:
-        grad_out = torch.zeros_like(tensors[0])
-    # with create_graph: the operator refuses a second derivative, the kernel would drop it
-    direct = not torch.is_grad_enabled() and unwatched(grad_out, grad_last, *tensors)
-    run = kernel if direct else operator
-    made = run(grad_out, grad_last, *starts, *tensors, lengths, *ctx.options)
-    wanted = (g if need else None for g, need in zip(made, ctx.needs_input_grad, strict=False))
-    return *wanted, None, *[None] * len(ctx.options), None
-
-
-def _scan_gradient(ctx, *grads):
-    return _gradient(ctx, grads, 1, _backward, scan_backward_op)
-
-
-def _bidirectional_gradient(ctx, *grads):
-    return _gradient(ctx, grads, 2, _bidirectional_backward, bidirectional_scan_backward_op)
-
-
-scan_op.register_autograd(_scan_gradient, setup_context=_keep)
-bidirectional_scan_op.register_autograd(_bidirectional_gradient, setup_context=_keep)
-
-
-class _Scan(torch.autograd.Function):
-    """One direction's gradient, for calls that do not go through the compiler."""
-
-    @staticmethod
-    def forward(*args):
-        return (_forward if unwatched(*args[:9]) else scan_op)(*args)
-
-    setup_context = staticmethod(_keep)
-    backward = staticmethod(_scan_gradient)
-
-
-class _BidirectionalScan(torch.autograd.Function):
-    """Likewise for both directions."""
-
-    @staticmethod
-    def forward(*args):
-        return (_bidirectional if unwatched(*args[:16]) else bidirectional_scan_op)(*args)
-
-    setup_context = staticmethod(_keep)
-    backward = staticmethod(_bidirectional_gradient)
+BIDIRECTIONAL_SCAN = Operator(
+    "bidirectional_scan",
+    f"{direction()}, {direction('_b')}, Tensor? z, Tensor? initial_state",
+    "bool delta_softplus",
+    outputs=2,
+    kept=2,
+    forward=_bidirectional,
+    backward=_bidirectional_backward,
+    results=lambda u, delta, A, *others: results(u, A, 2, others[-1]),
+    direct=True,
+)

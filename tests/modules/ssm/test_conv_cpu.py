@@ -8,10 +8,10 @@ from torch.nn import functional as F
 
 from modules.ssm import causal_conv1d
 from modules.ssm.conv.cpu import (
+    BIDIRECTIONAL_CONV,
+    CONV,
     bidirectional_conv1d_cpu,
-    bidirectional_conv_op,
     causal_conv1d_cpu,
-    conv_op,
     cpu_refusal,
 )
 from modules.ssm.conv.naive import causal_conv1d_naive
@@ -138,7 +138,7 @@ def test_the_input_s_gradient_of_both_directions_is_rounded_once_to_half_precisi
 def test_both_directions_are_one_operator_that_passes_opcheck_and_compiles():
     x, weight, bias, state = make(2, 12, 5, 4)
     tensors = (x, weight, bias, weight.detach().flip(1).requires_grad_(), None, state)
-    torch.library.opcheck(bidirectional_conv_op, (*tensors, torch.tensor([12, 3]), True))
+    torch.library.opcheck(BIDIRECTIONAL_CONV.operator, (*tensors, torch.tensor([12, 3]), True))
 
     def model(x):
         y, back, _ = bidirectional_conv1d_cpu(x, (weight, weight), None, "silu")
@@ -197,7 +197,9 @@ def test_results_are_the_same_bits_for_any_number_of_threads():
 
 def test_operator_passes_opcheck_and_compiles_into_one_graph():
     x, weight, bias, state = make(2, 12, 5, 4)
-    torch.library.opcheck(conv_op, (x, weight, bias, state, torch.tensor([12, 3]), True, True, 2))
+    torch.library.opcheck(
+        CONV.operator, (x, weight, bias, state, torch.tensor([12, 3]), True, True, 2)
+    )
 
     def model(x, weight):
         return causal_conv1d(2 * x, weight, activation="silu").sin()

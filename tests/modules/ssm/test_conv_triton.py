@@ -16,15 +16,16 @@ import torch
 from modules.ssm.conv import triton_backend
 from modules.ssm.conv.naive import causal_conv1d_naive
 from modules.ssm.conv.triton_backend import (
+    CONV,
     ConvPlan,
     bidirectional_conv1d_triton,
     causal_conv1d_triton,
-    conv_op,
     triton_refusal,
 )
+from modules.ssm.triton import refusal as triton_refusals
 
 needs_triton = pytest.mark.skipif(
-    not triton_backend._has_triton() or triton_backend._interpreted(),
+    not triton_refusals.installed() or triton_refusals.interpreted(),
     reason="Triton is not installed, or only its interpreter is on",
 )
 # several programs along time and several tiles in each of them, at a handful of frames
@@ -168,7 +169,7 @@ def test_strided_views_and_empty_tensors(interpreted):
 def test_operator_passes_opcheck_and_compiles_into_one_graph(interpreted):
     x, weight, bias, state = make(2, 3, 2, 4)
     arguments = (x, weight, bias, None, None, state, torch.tensor([3, 1]), True, list(TINY))
-    torch.library.opcheck(conv_op, arguments)
+    torch.library.opcheck(CONV.operator, arguments)
 
     def model(x, weight):
         return causal_conv1d_triton(2 * x, weight, activation="silu", plan=TINY)[0].sin()
@@ -183,14 +184,14 @@ def test_operator_passes_opcheck_and_compiles_into_one_graph(interpreted):
 def test_what_the_kernels_can_not_take_is_refused_with_a_reason(monkeypatch):
     x, weight = torch.zeros(1, 2, 3), torch.zeros(3, 4)
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
-    monkeypatch.setattr(triton_backend, "_has_triton", lambda: True)
+    monkeypatch.setattr(triton_refusals, "installed", lambda: True)
     assert "on cpu" in triton_refusal(x, weight)
     monkeypatch.setenv("TRITON_INTERPRET", "1")
     assert triton_refusal(x, weight) is None
     assert "float32" in triton_refusal(x.double(), weight)
     assert "wide" in triton_refusal(x, torch.zeros(3, 65))
     assert "on meta" in triton_refusal(x.to("meta"), weight.to("meta"))
-    monkeypatch.setattr(triton_backend, "_has_triton", lambda: False)
+    monkeypatch.setattr(triton_refusals, "installed", lambda: False)
     assert "not installed" in triton_refusal(x, weight)
 
 

@@ -13,10 +13,10 @@ from modules.ssm import available_backends, selective_scan
 from modules.ssm.cpu import refusal
 from modules.ssm.cpu.scan_calls import _backward_plan, _forward_plan
 from modules.ssm.scan.cpu import (
+    BIDIRECTIONAL_SCAN,
+    SCAN,
     bidirectional_scan_cpu,
-    bidirectional_scan_op,
     cpu_refusal,
-    scan_op,
     selective_scan_cpu,
 )
 from modules.ssm.scan.naive import selective_scan_naive
@@ -324,7 +324,7 @@ def test_gradients_that_no_one_asks_for_are_not_returned():
 def test_operator_passes_opcheck_and_compiles_into_one_graph():
     # at most one chunk: of the states kept for later ones, some are never written nor read
     inputs = list(to(make_inputs(2, 12, 6, 4), torch.float32).values())
-    torch.library.opcheck(scan_op, (*inputs, torch.tensor([12, 5]), True, False, True))
+    torch.library.opcheck(SCAN.operator, (*inputs, torch.tensor([12, 5]), True, False, True))
     inputs = list(to(make_inputs(2, 40, 6, 4), torch.float32).values())
 
     def model(u, delta, A, B, C):
@@ -345,7 +345,9 @@ def test_both_directions_are_one_operator_that_passes_opcheck_and_compiles():
     pairs, initial = two_directions(2, 12, 6, 4)
     one, other = zip(*(v for k, v in pairs.items() if k != "z"), strict=True)
     tensors = (*one, *other, pairs["z"], initial)
-    torch.library.opcheck(bidirectional_scan_op, (*tensors, torch.tensor([12, 5]), True, True))
+    torch.library.opcheck(
+        BIDIRECTIONAL_SCAN.operator, (*tensors, torch.tensor([12, 5]), True, True)
+    )
 
     def model(pairs, initial):
         return at_once(pairs, initial, None)[0].sin()

@@ -16,11 +16,12 @@ import torch
 from modules.ssm.scan import triton_backend
 from modules.ssm.scan.naive import selective_scan_naive
 from modules.ssm.scan.triton_backend import (
+    SCAN,
     bidirectional_scan_triton,
-    scan_op,
     selective_scan_triton,
     triton_refusal,
 )
+from modules.ssm.triton import refusal as triton_refusals
 from modules.ssm.triton.plan import KEEP, PassPlan, ScanPlan, plan
 from tests.modules.ssm.conftest import forget_kernels
 from tests.modules.ssm.test_scan import NAMES, assert_close, make_inputs, run, uneven
@@ -29,7 +30,7 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 
 compiled = pytest.mark.skipif(
-    not triton_backend._installed() or INTERPRETED,
+    not triton_refusals.installed() or INTERPRETED,
     reason="Triton is not installed, or only its interpreter is on",
 )
 
@@ -334,9 +335,9 @@ def test_operator_passes_opcheck_and_compiles_into_one_graph():
     inputs = to(make_inputs(2, 5, 3, 2))
     z, initial = inputs.pop("z"), inputs.pop("initial_state")
     lengths = on_device(torch.tensor([5, 2]))
-    arguments = (*inputs.values(), *[None] * 7, z, initial, lengths, True, False, True, [])
+    arguments = (*inputs.values(), *[None] * 7, z, initial, lengths, True, False, [], True)
     utilities = ("test_schema", "test_autograd_registration", "test_faketensor")
-    torch.library.opcheck(scan_op, arguments, test_utils=utilities)
+    torch.library.opcheck(SCAN.operator, arguments, test_utils=utilities)
 
     def model(u, delta, A, B, C, D):
         return selective_scan_triton(2 * u, delta, A, B, C, D, delta_softplus=True)[0].sin()
@@ -355,7 +356,7 @@ def test_operator_passes_opcheck_and_compiles_into_one_graph():
 
 def test_float64_other_devices_and_a_missing_package_are_refused(monkeypatch):
     u, A = torch.zeros(1, 1, 1), torch.zeros(1, 1)
-    monkeypatch.setattr(triton_backend, "_installed", lambda: True)
+    monkeypatch.setattr(triton_refusals, "installed", lambda: True)
     monkeypatch.setenv("TRITON_INTERPRET", "1")
     assert triton_refusal(u, A) is None
     assert "float32" in triton_refusal(u.double(), A)
@@ -364,7 +365,7 @@ def test_float64_other_devices_and_a_missing_package_are_refused(monkeypatch):
     assert "less than" in triton_refusal(u.expand(1, 2**16, 2**15), A)
     monkeypatch.delenv("TRITON_INTERPRET")
     assert "CUDA only" in triton_refusal(u, A)
-    monkeypatch.setattr(triton_backend, "_installed", lambda: False)
+    monkeypatch.setattr(triton_refusals, "installed", lambda: False)
     assert "not installed" in triton_refusal(u, A)
 
 
@@ -380,14 +381,14 @@ def test_float64_is_computed_in_float64_by_the_torch_backend():
 def test_without_triton_the_kernels_can_be_imported_and_are_refused(monkeypatch):
     monkeypatch.setitem(sys.modules, "triton", None)
     before = forget_kernels()
-    triton_backend._installed.cache_clear()
+    triton_refusals.installed.cache_clear()
     try:
         importlib.import_module("modules.ssm.triton.scan_launch")
         assert "not installed" in triton_refusal(torch.zeros(1, 1, 1), torch.zeros(1, 1))
     finally:
         forget_kernels()
         sys.modules.update(before)
-        triton_backend._installed.cache_clear()
+        triton_refusals.installed.cache_clear()
 
 
 @pytest.mark.exhaustive
