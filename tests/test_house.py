@@ -20,6 +20,8 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+import mamba_speech
+
 if sys.version_info >= (3, 11):
     import tomllib
 else:
@@ -31,15 +33,35 @@ PACKAGES = ("data_prep", "mamba_speech", "modules", "training")
 WHEEL = ("mamba_speech", "modules")
 FOLDERS = (*PACKAGES, "benchmarks", "examples", "recipes", "tests")
 
-# Which of the project's packages a file of each folder may import; the longest match counts.
-MAY_IMPORT = {
-    "modules/ssm": {"modules.ssm"},
-    "modules": {"modules"},
-    "data_prep": {"data_prep", "mamba_speech.audio", "mamba_speech.files"},
-    "mamba_speech": {"mamba_speech", "modules"},
-    "training": {"mamba_speech", "modules", "training"},
-    "recipes": {"data_prep", "mamba_speech", "modules", "training"},
-}
+TASKS = ("asr", "separation", "kws")
+TABLE = re.compile(r"^\| (`[^|]+`) \| [^|]+ \| ([^|]+) \|$", re.MULTILINE)
+
+
+def read_rules() -> dict[str, set[str]]:
+    """Return what the files of each folder may import, from the table in CONTRIBUTING.md.
+
+    A rule of a TASK stands for one of each task.
+    """
+    rules = {}
+    for folder, allowed in TABLE.findall((ROOT / "CONTRIBUTING.md").read_text()):
+        (folder,), allowed = re.findall(r"`([^`]+)`", folder), re.findall(r"`([^`]+)`", allowed)
+        for task in TASKS if "TASK" in folder else ("",):
+            rules[folder.replace("TASK", task)] = {
+                one.replace("TASK", task) for one in (folder, *allowed)
+            }
+    return rules
+
+
+def lies_in(path: str, place: str) -> bool:
+    """Whether a file is what a cell of the table names: a file, the files of a folder, or all below it."""
+    if place.startswith("recipes/CORPUS/"):
+        return bool(re.match(rf"recipes/\w+/{place.rpartition('/')[2]}/", path, re.IGNORECASE))
+    if place.endswith("/*.py"):
+        return Path(path).parent.as_posix() == place.removesuffix("/*.py")
+    return path == place or path.startswith(f"{place}/")
+
+
+RULES = read_rules()
 
 
 def project() -> dict:
@@ -187,17 +209,81 @@ def test_no_code_edits_the_import_path():
         assert not re.search(r"\bsys\.path\b|\bsite\.addsitedir\b", path.read_text()), path
 
 
-@pytest.mark.parametrize("folder", MAY_IMPORT)
-def test_imports_point_one_way(folder):
-    below = [other for other in MAY_IMPORT if other.startswith(f"{folder}/")]
-    own = (*PACKAGES, "recipes", "tests")
+def file_of(name: str) -> str | None:
+    """Return the project's file that an imported name leads to, or None for other people's."""
+    if name.rpartition(".")[0] == "mamba_speech":
+        name = mamba_speech._HOMES.get(name.rpartition(".")[2], name)
+    parts = name.split(".")
+    if parts[0] not in FOLDERS:
+        return None
+    for end in range(len(parts), 0, -1):
+        place = "/".join(parts[:end])
+        for file in (f"{place}.py", f"{place}/__init__.py"):
+            if (ROOT / file).is_file():
+                return file
+    return f"{parts[0]}/__init__.py"
+
+
+def wrong_imports(path: Path) -> list[str]:
+    """Return the files of the project that a file imports and should not."""
+    relative = path.relative_to(ROOT).as_posix()
+    (rule,) = (allowed for place, allowed in RULES.items() if lies_in(relative, place))
+    imported = {file_of(name) for name in imported_names(path)} - {None}
+    return sorted(file for file in imported if not any(lies_in(file, place) for place in rule))
+
+
+@pytest.mark.parametrize("folder", [one for one in (*FOLDERS, "docs") if one != "tests"])
+def test_imports_are_those_that_the_table_in_contributing_allows(folder):
     for path in python_files(folder):
-        relative = path.relative_to(ROOT).as_posix()
-        if any(relative.startswith(f"{other}/") for other in below):
-            continue
-        for name in imported_names(path):
-            allowed = any(f"{name}.".startswith(f"{prefix}.") for prefix in MAY_IMPORT[folder])
-            assert allowed or name.split(".")[0] not in own, f"{relative} imports {name}"
+        assert wrong_imports(path) == [], path
+
+
+def test_the_table_has_the_tasks_and_the_packages_that_there_are():
+    for package in ("mamba_speech", "modules"):
+        folders = {
+            path.name for path in (ROOT / package).iterdir() if (path / "__init__.py").exists()
+        }
+        assert folders - {"evaluation", "ssm"} == set(TASKS)
+    for place in {place for rule in RULES.values() for place in rule}:
+        if "CORPUS" not in place:
+            assert (ROOT / place.removesuffix("/*.py")).exists(), place
+
+
+@pytest.mark.parametrize(
+    "file, imported",
+    [
+        ("modules/ssm/masking.py", "modules/lengths.py"),
+        ("modules/lengths.py", "modules/asr/ctc.py"),
+        ("modules/kws/features.py", "modules/asr/ctc.py"),
+        ("mamba_speech/cli.py", "mamba_speech/kws/spot.py"),
+        ("mamba_speech/separation/separate.py", "mamba_speech/asr/recognizer.py"),
+        ("mamba_speech/evaluation/wer.py", "modules/asr/ctc.py"),
+        ("data_prep/manifest.py", "mamba_speech/run.py"),
+        ("training/brain.py", "mamba_speech/asr/decoders.py"),
+        ("recipes/LibriSpeech/ASR/train_CTC.py", "modules/kws/features.py"),
+        ("benchmarks/scan.py", "recipes/LibriSpeech/ASR/train_CTC.py"),
+    ],
+)
+def test_the_rules_refuse_what_they_should(file, imported):
+    assert (ROOT / file).exists() and (ROOT / imported).exists()
+    (rule,) = (allowed for place, allowed in RULES.items() if lies_in(file, place))
+    assert not any(lies_in(imported, place) for place in rule)
+
+
+def test_scoring_loads_no_network():
+    names = [module_name(path) for path in python_files("mamba_speech/evaluation")]
+    program = f"import sys, {', '.join(names)}; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        check=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    loaded = {name for name in done.stdout.split() if name.startswith("modules.")}
+    networks = {name for name in loaded if not name.startswith("modules.ssm")}
+    assert networks <= {"modules.separation", "modules.separation.si_snr"}
+    assert not re.search(r"speechbrain\.(inference|lobes|nnet)", done.stdout)
 
 
 def test_every_hyperparameter_file_is_reached_through_a_recipe():
