@@ -11,22 +11,22 @@ table as checkpointing_step.json.
 import argparse
 import statistics
 import sys
-from pathlib import Path
 
 import torch
+from cells import conditions_table
 from encoder import CHANNELS, FEED_FORWARD, KERNEL, LAYERS, MAMBA, batch_option, features
 from measure import (
     Load,
-    common_options,
     interleaved,
     machine,
+    parse,
     peak_memory,
+    publish,
     warn_if_busy,
-    write_json,
 )
-from scan_tables import conditions_table, printed
 from torch import nn
 
+from mamba_speech.files import write_json
 from modules.conmamba import ConmambaEncoder
 
 PLAIN, CHECKPOINTED = "plain", "checkpointed"
@@ -135,16 +135,12 @@ def options_of(arguments):
     parser.add_argument(
         "--budget", type=float, default=60, help="seconds after which a kind gets no more turns"
     )
-    common_options(parser, rounds=5, out=Path(__file__).parent / "results")
-    options = parser.parse_args(arguments)
-    options.threads = options.threads or torch.get_num_threads()
-    return options
+    return parse(parser, arguments, rounds=5)
 
 
 def main(arguments=None):
     """Check, measure, print, and write the JSON files."""
     options = options_of(arguments)
-    torch.set_num_threads(options.threads)
     batch, seconds = options.batch
     result = {"machine": machine(), "cores_used_by_others_before": warn_if_busy()}
     result |= {"batch": batch, "audio": seconds, "largest_difference_of_gradients": check()}
@@ -152,10 +148,8 @@ def main(arguments=None):
     result["seconds"] = measure_time(batch, seconds, options)
     result["cores_used_by_others_during"] = load.others()
     result["bytes"] = measure_memory(batch, seconds, options)
-    rows = table(result)
-    print(f"\n{table.__doc__}\n{printed(rows)}")
+    publish(table, result, options.out / "checkpointing_step.json")
     write_json(options.out / "checkpointing.json", result)
-    write_json(options.out / "checkpointing_step.json", rows)
     write_json(options.out / "checkpointing_conditions.json", conditions_table(result))
     return 0
 

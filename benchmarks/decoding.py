@@ -21,20 +21,22 @@ from pathlib import Path
 
 import decoding_models as models
 import torch
+from cells import conditions_table
 from decoding_models import CTC, PUBLISHED, QUICK, SEARCHERS
 from decoding_run import NO_CTC, SCORINGS, measure_run
 from decoding_scorers import measure_ctc, measure_lm
 from decoding_tables import PARTS, TABLES, plot
 from measure import (
     Load,
-    common_options,
     interleaved,
     machine,
+    parse,
     positive,
+    publish,
     warn_if_busy,
-    write_json,
 )
-from scan_tables import conditions_table, printed
+
+from mamba_speech.files import write_json
 
 # seconds; what takes longer gets fewer turns, and SpeechBrain's full CTC scorer fewer steps
 _ROUND_BUDGET = 20.0
@@ -276,9 +278,7 @@ def options_of(arguments):
     run.add_argument("--beams", type=positive, nargs="+", default=[10, 66])
     run.add_argument("--scorings", nargs="+", choices=SCORINGS, default=[NO_CTC, "exact", "pruned"])
     run.add_argument("--utterances", type=positive, default=None, help="how many (all)")
-    common_options(parser, rounds=3, out=Path(__file__).parent / "results")
-    options = parser.parse_args(arguments)
-    options.threads = options.threads or torch.get_num_threads()
+    options = parse(parser, arguments, rounds=3)
     if options.run is not None and not (options.data_folder and options.split):
         parser.error("--run needs --data_folder and --split")
     return options
@@ -288,7 +288,6 @@ def options_of(arguments):
 def main(arguments=None):
     """Measure, print, and write the JSON files and the plot."""
     options = options_of(arguments)
-    torch.set_num_threads(options.threads)
     result = {"machine": machine(), "cores_used_by_others_before": warn_if_busy()}
     load = Load()
     if options.run is not None:
@@ -301,9 +300,7 @@ def main(arguments=None):
     name = "decoding" if options.run is None else "decoding_wer"
     for part, table in TABLES.items():
         if part in result:
-            rows = table(result[part])
-            print(f"\n{table.__doc__.splitlines()[0]}\n{printed(rows)}", flush=True)
-            write_json(options.out / f"decoding_{part}.json", rows)
+            publish(table, result[part], options.out / f"decoding_{part}.json")
     write_json(options.out / f"{name}.json", result)
     write_json(options.out / f"{name}_conditions.json", conditions_table(result))
     if "flat" in result:

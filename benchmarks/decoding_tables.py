@@ -1,5 +1,6 @@
 """The tables and the plot of ``decoding.py``, and the goals that they compare its measurements with."""
 
+from cells import megabytes, milliseconds, verdict
 from matplotlib.figure import Figure
 from measure import save_figure
 
@@ -20,13 +21,13 @@ def forward_step_table(result):
     table = []
     for name, figures in result["decoders"].items():
         ratio = figures["forward_step"] / own
-        row = {"decoder": name, "prefill, ms": _milliseconds(figures["prefill"])}
-        row |= {f"step {n}, ms": _milliseconds(figures["each_step"][n - 1]) for n in shown}
+        row = {"decoder": name, "prefill, ms": milliseconds(figures["prefill"])}
+        row |= {f"step {n}, ms": milliseconds(figures["each_step"][n - 1]) for n in shown}
         row[f"forward_step, {steps} steps, s"] = f"{figures['forward_step']:.3f}"
         row["permute_mem, s"] = f"{figures['permute_mem']:.3f}"
         row["rounds"] = figures["rounds"]
         row["times the first"] = f"{ratio:.1f}"
-        row["goal"] = _verdict(ratio, LEAST_SPEEDUP, "at least") if name in RE_RUN else "-"
+        row["goal"] = verdict(ratio, LEAST_SPEEDUP, "at least") if name in RE_RUN else "-"
         table.append(row)
     return table
 
@@ -40,9 +41,9 @@ def flat_table(rows):
         known = [found[name, step] for step in steps if (name, step) in found]
         growth = max(known) / min(known)
         row = {"decoder": name}
-        row |= {f"step {step}": _milliseconds(found.get((name, step))) for step in steps}
+        row |= {f"step {step}": milliseconds(found.get((name, step))) for step in steps}
         row["slowest / quickest"] = f"{growth:.2f}"
-        row["goal"] = _verdict(growth, MOST_GROWTH, "at most") if name == STATEFUL else "-"
+        row["goal"] = verdict(growth, MOST_GROWTH, "at most") if name == STATEFUL else "-"
         table.append(row)
     return table
 
@@ -60,7 +61,7 @@ def search_table(result):
                 "language model": row["lm"],
                 f"{steps} steps, s": f"{whole:.2f}"
                 + (f" (from {row['steps']} steps)" if cut else ""),
-                "ms a step": _milliseconds(row["seconds"] / row["steps"]),
+                "ms a step": milliseconds(row["seconds"] / row["steps"]),
                 "real-time factor": f"{whole / result['audio']:.2f}",
                 "rounds": row["rounds"],
             }
@@ -79,9 +80,9 @@ def ctc_table(rows):
                 {
                     "vocabulary": row["vocabulary"],
                     "scorer": kind,
-                    "ms a step": _milliseconds(seconds),
+                    "ms a step": milliseconds(seconds),
                     "times as fast as the slowest": f"{slowest / seconds:.1f}",
-                    "peak memory, MB": "-" if used is None else f"{used / 1e6:.0f}",
+                    "peak memory, MB": megabytes(used),
                     "largest difference": f"{row['difference'][kind]:.0e}",
                 }
             )
@@ -92,7 +93,7 @@ def lm_table(rows):
     """Language models alone: milliseconds of a step of the whole beam."""
     return [
         {"model": row["model"], "size": row["size"], "parameters": row["parameters"]}
-        | {f"step {step}, ms": _milliseconds(seconds) for step, seconds in row["seconds"].items()}
+        | {f"step {step}, ms": milliseconds(seconds) for step, seconds in row["seconds"].items()}
         for row in rows
     ]
 
@@ -121,15 +122,6 @@ TABLES = {
     "lm": lm_table,
     "trained_run": wer_table,
 }
-
-
-def _verdict(value, limit, way):
-    reached = value >= limit if way == "at least" else value <= limit
-    return f"{way} {limit:g}: {'met' if reached else 'missed'}"
-
-
-def _milliseconds(value):
-    return "-" if value is None else f"{1e3 * value:.1f}"
 
 
 def plot(rows, path):

@@ -20,20 +20,20 @@ import torch
 from encoder_tables import CEILING, OURS, RELATIVE, ROTARY, TABLES, plot
 from measure import (
     Load,
-    common_options,
     interleaved,
     machine,
+    parse,
     peak_memory,
     positive,
+    publish,
     warn_if_busy,
-    write_json,
 )
-from scan_tables import printed
 from speechbrain.lobes.models.transformer.Conformer import ConformerEncoder
 from speechbrain.nnet.attention import RelPosEncXL
 from torch import nn
 from torch.nn import functional as F
 
+from mamba_speech.files import write_json
 from modules.conmamba import ConmambaEncoder
 from modules.ssm import use_backend
 
@@ -239,16 +239,12 @@ def options_of(arguments):
         default=list(TRAINED_BATCHES),
         help="batches of the training step: utterances x seconds, as 4x15",
     )
-    common_options(parser, rounds=9, out=Path(__file__).parent / "results")
-    options = parser.parse_args(arguments)
-    options.threads = options.threads or torch.get_num_threads()
-    return options
+    return parse(parser, arguments, rounds=9)
 
 
 def main(arguments=None):
     """Check, measure, print, and write the JSON files and the plot."""
     options = options_of(arguments)
-    torch.set_num_threads(options.threads)
     names = (OURS, RELATIVE, ROTARY)
     result = {"machine": machine(), "cores_used_by_others_before": warn_if_busy()}
     result["difference_from_the_reference_backend"] = check((*names, CEILING))
@@ -258,10 +254,7 @@ def main(arguments=None):
     result["cores_used_by_others_during"] = load.others()
     result["memory"] = measure_memory(options.lengths, names, options)
     for name, table in TABLES.items():
-        rows = table(result)
-        if rows:
-            print(f"\n{table.__doc__.splitlines()[0]}\n{printed(rows)}")
-            write_json(options.out / f"encoder_{name}.json", rows)
+        publish(table, result, options.out / f"encoder_{name}.json")
     write_json(options.out / "encoder.json", result)
     plot(result, options.out / "encoder.png")
     return 0

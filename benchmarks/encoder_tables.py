@@ -1,5 +1,6 @@
 """The tables and the plot of ``encoder.py``, and the goals that they compare its measurements with."""
 
+from cells import megabytes, milliseconds, number, ratio, verdict
 from matplotlib.figure import Figure
 from measure import save_figure
 
@@ -19,9 +20,9 @@ def forward_table(result):
     names = (OURS, CEILING, RELATIVE, ROTARY)
     return [
         {"audio, s": row["audio"]}
-        | {f"{name}, ms": _milliseconds(row["seconds"].get(name)) for name in names}
+        | {f"{name}, ms": milliseconds(row["seconds"].get(name)) for name in names}
         | {
-            f"real-time factor of {name}": _number(row["seconds"].get(name), 4, row["audio"])
+            f"real-time factor of {name}": _real_time_factor(row, name)
             for name in (OURS, RELATIVE, ROTARY)
         }
         for row in result["forward"]
@@ -34,10 +35,10 @@ def speedup_table(result):
     for row in result["forward"]:
         cells = {"audio, s": row["audio"]}
         for name in (RELATIVE, ROTARY):
-            ratio = _ratio(row["seconds"], name, OURS)
-            cells[f"{name} / ConMamba"] = _number(ratio)
-            cells[f"goal of {name}"] = _verdict(ratio, GOALS[name].get(row["audio"]), "at least")
-            cells[f"{name} / ceiling"] = _number(_ratio(row["seconds"], name, CEILING))
+            times = ratio(row["seconds"], name, OURS)
+            cells[f"{name} / ConMamba"] = number(times)
+            cells[f"goal of {name}"] = verdict(times, GOALS[name].get(row["audio"]), "at least")
+            cells[f"{name} / ceiling"] = number(ratio(row["seconds"], name, CEILING))
         table.append(cells)
     return table
 
@@ -47,13 +48,13 @@ def memory_table(result):
     table = []
     for row in result["memory"]:
         used = row["bytes"]
-        share = _ratio(used, OURS, RELATIVE)
+        share = ratio(used, OURS, RELATIVE)
         cells = {"audio, s": row["audio"]}
-        cells |= {f"{name}, MB": _megabytes(used.get(name)) for name in (OURS, RELATIVE, ROTARY)}
-        cells[f"ConMamba / {RELATIVE}"] = _number(share, 3)
-        cells[f"ConMamba / {ROTARY}"] = _number(_ratio(used, OURS, ROTARY), 2)
+        cells |= {f"{name}, MB": megabytes(used.get(name)) for name in (OURS, RELATIVE, ROTARY)}
+        cells[f"ConMamba / {RELATIVE}"] = number(share, 3)
+        cells[f"ConMamba / {ROTARY}"] = number(ratio(used, OURS, ROTARY), 2)
         limit = MOST_MEMORY.get(row["audio"])
-        cells["goal"] = _verdict(share, limit, "at most")
+        cells["goal"] = verdict(share, limit, "at most")
         table.append(cells)
     return table
 
@@ -64,11 +65,11 @@ def training_table(result):
     for row in result["training"]:
         seconds = row["seconds"]
         cells = {"batch": f"{row['batch']} x {row['audio']} s"}
-        cells |= {f"{name}, ms": _milliseconds(seconds[name]) for name in (OURS, RELATIVE, ROTARY)}
+        cells |= {f"{name}, ms": milliseconds(seconds[name]) for name in (OURS, RELATIVE, ROTARY)}
         for name in (RELATIVE, ROTARY):
-            cells[f"{name} / ConMamba"] = _number(_ratio(seconds, name, OURS))
+            cells[f"{name} / ConMamba"] = number(ratio(seconds, name, OURS))
         goal = LEAST_TRAINING if row["batch"] == 1 else None
-        cells[f"goal of {RELATIVE}"] = _verdict(_ratio(seconds, RELATIVE, OURS), goal, "at least")
+        cells[f"goal of {RELATIVE}"] = verdict(ratio(seconds, RELATIVE, OURS), goal, "at least")
         table.append(cells)
     return table
 
@@ -81,33 +82,9 @@ TABLES = {
 }
 
 
-def _ratio(values, over, under):
-    """The ratio of two measurements, ``None`` where one was not made."""
-    if values.get(over) is None or not values.get(under):
-        return None
-    return values[over] / values[under]
-
-
-def _verdict(value, limit, way):
-    if limit is None:
-        return "-"
-    goal = f"{way} {limit:g}"
-    if value is None:
-        return goal
-    reached = value >= limit if way == "at least" else value <= limit
-    return f"{goal}: {'met' if reached else 'missed'}"
-
-
-def _number(value, digits=2, divisor=1):
-    return "-" if value is None else f"{value / divisor:.{digits}f}"
-
-
-def _milliseconds(value):
-    return "-" if value is None else f"{1e3 * value:.1f}"
-
-
-def _megabytes(value):
-    return "-" if value is None else f"{value / 1e6:.0f}"
+def _real_time_factor(row, name):
+    seconds = row["seconds"].get(name)
+    return number(None if seconds is None else seconds / row["audio"], 4)
 
 
 def plot(result, path):

@@ -13,13 +13,22 @@ import argparse
 import math
 import statistics
 import sys
-from pathlib import Path
 
 import torch
-from measure import Load, interleaved, machine, peak_memory, positive, warn_if_busy, write_json
+from measure import (
+    Load,
+    add_out,
+    interleaved,
+    machine,
+    peak_memory,
+    positive,
+    save_figure,
+    warn_if_busy,
+)
 from torch.utils.flop_counter import FlopCounterMode
 
 from mamba_speech.evaluation.tables import as_text
+from mamba_speech.files import write_json
 from modules.kws.convolutional import KeywordCNN, MobileNetV2KeywordSpotter
 from modules.kws.features import KeywordFeatures
 from modules.kws.mamba import (
@@ -229,7 +238,7 @@ def plot(result, path):
     """Draw time and memory over the clip's length."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(10, 4), dpi=150, layout="constrained")
+    figure = Figure(figsize=(10, 4), layout="constrained")
     axes = figure.subplots(1, 2)
     lengths = sorted(result["clip_lengths"])
     for name in result["models"]:
@@ -244,7 +253,7 @@ def plot(result, path):
         one.minorticks_off()
         one.spines[["top", "right"]].set_visible(False)
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right center", frameon=False)
-    figure.savefig(path)
+    save_figure(figure, path)
 
 
 def options_of(arguments=None):
@@ -254,15 +263,13 @@ def options_of(arguments=None):
     parser.add_argument("--lengths", nargs="+", type=positive, default=LENGTHS, help="seconds")
     parser.add_argument("--rounds", type=positive, default=15, help="turns of each network")
     parser.add_argument("--threads", nargs="+", type=positive, default=[1, 2])
-    results = Path(__file__).parent / "results"
-    parser.add_argument("--out", type=Path, default=results, help="folder of the JSON and the plot")
+    add_out(parser)
     return parser.parse_args(arguments)
 
 
 def main():
     """Measure, write, print."""
     options = options_of()
-    options.out.mkdir(parents=True, exist_ok=True)
     result = measure(options)
     write_json(options.out / "kws.json", result)
     for name, rows in tables(result).items():

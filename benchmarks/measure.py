@@ -7,7 +7,6 @@ else the machine does falls on all of them alike; ratios of medians of one run a
 import argparse
 import datetime
 import gc
-import json
 import os
 import platform
 import shlex
@@ -18,6 +17,8 @@ from pathlib import Path
 
 import torch
 
+from mamba_speech.evaluation.tables import as_text
+from mamba_speech.files import whole_path, write_json
 from training.provenance import load_average, processor
 
 # cores' worth of other programs from which times are no longer to be trusted
@@ -219,22 +220,26 @@ def peak_memory(setup, work, timeout=600):
     return int(done.stdout.splitlines()[-1])
 
 
-def write_json(path, value):
-    """Write ``value`` to ``path`` by way of a temporary name, so that no half file is left."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".new")
-    temporary.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+def publish(table, measured, path):
+    """Print a table under the first line of its docstring and write its rows as JSON; without rows, neither.
+
+    Arguments
+    ---------
+    table : callable
+        From ``measured`` to a list of rows.
+    measured : object
+    path : str or Path
+        The JSON file.
+    """
+    if rows := table(measured):
+        print(f"\n{table.__doc__.splitlines()[0]}\n{as_text(rows)}", flush=True)
+        write_json(path, rows)
 
 
 def save_figure(figure, path):
-    """Write a figure as PNG to ``path`` by way of a temporary name."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".new")
-    figure.savefig(temporary, dpi=130, format="png")
-    os.replace(temporary, path)
+    """Write a figure as PNG, whole or not at all."""
+    with whole_path(path) as temporary:
+        figure.savefig(temporary, dpi=130, format="png")
 
 
 def folder(text):
@@ -247,11 +252,39 @@ def folder(text):
     return path
 
 
-def common_options(parser: argparse.ArgumentParser, rounds, out):
-    """Add the options that every measuring script has: --rounds, --threads and --out."""
+def parse(parser, arguments, rounds, threads=None):
+    """Parse a command line with the options that every measuring script has, and set torch's threads.
+
+    Arguments
+    ---------
+    parser : argparse.ArgumentParser
+        Gets ``--rounds``, ``--threads`` and ``--out``.
+    arguments : list of str or None
+        The command line, the process's own by default.
+    rounds : int
+        Default of ``--rounds``.
+    threads : int, optional
+        Default of ``--threads``, torch's own number by default.
+
+    Returns
+    -------
+    argparse.Namespace
+    """
     parser.add_argument("--rounds", type=positive, default=rounds, help="turns of each function")
-    parser.add_argument("--threads", type=positive, default=None, help="torch's threads")
-    parser.add_argument("--out", type=folder, default=out, help="folder of the JSON and the plot")
+    threads = threads or torch.get_num_threads()
+    parser.add_argument("--threads", type=positive, default=threads, help="torch's threads")
+    add_out(parser)
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(options.threads)
+    return options
+
+
+def add_out(parser):
+    """Give a parser the option ``--out``."""
+    results = Path(__file__).parent / "results"
+    parser.add_argument(
+        "--out", type=folder, default=results, help="folder of the JSON and the plot"
+    )
 
 
 def positive(text):

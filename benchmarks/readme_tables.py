@@ -8,34 +8,16 @@ to the document. The JSON holds a list of rows, each an object whose keys are th
 """
 
 import argparse
-import json
 import os
 import re
 import sys
 from pathlib import Path
 
+from mamba_speech.evaluation.tables import as_markdown
+from mamba_speech.files import read_json, write_text
+
 ROOT = Path(__file__).resolve().parent.parent
 BLOCK = re.compile(r"(<!-- table: (?P<path>\S+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
-
-
-def render(rows):
-    """A Markdown table of a list of rows with the same keys.
-
-    Raises
-    ------
-    ValueError
-        If a row has other columns than the first.
-    """
-    columns = list(rows[0])
-    for row in rows:
-        if list(row) != columns:
-            raise ValueError(f"columns {list(row)} differ from the first row's, {columns}")
-    lines = [columns, ["---"] * len(columns), *([_cell(row[c]) for c in columns] for row in rows)]
-    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
-
-
-def _cell(value):
-    return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def rewrite(document):
@@ -44,8 +26,8 @@ def rewrite(document):
     def table(match):
         path = document.parent / match["path"]
         try:
-            return match[1] + render(json.loads(path.read_text(encoding="utf-8"))) + match[3]
-        except (OSError, ValueError, IndexError) as error:
+            return f"{match[1]}{as_markdown(read_json(path))}\n{match[3]}"
+        except (OSError, ValueError) as error:
             raise SystemExit(f"{document}: table {match['path']}: {error}") from error
 
     return BLOCK.sub(table, document.read_text(encoding="utf-8"))
@@ -73,7 +55,7 @@ def main(arguments=None):
         if text != document.read_text(encoding="utf-8"):
             stale.append(document)
             if not options.check:
-                document.write_text(text, encoding="utf-8")
+                write_text(document, text)
     if options.check and stale:
         print(
             "out of date:",

@@ -14,22 +14,23 @@ import argparse
 import math
 import statistics
 import sys
-from pathlib import Path
 
 import torch
+from cells import conditions_table
 from measure import (
     Load,
-    common_options,
     interleaved,
     machine,
+    parse,
     peak_memory,
     positive,
+    publish,
     warn_if_busy,
-    write_json,
 )
-from scan_tables import PASSES, SHAPES, TABLES, conditions_table, label, plot, printed
+from scan_tables import PASSES, SHAPES, TABLES, label, plot
 from torch.nn import functional as F
 
+from mamba_speech.files import write_json
 from modules.ssm import bidirectional_scan, causal_conv1d, selective_scan, use_backend
 from modules.ssm.scan.cpu import cpu_refusal
 
@@ -316,16 +317,12 @@ def options_of(arguments):
     parser.add_argument(
         "--budget", type=float, default=8, help="seconds after which a function gets no more turns"
     )
-    common_options(parser, rounds=9, out=Path(__file__).parent / "results")
-    options = parser.parse_args(arguments)
-    options.threads = options.threads or torch.get_num_threads()
-    return options
+    return parse(parser, arguments, rounds=9)
 
 
 def main(arguments=None):
     """Measure, compare, print, and write the JSON files and the plot."""
     options = options_of(arguments)
-    torch.set_num_threads(options.threads)
     functions = backend_functions(options.backends.split(","))
     result = {"machine": machine(), "cores_used_by_others_before": warn_if_busy()}
     load = Load()
@@ -338,10 +335,7 @@ def main(arguments=None):
     result["cores_used_by_others_during"] = load.others()
     result["memory"] = measure_memory(longest, functions, options)
     for name, table in TABLES.items():
-        if result[name]:
-            rows = table(result[name])
-            print(f"\n{table.__doc__.splitlines()[0]}\n{printed(rows)}")
-            write_json(options.out / f"scan_{name}.json", rows)
+        publish(table, result[name], options.out / f"scan_{name}.json")
     write_json(options.out / "scan_conditions.json", conditions_table(result))
     write_json(options.out / "scan.json", result)
     if "cpu" in functions and len(functions) > 1:

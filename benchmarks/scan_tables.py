@@ -1,5 +1,6 @@
 """The tables and the plot of ``scan.py``, and the goals that they compare its measurements with."""
 
+from cells import yes_or_no
 from matplotlib.figure import Figure
 from measure import save_figure
 
@@ -36,10 +37,10 @@ def speed_table(rows):
         own = found.get((shape, which, "cpu"))
         ratios = {}
         if own is not None:
-            cells["cpu, ms (least)"] = _milliseconds(own)
+            cells["cpu, ms (least)"] = _median_and_least(own)
         for name in others:
             row = found[shape, which, name]
-            cells[f"{name}, ms (least)"] = _milliseconds(row)
+            cells[f"{name}, ms (least)"] = _median_and_least(row)
             if own is not None:
                 ratios[name] = row["seconds"] / own["seconds"]
                 cells[f"{name} / cpu"] = f"{ratios[name]:.1f}"
@@ -50,14 +51,14 @@ def speed_table(rows):
         }
         cells["goal"] = ", ".join(f"{name} {factor}" for name, factor in goals.items()) or "-"
         known = {name: factor for name, factor in goals.items() if name in ratios}
-        cells["met"] = _met(all(ratios[n] >= f for n, f in known.items())) if known else "-"
+        cells["met"] = yes_or_no(all(ratios[n] >= f for n, f in known.items())) if known else "-"
         errors = [f"{found[shape, which, name]['worst_error']:.0e}" for name in names]
         cells[f"worst error of {', '.join(names)}"] = ", ".join(errors)
         table.append(cells)
     return table
 
 
-def _milliseconds(row):
+def _median_and_least(row):
     return f"{1e3 * row['seconds']:.2f} ({1e3 * row['least_seconds']:.2f})"
 
 
@@ -73,7 +74,7 @@ def rates_table(rows):
             "floor": _OPERATIONS[r["pass"]],
             "of the first's": f"{r['nanoseconds'] / base[r['pass']]:.2f}",
             "goal": f"at most {MOST_TIME_A_STATE:g}",
-            "met": _met(r["nanoseconds"] <= MOST_TIME_A_STATE * base[r["pass"]]),
+            "met": yes_or_no(r["nanoseconds"] <= MOST_TIME_A_STATE * base[r["pass"]]),
         }
         for r in rows
     ]
@@ -90,7 +91,7 @@ def bidirectional_table(rows):
             "both / one": f"{r['both'] / r['one']:.2f}",
             "two calls / one": f"{r['two_calls'] / r['one']:.2f}",
             "goal": f"at most {MOST_FOR_BOTH_DIRECTIONS:g}",
-            "met": _met(r["both"] <= MOST_FOR_BOTH_DIRECTIONS * r["one"]),
+            "met": yes_or_no(r["both"] <= MOST_FOR_BOTH_DIRECTIONS * r["one"]),
             "worst error": f"{r['worst_error']:.0e}",
         }
         for r in rows
@@ -106,7 +107,7 @@ def memory_table(rows):
             "MB": f"{r['bytes'] / 1e6:.1f}",
             "share of B L D N x 4 bytes": f"{r['share']:.3f}",
             "goal": f"at most {MOST_MEMORY:g}" if r["backend"] == "cpu" else "-",
-            "met": _met(r["share"] <= MOST_MEMORY) if r["backend"] == "cpu" else "-",
+            "met": yes_or_no(r["share"] <= MOST_MEMORY) if r["backend"] == "cpu" else "-",
         }
         for r in rows
     ]
@@ -128,26 +129,6 @@ def conv_table(rows):
     ]
 
 
-def conditions_table(result):
-    """The machine and what else kept it busy, in one row."""
-    run = result["machine"]
-    return [
-        {
-            "processor": run["processor"],
-            "cores": run["cores"],
-            "threads": run["threads"],
-            "cores used by others": str(result["cores_used_by_others_during"]),
-            "torch": run["torch"],
-            "date": run["date"],
-            "command": f"`{run['command']}`",
-        }
-    ]
-
-
-def _met(reached):
-    return "yes" if reached else "no"
-
-
 TABLES = {
     "speed": speed_table,
     "rates": rates_table,
@@ -155,17 +136,6 @@ TABLES = {
     "memory": memory_table,
     "conv": conv_table,
 }
-
-
-def printed(rows):
-    """A table as aligned text."""
-    columns = list(rows[0])
-    lines = [columns, *([str(row[c]) for c in columns] for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join(
-        "  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True))
-        for line in lines
-    )
 
 
 def plot(rows, path):

@@ -20,15 +20,14 @@ from pathlib import Path
 import torch
 from measure import (
     Load,
-    common_options,
     interleaved,
     machine,
+    parse,
     peak_memory,
     positive,
+    publish,
     warn_if_busy,
-    write_json,
 )
-from scan_tables import printed
 from separation_models import (
     CAUSAL,
     FUSED,
@@ -44,6 +43,7 @@ from separation_models import (
 )
 from separation_tables import INFERENCE, PASSES, TABLES, TRAINING, plot
 
+from mamba_speech.files import write_json
 from modules.separation.si_snr import pit_si_snr
 from modules.separation.streaming import StreamingSeparator
 from modules.ssm import use_backend
@@ -317,9 +317,7 @@ def options_of(arguments):
     parser.add_argument(
         "--memory", type=gigabytes, help="GB that a cell may take (default: most of what is free)"
     )
-    common_options(parser, rounds=5, out=Path(__file__).parent / "results")
-    options = parser.parse_args(arguments)
-    options.threads = options.threads or torch.get_num_threads()
+    options = parse(parser, arguments, rounds=5)
     options.memory = options.memory or free_memory()
     return options
 
@@ -335,7 +333,6 @@ def gigabytes(text):
 def main(arguments=None):
     """Check, measure, print, and write the JSON files and the plot."""
     options = options_of(arguments)
-    torch.set_num_threads(options.threads)
     started = time.perf_counter()
     result = {"machine": machine(), "cores_used_by_others_before": warn_if_busy()}
     result |= {"size": options.size, "sample_rate": RATE, "speakers": SPEAKERS}
@@ -349,9 +346,7 @@ def main(arguments=None):
     result["cores_used_by_others_during"] = load.others()
     result["minutes"] = round((time.perf_counter() - started) / 60, 1)
     for name, table in TABLES.items():
-        rows = table(result)
-        print(f"\n{table.__doc__.splitlines()[0]}\n{printed(rows)}")
-        write_json(options.out / f"separation_{name}.json", rows)
+        publish(table, result, options.out / f"separation_{name}.json")
     write_json(options.out / "separation.json", result)
     plot(result, options.out / "separation.png")
     print(f"\n{result['minutes']} minutes")

@@ -2,9 +2,9 @@
 
 from itertools import product
 
+from cells import conditions_table, megabytes
 from matplotlib.figure import Figure
 from measure import save_figure
-from scan_tables import conditions_table
 from separation_models import DUAL_PATH, FUSED, SEPFORMER, TASNET
 
 PASSES = INFERENCE, TRAINING = "inference", "training step"
@@ -34,7 +34,7 @@ def time_table(result):
 
 def memory_table(result):
     """Peak memory that one call adds, in fresh processes: MB, and SepFormer's over that of the Mamba networks."""
-    return _table(result, "bytes", lambda used: f"{used / 1e6:.0f}", "MB")
+    return _table(result, "bytes", megabytes, "MB")
 
 
 def _table(result, kind, written, unit):

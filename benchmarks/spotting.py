@@ -10,12 +10,12 @@ microphone, one at a time. Writes spotting.json and spotting_cost.json.
 
 import argparse
 import statistics
-from pathlib import Path
 
 import torch
-from measure import Load, interleaved, machine, positive, warn_if_busy, write_json
+from measure import Load, interleaved, machine, parse, warn_if_busy
 
 from mamba_speech.evaluation.tables import as_text
+from mamba_speech.files import write_json
 from modules.kws.features import KeywordFeatures
 from modules.kws.mamba import mamba_mel_small
 from modules.kws.retnet import RetNetKeywordSpotter
@@ -98,16 +98,10 @@ def main():
     """Measure, write, print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--hops", nargs="+", type=float, default=HOPS, help="seconds, 0.02 to 1")
-    parser.add_argument("--rounds", type=positive, default=5)
-    parser.add_argument("--threads", type=positive, default=1)
-    results = Path(__file__).parent / "results"
-    parser.add_argument("--out", type=Path, default=results, help="folder of the JSON")
-    options = parser.parse_args()
+    options = parse(parser, None, rounds=5, threads=1)
     wrong = [hop for hop in options.hops if not 0.02 <= hop <= 1]
     if wrong:
         parser.error(f"--hops: {wrong[0]:g} is not from 0.02 to 1 second")
-    torch.set_num_threads(options.threads)
-    options.out.mkdir(parents=True, exist_ok=True)
     result = measure(options)
     write_json(options.out / "spotting.json", result)
     write_json(options.out / "spotting_cost.json", table(result))

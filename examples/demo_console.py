@@ -9,6 +9,7 @@ import time
 from collections import deque
 from pathlib import Path
 
+from mamba_speech.evaluation.tables import as_text
 from mamba_speech.figures import read_epoch
 
 # Of a training's output: a progress bar, an epoch's figures, and the few lines worth passing on.
@@ -137,9 +138,16 @@ def print_result(report):
 
 def print_voices(rows):
     """The word error rate of each voice."""
-    print(f"\n{'voice':<28} {'words/min':>9} {'utterances':>10} {'WER':>8}")
-    for row in rows:
-        print(f"{row['voice']:<28} {row['rate']:>9} {row['utterances']:>10} {row['WER']:>6.1f} %")
+    table = [
+        {
+            "voice": row["voice"],
+            "words/min": row["rate"],
+            "utterances": row["utterances"],
+            "WER": f"{row['WER']:.1f} %",
+        }
+        for row in rows
+    ]
+    print(f"\n{as_text(table)}")
 
 
 def print_pairs(pairs, seed):
@@ -151,8 +159,15 @@ def print_pairs(pairs, seed):
 
 def print_stages(stages):
     """How long each stage took, with the load average of the machine before and after it."""
-    print(f"{'stage':<20} {'time':>10}   {'load average':<14} {os.cpu_count()} processors")
-    for name, stage in stages.items():
-        load = " - ".join("?" if value is None else f"{value:.1f}" for value in stage["load"])
-        again = f"in {stage['starts']} starts" if stage["starts"] > 1 else ""
-        print(f"{name:<20} {minutes(stage['seconds']):>10}   {load:<14} {again}".rstrip())
+    table = [
+        {
+            "stage": name,
+            "time": minutes(stage["seconds"]),
+            f"load average, {os.cpu_count()} processors": " - ".join(
+                "?" if value is None else f"{value:.1f}" for value in stage["load"]
+            ),
+            "starts": stage["starts"],
+        }
+        for name, stage in stages.items()
+    ]
+    print(as_text(table))
