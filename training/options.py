@@ -1,7 +1,7 @@
-"""The options of a training: read from the command line, under one name for one thing, and checked against the YAML.
+"""The options of a training: the command line is read, and checked against the YAML.
 
-Every top-level key of the YAML is an option, and so is every run option of SpeechBrain's, such as ``--device``. A name
-that a published recipe gives to one of them works too: :data:`ALIASES`.
+Every top-level key of the YAML is an option. SpeechBrain's run options, such as ``--device``, work too. One thing has
+one name in all recipes, and :data:`ALIASES` holds the names that published recipes give it.
 """
 
 import dataclasses
@@ -23,13 +23,13 @@ _KWS_MAMBA = "Zig302/KWS-Mamba-Project, src/kws_mamba"
 
 
 class Alias(NamedTuple):
-    """Another name of an option, and whose name it is."""
+    """The option that another name means, and where that name comes from."""
 
     option: str
     source: str
 
 
-# other names of options, wherever the YAML has the option and no key of the other name
+# each works where the YAML has the option and no key of the other name
 ALIASES = {
     "lr_adam": Alias("lr", _MAMBA_ASR_S2S),
     "transformer_dropout": Alias("dropout", _MAMBA_ASR_S2S),
@@ -53,18 +53,26 @@ ALIASES = {
     "learning_rate": Alias("lr", "Hugging Face Transformers, TrainingArguments"),
 }
 
-# SpeechBrain's run options take values, but for those that are False unless they are named
+# SpeechBrain's run options; a switch takes no value
 RUN_OPTIONS = frozenset({*HELP_TEXTS, "jit_module_keys", "compile_module_keys"})
 _SWITCHES = frozenset(name for name in RUN_OPTIONS if getattr(RunOptions(), name) is False)
 _LISTS = frozenset({"jit_module_keys", "compile_module_keys"})
 
 
 class CommandLine(NamedTuple):
-    """What a training's command line says.
+    """A training's command line.
 
-    ``yaml`` is its file, ``run_opts`` are SpeechBrain's run options, ``overrides`` is YAML text that changes the
-    file's values, ``given`` holds every option as text by its name here, and ``aliases`` the other names that were
-    used, with the names here.
+    Attributes
+    ----------
+    yaml : str
+        Path of the YAML.
+    run_opts : speechbrain.utils.run_opts.RunOptions
+    overrides : str
+        YAML text with the values that replace those of the file.
+    given : dict of str: str
+        Every option of the command line by its name here.
+    aliases : dict of str: str
+        Names here of the other names that were used.
     """
 
     yaml: str
@@ -77,13 +85,13 @@ class CommandLine(NamedTuple):
 def read_command_line(arguments):
     """Read ``hparams.yaml --key value ...``.
 
-    A run option that is a key of the YAML too, such as ``--precision``, changes both, so that what refers to the key
-    follows, and ``hyperparams.yaml`` tells the truth.
+    A run option may also be a key of the YAML, as ``--precision`` is. Then it changes both: whatever refers to the key
+    follows, and ``hyperparams.yaml`` holds the value of the run.
 
     Arguments
     ---------
     arguments : list of str
-        Without the script's name.
+        Words after the script's name.
 
     Returns
     -------
@@ -92,8 +100,8 @@ def read_command_line(arguments):
     Raises
     ------
     SystemExit
-        With one message, if the YAML file does not exist, an option is unknown, is given twice or has no value, a
-        value cannot be read, or a value that must be given is missing. With the help, if that was asked for.
+        With one message, if the YAML does not exist or cannot be read, or an option is unknown, given twice, without
+        its value or missing. After ``--help``, which is printed.
     """
     file, arguments = _take_file(arguments)
     if {"-h", "--help"} & {file, *arguments}:
@@ -103,7 +111,10 @@ def read_command_line(arguments):
         raise SystemExit(
             f"{file or 'nothing is given'}: no such file; the first argument is a YAML file, such as one in hparams/"
         )
-    known = read_keys(file)
+    try:
+        known = read_keys(file)
+    except ValueError as error:
+        raise SystemExit(str(error)) from error
     translated, aliases = translate(arguments, known)
     options = _split(translated)
     _check_names(file, options, known)
@@ -114,10 +125,12 @@ def read_command_line(arguments):
     text = "\n".join(f"{name}: {value}" for name, value in overrides.items())
     _check_values(file, text, known, overrides)
     _, run_opts, _ = sb.parse_arguments([file, *_of_speechbrain(options)])
-    if run_opts.optimizer_step_limit is not None:
+    limit = run_opts.optimizer_step_limit
+    if limit is not None:
         # SpeechBrain 1.1 hands this one over as text
-        limit = int(run_opts.optimizer_step_limit)
-        run_opts = dataclasses.replace(run_opts, optimizer_step_limit=limit)
+        if not limit.isdecimal():
+            raise SystemExit(f"--optimizer_step_limit must be a whole number; got {limit}")
+        run_opts = dataclasses.replace(run_opts, optimizer_step_limit=int(limit))
     return CommandLine(file, run_opts, text, given_options(translated), aliases)
 
 
@@ -168,7 +181,7 @@ def given_options(arguments):
     Arguments
     ---------
     arguments : list of str
-        Without the script and the YAML.
+        Words after the script and the YAML.
 
     Returns
     -------
@@ -192,19 +205,31 @@ def read_keys(file):
     Returns
     -------
     dict of str: bool
+
+    Raises
+    ------
+    ValueError
+        If the file is no YAML, or has no keys.
     """
-    node = yaml.compose(Path(file).read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+    try:
+        node = yaml.compose(Path(file).read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(
+            f"{file}: cannot be read as YAML: {' '.join(str(error).split())}"
+        ) from error
+    if type(node) is not yaml.MappingNode:
+        raise ValueError(f"{file}: has no top-level keys, so it is no YAML of a recipe")
     return {key.value: value.tag == "!PLACEHOLDER" for key, value in node.value}
 
 
 def name_options(message, file):
-    """What an object of a YAML says of its arguments, with the options that these come from.
+    """An object's error, followed by the options that set the arguments which it names.
 
     Arguments
     ---------
     message : str
     file : str or Path
-        The YAML, in which ``n_mamba: !ref <num_layers>`` says that the option of ``n_mamba`` is ``num_layers``.
+        The YAML. There, ``n_mamba: !ref <num_layers>`` tells that ``--num_layers`` sets ``n_mamba``.
 
     Returns
     -------
@@ -213,7 +238,7 @@ def name_options(message, file):
     text = Path(file).read_text(encoding="utf-8")
     options = dict(re.findall(r"^ +(\w+): !ref <(\w+)>$", text, re.MULTILINE))
     # a word that is an option itself needs no other name
-    words = dict.fromkeys(re.findall(r"\w+", message)).keys() & options.keys() - read_keys(file)
+    words = set(re.findall(r"\w+", message)) & options.keys() - read_keys(file).keys()
     own = [f"{word} is --{options[word]}" for word in sorted(words)]
     return f"{message} ({', '.join(own)})" if own else message
 
@@ -302,12 +327,12 @@ def _of_speechbrain(options):
 
 
 def describe_options(file):
-    """The help of a training script: how it is called, and the options of a YAML as they stand there.
+    """The help of a training script: its usage, the options of a YAML, and SpeechBrain's.
 
     Arguments
     ---------
     file : str
-        Without one of this name, the help says how to get the rest.
+        The YAML. If there is no such file, the help says how to list the options of one.
 
     Returns
     -------
@@ -331,7 +356,7 @@ def describe_options(file):
 
 
 def _option_lines(text):
-    """What a YAML says of its options: headings, comments, and keys whose values are plain."""
+    """The headings and comments of a YAML, and its keys with plain values."""
     shown = []
     for line in text.partition("# --- objects")[0].splitlines():
         key = re.match(r"([A-Za-z]\w*): (?!!(?:new|name|apply))(.+)", line)

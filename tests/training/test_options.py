@@ -11,6 +11,7 @@ from training.options import (
     RUN_OPTIONS,
     describe_options,
     given_options,
+    name_options,
     read_command_line,
     read_keys,
 )
@@ -142,6 +143,7 @@ def test_help_without_a_yaml_says_how_to_list_its_options(capsys):
         (["{yaml}", "--output_folder", "x", "--test_only", "True"], "--test_only without a value"),
         (["{yaml}", "another.yaml", "--output_folder", "x"], "cannot be read"),
         (["{yaml}", "--output_folder", "x", "--d_model", "[1,"], "cannot be read"),
+        (["{yaml}", "--output_folder=x", "--optimizer_step_limit=few"], "must be a whole number"),
         (["{yaml}", "--output_folder", "x", "--fidelity", "upsteam"], "corrected, upstream"),
     ],
     ids=lambda value: value if isinstance(value, str) else None,
@@ -181,3 +183,27 @@ def test_the_document_has_the_options_of_every_recipe_and_every_published_name(k
     assert set(re.findall(r"^\| `(\w+)` \|", common, re.MULTILINE)) == shared
     rows = re.findall(r"^\| `(\w+)` \| `(\w+)` \| (.+) \|$", published, re.MULTILINE)
     assert {name: (option, source) for name, option, source in rows} == ALIASES
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        (b"a: [1", "cannot be read as YAML"),
+        (b"\xff\xfe", "cannot be read as YAML"),
+        (b"", "no top-level keys"),
+        (b"- 1", "no top-level keys"),
+    ],
+)
+def test_a_file_that_is_no_yaml_of_a_recipe_gets_one_sentence(content, message, tmp_path):
+    path = tmp_path / "hparams.yaml"
+    path.write_bytes(content)
+    with pytest.raises(SystemExit, match=f"hparams.yaml: .*{message}"):
+        read_command_line([str(path), "--lr", "1"])
+
+
+def test_an_error_of_an_object_names_the_options_of_its_arguments(yaml):
+    yaml.write_text(
+        "layers: 2\nrate: 1\nmodel: !new:x\n    n: !ref <layers>\n    rate: !ref <seed>\n"
+    )
+    assert name_options("n must be 1 or more", yaml) == "n must be 1 or more (n is --layers)"
+    assert name_options("rate must be 1 or more", yaml) == "rate must be 1 or more"
