@@ -76,6 +76,29 @@ def test_bad_files_are_reported_and_the_others_recognised(recognizer, files, tmp
         recognizer.align(tmp_path / "missing.wav")
 
 
+def test_one_path_gives_one_transcript_and_several_an_iterator(recognizer, files, audio):
+    one = recognizer.transcribe(str(files[3]))
+    (same,) = recognizer.transcribe([files[3]])
+    assert one == same and str(one) == one.text and one.path == str(files[3])
+    assert [result.path for result in recognizer.transcribe(audio)] == [str(one) for one in files]
+    with pytest.raises(AudioError, match="missing.wav: no such file"):
+        recognizer.transcribe("missing.wav")
+
+
+def test_waveforms_give_what_their_files_give(recognizer, files):
+    samples, rate = soundfile.read(files[3], dtype="int16")
+    expected = recognizer.transcribe(files[3])
+    for waveform in (samples, samples / 2**15, np.stack([samples, samples], 1)):
+        found = recognizer.transcribe(waveform, rate)
+        assert (found.path, found.text, found.seconds) == (None, expected.text, expected.seconds)
+    results = list(recognizer.transcribe([samples, files[1], samples[:0]], sample_rate=rate))
+    assert [one.text for one in results] == [expected.text, *texts(recognizer, files[1:2]), None]
+    assert results[2].error == "waveform 2: holds no samples" and str(results[2]) == ""
+    assert recognizer.align(samples, rate).tokens == recognizer.align(files[3]).tokens
+    with pytest.raises(ValueError, match="give sample_rate=16000"):
+        recognizer.transcribe(samples)
+
+
 def test_rate_and_channels_are_free(recognizer, files, tmp_path):
     stereo = write_noise(tmp_path / "stereo.flac", 1.0, 0, rate=44100, channels=2)
     (result,) = recognizer.transcribe([stereo])

@@ -111,6 +111,41 @@ def test_a_batch_of_clips_gives_what_each_gives_alone(classifier):
     torch.testing.assert_close(together, alone, rtol=0, atol=1e-5)
 
 
+def test_a_clip_is_classified_by_its_most_probable_class(classifier, tmp_path):
+    clip = say("down", SPEAKERS[0])
+    soundfile.write(tmp_path / "clip.wav", clip, RATE, "FLOAT")
+    found = classifier.classify(tmp_path / "clip.wav")
+    expected = classifier.class_probabilities([torch.from_numpy(clip).float()])[0]
+    assert str(found) == found.label == classifier.labels[int(expected.argmax())]
+    assert found.confidence == float(expected.max()) and found.seconds == 0.9
+    assert list(found.probabilities.values()) == sorted(expected.tolist(), reverse=True)
+    assert [float(expected[classifier.labels.index(one)]) for one in found.probabilities] == list(
+        found.probabilities.values()
+    )
+    same, bad = classifier.classify([clip, tmp_path / "missing.wav"], sample_rate=RATE)
+    assert (same.label, same.confidence) == (found.label, found.confidence)
+    assert bad.label is None and "missing.wav: no such file" in bad.error
+    with pytest.raises(AudioError, match="no such file"):
+        classifier.classify(tmp_path / "missing.wav")
+
+
+def test_spotting_gives_the_events_of_the_stream_for_files_folders_and_waveforms(
+    classifier, stream
+):
+    path = stream / "stream.wav"
+    waveform, _ = soundfile.read(path)
+    expected = list(classifier.stream(AudioBlocks(path, RATE), threshold=0.0))
+    one = classifier.spot(path, threshold=0.0)
+    assert expected and list(one) == one.events == expected and len(one) == len(expected)
+    assert one.path == str(path) and one.seconds == 10.0
+    assert classifier.spot(waveform, RATE, threshold=0.0).events == expected
+    found, bad = classifier.spot([stream, "missing.wav"], threshold=0.0)
+    assert found == one and bad.events == [] and "missing.wav" in bad.error
+    for options in ({"threshold": 2}, {"mode": "jumping"}, {"hop_seconds": 0}):
+        with pytest.raises(ValueError, match="must be"):
+            classifier.spot(iter(["missing.wav"]), **options)
+
+
 def test_a_network_that_reads_ahead_refuses_to_stream(runs):
     classifier = KeywordSpotter.load(runs / "whole", "cpu")
     with pytest.raises(ValueError, match="take mode sliding"):

@@ -12,7 +12,7 @@ import soundfile
 import torch
 from hyperpyyaml import load_hyperpyyaml, resolve_references
 
-from mamba_speech.audio import load_audio
+from mamba_speech.audio import AudioError, load_audio
 from mamba_speech.blocks import write_sources
 from mamba_speech.cli import main
 from mamba_speech.separation.separator import Separator
@@ -210,6 +210,45 @@ def test_memory_does_not_grow_with_the_length_of_the_file(runs, tmp_path):
     one, ten = map(int, done.stdout.split())
     assert ten < 1.05 * one and ten - one < 25_000
     assert soundfile.info(tmp_path / "10_1.wav").frames == 600 * RATE
+
+
+def test_one_recording_gives_one_separation_and_several_an_iterator(separator, tmp_path):
+    waveform = tones(3).sum(1)
+    path = tmp_path / "mix.wav"
+    soundfile.write(path, waveform.numpy(), RATE, "FLOAT")
+    one = separator.separate(path)
+    assert one.path == str(path) and one.seconds == 3.0 and one.sample_rate == RATE
+    assert torch.equal(one.sources, separator.separate(waveform, RATE).sources)
+    same, bad = separator.separate([path, tmp_path / "missing.wav"])
+    assert torch.equal(same.sources, one.sources)
+    assert bad.sources is None and bad.error == f"{tmp_path / 'missing.wav'}: no such file"
+    with pytest.raises(AudioError, match="missing.wav: no such file"):
+        separator.separate(tmp_path / "missing.wav")
+    with pytest.raises(ValueError, match="there is nothing to save: .*missing.wav"):
+        bad.save(tmp_path)
+
+
+def test_a_separation_is_saved_as_a_file_a_speaker_under_the_recordings_name(separator, tmp_path):
+    mix = tones(2).sum(1)
+    soundfile.write(tmp_path / "a mix.wav", mix.numpy(), RATE, "FLOAT")
+    found = separator.separate(tmp_path / "a mix.wav")
+    paths = found.save(tmp_path / "deep" / "er")
+    assert [path.name for path in paths] == ["a mix_s1.wav", "a mix_s2.wav"]
+    for path, source in zip(paths, found.sources.T, strict=True):
+        samples, rate = soundfile.read(path, dtype="float32")
+        assert rate == RATE and np.abs(samples - source.numpy()).max() < 2**-15
+    with pytest.raises(ValueError, match="a waveform has no name"):
+        separator.separate(mix, RATE).save(tmp_path)
+    assert separator.separate(mix, RATE).save(tmp_path, "b")[0] == tmp_path / "b_s1.wav"
+
+
+def test_wrong_options_are_refused_before_anything_is_read(separator):
+    for options, message in (
+        ({"level": "loud"}, "level must be mixture or peak"),
+        ({"window_seconds": 1, "overlap_seconds": 1}, "overlap_seconds 1 must be less than"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            separator.separate(iter(["missing.wav"]), **options)
 
 
 @pytest.fixture
