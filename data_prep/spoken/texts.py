@@ -6,13 +6,14 @@ whatever the seed or the size. Words follow Zipf's law within their list, as wor
 one in five is drawn least-used first, so that all of them soon occur.
 """
 
-import json
 import re
 import zlib
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
+
+from mamba_speech.files import read_json
 
 DATA = Path(__file__).with_name("data")
 SHORTEST, LONGEST = 3, 12
@@ -54,7 +55,7 @@ class Grammar:
         if not path.is_file():
             known = sorted(other.stem.partition("_")[2] for other in DATA.glob("grammar_*.json"))
             raise ValueError(f"no grammar for language {language!r}; choose one of {known}")
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
         self.rules = content["rules"]
         for name, words in content["words"].items():
             self.rules[name] = words.split()

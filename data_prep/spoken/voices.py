@@ -6,11 +6,12 @@ variants that are hard to understand (whispers, robots) or that repeat another u
 Different variants can still sound alike; `docs/data.md` says how much.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+
+from mamba_speech.files import read_json
 
 DATA = Path(__file__).with_name("data")
 FIRST_SPEAKER = {"train": 1001, "dev": 5001, "test": 7001}
@@ -150,4 +151,4 @@ def _draw_voice(base, variant, random):
 
 
 def _table():
-    return json.loads((DATA / "voices.json").read_text(encoding="utf-8"))
+    return read_json(DATA / "voices.json")

@@ -2,9 +2,11 @@
 
 import csv
 import os
+import re
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -17,6 +19,8 @@ from mamba_speech.files import (
     write_json,
     write_text,
 )
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_a_file_has_its_name_only_when_it_is_whole(tmp_path):
@@ -136,3 +140,31 @@ def test_a_row_with_other_columns_is_refused(tmp_path, row):
 def test_importing_files_loads_no_torch():
     script = "import sys, mamba_speech.files; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+# each renames more than one file, or a file that another program wrote
+RENAMING = {
+    "data_prep/spoken/corpus.py",
+    "mamba_speech/asr/tokenizer.py",
+    "mamba_speech/files.py",
+    "modules/ssm/cpu/build.py",
+    "training/checkpoints.py",
+}
+
+
+def test_no_other_file_makes_temporary_names_by_hand():
+    by_hand = re.compile(r"os\.(replace|rename)\(|partial\.(replace|rename)\(|\.partial\"")
+    folders = (
+        "benchmarks",
+        "data_prep",
+        "examples",
+        "mamba_speech",
+        "modules",
+        "recipes",
+        "training",
+    )
+    files = [path for folder in folders for path in (ROOT / folder).rglob("*.py")]
+    found = {
+        str(path.relative_to(ROOT)) for path in files if by_hand.search(path.read_text("utf-8"))
+    }
+    assert found - {"benchmarks/gpu/report.py"} == RENAMING

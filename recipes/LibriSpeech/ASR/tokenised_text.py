@@ -6,7 +6,6 @@ memory.
 
 import bisect
 import hashlib
-import json
 import zlib
 from pathlib import Path
 from typing import NamedTuple
@@ -17,7 +16,7 @@ from speechbrain.utils.distributed import run_on_main
 from text_data import name_texts
 
 from mamba_speech.asr.tokenizer import Tokenizer
-from mamba_speech.files import write_json
+from mamba_speech.files import read_json, write_json
 
 # of targets past a sentence's end: torch's cross entropy leaves these out
 PADDING = -100
@@ -38,7 +37,7 @@ class TokenisedText(torch.utils.data.Dataset):
 
     def __init__(self, stem):
         self.stem = stem
-        record = json.loads(Path(f"{stem}.json").read_text(encoding="utf-8"))
+        record = read_json(f"{stem}.json")
         self.sha256 = record["sha256"]
         self.words, self.left_out = record["words"], record["left_out"]
         self._tokens = np.memmap(f"{stem}.tokens", dtype=record["dtype"], mode="r")
@@ -92,7 +91,7 @@ def _write_tokens(tokenizer, stem, texts, longest):
     source = {"texts": [text.fingerprint() for text in texts], "tokens": labels, "longest": longest}
     record_file = Path(f"{stem}.json")
     if record_file.is_file():
-        record = json.loads(record_file.read_text(encoding="utf-8"))
+        record = read_json(record_file)
         # earlier versions took no hash
         if record["source"] == source and "sha256" in record:
             return

@@ -4,14 +4,13 @@ The run keeps the SentencePiece model and, beside it, a record of the text that 
 same text and options finds its tokenizer there. A start with others replaces it while there is no checkpoint.
 """
 
-import json
 from pathlib import Path
 from typing import Protocol
 
 from speechbrain.utils.distributed import run_on_main
 
 from mamba_speech.asr.tokenizer import Tokenizer
-from mamba_speech.files import copy_file, write_json
+from mamba_speech.files import copy_file, read_json, write_json
 
 
 class TrainingText(Protocol):
@@ -100,7 +99,7 @@ def _learn(model_file, text, kind, size):
     record = {"token_type": kind, "size": None if kind == "char" else size} | text.identity()
     record_file = model_file.with_suffix(".json")
     if model_file.is_file():
-        if record_file.is_file() and json.loads(record_file.read_text(encoding="utf-8")) == record:
+        if record_file.is_file() and read_json(record_file) == record:
             return
         _check_untrained(
             model_file,
