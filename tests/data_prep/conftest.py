@@ -5,9 +5,7 @@ import pytest
 import soundfile
 
 from data_prep.spoken import generate_librispeech
-from tests.support.separation_fixtures import speech, tree
-
-__all__ = ["speech", "spoken_corpus", "tiny_options", "tree", "write_tone"]
+from tests.support.mixing import write_noise
 
 TINY = {"hours": 0.006, "dev_minutes": 0.15, "test_minutes": 0.25, "seed": 3, "train_voices": 4}
 
@@ -36,3 +34,13 @@ def write_tone():
         return path
 
     return write
+
+
+@pytest.fixture
+def speech(tmp_path):
+    """Eight speakers, each with three recordings of 0.3, 0.4 and 0.5 s."""
+    for speaker in "abcdefgh":
+        for index in range(3):
+            scale = 0.02 * (index + 1)
+            write_noise(tmp_path / f"speech/{speaker}/{index}.wav", 0.3 + 0.1 * index, scale=scale)
+    return tmp_path / "speech"

@@ -8,7 +8,7 @@ from modules.ssm.cpu import refusal
 from tests.modules.asr.test_s2s import PAIRS, recognizer, transformer
 from tests.modules.kws.test_models import SEQUENCE
 from tests.modules.test_precision import CTC_ENCODERS, ctc_recognizer
-from tests.support.separation_fixtures import MASK_NETS, tiny
+from tests.support.separation_networks import MASK_NETS, tiny
 
 compiled = pytest.mark.skipif(refusal() is not None, reason=f"no compiled kernels: {refusal()}")
 # SpeechBrain makes its table of rotations in Python, for the length of the trace

@@ -1,15 +1,11 @@
-"""A corpus of tones in the layout of Speech Commands, the recipe's scripts to run, and what they have trained."""
+"""A corpus of tones in the layout of Speech Commands, and the recipe's training run on it."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
-import pytest
 import soundfile
 
-from tests.support.recipes import command_line, scripts
+from tests.support.recipes import call_main, command_line
 
 ROOT = Path(__file__).parents[2]
 RECIPE = ROOT / "recipes" / "SpeechCommands" / "KWS"
@@ -18,6 +14,9 @@ RATE = 16000
 WORDS = {"up": (300, 900), "down": (900, 300), "stop": (500, 500)}
 # all words of the tones, and nothing else
 TASK = {"words": "all", "n_classes": 3, "split": "lists", "other_speech_percentage": 0}
+# sizes only: the rest of each YAML stays as it is
+SMALL = {"d_model": 16, "num_layers": 1, "nhead": 2, "alpha": 0.1, "num_workers": 0}
+SMALL |= {"batch_size": 8, "n_mels": 32, "n_mfcc": 13, "n_fft": 512}
 SPEAKERS = [f"{number:08x}" for number in range(9)]
 
 
@@ -48,57 +47,8 @@ def write_corpus(folder, words=tuple(WORDS), speakers=SPEAKERS):
     return folder
 
 
-@pytest.fixture(scope="session")
-def tones(tmp_path_factory):
-    """Three words by nine speakers."""
-    return write_corpus(tmp_path_factory.mktemp("tones") / "corpus")
-
-
-@pytest.fixture(scope="session")
-def train_kws():
-    """Run train.py, or another script of the recipe, in its folder; gives the finished process."""
-
-    def run(yaml, *flags, script="train.py", launcher=(sys.executable,), check=True, **options):
-        command = [*launcher, script, f"hparams/{yaml}.yaml", "--noprogressbar", *flags]
-        command += [part for key, value in options.items() for part in (f"--{key}", str(value))]
-        done = subprocess.run(
-            command,
-            check=False,
-            cwd=RECIPE,
-            # the scripts import the installed packages; here, those of this tree
-            env=os.environ | {"PYTHONPATH": str(ROOT)},
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            timeout=300,
-        )
-        done.output = done.stdout
-        assert not check or done.returncode == 0, done.output[-3000:]
-        return done
-
-    return run
-
-
-@pytest.fixture(scope="session")
-def train_here():
+def train_here(yaml, *flags, small=(), **options):
     """Run train.py within this process; gives the output folder."""
-
-    def run(yaml, *flags, small=(), **options):
-        path = RECIPE / "hparams" / f"{yaml}.yaml"
-        with pytest.MonkeyPatch.context() as patch, scripts(patch, RECIPE) as load:
-            arguments = command_line(path, *flags, small=small, **options)
-            patch.setattr(sys, "argv", ["train.py", *arguments])
-            load("train").main()
-        return Path(options["output_folder"])
-
-    return run
-
-
-@pytest.fixture(scope="session")
-def spotters(train_here, tones, tmp_path_factory):
-    """Output folders of a causal and an ordinary network that were trained for one epoch; tests must not alter them."""
-    folder = tmp_path_factory.mktemp("spotters")
-    options = TASK | {"data_folder": tones, "number_of_epochs": 1}
-    for kind in ("causal", "whole"):
-        train_here("debug", **options, causal=kind == "causal", output_folder=folder / kind)
-    return folder
+    path = RECIPE / "hparams" / f"{yaml}.yaml"
+    call_main(RECIPE, "train", *command_line(path, *flags, small=small, **options))
+    return Path(options["output_folder"])

@@ -23,6 +23,9 @@ from training.experiment import load_experiment
 from training.results import read_results, read_rows
 
 ROOT = Path(__file__).parents[2]
+# starts a script in two processes
+TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0")
+TORCHRUN += ("--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0")
 
 # forking is quick; a fork server's first worker and every spawned one import torch
 START_METHODS = [
@@ -149,6 +152,28 @@ def load_options(arguments):
         return load_experiment(arguments)
 
 
+def as_arguments(options):
+    """``--key value`` for each option."""
+    return [part for key, value in options.items() for part in (f"--{key}", str(value))]
+
+
+def run_script(folder, script, *arguments, launcher=(sys.executable,), check=True, wait=True):
+    """Run a script in its folder; gives the process, its output in ``output`` if it has finished."""
+    process = subprocess.Popen(
+        [*launcher, script, *map(str, arguments)],
+        cwd=folder,
+        # the scripts import the installed packages; here, those of this tree
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    if wait:
+        process.output, _ = process.communicate(timeout=300)
+        assert not check or process.returncode == 0, process.output[-3000:]
+    return process
+
+
 def call_main(folder, script, *arguments):
     """Run a script's main() in this process, which spares it the seconds of importing everything."""
     with pytest.MonkeyPatch.context() as monkeypatch, scripts(monkeypatch, folder) as load:
@@ -170,6 +195,46 @@ def command_line(path, *flags, small=(), **options):
         if key in known or key not in small:
             arguments += [f"--{key}", str(value)]
     return arguments
+
+
+def another(value):
+    """A value of the same kind as ``value``, other than it; lists are taken for speeds or names."""
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, list):
+        return [70, 130] if value and isinstance(value[0], int) else ["another"]
+    return value + 1 if isinstance(value, (int, float)) else "another"
+
+
+def override(path, wanted):
+    """Load a YAML with options from the command line, and find each in what was loaded; gives it."""
+    arguments = [str(path)]
+    for key, value in wanted.items():
+        text = yaml.safe_dump(value, default_flow_style=True).removesuffix("...\n").strip()
+        arguments += [f"--{key}", text]
+    hparams, run_opts = load_options(arguments)
+    for key, value in wanted.items():
+        # some belong to SpeechBrain's run options as well
+        for got in (hparams[key], run_opts.get(key, value)):
+            assert got == value or str(got) == str(value), key
+    return hparams
+
+
+def unused_options(yamls, recipe):
+    """Options without effect, by YAML: no script reads them, no line refers to them, SpeechBrain has no such option."""
+    folders = (recipe, ROOT / "training", ROOT / "mamba_speech")
+    sources = "".join(
+        path.read_text(encoding="utf-8") for folder in folders for path in folder.rglob("*.py")
+    )
+    read = set(re.findall(r'"(\w+)"|hparams\.(\w+)', sources))
+    known = {name for pair in read for name in pair} | set(RunOptions.__dataclass_fields__)
+    unused = {}
+    for path in yamls:
+        referred = re.findall(r"<(\w+)>", path.read_text(encoding="utf-8"))
+        left = plain_options(path).keys() - known - set(referred)
+        if left:
+            unused[path.name] = left
+    return unused
 
 
 def checkpoints(folder):

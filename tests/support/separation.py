@@ -74,3 +74,9 @@ def weights(checkpoint):
         for part in ("encoder", "masknet", "decoder")
         for name, value in torch.load(checkpoint / f"{part}.ckpt", weights_only=True).items()
     }
+
+
+def same_weights(first, second):
+    """Whether two checkpoints hold the same weights."""
+    a, b = weights(first), weights(second)
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)

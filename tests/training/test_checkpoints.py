@@ -2,13 +2,12 @@
 
 import os
 import random
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import torch
 
+from tests.support.recipes import TORCHRUN, run_script
 from tests.support.training import make_brain, train
 from training.checkpoints import AtomicCheckpointer, RandomState
 
@@ -68,14 +67,5 @@ with open(f"{sys.argv[1]}.{os.environ['RANK']}", "w") as file:
 def test_every_process_sees_a_checkpoint_as_soon_as_it_is_saved(tmp_path):
     script = tmp_path / "save.py"
     script.write_text(SAVE)
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"]
-    command += ["--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0"]
-    done = subprocess.run(
-        [*command, str(script), str(tmp_path / "save")],
-        check=False,
-        text=True,
-        capture_output=True,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    run_script(tmp_path, script, tmp_path / "save", launcher=TORCHRUN)
     assert [(tmp_path / f"save.{rank}").read_text() for rank in (0, 1)] == ["1", "1"]

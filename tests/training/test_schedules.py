@@ -40,3 +40,29 @@ def test_a_schedule_without_an_end_is_refused():
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
     with pytest.raises(ValueError, match="set total_steps"):
         WarmupCosine(1.0, 3)(optimizer)
+
+
+def test_a_rate_follows_warm_up_and_cosine_as_torch_has_them():
+    parameter = torch.zeros(1, requires_grad=True)
+    ours, theirs = (torch.optim.SGD([parameter], lr=0.1) for _ in range(2))
+    schedule = WarmupCosine(0.1, n_warmup_steps=10, total_steps=100, floor=0.01)
+    warm = torch.optim.lr_scheduler.LinearLR(theirs, 1e-9, total_iters=10)
+    # the published cosine begins after the warm-up and ends with the training
+    cosine = torch.optim.lr_scheduler.CosineAnnealingLR(theirs, 90, eta_min=0.1 * 0.01)
+    chain = torch.optim.lr_scheduler.SequentialLR(theirs, [warm, cosine], milestones=[10])
+    for _ in range(100):
+        theirs.step()
+        chain.step()
+        schedule(ours)
+        # ours is one of 90 steps longer, so that the last step of all is not lost
+        assert ours.param_groups[0]["lr"] == pytest.approx(chain.get_last_lr()[0], abs=0.1 / 50)
+    assert ours.param_groups[0]["lr"] == pytest.approx(0.001, rel=0.05)
+
+
+def test_the_cosine_begins_and_ends_where_its_fractions_say():
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    schedule = WarmupCosine(2.0, total_steps=100, warmup_fraction=0.1, floor=0.25)
+    rates = [schedule(optimizer)[1] for _ in range(120)]
+    assert rates[:10] == pytest.approx([0.2 * step for step in range(1, 11)])
+    assert max(rates) == rates[9] == pytest.approx(2.0)
+    assert rates[100:] == pytest.approx([0.5] * 20) and rates[99] == pytest.approx(0.5, abs=1e-2)

@@ -19,7 +19,7 @@ from mamba_speech.separation.separator import Separator
 from modules.separation.level import fit_to_mixture
 from tests.support.golden import Golden
 from tests.support.separation import RATE
-from tests.support.separation_fixtures import SIZES, assert_near, tiny
+from tests.support.separation_networks import SIZES, assert_near, tiny
 
 GOLDENS = (
     "sep_mambatasnet",

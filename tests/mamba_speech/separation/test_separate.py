@@ -21,7 +21,7 @@ from modules.separation.level import fit_to_mixture
 from tests.mamba_speech.separation.test_published import write_parts
 from tests.mamba_speech.separation.test_windows import EDGE, bands, joined, tones
 from tests.support.separation import RATE, say
-from tests.support.separation_fixtures import assert_near, tiny
+from tests.support.separation_networks import assert_near, tiny
 
 ROOT = Path(__file__).parents[3]
 HPARAMS = ROOT / "hparams" / "WSJ0Mix" / "separation"

@@ -14,7 +14,7 @@ from mamba_speech.separation.loudness import Loudness
 from mamba_speech.separation.windows import align, cut, separate_windows
 from modules.separation.separator import SeparationNetwork
 from tests.support.separation import RATE
-from tests.support.separation_fixtures import assert_near
+from tests.support.separation_networks import assert_near
 
 # samples at either end that no two frames cover
 EDGE = 16

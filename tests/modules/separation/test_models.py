@@ -11,13 +11,14 @@ from modules.separation.separator import SeparationNetwork, encoded_frames, init
 from modules.separation.si_snr import pit_si_snr
 from modules.ssm import BiMamba, Mamba, MambaStack
 from tests.support.golden import Golden
-from tests.support.separation_fixtures import (
+from tests.support.separation_networks import (
     CHANNELS,
     CHUNK,
     MASK_NETS,
     SIZES,
     around,
     assert_near,
+    every_kind,
     perturbed,
     tiny,
 )
@@ -129,6 +130,7 @@ def length_pairs(pairs=50, longest=330):
         yield lengths
 
 
+@every_kind
 def test_a_padded_batch_gives_the_sources_of_each_mixture_alone(kind):
     model = tiny(kind)
     silent = vanishing = 0
@@ -149,6 +151,7 @@ def test_a_padded_batch_gives_the_sources_of_each_mixture_alone(kind):
     assert silent and vanishing
 
 
+@every_kind
 def test_published_padding_makes_a_mixture_depend_on_its_neighbour(kind):
     model = tiny(kind, fidelity="upstream")
     mix, samples = torch.randn(2, 320), torch.tensor([320, 160])
@@ -160,6 +163,7 @@ def test_published_padding_makes_a_mixture_depend_on_its_neighbour(kind):
     assert torch.allclose(sources, alone, atol=1e-6) == (kind == "causal")
 
 
+@every_kind
 def test_what_stands_in_the_padding_changes_no_gradient(kind):
     model, samples = tiny(kind).train(), torch.tensor([250, 131])
     mix, gradients = torch.randn(2, 260), []
@@ -171,6 +175,7 @@ def test_what_stands_in_the_padding_changes_no_gradient(kind):
     assert torch.allclose(*gradients, rtol=1e-4, atol=1e-5) and gradients[0].any()
 
 
+@every_kind
 def test_gradients_of_a_padded_batch_are_the_sum_of_those_alone(kind):
     model, samples = tiny(kind).double(), torch.tensor([330, 200, 9])
     mix, gradients = torch.randn(3, 330).double(), []
@@ -269,6 +274,7 @@ def test_a_float32_residual_loses_less_under_autocast_and_in_a_bfloat16_network(
     assert errors[True][0] < 0.5 * errors[False][0] and errors[True][1] < errors[False][1]
 
 
+@every_kind
 def test_networks_compute_in_float64_where_they_are_asked_to(kind):
     model, mix = tiny(kind).double(), torch.randn(2, 300).double()
     with torch.no_grad():
@@ -309,6 +315,7 @@ def test_dual_blocks_begin_with_weights_of_their_own_but_in_the_published_system
         assert not {id(p) for p in first.parameters()} & {id(p) for p in second.parameters()}
 
 
+@every_kind
 @pytest.mark.parametrize("speakers", [1, 2, 3])
 def test_every_number_of_speakers_and_the_shortest_mixtures_keep_their_shape(kind, speakers):
     model = tiny(kind, speakers)

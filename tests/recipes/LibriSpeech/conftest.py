@@ -1,8 +1,6 @@
 """A spoken corpus of a minute, and the recipes' scripts run as a user runs them."""
 
 import json
-import os
-import subprocess
 import sys
 from functools import partial
 from pathlib import Path
@@ -62,29 +60,12 @@ def own_speech(tmp_path_factory):
 
 
 def run_script(kind, yaml, *flags, launcher=(sys.executable,), check=True, wait=True, **options):
-    """Run a script in its folder; gives the finished process, its output in ``output``."""
-    command = [*launcher, f"{SCRIPTS[kind]}.py", f"hparams/{kind}/{yaml}.yaml", "--noprogressbar"]
-    command += [*flags, *as_arguments(options)]
-    # the scripts import the installed packages; here, those of this tree
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen(
-        command,
-        cwd=RECIPE,
-        env=environment,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
+    """Run a script in its folder; see :func:`tests.support.recipes.run_script`."""
+    path = f"hparams/{kind}/{yaml}.yaml"
+    arguments = (path, "--noprogressbar", *flags, *recipes.as_arguments(options))
+    return recipes.run_script(
+        RECIPE, f"{SCRIPTS[kind]}.py", *arguments, launcher=launcher, check=check, wait=wait
     )
-    if not wait:
-        return process
-    process.output, _ = process.communicate(timeout=300)
-    assert not check or process.returncode == 0, process.output[-3000:]
-    return process
-
-
-def as_arguments(options):
-    """``--key value`` for each option."""
-    return [part for key, value in options.items() for part in (f"--{key}", str(value))]
 
 
 @pytest.fixture(scope="session")
@@ -110,7 +91,7 @@ def call_script(kind, yaml, *flags, **options):
     """Run a script's main() in this process."""
     path = RECIPE / "hparams" / kind / f"{yaml}.yaml"
     recipes.call_main(
-        RECIPE, SCRIPTS[kind], path, "--noprogressbar", *flags, *as_arguments(options)
+        RECIPE, SCRIPTS[kind], path, "--noprogressbar", *flags, *recipes.as_arguments(options)
     )
 
 

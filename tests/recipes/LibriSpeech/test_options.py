@@ -5,14 +5,11 @@ import shutil
 import pytest
 import soundfile
 import torch
-import yaml
 from hyperpyyaml.core import resolve_references
-from speechbrain.utils.run_opts import RunOptions
 
 from mamba_speech.asr.tokenizer import Tokenizer
 from tests.recipes.LibriSpeech.conftest import RECIPE, SCRIPTS
-from tests.support.recipes import plain_options, without_environment_description
-from training.experiment import load_experiment
+from tests.support.recipes import another, override, plain_options, unused_options
 
 YAMLS = [path for kind in SCRIPTS for path in sorted((RECIPE / "hparams" / kind).glob("*.yaml"))]
 # one of each network and decoder; the others differ from them in values
@@ -29,15 +26,6 @@ def short(path):
     return f"{path.parent.name}/{path.stem}"
 
 
-def another(value):
-    """A value of the same kind as ``value``, other than it."""
-    if isinstance(value, bool):
-        return not value
-    if isinstance(value, (int, float)):
-        return value + 1
-    return "another"
-
-
 @pytest.mark.parametrize(
     "path",
     [
@@ -46,8 +34,7 @@ def another(value):
     ],
     ids=short,
 )
-def test_every_option_can_be_overridden_from_the_command_line(path, tmp_path, monkeypatch):
-    without_environment_description(monkeypatch)
+def test_every_option_can_be_overridden_from_the_command_line(path, tmp_path):
     fixed = {
         "fidelity": "upstream",
         # these give sizes that must fit one another
@@ -76,15 +63,7 @@ def test_every_option_can_be_overridden_from_the_command_line(path, tmp_path, mo
     wanted |= {k: v for k, v in small.items() if k in wanted}
     lists = {"output_folder": str(tmp_path)}
     lists |= {"train_splits": ["a", "b"], "test_splits": ["c"], "speed_changes": [90, 100]}
-    arguments = [str(path)]
-    for key, value in (wanted | lists).items():
-        text = yaml.safe_dump(value, default_flow_style=True).removesuffix("...\n").strip()
-        arguments += [f"--{key}", text]
-    hparams, run_opts = load_experiment(arguments)
-    for key, value in (wanted | lists).items():
-        # some belong to SpeechBrain's run options as well
-        for got in (hparams[key], run_opts.get(key, value)):
-            assert got == value or str(got) == str(value), key
+    hparams = override(path, wanted | lists)
     assert hparams["model"].fidelity == "upstream"
     assert hparams["ctc_lin"].w.weight.shape == (wanted["output_neurons"], 24)
 
@@ -219,17 +198,7 @@ def test_splits_may_be_plain_names_and_a_finished_run_stays_as_it_is(
 
 
 def test_no_option_is_without_effect():
-    """Every plain key is referred to in its YAML, read by a script, or an option of SpeechBrain's."""
-    scripts = "".join(
-        path.read_text(encoding="utf-8")
-        for folder in (RECIPE, RECIPE.parents[2] / "training", RECIPE.parents[2] / "mamba_speech")
-        for path in folder.rglob("*.py")
-    )
-    for path in YAMLS:
-        text = path.read_text(encoding="utf-8")
-        for key in (k for k, v in plain_options(path).items() if not isinstance(v, list)):
-            read = f'"{key}"' in scripts or f"hparams.{key}" in scripts
-            assert f"<{key}>" in text or read or key in RunOptions.__dataclass_fields__, (path, key)
+    assert unused_options(YAMLS, RECIPE) == {}
 
 
 @pytest.mark.parametrize("kind, stem", [("CTC", "conmamba"), ("S2S", "")])

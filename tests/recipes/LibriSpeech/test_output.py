@@ -1,13 +1,9 @@
 """What the recognition and the language recipes say as they run, and that the command they end with works."""
 
-import os
-import subprocess
-import sys
-
 import pytest
 
-from tests.recipes.LibriSpeech.conftest import RECIPE, ROOT, SPLITS, as_arguments
-from tests.support.recipes import check_output, next_command, run_pasted
+from tests.recipes.LibriSpeech.conftest import RECIPE, SPLITS
+from tests.support.recipes import as_arguments, check_output, next_command, run_pasted, run_script
 from training.results import read_rows
 
 
@@ -51,16 +47,7 @@ def train_lm(recogniser, folder, **options):
     lines = (recogniser / "train.csv").read_text(encoding="utf-8").splitlines()[1:]
     text = folder.with_suffix(".txt")
     text.write_text("\n".join(line.rpartition(",")[2] for line in lines), encoding="utf-8")
-    command = [sys.executable, "train_LM.py", "hparams/LM/mamba_debug.yaml", "--noprogressbar"]
     options |= {"text_files": f"['{text}']", "valid_text": text, "number_of_epochs": 1}
-    done = subprocess.run(
-        command + as_arguments(options | {"output_folder": folder}),
-        cwd=RECIPE,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout[-3000:]
-    return done.stdout
+    arguments = as_arguments(options | {"output_folder": folder})
+    yaml = "hparams/LM/mamba_debug.yaml"
+    return run_script(RECIPE, "train_LM.py", yaml, "--noprogressbar", *arguments).output

@@ -2,7 +2,6 @@
 
 import shutil
 import signal
-import sys
 import time
 
 import pytest
@@ -16,7 +15,7 @@ from tests.recipes.LibriSpeech.conftest import (
     run_script,
     weights,
 )
-from tests.support.recipes import check_record
+from tests.support.recipes import TORCHRUN, check_record
 from training.results import read_results, read_rows
 
 YAMLS = sorted(path.stem for path in (RECIPE / "hparams" / "CTC").glob("*.yaml"))
@@ -121,11 +120,9 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(kind, call_main, spoken, 
 
 @pytest.mark.exhaustive
 def test_torchrun_trains_on_two_processes(train_ctc, spoken, tmp_path):
-    launcher = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2")
-    launcher += ("--master-port=0", "--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0")
     done = train_ctc(
         "conmamba_debug",
-        launcher=launcher,
+        launcher=TORCHRUN,
         **SPLITS,
         data_folder=spoken,
         output_folder=tmp_path / "run",

@@ -2,7 +2,6 @@
 
 import re
 import shutil
-import sys
 
 import pytest
 import torch
@@ -11,7 +10,7 @@ from speechbrain.lobes.models.transformer.TransformerLM import TransformerLM
 from mamba_speech.asr.tokenizer import Tokenizer
 from mamba_speech.evaluation.wer import read_errors
 from tests.recipes.LibriSpeech.conftest import RECIPE, SPLITS, checkpoints, weights
-from tests.support.recipes import check_record
+from tests.support.recipes import TORCHRUN, check_record
 from training.results import is_tested
 from training.results import read_rows as results
 
@@ -62,11 +61,9 @@ def test_upstream_fidelity_trains_and_its_results_say_so(yaml, call_main, spoken
 
 @pytest.mark.exhaustive
 def test_torchrun_trains_and_searches_on_two_processes(train_s2s, spoken, tmp_path):
-    launcher = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2")
-    launcher += ("--master-port=0", "--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0")
     done = train_s2s(
         "conmambamamba_debug",
-        launcher=launcher,
+        launcher=TORCHRUN,
         **SPLITS,
         data_folder=spoken,
         output_folder=tmp_path / "run",

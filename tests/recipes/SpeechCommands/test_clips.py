@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mamba_speech.evaluation.classification import macro_f1, read_predictions
-from tests.support.keywords import RECIPE, SPEAKERS, TASK
+from tests.support.keywords import RECIPE, SPEAKERS, TASK, train_here
 from tests.support.recipes import results, scripts
 
 
@@ -33,10 +33,8 @@ def test_training_goes_on_with_the_same_clips_only_wherever_they_lie(tmp_path, m
         keep_clips(found, save)
 
 
-def test_mistakes_add_up_to_the_accuracy_and_other_clips_are_refused(
-    spotters, train_here, tones, tmp_path
-):
-    folder = shutil.copytree(spotters / "whole", tmp_path / "run")
+def test_mistakes_add_up_to_the_accuracy_and_other_clips_are_refused(trained, tones, tmp_path):
+    folder = shutil.copytree(trained, tmp_path / "run")
     clips = read_predictions(folder / "predictions_test.csv")
     found = results(folder)
     assert len(clips) == found["clips"] and found["data_folder"] == str(tones)

@@ -11,7 +11,7 @@ import soundfile
 import torch
 
 from mamba_speech.kws.spotter import KeywordSpotter
-from tests.support.keywords import RATE, RECIPE, SPEAKERS
+from tests.support.keywords import RATE, RECIPE, SPEAKERS, train_here
 from tests.support.recipes import load_options
 
 TASK = {"words": "[up]", "n_classes": 3, "split": "lists", "unknown_percentage": 100}
@@ -123,7 +123,7 @@ def test_whole_batches_lose_their_context_about_as_often_as_asked(prepare, keywo
 
 
 def test_training_sees_the_logits_that_the_stream_gives_where_the_clip_ends(
-    prepare, train_here, corpus, tmp_path
+    prepare, corpus, tmp_path
 ):
     folder = tmp_path / "run"
     options = TASK | {"data_folder": corpus, "number_of_epochs": 1, "num_workers": 1}

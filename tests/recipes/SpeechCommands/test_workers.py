@@ -1,21 +1,16 @@
 """Keyword spotting: what is learnt does not depend on the loader's workers."""
 
-import sys
-
 import pytest
 import torch
 
-from tests.support.keywords import RECIPE
+from tests.support.keywords import train_here
 from tests.support.recipes import (
     START_METHODS,
     checkpoints,
-    command_line,
     one_thread,
-    scripts,
     workers_started_by,
 )
 
-YAML = RECIPE / "hparams" / "debug.yaml"
 # everything that draws: speeds, shifts, two kinds of noise, contexts, and batches without context
 OPTIONS = {"words": "all", "n_classes": 3, "split": "lists", "other_speech_percentage": 0}
 OPTIONS |= {"speed_changes": "[90, 100, 110]", "shift_ms": 50, "white_noise_max": 0.01}
@@ -24,16 +19,12 @@ OPTIONS |= {"context_silence": 0.5, "batch_size": 4, "number_of_epochs": 1}
 
 
 @pytest.mark.parametrize("method", START_METHODS)
-def test_what_a_spotter_learns_does_not_depend_on_workers_and_their_start(
-    method, tones, tmp_path, monkeypatch
-):
+def test_what_a_spotter_learns_does_not_depend_on_workers_and_their_start(method, tones, tmp_path):
     @one_thread()
     def learnt(workers):
         folder = tmp_path / str(workers)
         options = OPTIONS | {"data_folder": tones, "output_folder": folder, "num_workers": workers}
-        monkeypatch.setattr(sys, "argv", ["train.py", *command_line(YAML, **options)])
-        with scripts(monkeypatch, RECIPE) as load:
-            load("train").main()
+        train_here("debug", **options)
         return torch.load(checkpoints(folder)[-1] / "model.ckpt", weights_only=True)
 
     alone = learnt(0)

@@ -1,11 +1,9 @@
 """Separation: what is learnt does not depend on the loader's workers."""
 
-import sys
-
 import pytest
 import torch
 
-from tests.support.recipes import checkpoints, one_thread, scripts, workers_started_by
+from tests.support.recipes import call_main, checkpoints, one_thread, workers_started_by
 from tests.support.separation import (
     RECIPE,
     SMALL,
@@ -25,7 +23,7 @@ DYNAMIC = [
 # static mixtures are read like those of validation, which the other cases start workers for
 @pytest.mark.parametrize("dynamic, method", [(False, "fork"), *DYNAMIC])
 def test_what_a_separator_learns_does_not_depend_on_workers_and_their_start(
-    dynamic, method, tmp_path, monkeypatch
+    dynamic, method, tmp_path
 ):
     tree, speech = write_tree(tmp_path / "tree"), write_speakers(tmp_path / "speech")
 
@@ -36,10 +34,7 @@ def test_what_a_separator_learns_does_not_depend_on_workers_and_their_start(
         options |= {"number_of_epochs": 1, "metrics": "[si-snr]", "n_audio_to_save": 0}
         options |= {"num_workers": workers, "dynamic_mixing": dynamic, "use_rand_shift": True}
         options |= {"min_shift": -100, "max_shift": 100}
-        arguments = command_line("mambatasnet_debug", **options)
-        monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
-        with scripts(monkeypatch, RECIPE) as load:
-            load("train").main()
+        call_main(RECIPE, "train", *command_line("mambatasnet_debug", **options))
         return weights(checkpoints(folder)[-1])
 
     alone = learnt(0)

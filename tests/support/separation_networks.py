@@ -1,7 +1,6 @@
-"""Small separation networks of every kind, the published sizes among them by name, and a folder of speech."""
+"""Small separation networks of every kind, and the sizes of the published ones."""
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,9 +10,6 @@ from speechbrain.lobes.models.dual_path import Decoder, Encoder
 from modules.separation.dual_path import DPMambaMaskNet, SepFormerMaskNet
 from modules.separation.mask_net import MaskNet
 from modules.separation.separator import SeparationNetwork
-from tests.support import recipes
-from tests.support.mixing import write_noise
-from tests.support.separation import RECIPE, command_line, write_speakers, write_tree
 
 SIZES = json.loads((Path(__file__).parents[1] / "model_sizes.json").read_text())["models"]
 SIZES = {Path(k).stem: v for k, v in SIZES.items() if k.startswith("Mamba-TasNet/WSJ0Mix/")}
@@ -32,6 +28,8 @@ MASK_NETS = {
     ),
     "sepformer": lambda n=2, **o: SepFormerMaskNet(n, **DUAL, **TRANSFORMER, **o),
 }
+
+every_kind = pytest.mark.parametrize("kind", MASK_NETS)
 
 
 def around(masknet, channels=CHANNELS, kernel=16):
@@ -58,47 +56,8 @@ def tiny(name, speakers=2, **options):
     return perturbed(around(MASK_NETS[name](speakers, **options)))
 
 
-@pytest.fixture(params=MASK_NETS)
-def kind(request):
-    """The name of every kind of mask net in turn."""
-    return request.param
-
-
 def assert_near(value, wanted, tolerance=1e-4):
     """Relative to the largest magnitude that is wanted."""
     assert value.shape == wanted.shape
     error = (value - wanted).abs().max().item() if wanted.numel() else 0.0
     assert error <= tolerance * max(wanted.abs().max().item() if wanted.numel() else 0.0, 1e-6)
-
-
-@pytest.fixture
-def speech(tmp_path):
-    """Eight speakers, each with three recordings of 0.3, 0.4 and 0.5 s."""
-    for speaker in "abcdefgh":
-        for index in range(3):
-            scale = 0.02 * (index + 1)
-            write_noise(tmp_path / f"speech/{speaker}/{index}.wav", 0.3 + 0.1 * index, scale=scale)
-    return tmp_path / "speech"
-
-
-@pytest.fixture(scope="session")
-def tree(tmp_path_factory):
-    """Mixtures of two speakers; tests must not alter them."""
-    return write_tree(tmp_path_factory.mktemp("mixtures"))
-
-
-@pytest.fixture(scope="session")
-def singles(tmp_path_factory):
-    """Recordings of single speakers for dynamic mixing; tests must not alter them."""
-    return write_speakers(tmp_path_factory.mktemp("singles"))
-
-
-@pytest.fixture(scope="session")
-def trained(tree, tmp_path_factory):
-    """Output folder of one epoch of the debug recipe; tests must not alter it."""
-    options = {"data_folder": tree, "output_folder": tmp_path_factory.mktemp("trained") / "run"}
-    options |= {"number_of_epochs": 1, "n_audio_to_save": 0, "metrics": "[si-snr]"}
-    with pytest.MonkeyPatch.context() as patch, recipes.scripts(patch, RECIPE) as load:
-        patch.setattr(sys, "argv", ["train.py", *command_line("mambatasnet_debug", **options)])
-        load("train").main()
-    return options["output_folder"]

@@ -1,0 +1,122 @@
+"""The keyword recipe's options: every one can be overridden and is used, wrong ones and bad clips get one sentence."""
+
+import shutil
+
+import pytest
+import soundfile
+import torch
+
+from tests.support.keywords import RATE, RECIPE, say, write_corpus
+from tests.support.recipes import (
+    another,
+    override,
+    plain_options,
+    read_csv,
+    unused_options,
+)
+
+FOLDER = RECIPE / "hparams"
+YAMLS = sorted(FOLDER.glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", YAMLS, ids=lambda p: p.stem)
+def test_every_option_can_be_overridden_from_the_command_line(path, tmp_path):
+    fixed = {"fidelity": "upstream", "precision": "fp16", "kind": "mel", "lr_floor": 0.5}
+    # both cannot be; sizes must fit one another, and small ones are quick
+    fixed |= {"causal": False, "bidirectional": True, "warmup_fraction": 0.5, "hop_length": 128}
+    fixed |= {"d_model": 24, "num_layers": 2, "nhead": 3, "n_mels": 30, "n_mfcc": 30, "n_fft": 600}
+    fixed |= {"dropout": 0.4, "alpha": 0.2}
+    wanted = {key: fixed.get(key, another(value)) for key, value in plain_options(path).items()}
+    wanted |= {"output_folder": str(tmp_path)}
+    hparams = override(path, wanted)
+    model, features = hparams["model"], hparams["compute_features"]
+    assert model.fidelity == "upstream" and model.n_classes == wanted["n_classes"]
+    assert (features.kind, features.hop_length, features.n_features) == ("mel", 128, 30)
+    assert (hparams["freq_mask"].drop_length_high, hparams["time_mask"].drop_count_low) == (
+        wanted["freq_mask_max"] + 1,
+        wanted["mask_count"],
+    )
+
+
+def test_every_option_is_used_by_the_recipe_or_its_yaml():
+    assert unused_options(YAMLS, RECIPE) == {}
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"data_folder": "null"}, "give --data_folder"),
+        ({"data_folder": "{tmp}/nowhere"}, "does not exist"),
+        ({"data_folder": "{tmp}"}, "not laid out like Speech Commands"),
+        ({"n_classes": 5}, "set --n_classes 3"),
+        ({"words": "[up, left]"}, "no folder for left"),
+        ({"words": "null", "n_classes": 35}, "has no folder for"),
+        ({"split": "{tmp}/lists"}, "validation_list.txt"),
+        ({"version": "0.03"}, "version must be one of"),
+        ({"shift_ms": -1}, "shift_ms and white_noise_max must be 0 or more"),
+        ({"background_snr": "[20, 0]"}, "background_snr must be the lowest and the highest"),
+        ({"speed_changes": "[]"}, "speed_changes must be percentages"),
+        ({"batch_size": 64, "drop_last": True}, "set --batch_size lower"),
+        ({"skip_prep": True}, "not there; run once without --skip_prep"),
+        ({"skip_train": True}, "nothing to test"),
+        ({"warmup_fraction": 2}, "warmup_fraction must be"),
+        ({"kind": "wave"}, "kind must be one of"),
+        ({"fidelity": "both"}, "fidelity must be one of"),
+        ({"causal": True, "bidirectional": True}, "set one of them"),
+        ({"context_seconds": 1}, "set --causal True"),
+        ({"context_seconds": -1, "causal": True}, "context_seconds must be 0 or more"),
+        (
+            {"context_seconds": 1, "causal": True, "context_silence": 2},
+            "context_silence must be from 0 to 1",
+        ),
+        ({"other_speech_percentage": 10}, "needs the class _unknown_"),
+        ({"other_speech": "{tmp}"}, "is of no use while other_speech_percentage is 0"),
+        (
+            {"words": "[up]", "other_speech_percentage": 10},
+            "has no _other_speech_: give a folder of recordings",
+        ),
+        (
+            {"words": "[up]", "other_speech_percentage": 10, "other_speech": "{tmp}/nowhere"},
+            "other_speech .*nowhere does not exist",
+        ),
+        ({"test_speaker": "bob", "other_speech_percentage": 10}, "of no use with test_speaker"),
+    ],
+    ids=str,
+)
+def test_a_wrong_option_gets_one_sentence(options, message, run, tmp_path):
+    with pytest.raises(SystemExit, match=message):
+        run("debug", **{key: str(value).format(tmp=tmp_path) for key, value in options.items()})
+
+
+def test_background_noise_without_recordings_is_refused_with_what_to_do(run, tones, tmp_path):
+    corpus = shutil.copytree(tones, tmp_path / "corpus")
+    shutil.rmtree(corpus / "_background_noise_")
+    with pytest.raises(SystemExit, match="set --background_probability 0"):
+        run("debug", data_folder=corpus)
+    run("debug", data_folder=corpus, background_probability=0, number_of_epochs=1)
+
+
+def test_classes_never_change_under_a_trained_run(run, trained, tmp_path):
+    folder = shutil.copytree(trained, tmp_path / "run")
+    options = {"unknown_percentage": 0, "silence_percentage": 0, "output_folder": folder}
+    with pytest.raises(SystemExit, match="trained here on other classes"):
+        run("debug", words="[up, stop, down]", **options)
+
+
+def test_features_that_are_not_numbers_are_refused_and_their_clip_is_named(run, tones, tmp_path):
+    corpus = shutil.copytree(tones, tmp_path / "corpus")
+    path = corpus / "up" / "00000007_nohash_0.wav"
+    # finite samples, whose energy is beyond float32
+    soundfile.write(path, 1e30 * say("up", "00000007"), RATE, "FLOAT")
+    with pytest.raises(ValueError, match=path.name):
+        run("debug", data_folder=corpus, number_of_epochs=1)
+
+
+def test_bad_clips_are_left_out_counted_and_listed(run, tmp_path):
+    corpus = write_corpus(tmp_path / "corpus")
+    (corpus / "up" / "00000001_nohash_0.wav").write_bytes(b"no audio")
+    soundfile.write(corpus / "stop" / "00000002_nohash_0.wav", torch.zeros(0).numpy(), RATE)
+    soundfile.write(corpus / "down" / "00000003_nohash_0.wav", say("down", "00000003"), 8000)
+    soundfile.write(corpus / "down" / "00000004_nohash_0.wav", say("down", "00000004", 10), RATE)
+    folder = run("debug", data_folder=corpus, number_of_epochs=1)
+    assert len(read_csv(folder / "skipped_train.csv")) == 2

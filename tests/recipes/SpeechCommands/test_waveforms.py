@@ -1,0 +1,49 @@
+"""Changes of training clips: shifts, noise, speeds, lengths."""
+
+import pytest
+import torch
+
+from tests.support.keywords import RATE
+
+
+def augmenter(recipe, **options):
+    return recipe("waveforms").ClipAugmenter(RATE, **options)
+
+
+def test_a_shift_moves_a_clip_by_no_more_than_its_limit(recipe):
+    shift = augmenter(recipe, shift_ms=10)
+    clip = torch.zeros(1000)
+    clip[500] = 1
+    places = {int(shift(clip).argmax()) for _ in range(300)}
+    assert min(places) >= 340 and max(places) <= 660 and len(places) > 100
+    assert torch.equal(augmenter(recipe)(clip), clip)
+
+
+def test_background_noise_has_the_wanted_ratio_to_the_clip(recipe):
+    clip, noise = torch.randn(RATE), 7 * torch.randn(RATE // 3)
+    for ratio in (-5.0, 20.0):
+        add = augmenter(
+            recipe, background_probability=1, background_snr=(ratio, ratio), noises=[noise]
+        )
+        added = add(clip) - clip
+        got = 10 * torch.log10(clip.square().sum() / added.square().sum())
+        assert float(got) == pytest.approx(ratio, abs=0.01)
+
+
+def test_training_hears_no_noise_that_the_test_crops_its_silence_from(recipe):
+    noise = torch.arange(1000)
+    assert recipe("keyword_data")._training_part(noise).tolist() == list(range(800))
+
+
+def test_background_noise_on_digital_silence_changes_nothing(recipe):
+    add = augmenter(recipe, background_probability=1, noises=[torch.randn(RATE)])
+    assert torch.equal(add(torch.zeros(100)), torch.zeros(100))
+
+
+def test_speed_changes_change_the_length_and_a_clip_is_brought_back_to_it(recipe):
+    change = augmenter(recipe, speed_changes=[80, 125])
+    lengths = {len(change.change_speed(torch.randn(RATE))) for _ in range(20)}
+    assert lengths == {RATE * 5 // 4, RATE * 4 // 5}
+    fit = recipe("waveforms").fit_length
+    for length in lengths:
+        assert len(fit(torch.randn(length), RATE)) == RATE
