@@ -96,7 +96,7 @@ def test_every_option_is_used_by_the_recipe_or_its_yaml():
         ({"mode": "median"}, "mode must be min or max"),
         ({"skip_prep": True}, "not there; run once without --skip_prep"),
         ({"skip_train": True}, "nothing to test"),
-        ({"dynamic_mixing": True}, "--dynamic_mixing needs --base_folder_dm"),
+        ({"dynamic_mixing": True, "base_folder_dm": "null"}, "needs --base_folder_dm"),
         ({"dynamic_mixing": True, "base_folder_dm": "{tmp}/nowhere"}, "no such folder"),
         ({"metrics": "[si-snr, wer]"}, "wer is unknown"),
         ({"use_rand_shift": True, "min_shift": 9, "max_shift": 9}, "min_shift must be less"),
