@@ -87,7 +87,8 @@ def _as_list(value):
 
 def _librispeech_manifests(hparams, training):
     folder = Path(hparams["output_folder"])
-    train, dev, test = (_as_list(hparams[f"{kind}_splits"]) for kind in ("train", "dev", "test"))
+    names = ("train_splits", "dev_splits", "test_splits")
+    train, dev, test = (_as_list(hparams[name]) for name in names)
     if training and not (train and dev):
         raise ValueError("training needs at least one of --train_splits and one of --dev_splits")
     if not training:
