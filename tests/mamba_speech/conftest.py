@@ -19,6 +19,7 @@ from hyperpyyaml import load_hyperpyyaml, resolve_references
 from speechbrain.lobes.models.transformer.TransformerLM import TransformerLM
 
 from mamba_speech.asr.tokenizer import Tokenizer
+from tests.support.keywords import TASK, train_here, write_corpus
 from tests.support.recipes import call_main
 
 ROOT = Path(__file__).parents[2]
@@ -166,4 +167,14 @@ def pretrained_lm(letters, tmp_path_factory):
     torch.save(lm.state_dict(), folder / "lm.ckpt")
     shutil.copy(tokenizer_file, folder / "tokenizer.ckpt")
     (folder / "hyperparams.yaml").write_text("sample_rate: 16000\n")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def spotters(tmp_path_factory):
+    """Output folders of a causal and an ordinary network that were trained for one epoch; tests must not alter them."""
+    folder = tmp_path_factory.mktemp("spotters")
+    options = TASK | {"data_folder": write_corpus(folder / "corpus"), "number_of_epochs": 1}
+    for kind in ("causal", "whole"):
+        train_here("debug", **options, causal=kind == "causal", output_folder=folder / kind)
     return folder

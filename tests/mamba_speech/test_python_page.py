@@ -8,9 +8,7 @@ import soundfile
 
 from tests.mamba_speech.conftest import ROOT, write_noise
 from tests.mamba_speech.separation.test_separate import write_run
-from tests.support.keywords import RATE, SPEAKERS, say, spotters, tones, train_here
-
-__all__ = ["spotters", "tones", "train_here"]
+from tests.support.keywords import RATE, SPEAKERS, say
 
 PAGE = ROOT / "docs" / "python.md"
 # an example, and what it prints, if that stands there
