@@ -9,7 +9,7 @@ import torch
 from speechbrain.nnet.schedulers import update_learning_rate
 from speechbrain.utils.distributed import if_main_process, run_on_main
 
-from mamba_speech.run import average_model, checkpoints_to_average, selection_value
+from mamba_speech.checkpoints import average_model, checkpoints_to_average, selection_value
 from training.exact_brain import ExactBrain
 from training.experiment import count_parameters
 from training.loading import count_batches

@@ -17,7 +17,7 @@ from speechbrain.utils.checkpoints import (
 )
 from speechbrain.utils.distributed import ddp_barrier, get_rank, if_main_process
 
-from mamba_speech.run import CompleteCheckpoints, is_complete
+from mamba_speech.checkpoints import CompleteCheckpoints, is_complete
 
 _PARTIAL = ".partial"
 

@@ -15,7 +15,8 @@ from speechbrain.utils.distributed import run_on_main
 from speechbrain.utils.fetching import fetch
 
 from mamba_speech.asr.tokenizer import Tokenizer
-from mamba_speech.run import OPTIONS_FILE, load_run, read_options, read_tensors
+from mamba_speech.checkpoints import read_tensors
+from mamba_speech.run import OPTIONS_FILE, load_run, read_options
 
 _SIZES = ("lm_d_model", "lm_nhead", "lm_num_layers", "lm_d_ffn")
 # Keys of a recogniser's YAML that language_model_of_run reads, those that there are.

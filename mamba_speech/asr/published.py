@@ -10,10 +10,11 @@ from pathlib import Path
 from speechbrain.nnet.activations import Swish
 from torch import nn
 
+from mamba_speech.checkpoints import CompleteCheckpoints
 from mamba_speech.network_yaml import OptionsLoader, arguments_of, construct_network, read_keys
 from mamba_speech.option_types import check_types
 from mamba_speech.plain_yaml import read_tag, read_within, shorten
-from mamba_speech.run import OPTIONS_FILE, CompleteCheckpoints, load_weights, moved
+from mamba_speech.run import OPTIONS_FILE, load_weights, moved
 from modules.asr.ctc import ConformerCTCEncoder, ConmambaCTCEncoder, CTCRecognizer
 from modules.asr.normalization import GlobalNormalization
 from modules.asr.s2s import S2SRecognizer

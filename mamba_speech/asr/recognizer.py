@@ -14,8 +14,9 @@ from mamba_speech.asr.decoders import DECODING_OPTIONS, S2SDecoder, decoder_of_r
 from mamba_speech.asr.published import is_published, load_published_recogniser
 from mamba_speech.asr.tokenizer import Tokenizer
 from mamba_speech.audio import AudioError
+from mamba_speech.device import choose_device
 from mamba_speech.recordings import Recording, Result, one_or_each, recordings_of
-from mamba_speech.run import choose_device, load_run
+from mamba_speech.run import load_run
 from modules.asr.s2s import S2SRecognizer
 from modules.lengths import relative_lengths
 

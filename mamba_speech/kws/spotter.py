@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 
 import torch
 
+from mamba_speech.device import choose_device
 from mamba_speech.files import read_json
 from mamba_speech.kws.events import SMOOTHING, SUPPRESSION, THRESHOLD, EventFinder
 from mamba_speech.recordings import Result, each_result, one_or_each, recordings_of
-from mamba_speech.run import choose_device, load_run
+from mamba_speech.run import load_run
 from modules.kws.classifier import centred
 
 # windows that a non-causal model takes at a time

@@ -11,8 +11,9 @@ from pathlib import Path
 import torch
 from speechbrain.lobes.models.dual_path import Decoder, Encoder
 
+from mamba_speech.checkpoints import read_meta, read_tensors
 from mamba_speech.plain_yaml import left_out, read_scalars, shorten
-from mamba_speech.run import OPTIONS_FILE, read_meta, read_tensors
+from mamba_speech.run import OPTIONS_FILE
 from modules.separation.dual_path import DPMambaMaskNet, SepFormerMaskNet
 from modules.separation.mask_net import MaskNet
 from modules.separation.separator import SeparationNetwork

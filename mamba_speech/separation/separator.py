@@ -10,9 +10,10 @@ import torch
 
 from mamba_speech.audio import AudioError
 from mamba_speech.blocks import AudioBlocks, BlockResampler, Spool, write_sources
+from mamba_speech.device import choose_device
 from mamba_speech.plain_yaml import read_scalars
 from mamba_speech.recordings import Result, each_result, one_or_each, recordings_of
-from mamba_speech.run import OPTIONS_FILE, choose_device, load_run
+from mamba_speech.run import OPTIONS_FILE, load_run
 from mamba_speech.separation.loudness import Loudness
 from mamba_speech.separation.published import LOSSES, load_published
 from mamba_speech.separation.windows import separate_stream, separate_windows

@@ -10,7 +10,8 @@ import torch
 import yaml
 
 import modules.frontend
-from mamba_speech.run import load_run, read_tensors
+from mamba_speech.checkpoints import read_tensors
+from mamba_speech.run import load_run
 
 NETWORKS = ["compute_features", "normalize", "tokenizer_file"]
 
