@@ -143,7 +143,7 @@ def make_datasets(hparams, found, labels, training=True):
     """Data sets that yield ``id``, ``sig`` (waveform), ``samples``, ``target`` (class index) and ``wav``.
 
     The one for training also yields ``context``, how many of these samples are heard before the clip itself, and
-    ``chance``, which :class:`clips.ContextBatch` decides by.
+    ``chance``, which :class:`waveforms.ContextBatch` decides by.
 
     Arguments
     ---------

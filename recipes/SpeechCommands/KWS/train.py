@@ -69,22 +69,18 @@ class KeywordBrain(RecipeBrain):
             return loss
         self.confusion.add(batch.target, heard)
         if stage == sb.Stage.TEST:
-            confidences = predictions.softmax(1).amax(1).tolist()
-            clips = zip(
-                batch.id, batch.wav, batch.target.tolist(), heard.tolist(), confidences, strict=True
-            )
-            self.predictions += [
-                Prediction(
-                    clip,
-                    wav,
-                    self.test_set.data[clip]["speaker"],
-                    self.labels[said],
-                    self.labels[taken],
-                    confidence,
-                )
-                for clip, wav, said, taken, confidence in clips
-            ]
+            self._keep_predictions(batch, predictions, heard)
         return loss
+
+    def _keep_predictions(self, batch, logits, heard):
+        """Note what was said and heard in each clip of a test, and how surely."""
+        columns = (batch.target, heard, logits.softmax(1).amax(1))
+        rows = zip(batch.id, batch.wav, *(column.tolist() for column in columns), strict=True)
+        for clip, wav, said, taken, confidence in rows:
+            speaker, words = self.test_set.data[clip]["speaker"], self.labels
+            self.predictions.append(
+                Prediction(clip, wav, speaker, words[said], words[taken], confidence)
+            )
 
     def on_stage_start(self, stage, epoch=None):
         """Begin counting."""

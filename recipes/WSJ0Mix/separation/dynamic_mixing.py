@@ -6,27 +6,18 @@ Source of the levels and of the scheme: the published recipe's utils/dynamic_mix
 """
 
 import logging
-import os
-import re
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import soundfile
 import torch
+from single_speakers import find_speakers
 from speechbrain.augment.time_domain import SpeedPerturb
-from speechbrain.utils.distributed import if_main_process
 from torchaudio.functional import loudness as measure_loudness
-from tqdm import tqdm
 
 from mamba_speech.audio import AudioError, load_audio
 
 logger = logging.getLogger(__name__)
 
-SUFFIXES = (".wav", ".flac")
-# shorter recordings are not drawn: a mixture of one would teach nothing
-SHORTEST_SECONDS = 0.5
 # what ITU-R BS.1770 counts as silence, in dB below full scale, and the shortest sound that it measures
 SILENCE_DB = -70.0
 LOUDNESS_SECONDS = 0.4
@@ -41,18 +32,6 @@ LOUDNESS_RANGE = (-33.0, -25.0)
 ATTEMPTS = 100
 FAULTS = ("", "unreadable", "silent")
 UNREADABLE, SILENT = 1, 2
-
-# 011a0101.wav of speaker 011: WSJ0's names, with or without the peak that its published resampling appends
-WSJ0_NAME = re.compile(r"(\d[0-9a-z]{2})[a-z][0-9a-z]{4}(_peak_.*)?")
-LIBRISPEECH_NAME = re.compile(r"(\d+)-(\d+)-\d+")
-
-
-@dataclass(frozen=True)
-class Recording:
-    """A file of one speaker, and its length in samples."""
-
-    path: str
-    frames: int
 
 
 class DynamicMixingDataset(torch.utils.data.Dataset):
@@ -275,126 +254,3 @@ def _check_options(num_spks, sample_rate, length, training_signal_len, speed_cha
             f"loudness is measured on {LOUDNESS_SECONDS} s and more: set --training_signal_len to "
             f"{round(LOUDNESS_SECONDS * sample_rate)} or more; got {training_signal_len}"
         )
-
-
-def find_speakers(base_folder, sample_rate):
-    """Recordings by speaker.
-
-    Arguments
-    ---------
-    base_folder : Path
-    sample_rate : int
-        Hz, that every file must have.
-
-    Returns
-    -------
-    speakers : dict of str to list of Recording
-        Sorted by name, as the recordings are.
-    skipped : dict of str to str
-        Files that cannot be used, with the reason: unreadable, stereo, or shorter than half a second.
-
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        As `DynamicMixingDataset`.
-    """
-    if not base_folder.is_dir():
-        raise FileNotFoundError(
-            f"{base_folder}: no such folder; give --base_folder_dm a folder of single speakers' recordings"
-        )
-    paths = sorted(
-        os.path.join(folder, name)
-        for folder, _, names in os.walk(base_folder, followlinks=True)
-        for name in names
-        if name.lower().endswith(SUFFIXES) and not name.startswith(".")
-    )
-    if not paths:
-        raise FileNotFoundError(f"{base_folder}: holds no {' or '.join(SUFFIXES)} file to mix")
-    speakers, skipped = {}, {}
-    for path, (frames, rate, channels) in zip(paths, _read_headers(paths), strict=True):
-        reason = _why_skipped(frames, rate, channels)
-        if reason:
-            skipped[path] = reason
-        elif rate != sample_rate:
-            raise ValueError(
-                f"{path}: sampled at {rate} Hz, not {sample_rate}: run python -m data_prep.resample_speech "
-                f"{base_folder} NEW_FOLDER --sample_rate {sample_rate} and give --base_folder_dm NEW_FOLDER"
-            )
-        else:
-            speakers.setdefault(speaker_of(path, base_folder), []).append(Recording(path, frames))
-    if skipped:
-        first = next(iter(skipped))
-        left_out = (
-            f"{len(skipped)} of {len(paths)} recordings of {base_folder} cannot be mixed, for example {first} "
-            f"({skipped[first]})"
-        )
-        if not speakers:
-            raise ValueError(left_out)
-        logger.warning("%s", left_out)
-    return dict(sorted(speakers.items())), skipped
-
-
-def _read_headers(paths):
-    with ThreadPoolExecutor(min(2 * (os.cpu_count() or 1), 16)) as threads:
-        return list(
-            tqdm(
-                threads.map(_read_header, paths),
-                total=len(paths),
-                desc="recordings to mix",
-                unit="file",
-                mininterval=0.5,
-                disable=not if_main_process(),
-            )
-        )
-
-
-def _read_header(path):
-    """Samples, rate and channels of a file; no samples if it cannot be read."""
-    try:
-        with soundfile.SoundFile(path) as file:
-            return file.frames, file.samplerate, file.channels
-    except (soundfile.SoundFileError, OSError):
-        return 0, 0, 0
-
-
-def _why_skipped(frames, rate, channels):
-    if not frames:
-        return "unreadable or empty"
-    if channels > 1:
-        # which may be of two speakers
-        return f"{channels} channels, not one"
-    if frames < SHORTEST_SECONDS * rate:
-        return f"shorter than {SHORTEST_SECONDS} s"
-    return None
-
-
-def speaker_of(path, base_folder):
-    """Whose recording a file is, by its name where that is WSJ0's or LibriSpeech's, else by its first folder.
-
-    Raises
-    ------
-    ValueError
-        If it lies in no folder of its own and its name tells nothing.
-
-    Example
-    -------
-    >>> speaker_of("/wsj0/si_tr_s/011/011a0101.wav", "/wsj0"), speaker_of("/wsj0/011a0101.wav", "/wsj0")
-    ('011', '011')
-    >>> speaker_of("/voices/anna/monday/1.wav", "/voices")
-    'anna'
-    """
-    folders = Path(path).relative_to(base_folder).parts[:-1]
-    stem = Path(path).stem
-    wsj0 = WSJ0_NAME.fullmatch(stem.lower())
-    # a folder of another name is the stronger word: hexadecimal names look like WSJ0's
-    if wsj0 and (not folders or folders[-1].lower() == wsj0[1]):
-        return wsj0[1]
-    librispeech = LIBRISPEECH_NAME.fullmatch(stem)
-    if librispeech and (not folders or folders[-1] == librispeech[2]):
-        return librispeech[1]
-    if not folders:
-        raise ValueError(
-            f"{path}: lies directly in --base_folder_dm, so its speaker is not known: put every speaker's "
-            "recordings into a folder of their own"
-        )
-    return folders[0]

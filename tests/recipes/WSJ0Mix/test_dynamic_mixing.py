@@ -1,7 +1,6 @@
 """Dynamic mixing: a mixture follows from seed, epoch and index alone, and bad recordings are replaced."""
 
-import importlib.util
-import sys
+import importlib
 from collections import Counter
 from pathlib import Path
 
@@ -13,20 +12,15 @@ from speechbrain.core import Brain, Stage
 from speechbrain.dataio.batch import PaddedBatch
 from torch.utils.data.distributed import DistributedSampler
 
-ROOT = Path(__file__).parents[3]
-RATE = 8000
+from tests.support.recipes import scripts
+from tests.support.separation import RATE, RECIPE
 
 
 @pytest.fixture(scope="module")
 def mixing():
-    """The recipe's module, under a name that the loader's workers find too."""
-    name = "separation_dynamic_mixing"
-    path = ROOT / "recipes" / "WSJ0Mix" / "separation" / "dynamic_mixing.py"
-    spec = importlib.util.spec_from_file_location(name, path)
-    sys.modules[name] = module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules[name]
+    """The recipe's module, its folder being where Python looks first."""
+    with pytest.MonkeyPatch.context() as patch, scripts(patch, RECIPE) as load:
+        yield load("dynamic_mixing")
 
 
 def write(path, sound, rate=RATE):
@@ -205,6 +199,7 @@ def test_the_brains_loader_pads_a_batch_and_resumes_with_the_same_mixtures(make,
 
 
 def test_speakers_are_told_by_folder_or_by_the_names_of_wsj0_and_librispeech(mixing):
+    speaker_of = importlib.import_module("single_speakers").speaker_of
     told = {
         "anna/monday/1.wav": "anna",
         "011/011a0101.wav": "011",
@@ -219,9 +214,9 @@ def test_speakers_are_told_by_folder_or_by_the_names_of_wsj0_and_librispeech(mix
         "id00017/1240/00001.wav": "id00017",
     }
     for path, speaker in told.items():
-        assert mixing.speaker_of(f"/speech/{path}", "/speech") == speaker
+        assert speaker_of(f"/speech/{path}", "/speech") == speaker
     with pytest.raises(ValueError, match="hello.wav: lies directly in --base_folder_dm"):
-        mixing.speaker_of("/speech/hello.wav", "/speech")
+        speaker_of("/speech/hello.wav", "/speech")
 
 
 def test_a_folder_that_can_not_be_mixed_gives_one_error_that_says_what_to_do(
