@@ -4,7 +4,7 @@ Sources: Graves et al., "Connectionist temporal classification", ICML 2006, sect
 al., "Hybrid CTC/attention architecture for end-to-end speech recognition", 2017, section III (joint search).
 """
 
-from functools import partial
+from dataclasses import dataclass
 
 import torch
 from speechbrain.decoders import ctc_greedy_decode
@@ -12,13 +12,10 @@ from speechbrain.decoders.ctc import CTCBeamSearcher
 from speechbrain.decoders.scorer import CTCScorer as FullCTCScorer
 from speechbrain.decoders.scorer import TransformerLMScorer
 
-from mamba_speech.asr.language_model import LM_OPTIONS, language_model_of_run
-from modules.asr.ctc import CTCRecognizer
 from modules.asr.decoding.beam_search import MambaBeamSearcher, TransformerBeamSearcher
 from modules.asr.decoding.ctc_scorer import CTCScorer
 from modules.asr.decoding.lm_scorer import LMScorerBuilder, MambaLMScorer
 from modules.asr.lm import MambaLM
-from modules.asr.s2s import S2SRecognizer
 from modules.lengths import relative_lengths
 
 DECODINGS = ("greedy", "beam")
@@ -32,9 +29,9 @@ BEAM_OPTIONS = {
     "token_prune_min_logp": "token_prune_min_logp",
     "prune_history": "prune_history",
 }
-# How CTC scores hypotheses in the joint search: see S2SDecoder.
+# How CTC scores hypotheses in the joint search: see JointSearch.
 CTC_SCORINGS = ("exact", "pruned", "full")
-# The YAML's names of the joint search's options, and the arguments of S2SDecoder that they are.
+# The YAML's names of the joint search's options, and JointSearch's.
 S2S_OPTIONS = {
     "test_beam_size": "beam_size",
     "ctc_weight_decode": "ctc_weight",
@@ -49,8 +46,29 @@ S2S_OPTIONS = {
     "using_eos_threshold": "using_eos_threshold",
     "eos_threshold": "eos_threshold",
 }
-# Keys of a run's YAML that decoder_of_run reads, those that there are.
-DECODING_OPTIONS = ("test_decoding", *BEAM_OPTIONS, *S2S_OPTIONS, *LM_OPTIONS)
+# Options of JointSearch: whether a value will do, and what is said of one that will not.
+_RULES = {
+    "beam_size": (lambda value: value >= 1, "1 or more"),
+    "ctc_weight": (lambda value: 0 <= value < 1, "at least 0 and under 1"),
+    "ctc_scoring": (lambda value: value in CTC_SCORINGS, f"one of {', '.join(CTC_SCORINGS)}"),
+    "scorer_beam_scale": (lambda value: value > 0, "over 0"),
+    "lm_weight": (lambda value: value >= 0, "0 or more"),
+    "temperature": (lambda value: value > 0, "over 0"),
+    "lm_temperature": (lambda value: value > 0, "over 0"),
+    "max_decode_ratio": (lambda value: value > 0, "over 0"),
+    "min_decode_ratio": (lambda value: value >= 0, "0 or more"),
+}
+_ANYTHING = (lambda value: True, "")
+# Options of JointSearch that SpeechBrain's searchers take, by the same names.
+_SEARCHER_OPTIONS = (
+    "beam_size",
+    "temperature",
+    "min_decode_ratio",
+    "max_decode_ratio",
+    "using_eos_threshold",
+    "eos_threshold",
+    "length_normalization",
+)
 
 
 class CTCDecoder:
@@ -135,6 +153,67 @@ def _ctc_beam_searcher(tokenizer, options):
         ) from error
 
 
+@dataclass(frozen=True)
+class JointSearch:
+    """Options of the joint search.
+
+    Arguments
+    ---------
+    beam_size : int
+        Hypotheses an utterance; 1 takes the best token at each step.
+    ctc_weight : float
+        Weight of CTC, at least 0, under 1; the decoder has the rest.
+    ctc_scoring : str
+        `exact` scores all tokens at every step, by one matrix product; `pruned` only those that the decoder and the
+        language model put foremost, `scorer_beam_scale * beam_size` of them for each hypothesis; `full` is
+        SpeechBrain's own scoring of all tokens, with the results of `exact` at many times its cost.
+    scorer_beam_scale : float
+        Tokens that `pruned` scores, as a multiple of the beam.
+    lm_weight : float
+        Weight of the language model, at least 0.
+    min_decode_ratio, max_decode_ratio : float
+        Fewest and most tokens of a hypothesis, as shares of the number of encoder frames.
+    temperature, lm_temperature : float
+        Divisors of the logits of decoder and language model; over 1 is softer.
+    length_normalization : bool
+        Whether hypotheses are compared by their scores a token.
+    using_eos_threshold : bool
+        Whether a hypothesis may end only where the end is likely enough; see `eos_threshold`.
+    eos_threshold : float
+        Least log-probability of the end, as a multiple of the best token's.
+
+    Raises
+    ------
+    ValueError
+        If an option is outside its range; the error gives the YAML's name of the option.
+    """
+
+    beam_size: int = 66
+    ctc_weight: float = 0.4
+    ctc_scoring: str = "exact"
+    scorer_beam_scale: float = 1.5
+    lm_weight: float = 0.6
+    min_decode_ratio: float = 0.0
+    max_decode_ratio: float = 1.0
+    temperature: float = 1.0
+    lm_temperature: float = 1.0
+    length_normalization: bool = True
+    using_eos_threshold: bool = True
+    eos_threshold: float = 1.5
+
+    def __post_init__(self):
+        for name, option in S2S_OPTIONS.items():
+            value = getattr(self, option)
+            is_good, wanted = _RULES.get(option, _ANYTHING)
+            if not is_good(value):
+                raise ValueError(f"{name} must be {wanted}; got {value!r}")
+        least, most = self.min_decode_ratio, self.max_decode_ratio
+        if least > most:
+            raise ValueError(
+                f"min_decode_ratio must not be over max_decode_ratio, {most}; got {least}"
+            )
+
+
 class S2SDecoder:
     """From encoder states to text: beam search by the decoder, CTC and, where there is one, a language model.
 
@@ -146,35 +225,16 @@ class S2SDecoder:
     ---------
     model : modules.asr.s2s.S2SRecognizer
     tokenizer : mamba_speech.asr.tokenizer.Tokenizer
-    beam_size : int
-        Hypotheses an utterance; 1 takes the best token at each step.
-    ctc_weight : float
-        At least 0, under 1.
-    ctc_scoring : str
-        `exact` scores all tokens at every step, by one matrix product; `pruned` only those that the decoder and the
-        language model put foremost, `scorer_beam_scale * beam_size` of them for each hypothesis; `full` is
-        SpeechBrain's own scoring of all tokens, with the results of `exact` at many times its cost.
     lm : torch.nn.Module, optional
-        From tokens (batch, tokens) to logits (batch, tokens, vocabulary), see :mod:`mamba_speech.asr.language_model`. A
-        :class:`modules.asr.lm.MambaLM` carries its state.
-    lm_weight : float
-        At least 0.
-    min_decode_ratio, max_decode_ratio : float
-        Fewest and most tokens of a hypothesis, as shares of the number of encoder frames.
-    temperature, lm_temperature : float
-        They divide the logits of decoder and language model; over 1 is softer.
-    length_normalization : bool
-        Compare hypotheses by their scores a token.
-    eos_threshold : float
-        With `using_eos_threshold`: a hypothesis may end only where the end's log-probability is over this many times
-        the best token's.
-    using_eos_threshold : bool
-    scorer_beam_scale : float
+        Language model from tokens (batch, tokens) to logits (batch, tokens, vocabulary), see
+        :mod:`mamba_speech.asr.language_model`. A :class:`modules.asr.lm.MambaLM` carries its state.
+    **options
+        Options of :class:`JointSearch`.
 
     Raises
     ------
     ValueError
-        If an option is outside its range; the YAML's name of the option is given.
+        If an option is outside its range.
 
     Example
     -------
@@ -185,59 +245,10 @@ class S2SDecoder:
         texts = decoder(*run["model"].encode(normalised_features, lengths))
     """
 
-    def __init__(
-        self,
-        model,
-        tokenizer,
-        beam_size=66,
-        ctc_weight=0.4,
-        ctc_scoring="exact",
-        lm=None,
-        lm_weight=0.6,
-        min_decode_ratio=0.0,
-        max_decode_ratio=1.0,
-        temperature=1.0,
-        lm_temperature=1.0,
-        length_normalization=True,
-        eos_threshold=1.5,
-        using_eos_threshold=True,
-        scorer_beam_scale=1.5,
-    ):
-        _check_s2s_options(
-            beam_size=beam_size,
-            ctc_weight=ctc_weight,
-            ctc_scoring=ctc_scoring,
-            lm_weight=lm_weight,
-            min_decode_ratio=min_decode_ratio,
-            max_decode_ratio=max_decode_ratio,
-            temperature=temperature,
-            lm_temperature=lm_temperature,
-            scorer_beam_scale=scorer_beam_scale,
-        )
-        self.tokenizer = tokenizer
-        self._output = model.seq_lin
-        if lm_weight == 0:
-            lm = None
-        self._new_scorer = partial(
-            _scorer,
-            *(model.ctc_lin, tokenizer, ctc_weight, ctc_scoring),
-            *(lm, lm_weight, lm_temperature, scorer_beam_scale),
-        )
-        network, (start, end) = model.Transformer, tokenizer.control
-        searcher = MambaBeamSearcher if network.has_stateful_decoder else TransformerBeamSearcher
-        self._new_search = partial(
-            searcher,
-            modules=[network, model.seq_lin],
-            temperature=temperature,
-            bos_index=start,
-            eos_index=end,
-            min_decode_ratio=min_decode_ratio,
-            max_decode_ratio=max_decode_ratio,
-            beam_size=beam_size,
-            using_eos_threshold=using_eos_threshold,
-            eos_threshold=eos_threshold,
-            length_normalization=length_normalization,
-        )
+    def __init__(self, model, tokenizer, lm=None, **options):
+        self.tokenizer, self.options = tokenizer, JointSearch(**options)
+        self._model = model
+        self._lm = lm if self.options.lm_weight > 0 else None
 
     @torch.no_grad()
     def __call__(self, encoded, lengths):
@@ -260,9 +271,9 @@ class S2SDecoder:
             If a hypothesis grows longer than the model's `max_length`.
         """
         # a searcher and its scorers keep in themselves what they are at: each batch has its own, in any thread
-        search = self._new_search(scorer=self._new_scorer())
+        search = self._new_search()
         # the encoder may have run under autocast, and the search be outside of it
-        encoded = encoded.to(next(self._output.parameters()).dtype)
+        encoded = encoded.to(next(self._model.seq_lin.parameters()).dtype)
         hypotheses, *_ = search(encoded, relative_lengths(lengths, encoded.shape[1]))
         # outputs past the vocabulary are never trained, and the special tokens have no text
         spoken = set(range(len(self.tokenizer))) - {self.tokenizer.blank, *self.tokenizer.control}
@@ -271,129 +282,34 @@ class S2SDecoder:
             for tokens in hypotheses
         ]
 
-
-def _scorer(
-    ctc_lin, tokenizer, ctc_weight, ctc_scoring, lm, lm_weight, lm_temperature, scorer_beam_scale
-):
-    """What scores hypotheses beside the decoder, or None."""
-    weights, full, pruned = {}, [], []
-    if ctc_weight > 0:
-        ctc_scorer = FullCTCScorer if ctc_scoring == "full" else CTCScorer
-        scorer = ctc_scorer(ctc_lin, blank_index=tokenizer.blank, eos_index=tokenizer.control[1])
-        (pruned if ctc_scoring == "pruned" else full).append(scorer)
-        weights["ctc"] = ctc_weight
-    if lm is not None:
-        carries = isinstance(lm, MambaLM)
-        scorer_class = MambaLMScorer if carries else TransformerLMScorer
-        full.append(scorer_class(lm, lm_temperature))
-        weights["mambalm" if carries else "transformerlm"] = lm_weight
-    return LMScorerBuilder(weights, full, pruned, scorer_beam_scale) if weights else None
-
-
-# Arguments of S2SDecoder: whether a value will do, and what is said of one that will not.
-_RULES = {
-    "beam_size": (lambda value: value >= 1, "1 or more"),
-    "ctc_weight": (lambda value: 0 <= value < 1, "at least 0 and under 1"),
-    "ctc_scoring": (lambda value: value in CTC_SCORINGS, f"one of {', '.join(CTC_SCORINGS)}"),
-    "scorer_beam_scale": (lambda value: value > 0, "over 0"),
-    "lm_weight": (lambda value: value >= 0, "0 or more"),
-    "temperature": (lambda value: value > 0, "over 0"),
-    "lm_temperature": (lambda value: value > 0, "over 0"),
-    "max_decode_ratio": (lambda value: value > 0, "over 0"),
-    "min_decode_ratio": (lambda value: value >= 0, "0 or more"),
-}
-
-
-def _check_s2s_options(**options):
-    """Refuse what is outside its range, by the YAML's name of the option."""
-    for name, argument in S2S_OPTIONS.items():
-        if argument in options and not _RULES[argument][0](options[argument]):
-            raise ValueError(f"{name} must be {_RULES[argument][1]}; got {options[argument]!r}")
-    least, most = options["min_decode_ratio"], options["max_decode_ratio"]
-    if least > most:
-        raise ValueError(f"min_decode_ratio must not be over max_decode_ratio, {most}; got {least}")
-
-
-def decoder_of_run(
-    run, run_folder, tokenizer, decoding=None, beam_size=None, lm=None, no_lm=False, ctc_only=False
-):
-    """The decoder that a run was tested with, or as the arguments say.
-
-    Arguments
-    ---------
-    run : dict
-        From :func:`mamba_speech.run.load_run`: `model`, and those of :data:`DECODING_OPTIONS` that there are.
-    run_folder : str or Path
-        Where it is from.
-    tokenizer : mamba_speech.asr.tokenizer.Tokenizer
-    decoding, beam_size, lm, no_lm, ctc_only
-        See :class:`mamba_speech.asr.recognizer.Recognizer`.
-
-    Returns
-    -------
-    decoder : S2SDecoder or CTCDecoder
-
-    Raises
-    ------
-    FileNotFoundError
-        If the language model is not there.
-    ValueError
-        If an argument is unknown, contradicts another or is not for runs of this kind; if the run holds no recogniser.
-    """
-    model = run["model"]
-    if isinstance(model, CTCRecognizer):
-        _check_tokenizer_size(run_folder, tokenizer, model, few_is_well=True)
-        given = {"--lm": lm is not None, "--no_lm": no_lm, "--ctc_only": ctc_only}
-        _refuse(run_folder, "train_CTC.py", given, "give --decoding greedy or beam")
-        return _ctc_decoder(run, tokenizer, decoding, beam_size)
-    if isinstance(model, S2SRecognizer):
-        instead = "give --beam_size (1: the best token at each step), or --ctc_only"
-        _refuse(run_folder, "train_S2S.py", {"--decoding": decoding is not None}, instead)
-        _check_tokenizer_size(run_folder, tokenizer, model)
-        if not ctc_only:
-            return _s2s_decoder(run, run_folder, tokenizer, beam_size, lm, no_lm)
-        if beam_size is None and lm is None and not no_lm:
-            return CTCDecoder(tokenizer)
-        raise ValueError(
-            "--ctc_only takes the best path, without a search: leave out --beam_size, --lm and --no_lm"
-        )
-    raise ValueError(f"{run_folder}: holds no recogniser; it is a run of another task")
-
-
-def _check_tokenizer_size(run_folder, tokenizer, model, few_is_well=False):
-    """Refuse a tokenizer of another size than the output layer; CTC never reads outputs past the last token."""
-    outputs = model.ctc_lin.w.out_features
-    if len(tokenizer) > outputs or (len(tokenizer) < outputs and not few_is_well):
-        raise ValueError(
-            f"{run_folder}: its tokenizer_file holds {len(tokenizer)} tokens, but its model was trained with "
-            f"output_neurons {outputs}: put the run's own tokenizer back"
+    def _new_search(self):
+        options, network = self.options, self._model.Transformer
+        searcher = MambaBeamSearcher if network.has_stateful_decoder else TransformerBeamSearcher
+        start, end = self.tokenizer.control
+        return searcher(
+            modules=[network, self._model.seq_lin],
+            scorer=self._new_scorer(),
+            bos_index=start,
+            eos_index=end,
+            **{name: getattr(options, name) for name in _SEARCHER_OPTIONS},
         )
 
-
-def _refuse(run_folder, script, given, instead):
-    names = [name for name, is_given in given.items() if is_given]
-    if names:
-        raise ValueError(
-            f"{run_folder}: is a run of {script}, for which there is no {', '.join(names)}: {instead}"
-        )
-
-
-def _ctc_decoder(run, tokenizer, decoding, beam_size):
-    decoding = decoding or run.get("test_decoding", "greedy")
-    options = {name: run[name] for name in BEAM_OPTIONS if name in run}
-    if beam_size is not None:
-        if decoding == "greedy":
-            raise ValueError("--beam_size needs --decoding beam: the best path has no beam")
-        options["beam_size"] = beam_size
-    return CTCDecoder(tokenizer, decoding, **options)
-
-
-def _s2s_decoder(run, run_folder, tokenizer, beam_size, lm, no_lm):
-    if lm is not None and no_lm:
-        raise ValueError("--lm and --no_lm contradict one another: give one of them")
-    options = {S2S_OPTIONS[name]: run[name] for name in S2S_OPTIONS if name in run}
-    if beam_size is not None:
-        options["beam_size"] = beam_size
-    if not no_lm:
-        options["lm"] = language_model_of_run(run, run_folder, tokenizer, lm)
-    return S2SDecoder(run["model"], tokenizer, **options)
+    def _new_scorer(self):
+        """What scores hypotheses beside the decoder, or None."""
+        options, tokenizer = self.options, self.tokenizer
+        weights, full, pruned = {}, [], []
+        if options.ctc_weight > 0:
+            ctc_scorer = FullCTCScorer if options.ctc_scoring == "full" else CTCScorer
+            scorer = ctc_scorer(
+                self._model.ctc_lin, blank_index=tokenizer.blank, eos_index=tokenizer.control[1]
+            )
+            (pruned if options.ctc_scoring == "pruned" else full).append(scorer)
+            weights["ctc"] = options.ctc_weight
+        if self._lm is not None:
+            carries = isinstance(self._lm, MambaLM)
+            scorer_class = MambaLMScorer if carries else TransformerLMScorer
+            full.append(scorer_class(self._lm, options.lm_temperature))
+            weights["mambalm" if carries else "transformerlm"] = options.lm_weight
+        if not weights:
+            return None
+        return LMScorerBuilder(weights, full, pruned, options.scorer_beam_scale)

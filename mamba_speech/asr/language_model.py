@@ -18,9 +18,10 @@ from mamba_speech.asr.tokenizer import Tokenizer
 from mamba_speech.checkpoints import read_tensors
 from mamba_speech.run import OPTIONS_FILE, load_run, read_options
 
-_SIZES = ("lm_d_model", "lm_nhead", "lm_num_layers", "lm_d_ffn")
+# The YAML's names of the sizes of a pretrained TransformerLM, and the published one's.
+PUBLISHED_SIZES = {"lm_d_model": 768, "lm_nhead": 12, "lm_num_layers": 12, "lm_d_ffn": 3072}
 # Keys of a recogniser's YAML that language_model_of_run reads, those that there are.
-LM_OPTIONS = ("pretrained_lm_tokenizer_path", "no_lm", *_SIZES)
+LM_OPTIONS = ("pretrained_lm_tokenizer_path", "no_lm", *PUBLISHED_SIZES)
 WEIGHTS_FILE, TOKENIZER_FILE = "lm.ckpt", "tokenizer.ckpt"
 # the statistic by which train_LM.py compares its checkpoints
 _SELECTION_KEY = "loss"
@@ -29,16 +30,7 @@ _HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 _EMBEDDING = "custom_src_module.emb.Embedding.weight"
 
 
-def load_language_model(
-    source,
-    tokenizer=None,
-    save_folder=None,
-    lm_d_model=768,
-    lm_nhead=12,
-    lm_num_layers=12,
-    lm_d_ffn=3072,
-    lm_vocab=None,
-):
+def load_language_model(source, tokenizer=None, save_folder=None, vocab=None, sizes=None):
     """Load a language model and its tokenizer.
 
     Arguments
@@ -49,10 +41,11 @@ def load_language_model(
         The recogniser's, which the language model's has to equal.
     save_folder : str or Path, optional
         Where files of the Hub are linked; by default they stay in its cache. A local folder is read in place.
-    lm_d_model, lm_nhead, lm_num_layers, lm_d_ffn : int
-        Sizes of a pretrained TransformerLM; by default those of the published one. A run brings its own.
-    lm_vocab : int, optional
+    vocab : int, optional
         Size of the recogniser's output (`output_neurons`), which has to be the language model's.
+    sizes : dict of str: int, optional
+        Sizes of a pretrained TransformerLM, under the names of :data:`PUBLISHED_SIZES`, which are the default. A run
+        brings its own.
 
     Returns
     -------
@@ -79,14 +72,18 @@ def load_language_model(
         _check_tokenizer(source, own_tokenizer, tokenizer)
     if _is_run(source):
         lm = load_run(source, wanted=["tokenizer_file"], selection_key=_SELECTION_KEY)["model"]
-        _check_vocabulary(source, lm.vocab, lm_vocab)
+        _check_vocabulary(source, lm.vocab, vocab)
         return lm, own_tokenizer
     file = _find(WEIGHTS_FILE, source, save_folder)
     weights = read_tensors(file)
     if not isinstance(weights, dict) or _EMBEDDING not in weights:
         raise ValueError(f"{file}: holds no weights of SpeechBrain's TransformerLM")
-    vocab = len(weights[_EMBEDDING])
-    _check_vocabulary(source, vocab, lm_vocab)
+    _check_vocabulary(source, len(weights[_EMBEDDING]), vocab)
+    return _transformer_lm(file, weights, PUBLISHED_SIZES | (sizes or {})), own_tokenizer
+
+
+def _transformer_lm(file, weights, sizes):
+    """Build SpeechBrain's TransformerLM with weights, in evaluation mode."""
     # SpeechBrain gives torch one mask of numbers and one of truth values: right, and not for the user to change
     warnings.filterwarnings(
         "ignore", "Support for mismatched key_padding_mask and attn_mask is deprecated"
@@ -94,12 +91,12 @@ def load_language_model(
     # building a network draws random weights: the caller's random state stays as it was
     with torch.random.fork_rng(devices=[]):
         lm = TransformerLM(
-            vocab,
-            lm_d_model,
-            lm_nhead,
-            lm_num_layers,
+            len(weights[_EMBEDDING]),
+            d_model=sizes["lm_d_model"],
+            nhead=sizes["lm_nhead"],
+            num_encoder_layers=sizes["lm_num_layers"],
             num_decoder_layers=0,
-            d_ffn=lm_d_ffn,
+            d_ffn=sizes["lm_d_ffn"],
             activation=torch.nn.GELU,
             normalize_before=False,
         )
@@ -108,10 +105,10 @@ def load_language_model(
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1].strip()
         raise ValueError(
-            f"{file}: is of another network than lm_d_model {lm_d_model}, lm_num_layers {lm_num_layers} and lm_d_ffn "
-            f"{lm_d_ffn} describe ({reason})"
+            f"{file}: is of another network than lm_d_model {sizes['lm_d_model']}, lm_num_layers "
+            f"{sizes['lm_num_layers']} and lm_d_ffn {sizes['lm_d_ffn']} describe ({reason})"
         ) from error
-    return lm.eval().requires_grad_(False), own_tokenizer
+    return lm.eval().requires_grad_(False)
 
 
 def language_model_of_run(run, run_folder, tokenizer, source=None):
@@ -141,11 +138,11 @@ def language_model_of_run(run, run_folder, tokenizer, source=None):
     recorded = None if run.get("no_lm") else run.get("pretrained_lm_tokenizer_path")
     if source is None and not recorded:
         return None
-    sizes = {name: run[name] for name in _SIZES if name in run}
+    sizes = {name: run[name] for name in PUBLISHED_SIZES if name in run}
     outputs = run["model"].seq_lin.w.out_features
     try:
         chosen = source or _recorded_source(recorded, run, run_folder)
-        return load_language_model(chosen, tokenizer, lm_vocab=outputs, **sizes)[0]
+        return load_language_model(chosen, tokenizer, vocab=outputs, sizes=sizes)[0]
     except FileNotFoundError as error:
         if source is not None:
             raise

@@ -10,8 +10,9 @@ from itertools import groupby
 
 import torch
 
-from mamba_speech.asr.decoders import DECODING_OPTIONS, S2SDecoder, decoder_of_run
+from mamba_speech.asr.decoders import S2SDecoder
 from mamba_speech.asr.published import is_published, load_published_recogniser
+from mamba_speech.asr.run_decoder import DECODING_OPTIONS, decoder_of_run
 from mamba_speech.asr.tokenizer import Tokenizer
 from mamba_speech.audio import AudioError
 from mamba_speech.device import choose_device

@@ -15,7 +15,7 @@ from asr_brain import Decoding, RecognitionBrain, run_recipe
 from speechbrain.utils.Accuracy import AccuracyStats
 
 from mamba_speech.asr.decoders import S2S_OPTIONS, S2SDecoder
-from mamba_speech.asr.language_model import load_language_model
+from mamba_speech.asr.language_model import PUBLISHED_SIZES, load_language_model
 from modules.asr.consistency import consistency_loss
 
 # of both losses: sums over an utterance, averaged over utterances; or both a token
@@ -106,7 +106,11 @@ def make_decodings(hparams, tokenizer, device):
     if source is not None:
         try:
             lm, _ = load_language_model(
-                source, tokenizer, hparams["save_folder"], **_lm_size(hparams)
+                source,
+                tokenizer,
+                hparams["save_folder"],
+                hparams["output_neurons"],
+                {name: hparams[name] for name in PUBLISHED_SIZES},
             )
         except (OSError, ValueError) as error:
             raise SystemExit(str(error)) from error
@@ -140,12 +144,6 @@ def _search(model, tokenizer, options, lm=None, source=None):
     except ValueError as error:
         # which begins with the option's name
         raise SystemExit(f"--{error}") from error
-
-
-def _lm_size(hparams):
-    return {
-        name: hparams[name] for name in ("lm_d_model", "lm_nhead", "lm_num_layers", "lm_d_ffn")
-    } | {"lm_vocab": hparams["output_neurons"]}
 
 
 def main():

@@ -49,7 +49,7 @@ def test_exact_and_full_scoring_agree_and_pruned_with_all_candidates_too(decoder
 
 @pytest.mark.parametrize("kind", ["pretrained_lm", "lm_run"])
 def test_a_language_model_has_its_say(kind, decoder, encoded, request):
-    lm, _ = load_language_model(request.getfixturevalue(kind), **LM_SIZES)
+    lm, _ = load_language_model(request.getfixturevalue(kind), sizes=LM_SIZES)
     alone = decoder()(*encoded)
     assert decoder(lm=lm, lm_weight=0.0)(*encoded) == alone
     assert decoder(lm=lm, lm_weight=5.0)(*encoded) != alone

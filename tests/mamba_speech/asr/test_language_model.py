@@ -31,7 +31,7 @@ def test_a_pretrained_transformer_scores_without_a_word(pretrained_lm, letters, 
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         lm, _ = load_language_model(
-            pretrained_lm, Tokenizer(file), tmp_path, lm_vocab=count, **LM_SIZES
+            pretrained_lm, Tokenizer(file), tmp_path, vocab=count, sizes=LM_SIZES
         )
         lm(torch.tensor([[1, 5, 4, 6]]))
 
@@ -41,7 +41,7 @@ def test_a_pretrained_transformer_is_loaded_as_it_was_saved(pretrained_lm, lette
     random = torch.get_rng_state()
     file, count = letters
     lm, tokenizer = load_language_model(
-        pretrained_lm, Tokenizer(file), tmp_path / "save", lm_vocab=count, **LM_SIZES
+        pretrained_lm, Tokenizer(file), tmp_path / "save", vocab=count, sizes=LM_SIZES
     )
     assert torch.equal(torch.get_rng_state(), random)
     assert isinstance(lm, TransformerLM) and not lm.training
@@ -61,7 +61,7 @@ def test_a_pretrained_transformer_is_loaded_as_it_was_saved(pretrained_lm, lette
 def test_a_moved_run_brings_its_own_network_and_tokenizer(lm_run, letters, tmp_path):
     moved = shutil.copytree(lm_run, tmp_path / "moved")
     file, count = letters
-    lm, _ = load_language_model(moved, Tokenizer(file), lm_vocab=count)
+    lm, _ = load_language_model(moved, Tokenizer(file), vocab=count)
     assert isinstance(lm, MambaLM) and not lm.training
     (saved,) = moved.glob("save/CKPT*/model.ckpt")
     saved = torch.load(saved, weights_only=True)
@@ -88,7 +88,7 @@ def test_another_tokenizer_is_refused_though_it_has_the_same_size(kind, request,
     assert len(same_size) >= len(Tokenizer(find_tokenizer(source)))
     message = f"{source}: the language model has another tokenizer .*--pretrained_lm_tokenizer_path"
     with pytest.raises(ValueError, match=message):
-        load_language_model(source, same_size, **LM_SIZES)
+        load_language_model(source, same_size, sizes=LM_SIZES)
 
 
 @pytest.mark.parametrize("kind", ["pretrained_lm", "lm_run"])
@@ -97,14 +97,14 @@ def test_another_vocabulary_is_refused(kind, request, letters):
     file, count = letters
     message = f"{source}: the language model scores {count} tokens, but .*output_neurons is 5000"
     with pytest.raises(ValueError, match=message):
-        load_language_model(source, Tokenizer(file), lm_vocab=5000, **LM_SIZES)
+        load_language_model(source, Tokenizer(file), vocab=5000, sizes=LM_SIZES)
 
 
 def test_a_network_of_other_sizes_is_refused_in_one_sentence(pretrained_lm):
     with pytest.raises(
         ValueError, match="lm.ckpt: is of another network than lm_d_model 32"
     ) as caught:
-        load_language_model(pretrained_lm, **(LM_SIZES | {"lm_d_model": 32}))
+        load_language_model(pretrained_lm, sizes=LM_SIZES | {"lm_d_model": 32})
     assert len(str(caught.value).splitlines()) == 1
 
 
@@ -122,13 +122,13 @@ def test_weights_that_hold_code_are_refused_and_not_executed(pretrained_lm, tmp_
     folder = shutil.copytree(pretrained_lm, tmp_path / "lm")
     torch.save({"w": Payload(tmp_path / "mark")}, folder / "lm.ckpt")
     with pytest.raises(ValueError, match="lm.ckpt: cannot be read as weights"):
-        load_language_model(folder, **LM_SIZES)
+        load_language_model(folder, sizes=LM_SIZES)
     assert not (tmp_path / "mark").exists()
     torch.save({"weight": torch.zeros(3)}, folder / "lm.ckpt")
     with pytest.raises(
         ValueError, match="lm.ckpt: holds no weights of SpeechBrain's TransformerLM"
     ):
-        load_language_model(folder, **LM_SIZES)
+        load_language_model(folder, sizes=LM_SIZES)
 
 
 def test_a_source_that_is_none_is_named_in_one_sentence(tmp_path, trained, monkeypatch):
@@ -173,7 +173,7 @@ def test_a_tokenizer_whose_special_tokens_are_text_is_refused(ids, tokens, pretr
     with pytest.raises(
         ValueError, match=f"tokenizer.ckpt: its tokens {tokens} are text.* bos_id 1"
     ):
-        load_language_model(folder, **LM_SIZES)
+        load_language_model(folder, sizes=LM_SIZES)
 
 
 @pytest.mark.parametrize("content", [b"", b"no model at all", None])
@@ -182,4 +182,4 @@ def test_a_damaged_tokenizer_is_named(content, pretrained_lm, tmp_path):
     file = folder / "tokenizer.ckpt"
     file.write_bytes(file.read_bytes()[:100] if content is None else content)
     with pytest.raises(ValueError, match="tokenizer.ckpt: is no SentencePiece model"):
-        load_language_model(folder, **LM_SIZES)
+        load_language_model(folder, sizes=LM_SIZES)

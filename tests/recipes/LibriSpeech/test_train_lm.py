@@ -103,7 +103,7 @@ def test_every_yaml_trains_saves_resumes_tests_and_loads(path, recipe, text, tmp
     assert again.training == record.training
     assert again.tests["own"].manifest == record.tests["own"].manifest
     assert again.tests["own"].session.overrides["test_only"] == "True"
-    lm, tokenizer = load_language_model(run, Tokenizer(find_tokenizer(run)), lm_vocab=40)
+    lm, tokenizer = load_language_model(run, Tokenizer(find_tokenizer(run)), vocab=40)
     assert lm(torch.tensor([[1, *tokenizer.encode("THE CAT")]])).shape[-1] == len(tokenizer) == 40
     assert not list(run.rglob("*.partial"))
 
