@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from speechbrain.utils.metric_stats import ErrorRateStats
 
-from tests.mamba_speech.conftest import ROOT
+from tests.support.recipes import ROOT
 
 EXAMPLES = ROOT / "examples"
 

@@ -9,8 +9,7 @@ import time
 import pytest
 
 from mamba_speech.cli import main
-from tests.mamba_speech.conftest import ROOT
-from tests.support.recipes import check_output, next_command
+from tests.support.recipes import ROOT, check_output, next_command
 
 
 def test_every_good_file_is_printed_and_the_status_is_zero(trained, audio, capsys):

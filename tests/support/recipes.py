@@ -162,8 +162,9 @@ def run_script(folder, script, *arguments, launcher=(sys.executable,), check=Tru
     process = subprocess.Popen(
         [*launcher, script, *map(str, arguments)],
         cwd=folder,
-        # the scripts import the installed packages; here, those of this tree
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        # the scripts import the installed packages; here, those of this tree. An earlier training in this process
+        # leaves its level of the log in the environment
+        env=os.environ | {"PYTHONPATH": str(ROOT), "SB_LOG_LEVEL": "INFO"},
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

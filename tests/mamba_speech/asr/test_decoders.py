@@ -10,7 +10,7 @@ from mamba_speech.asr.decoders import S2S_OPTIONS, S2SDecoder
 from mamba_speech.asr.language_model import load_language_model
 from mamba_speech.asr.tokenizer import Tokenizer
 from mamba_speech.run import load_run, read_options
-from tests.mamba_speech.conftest import LM_SIZES
+from tests.support.recognition import LM_SIZES
 
 
 @pytest.fixture(scope="module")
@@ -76,12 +76,10 @@ def test_special_tokens_and_outputs_past_the_vocabulary_give_no_text(model, toke
     class Said(S2SDecoder):
         """Reads its hypotheses instead of searching for them."""
 
-        def __init__(self):
-            super().__init__(model, tokenizer)
-            heard = [[5, 0, 6, 1, 99, 7]], None, None, None
-            self._new_search = lambda scorer: lambda encoded, lengths: heard
+        def _new_search(self):
+            return lambda encoded, lengths: ([[5, 0, 6, 1, 99, 7]], None, None, None)
 
-    said = Said()(encoded[0][:1], encoded[1][:1])
+    said = Said(model, tokenizer)(encoded[0][:1], encoded[1][:1])
     assert said == [tokenizer.decode([5, 6, 7])]
 
 

@@ -13,7 +13,7 @@ from speechbrain.lobes.models.transformer.TransformerLM import TransformerLM
 from mamba_speech.asr.language_model import find_tokenizer, load_language_model
 from mamba_speech.asr.tokenizer import Tokenizer
 from modules.asr.lm import MambaLM
-from tests.mamba_speech.conftest import LM_SIZES
+from tests.support.recognition import LM_SIZES
 
 
 def other_tokenizer(file, text="five six"):

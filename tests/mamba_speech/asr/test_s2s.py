@@ -9,7 +9,7 @@ from mamba_speech.asr.recognizer import Recognizer
 from mamba_speech.asr.tokenizer import Tokenizer
 from mamba_speech.cli import main
 from mamba_speech.run import read_options
-from tests.mamba_speech.conftest import LM_SIZES
+from tests.support.recognition import LM_SIZES
 
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,7 @@ from speechbrain.utils.metric_stats import ErrorRateStats
 
 from mamba_speech.cli import main
 from tests.mamba_speech.conftest import train
+from tests.support.recognition import call_script
 from training.results import read_rows
 
 
@@ -13,7 +14,7 @@ def test_the_command_hears_what_the_test_of_training_heard(audio, letters, tmp_p
     options = {"token_type": "char", "output_neurons": letters[1], "number_of_epochs": 2}
     # so little training ends every hypothesis at once
     options |= {"min_decode_ratio": 0.1, "test_beam_size": 3}
-    train("S2S", "conmambamamba_debug", audio, folder, **options)
+    train(call_script, "S2S", "conmambamamba_debug", audio, folder, **options)
     capsys.readouterr()
     (row,) = read_rows(folder).values()
 

@@ -1,27 +1,16 @@
 """A spoken corpus of a minute, and the recipes' scripts run as a user runs them."""
 
 import json
-import sys
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
-import torch
 
 from data_prep.spoken import generate_librispeech
 from tests.support import recipes
+from tests.support.recognition import RECIPE, SPLITS, call_script, run_script
 
-ROOT = Path(__file__).parents[3]
-RECIPE = ROOT / "recipes" / "LibriSpeech" / "ASR"
-SPLITS = {
-    "train_splits": "[train-spoken]",
-    "dev_splits": "[dev-spoken]",
-    "test_splits": "[test-spoken]",
-}
-# the script of each folder of YAMLs
-SCRIPTS = {"CTC": "train_CTC", "S2S": "train_S2S"}
 # each script's debug model, and options under which more epochs do not change what the first one does
 DEBUG = {"CTC": "conmamba_debug", "S2S": "conmambamamba_debug"}
 RESUMABLE = {"total_steps": 20, "max_batch_length_train": 15, "dropout": 0.1}
@@ -59,15 +48,6 @@ def own_speech(tmp_path_factory):
     return folder
 
 
-def run_script(kind, yaml, *flags, launcher=(sys.executable,), check=True, wait=True, **options):
-    """Run a script in its folder; see :func:`tests.support.recipes.run_script`."""
-    path = f"hparams/{kind}/{yaml}.yaml"
-    arguments = (path, "--noprogressbar", *flags, *recipes.as_arguments(options))
-    return recipes.run_script(
-        RECIPE, f"{SCRIPTS[kind]}.py", *arguments, launcher=launcher, check=check, wait=wait
-    )
-
-
 @pytest.fixture(scope="session")
 def train_ctc():
     """Run train_CTC.py; see :func:`run_script`."""
@@ -87,14 +67,6 @@ def import_recipe(monkeypatch):
         yield load
 
 
-def call_script(kind, yaml, *flags, **options):
-    """Run a script's main() in this process."""
-    path = RECIPE / "hparams" / kind / f"{yaml}.yaml"
-    recipes.call_main(
-        RECIPE, SCRIPTS[kind], path, "--noprogressbar", *flags, *recipes.as_arguments(options)
-    )
-
-
 @pytest.fixture(scope="session")
 def call_main():
     """Run a script's main() in this process; see :func:`call_script`."""
@@ -111,14 +83,3 @@ def debug_run(request, spoken, tmp_path_factory):
         options |= {"augment_warmup": 2, "test_beam_size": 1}
     call_script(kind, DEBUG[kind], **options, output_folder=folder, number_of_epochs=1)
     return kind, options, folder
-
-
-def checkpoints(folder):
-    """End-of-epoch checkpoints, oldest first."""
-    found = (folder / "save").glob("CKPT*/CKPT.yaml")
-    return sorted(path.parent for path in found if "end-of-epoch: true" in path.read_text())
-
-
-def weights(folder):
-    """The last end-of-epoch checkpoint's."""
-    return torch.load(checkpoints(folder)[-1] / "model.ckpt", weights_only=True)

@@ -3,13 +3,15 @@
 import shutil
 
 import pytest
-import torch
-from speechbrain.lobes.models.transformer.TransformerLM import TransformerLM
 
 from mamba_speech.asr.tokenizer import Tokenizer
-from tests.recipes.LibriSpeech.conftest import SPLITS, checkpoints
-
-SIZES = {"lm_d_model": 8, "lm_nhead": 2, "lm_num_layers": 1, "lm_d_ffn": 8}
+from tests.support.recognition import (
+    LM_SIZES,
+    SPLITS,
+    epoch_checkpoints,
+    transcripts,
+    write_transformer_lm,
+)
 
 
 @pytest.fixture
@@ -43,42 +45,15 @@ def trained(once_trained, tmp_path):
     return shutil.copytree(once_trained, tmp_path / "run")
 
 
-def transcripts(corpus):
-    lines = [
-        line
-        for path in sorted(corpus.rglob("train-spoken/*/*/*.trans.txt"))
-        for line in path.read_text(encoding="utf-8").splitlines()
-    ]
-    return [line.partition(" ")[2] for line in lines]
-
-
-def language_model(folder, tokenizer, vocab):
-    """A folder in the layout of published ones, its network scoring ``vocab`` tokens."""
-    folder.mkdir()
-    lm = TransformerLM(
-        vocab,
-        d_model=8,
-        nhead=2,
-        num_encoder_layers=1,
-        num_decoder_layers=0,
-        d_ffn=8,
-        activation=torch.nn.GELU,
-        normalize_before=False,
-    )
-    torch.save(lm.state_dict(), folder / "lm.ckpt")
-    shutil.copyfile(tokenizer, folder / "tokenizer.ckpt")
-    return folder
-
-
 def test_a_tokenizer_of_another_size_than_the_model_is_refused_before_training(
     refused, spoken, tmp_path
 ):
     Tokenizer.train(transcripts(spoken), tmp_path / "tokenizer.model", "unigram", 45)
-    lm = language_model(tmp_path / "lm", tmp_path / "tokenizer.model", 45)
-    message = refused(pretrained_lm_tokenizer_path=lm, **SIZES)
+    lm = write_transformer_lm(tmp_path / "lm", tmp_path / "tokenizer.model", 45)
+    message = refused(pretrained_lm_tokenizer_path=lm, **LM_SIZES)
     assert "holds 45 tokens, but output_neurons is 40" in message
     assert "--output_neurons 45" in message
-    assert not checkpoints(tmp_path / "run")
+    assert not epoch_checkpoints(tmp_path / "run")
 
 
 def test_a_tokenizer_of_another_size_than_the_checkpoint_is_refused(refused, trained, spoken):
@@ -93,8 +68,8 @@ def test_a_tokenizer_of_another_size_than_the_checkpoint_is_refused(refused, tra
 def test_a_language_model_that_scores_another_number_of_tokens_is_refused(
     refused, trained, tmp_path
 ):
-    lm = language_model(tmp_path / "lm", trained / "save" / "tokenizer.model", 37)
-    message = refused(pretrained_lm_tokenizer_path=lm, skip_train=True, **SIZES)
+    lm = write_transformer_lm(tmp_path / "lm", trained / "save" / "tokenizer.model", 37)
+    message = refused(pretrained_lm_tokenizer_path=lm, skip_train=True, **LM_SIZES)
     assert f"{lm}: the language model scores 37 tokens" in message
     assert "output_neurons is 40" in message
 
@@ -102,7 +77,7 @@ def test_a_language_model_that_scores_another_number_of_tokens_is_refused(
 @pytest.mark.parametrize("option", ["valid_beam_size", "test_beam_size"])
 def test_a_beam_of_no_hypothesis_is_refused_before_training(option, refused, tmp_path):
     assert f"{option} must be 1 or more; got 0" in refused(**{option: 0})
-    assert not checkpoints(tmp_path / "run")
+    assert not epoch_checkpoints(tmp_path / "run")
 
 
 @pytest.mark.parametrize(
@@ -119,7 +94,7 @@ def test_an_utterance_longer_than_the_positional_table_is_named_before_training(
     message = refused(**options)
     assert f"{what}, but the model's table of positions ends at {options['max_length']}" in message
     assert "utterance " in message and "--max_length" in message
-    assert not checkpoints(tmp_path / "run")
+    assert not epoch_checkpoints(tmp_path / "run")
 
 
 def test_an_empty_test_split_is_named(refused, spoken, tmp_path):

@@ -8,10 +8,12 @@ import torch
 from hyperpyyaml.core import resolve_references
 
 from mamba_speech.asr.tokenizer import Tokenizer
-from tests.recipes.LibriSpeech.conftest import RECIPE, SCRIPTS
 from tests.support.recipes import another, override, plain_options, unused_options
+from tests.support.recognition import RECIPE
 
-YAMLS = [path for kind in SCRIPTS for path in sorted((RECIPE / "hparams" / kind).glob("*.yaml"))]
+# the folders of recognisers' YAMLs
+KINDS = ("CTC", "S2S")
+YAMLS = [path for kind in KINDS for path in sorted((RECIPE / "hparams" / kind).glob("*.yaml"))]
 # one of each network and decoder; the others differ from them in values
 QUICK = (
     "CTC/conmamba_debug",
@@ -146,7 +148,7 @@ def test_the_published_warm_up_counts_batches_and_so_follows_the_accumulation():
             assert f"n_warmup_steps: {batches // factor}\n" in resolved, (stem, factor)
 
 
-@pytest.mark.parametrize("kind", SCRIPTS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_texts_of_characters_that_training_lacks_are_errors_and_no_obstacle(
     kind, call_main, own_speech, tmp_path
 ):
@@ -169,7 +171,7 @@ def test_texts_of_characters_that_training_lacks_are_errors_and_no_obstacle(
     assert "ABC" in (tmp_path / "run" / "wer_test.txt").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("kind", SCRIPTS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_splits_may_be_plain_names_and_a_finished_run_stays_as_it_is(
     kind, call_main, spoken, tmp_path
 ):

@@ -2,8 +2,8 @@
 
 import pytest
 
-from tests.recipes.LibriSpeech.conftest import RECIPE, SPLITS
 from tests.support.recipes import as_arguments, check_output, next_command, run_pasted, run_script
+from tests.support.recognition import RECIPE, SPLITS
 from training.results import read_rows
 
 

@@ -7,15 +7,9 @@ import time
 import pytest
 import torch
 
-from tests.recipes.LibriSpeech.conftest import (
-    DEBUG,
-    RECIPE,
-    SPLITS,
-    checkpoints,
-    run_script,
-    weights,
-)
+from tests.recipes.LibriSpeech.conftest import DEBUG
 from tests.support.recipes import TORCHRUN, check_record
+from tests.support.recognition import RECIPE, SPLITS, epoch_checkpoints, run_script, weights
 from training.results import read_results, read_rows
 
 YAMLS = sorted(path.stem for path in (RECIPE / "hparams" / "CTC").glob("*.yaml"))
@@ -134,7 +128,7 @@ def test_torchrun_trains_on_two_processes(train_ctc, spoken, tmp_path):
     assert "test-spoken" in record.tests, done.output[-2000:]
     (session,) = record.training.sessions
     assert session.world_size == 2 and session.lists.keys() == {"train", "valid", "tokenizer"}
-    assert (checkpoints(tmp_path / "run")[-1] / "random_state.rank1.ckpt").exists()
+    assert (epoch_checkpoints(tmp_path / "run")[-1] / "random_state.rank1.ckpt").exists()
 
 
 @pytest.mark.exhaustive

@@ -19,13 +19,14 @@ from speechbrain.utils.run_opts import RunOptions
 
 from mamba_speech.asr.language_model import find_tokenizer, load_language_model
 from mamba_speech.asr.tokenizer import Tokenizer
-from tests.recipes.LibriSpeech.conftest import RECIPE, ROOT, SPLITS
 from tests.support.recipes import (
+    ROOT,
     check_record,
     plain_options,
     scripts,
     without_environment_description,
 )
+from tests.support.recognition import RECIPE, SPLITS, as_arguments, transcripts
 from training.experiment import load_experiment
 from training.results import read_results
 from training.results import read_rows as results
@@ -65,9 +66,7 @@ def recipe(monkeypatch):
     """The recipe's script as a module, and a function that runs it with options."""
 
     def run(yaml=DEBUG, flags=(), **options):
-        arguments = ["train_LM.py", str(yaml), "--noprogressbar", *flags]
-        for key, value in options.items():
-            arguments += [f"--{key}", str(value)]
+        arguments = ["train_LM.py", str(yaml), "--noprogressbar", *flags, *as_arguments(options)]
         monkeypatch.setattr(sys, "argv", arguments)
         module.main()
 
@@ -145,8 +144,7 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(recipe, text, tmp_pa
 def test_transcripts_of_a_corpus_serve_as_text_and_a_recognisers_tokenizer_as_its_own(
     recipe, spoken, tmp_path
 ):
-    sentences = [line.split(" ", 1)[1] for line in transcripts(spoken, "train-spoken")]
-    Tokenizer.train(sentences, tmp_path / "asr.model", "unigram", 40)
+    Tokenizer.train(transcripts(spoken), tmp_path / "asr.model", "unigram", 40)
     recipe.run(
         data_folder=spoken,
         pretrained_tokenizer_file=tmp_path / "asr.model",
@@ -160,11 +158,6 @@ def test_transcripts_of_a_corpus_serve_as_text_and_a_recognisers_tokenizer_as_it
     assert (tmp_path / "run/save/tokenizer.model").read_bytes() == (
         tmp_path / "asr.model"
     ).read_bytes()
-
-
-def transcripts(corpus, split):
-    files = corpus.rglob(f"{split}/*/*/*.trans.txt")
-    return [line for file in files for line in file.read_text().splitlines()]
 
 
 @pytest.mark.exhaustive

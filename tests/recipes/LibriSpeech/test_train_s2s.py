@@ -1,16 +1,22 @@
 """train_S2S.py: every YAML, torchrun, searches in validation, language models, one's own speech."""
 
 import re
-import shutil
 
 import pytest
 import torch
-from speechbrain.lobes.models.transformer.TransformerLM import TransformerLM
 
 from mamba_speech.asr.tokenizer import Tokenizer
 from mamba_speech.evaluation.wer import read_errors
-from tests.recipes.LibriSpeech.conftest import RECIPE, SPLITS, checkpoints, weights
 from tests.support.recipes import TORCHRUN, check_record
+from tests.support.recognition import (
+    LM_SIZES,
+    RECIPE,
+    SPLITS,
+    epoch_checkpoints,
+    transcripts,
+    weights,
+    write_transformer_lm,
+)
 from training.results import is_tested
 from training.results import read_rows as results
 
@@ -20,7 +26,6 @@ SMALL = {"d_model": 16, "d_ffn": 16, "nhead": 2, "num_encoder_layers": 3, "num_d
 SMALL |= {"num_workers": 0, "n_warmup_steps": 2, "max_batch_length_train": 15, "max_batch_ex": 8}
 SMALL |= {"output_neurons": 40, "pretrained_lm_tokenizer_path": "null"}
 SMALL |= {"valid_beam_size": 1, "test_beam_size": 2, "max_decode_ratio": 0.2}
-LM = {"lm_d_model": 8, "lm_nhead": 2, "lm_num_layers": 1, "lm_d_ffn": 8}
 
 
 @pytest.mark.exhaustive
@@ -72,7 +77,7 @@ def test_torchrun_trains_and_searches_on_two_processes(train_s2s, spoken, tmp_pa
         number_of_epochs=2,
     )
     assert is_tested(tmp_path / "run"), done.output[-2000:]
-    assert (checkpoints(tmp_path / "run")[-1] / "random_state.rank1.ckpt").exists()
+    assert (epoch_checkpoints(tmp_path / "run")[-1] / "random_state.rank1.ckpt").exists()
 
 
 def test_validation_searches_every_so_many_epochs_and_in_the_last(call_main, spoken, tmp_path):
@@ -96,35 +101,15 @@ def test_two_masked_views_of_a_batch_train_once_the_warm_up_is_over(call_main, s
     assert len(set(losses.values())) == 3
 
 
-def write_lm(folder, tokenizer, seed=0):
-    """A TransformerLM of some hundred weights, as published ones are laid out."""
-    folder.mkdir()
-    torch.manual_seed(seed)
-    sizes = {"d_model": 8, "nhead": 2, "num_encoder_layers": 1, "d_ffn": 8}
-    lm = TransformerLM(
-        len(Tokenizer(tokenizer)),
-        **sizes,
-        num_decoder_layers=0,
-        activation=torch.nn.GELU,
-        normalize_before=False,
-    )
-    torch.save(lm.state_dict(), folder / "lm.ckpt")
-    shutil.copyfile(tokenizer, folder / "tokenizer.ckpt")
-    return folder
-
-
 def test_test_sets_are_decoded_without_and_with_the_language_model_in_one_run(
     call_main, spoken, tmp_path
 ):
-    texts = [
-        line.partition(" ")[2]
-        for path in spoken.rglob("train-spoken/**/*.trans.txt")
-        for line in path.read_text().splitlines()
-    ]
-    Tokenizer.train(texts, tmp_path / "tokenizer.model", "unigram", 45)
-    lm = write_lm(tmp_path / "lm", tmp_path / "tokenizer.model")
+    Tokenizer.train(transcripts(spoken), tmp_path / "tokenizer.model", "unigram", 45)
+    lm = write_transformer_lm(tmp_path / "lm", tmp_path / "tokenizer.model")
     run = tmp_path / "run"
-    options = SPLITS | LM | {"data_folder": spoken, "output_folder": run, "output_neurons": 45}
+    options = (
+        SPLITS | LM_SIZES | {"data_folder": spoken, "output_folder": run, "output_neurons": 45}
+    )
     options |= {"number_of_epochs": 1, "lm_weight": 5.0}
     call_main("S2S", "conmamba_debug", **options, pretrained_lm_tokenizer_path=lm)
     assert (run / "save" / "tokenizer.model").read_bytes() == (lm / "tokenizer.ckpt").read_bytes()
@@ -147,15 +132,15 @@ def test_a_language_model_of_the_runs_own_tokenizer_fits_and_one_of_others_is_re
     call_main, spoken, tmp_path
 ):
     run = tmp_path / "run"
-    options = SPLITS | LM | {"data_folder": spoken, "output_folder": run}
+    options = SPLITS | LM_SIZES | {"data_folder": spoken, "output_folder": run}
     call_main("S2S", "conmamba_debug", **options | {"test_splits": "null"}, optimizer_step_limit=1)
-    own = write_lm(tmp_path / "own", run / "save" / "tokenizer.model")
+    own = write_transformer_lm(tmp_path / "own", run / "save" / "tokenizer.model")
     # whether training is asked for or not
     for more in ({"optimizer_step_limit": 1}, {"skip_train": True}):
         call_main("S2S", "conmamba_debug", **options, **more, pretrained_lm_tokenizer_path=own)
         assert "test-spoken_lm" in results(run)
     Tokenizer.train(["AB BA CD", "DC"], tmp_path / "tokenizer.model", "char", 12)
-    other = write_lm(tmp_path / "other", tmp_path / "tokenizer.model")
+    other = write_transformer_lm(tmp_path / "other", tmp_path / "tokenizer.model")
     with pytest.raises(SystemExit, match="other tokens than .*tokenizer.model, which a model was"):
         call_main("S2S", "conmamba_debug", **options, pretrained_lm_tokenizer_path=other)
     options |= {"skip_train": True}

@@ -5,8 +5,8 @@ import sys
 import pytest
 import torch
 
-from tests.recipes.LibriSpeech.conftest import RECIPE, SPLITS, weights
 from tests.support.recipes import START_METHODS, one_thread, workers_started_by
+from tests.support.recognition import RECIPE, SPLITS, weights
 
 SMALL = {"d_model": 16, "d_ffn": 16, "num_encoder_layers": 3, "max_batch_length_train": 15}
 SMALL |= {"output_neurons": 40, "number_of_epochs": 1, "speed_changes": "[90, 100, 110]"}
