@@ -8,7 +8,7 @@ import sys
 import pytest
 
 import mamba_speech
-from tests.mamba_speech.conftest import ROOT
+from tests.support.recipes import ROOT
 
 TASKS = {
     "asr": ("Recognizer", "transcribe"),
