@@ -7,69 +7,53 @@
 # Without a stage it runs build, parity, speed and train. PYTHON names the interpreter (default: python3).
 set -euo pipefail
 
-here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
-root="$(dirname "$here")"
-carried="$here/gpu/carried"
+root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+carried="$root/benchmarks/gpu/carried/wheels"
 python="${PYTHON:-python3}"
 # seconds a stage may take
 limit=475
 
-usage() { sed -n '2,7s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; }
-
-stages=()
-options=()
-out="results/gpu_check"
-device="cuda"
+stages=() out="results/gpu_check" device="cuda"
 while (($#)); do
     case "$1" in
         prepare | build | parity | speed | train) stages+=("$1") ;;
-        --out | --device | --seed)
-            if (($# < 2)); then
-                echo "gpu_check: $1 needs a value" >&2
-                exit 2
-            fi
-            case "$1" in
-                --out) out="$2" ;;
-                --device) device="$2" ;;
-                --seed) options+=("$1" "$2") ;;
-            esac
+        --out | --device)
+            (($# > 1)) || { echo "gpu_check: $1 needs a value" >&2; exit 2; }
+            [[ "$1" == --out ]] && out="$2" || device="$2"
             shift
             ;;
-        -h | --help)
-            usage
-            exit 0
-            ;;
+        -h | --help) sed -n '2,7s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
         *)
             echo "gpu_check: unknown stage or option '$1'" >&2
-            usage >&2
+            sed -n '2,7s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2
             exit 2
             ;;
     esac
     shift
 done
-if ((${#stages[@]} == 0)); then
-    stages=(build parity speed train)
-fi
+((${#stages[@]})) || stages=(build parity speed train)
 if ! command -v "$python" > /dev/null; then
     echo "gpu_check: no $python here: name an interpreter that has torch, PYTHON=/path/to/python3" >&2
     exit 1
 fi
-
-if [[ "$python" == */* ]]; then
-    # the stages run in the tree's folder, not in this one
-    python="$(cd "$(dirname "$python")" && pwd)/$(basename "$python")"
-fi
-
+# the stages run in the tree's folder, not in this one
+[[ "$python" != */* ]] || python="$(cd "$(dirname "$python")" && pwd)/$(basename "$python")"
 mkdir -p "$out"
 out="$(cd "$out" && pwd)"
+cd "$root"
+export PYTHONPATH="$root:$out/site${PYTHONPATH:+:$PYTHONPATH}:$out/wheels" PYTHONUNBUFFERED=1
+[[ "$device" != cpu ]] || export TRITON_INTERPRET=1
 
+if [[ "$device" == cuda && "${stages[0]}" != prepare ]] \
+    && ! "$python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then
+    echo "gpu_check: no CUDA device: run this on a machine with a card, or pass --device cpu for what can be" \
+        "tried without one" >&2
+    exit 1
+fi
 # Prints those of the wheels given whose distribution is not installed.
 missing() {
     "$python" - "$@" << 'END'
-import importlib.metadata
-import os
-import sys
-
+import importlib.metadata, os, sys
 for wheel in sys.argv[1:]:
     try:
         importlib.metadata.version(os.path.basename(wheel).split("-")[0])
@@ -77,52 +61,24 @@ for wheel in sys.argv[1:]:
         print(wheel)
 END
 }
-
-# Lays out those of the carried wheels that are not installed here, beside the results.
-use_carried() {
-    local wheels="$out/wheels" needed=()
-    export PYTHONPATH="$PYTHONPATH:$wheels"
-    if [[ -d "$carried/wheels" ]]; then
-        mapfile -t needed < <(missing "$carried"/wheels/*.whl)
-    elif [[ -n "$(missing speechbrain)" ]]; then
-        echo "gpu_check: speechbrain is not installed and no wheels are carried: the stage train needs" \
-            "'benchmarks/gpu_check.sh prepare', run beforehand where there is a network" >&2
-    fi
-    if ((${#needed[@]})); then
-        "$python" -m pip install --quiet --no-index --no-deps --no-compile --disable-pip-version-check \
-            --root-user-action=ignore --target "$wheels" "${needed[@]}" \
-            || echo "gpu_check: the carried wheels could not be installed, see above" >&2
-    fi
-}
-
-cd "$root"
-export PYTHONPATH="$root:$out/site${PYTHONPATH:+:$PYTHONPATH}"
-export PYTHONUNBUFFERED=1 GOMP_SPINCOUNT="${GOMP_SPINCOUNT:-20000}"
-if [[ "$device" == cpu ]]; then
-    export TRITON_INTERPRET=1
+if [[ -d "$carried" && "${stages[0]}" != prepare ]]; then
+    mapfile -t needed < <(missing "$carried"/*.whl)
+    ((${#needed[@]} == 0)) || "$python" -m pip install --quiet --no-index --no-deps --no-compile \
+        --disable-pip-version-check --target "$out/wheels" "${needed[@]}" \
+        || echo "gpu_check: the carried wheels could not be installed, see above" >&2
 fi
 
-carried_used=no
 failed=()
 for stage in "${stages[@]}"; do
     echo "== $stage"
-    if [[ "$stage" == prepare ]]; then
-        "$python" -m benchmarks.gpu prepare
-        continue
-    fi
-    if [[ "$carried_used" == no ]]; then
-        use_carried
-        carried_used=yes
-    fi
+    [[ "$stage" == prepare ]] && seconds=3600 || seconds=$limit
     status=0
-    timeout --kill-after=10 "$limit" "$python" -m benchmarks.gpu "$stage" \
-        ${options[@]+"${options[@]}"} --device "$device" --out "$out" || status=$?
+    timeout --kill-after=10 "$seconds" "$python" -m benchmarks.gpu "$stage" --device "$device" --out "$out" \
+        || status=$?
     if ((status == 124 || status == 137)); then
-        echo "gpu_check: $stage was stopped after $limit s; its table holds what was done" >&2
+        echo "gpu_check: $stage was stopped after $seconds s; its table holds what was done" >&2
     fi
-    if ((status)); then
-        failed+=("$stage")
-    fi
+    ((status == 0)) || failed+=("$stage")
 done
 if ((${#failed[@]})); then
     echo "gpu_check: failed: ${failed[*]} (tables in $out)" >&2

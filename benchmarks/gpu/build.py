@@ -107,48 +107,45 @@ def unpack(package, folder):
 
 
 def build(package, site, capability, seconds):
-    """Compile one package into the folder ``site`` within so many seconds.
+    """Compile one package into the folder ``site`` within so many seconds, and import it in a fresh process.
 
     Raises
     ------
     BuildError
-        If it fails, with the compiler's first error.
+        If either fails, with the first error.
     """
+    if shutil.which("nvcc") is None and not os.environ.get("CUDA_HOME"):
+        raise BuildError("nvcc is not on the PATH and CUDA_HOME is not set")
     with tempfile.TemporaryDirectory() as folder:
         source = unpack(package, folder)
         setup = source / "setup.py"
-        setup.write_text(
-            narrow(setup.read_text(encoding="utf-8"), package.extension, capability),
-            encoding="utf-8",
-        )
-        if shutil.which("nvcc") is None and not os.environ.get("CUDA_HOME"):
-            raise BuildError("nvcc is not on the PATH and CUDA_HOME is not set")
-        environment = os.environ | {package.force: "TRUE"}
-        environment.setdefault("MAX_JOBS", str(os.cpu_count()))
-        command = [sys.executable, "setup.py", "build_ext", "--build-lib", str(site)]
-        log = site / f"{package.name}.log"
-        with log.open("w", encoding="utf-8") as file:
-            try:
-                code = subprocess.run(
-                    command,
-                    check=False,
-                    cwd=source,
-                    env=environment,
-                    stdout=file,
-                    stderr=subprocess.STDOUT,
-                    timeout=seconds,
-                ).returncode
-            except subprocess.TimeoutExpired as error:
-                raise BuildError(f"not done after {seconds:.0f} s, see {log}") from error
-        if code:
-            raise BuildError(f"{_first_error(log.read_text(encoding='utf-8'))} (see {log})")
+        text = setup.read_text(encoding="utf-8")
+        setup.write_text(narrow(text, package.extension, capability), encoding="utf-8")
+        environment = {"MAX_JOBS": str(os.cpu_count())} | os.environ | {package.force: "TRUE"}
+        command = ["setup.py", "build_ext", "--build-lib", str(site)]
+        _python(command, site / f"{package.name}.log", seconds, cwd=source, env=environment)
         lay_out(package, source, site)
+    name = package.files[0].removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+    _python(["-c", f"import torch, {name}"], site / f"{package.name}_import.log", 60)
 
 
-def _first_error(log):
-    lines = log.splitlines()
-    wrong = [line.strip() for line in lines if re.search(r"\berror\b|Error\b", line)]
-    return (wrong or lines[-1:] or ["the compiler said nothing"])[0][:200]
+def _python(arguments, log, seconds, **options):
+    with log.open("w", encoding="utf-8") as file:
+        try:
+            code = subprocess.run(
+                [sys.executable, *arguments],
+                check=False,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                timeout=seconds,
+                **options,
+            ).returncode
+        except subprocess.TimeoutExpired as error:
+            raise BuildError(f"not done after {seconds:.0f} s, see {log}") from error
+    if code:
+        lines = log.read_text(encoding="utf-8").splitlines()
+        wrong = [line.strip() for line in lines if re.search(r"\berror\b|Error\b", line)]
+        raise BuildError(f"{(wrong or lines[-1:] or ['no output'])[0][:200]} (see {log})")
 
 
 def lay_out(package, source, site):
@@ -167,52 +164,25 @@ def lay_out(package, source, site):
 def run(arguments):
     """Build both packages; a failure is a row of the table and no failure of the stage."""
     report = arguments.report("build", "Packages built from source")
-    site = arguments.site
+    site = arguments.out / "site"
     site.mkdir(parents=True, exist_ok=True)
-    if arguments.device.type != "cuda":
-        capability, card = (9, 0), False
-    else:
-        capability, card = torch.cuda.get_device_capability(arguments.device), True
     until = time.monotonic() + _SECONDS
     for package in PACKAGES:
         began = time.monotonic()
         try:
-            if not card:
+            if arguments.device.type == "cuda":
+                capability = torch.cuda.get_device_capability(arguments.device)
+                build(package, site, capability, max(1.0, until - began))
+                outcome = f"built for capability {'.'.join(map(str, capability))}"
+            else:
                 # what can be tried without a card: that the distribution is the one that is known
                 with tempfile.TemporaryDirectory() as folder:
                     source = unpack(package, folder)
-                    narrow((source / "setup.py").read_text(), package.extension, capability)
+                    narrow((source / "setup.py").read_text(), package.extension, (9, 0))
                     lay_out(package, source, Path(folder) / "site")
-                raise BuildError("no CUDA device; the distribution itself is as expected")
-            build(package, site, capability, max(1.0, until - began))
-            check_import(package, site)
-            outcome = "built"
+                outcome = "not built: no CUDA device; the distribution itself is as expected"
         except BuildError as error:
             outcome = f"not built: {error}"
-        report.add(
-            package=package.name,
-            architecture="sm_" + "".join(map(str, capability)),
-            seconds=round(time.monotonic() - began, 1),
-            outcome=outcome,
-        )
+        seconds = round(time.monotonic() - began, 1)
+        report.add(package=package.name, seconds=seconds, outcome=outcome)
     return 0
-
-
-def check_import(package, site):
-    """Import what was built in a fresh process.
-
-    Raises
-    ------
-    BuildError
-        If that fails.
-    """
-    name = package.files[0].removesuffix(".py").removesuffix("/__init__").replace("/", ".")
-    said = subprocess.run(
-        [sys.executable, "-c", f"import torch, {name}"],
-        check=False,
-        env=os.environ | {"PYTHONPATH": f"{site}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"},
-        capture_output=True,
-        text=True,
-    )
-    if said.returncode:
-        raise BuildError(f"built, but cannot be imported: {said.stderr.strip().splitlines()[-1]}")

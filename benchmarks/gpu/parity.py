@@ -1,7 +1,7 @@
 """Every implementation of the scan and the convolution against the loop over time in float64.
 
-Output, last state and every gradient, over the grid of shapes, lengths, directions and states of the
-contract. The error of a tensor is its largest difference over the reference's largest magnitude.
+Output, last state and every gradient, over the grid of shapes, lengths, directions and states of the contract. The
+error of a tensor is its largest difference over the reference's largest magnitude (over 1 where that is less).
 """
 
 import concurrent.futures
@@ -11,23 +11,12 @@ import multiprocessing
 
 import torch
 
-from benchmarks.gpu.kernels import (
-    CONVOLUTIONS,
-    SCANS,
-    TENSORS,
-    available,
-    bidirectional_scans,
-    composed,
-    scan_tensors,
-)
+from benchmarks.gpu import kernels
 from modules.ssm.conv.naive import causal_conv1d_naive
-from modules.ssm.conv.triton_backend import bidirectional_conv1d_triton
 from modules.ssm.scan.naive import selective_scan_naive
 
 # a few roundings of the dtype, relative to the largest value of the tensor
 TOLERANCES = {torch.float32: 2e-5, torch.bfloat16: 1.6e-2, torch.float16: 2e-3}
-# another project's kernel is the yardstick of speed and not ours to pass or fail
-FOREIGN = ("mamba_ssm",)
 # more taps or states than this are tried once
 _WIDE = 16
 _WORKERS = 6
@@ -36,6 +25,28 @@ SCAN_SHAPES = ((3, 130, 80, 16), (2, 1, 3, 4), (3, 37, 33, 5), (2, 520, 40, 24))
 CONV_SHAPES = ((3, 130, 80, 4), (2, 1, 3, 4), (2, 3, 5, 9), (2, 70, 33, 31))
 TINY_SCAN_SHAPES = ((2, 5, 3, 2), (2, 1, 3, 2))
 TINY_CONV_SHAPES = ((2, 5, 3, 4), (2, 1, 3, 4))
+# name: tensors, the implementations, the reference, what follows the tensors
+CHECKS = {
+    "causal convolution": (
+        kernels.conv_tensors,
+        kernels.CONVOLUTIONS,
+        causal_conv1d_naive,
+        "silu",
+    ),
+    "bidirectional convolution": (
+        kernels.conv_tensors,
+        kernels.BOTH_CONVOLUTIONS,
+        kernels.two_convolutions(causal_conv1d_naive),
+        "silu",
+    ),
+    "selective scan": (kernels.scan_tensors, kernels.SCANS, selective_scan_naive, True),
+    "bidirectional scan": (
+        kernels.scan_tensors,
+        kernels.BOTH_SCANS,
+        kernels.two_scans(selective_scan_naive),
+        True,
+    ),
+}
 
 
 def cases(shapes, dtypes):
@@ -54,39 +65,24 @@ def cases(shapes, dtypes):
             yield shape, dtype, *options
 
 
-def frame_counts(shape, ragged, device):
-    """Uneven lengths, one of them 0, or ``None``."""
-    batch, time = shape[:2]
-    return torch.tensor([time, 0, time // 2], device=device)[:batch] if ragged else None
+def outcomes(function, tensors, option, state, **options):
+    """Outputs, last state and gradients by name, of a loss that weighs every element differently."""
+    *outs, last = function(*tensors.values(), option, initial_state=state, **options)
+    loss = 0
+    for y in (*outs, last):
+        weights = torch.linspace(-1, 1, max(1, y.numel()), device=y.device)[: y.numel()]
+        loss = loss + ((y if y.dtype == torch.float64 else y.float()) * weights.view_as(y)).sum()
+    inputs = kernels.leaves(tensors | {"initial_state": state})
+    gradients = torch.autograd.grad(loss, list(inputs.values()), materialize_grads=True)
+    found = {f"output {i}": y for i, y in enumerate(outs)} | {"state": last}
+    return found | {f"gradient of {n}": g for n, g in zip(inputs, gradients, strict=True)}
 
 
-def double(tensors):
+def in_float64(tensors):
     """Leaves of float64 with the same values; pairs as pairs."""
     if isinstance(tensors, tuple):
-        return tuple(map(double, tensors))
+        return tuple(map(in_float64, tensors))
     return None if tensors is None else tensors.detach().double().requires_grad_()
-
-
-def leaves(tensors):
-    """The tensors among arguments, pairs unpacked."""
-    for tensor in tensors:
-        if isinstance(tensor, tuple):
-            yield from leaves(tensor)
-        elif tensor is not None:
-            yield tensor
-
-
-def outcomes(outputs, inputs, names, with_state=True):
-    """Outputs, last state and gradients by name, of a loss that weighs every element differently."""
-    *outs, last = outputs
-    loss = 0
-    for y in (*outs, last) if with_state else outs:
-        weights = torch.linspace(-1, 1, max(1, y.numel()), device=y.device)[: y.numel()]
-        wide = y if y.dtype == torch.float64 else y.float()
-        loss = loss + (wide * weights.view_as(y)).sum()
-    gradients = torch.autograd.grad(loss, list(leaves(inputs)), materialize_grads=True)
-    found = {f"output {i}": y for i, y in enumerate(outs)} | {"state": last}
-    return found | {f"gradient of {n}": g for n, g in zip(names, gradients, strict=True)}
 
 
 def error(got, expected):
@@ -98,256 +94,85 @@ def error(got, expected):
     return float("inf") if math.isnan(value) else value
 
 
-class Tally:
-    """Worst errors of each implementation and dtype; one row each."""
-
-    def __init__(self, operation):
-        self.operation, self.worst, self.cases = operation, {}, {}
-
-    def add(self, name, dtype, got, expected, case):
-        """Compare one case's outcomes."""
-        key = (name, dtype)
-        self.cases[key] = self.cases.get(key, 0) + 1
-        worst = self.worst.setdefault(key, {})
-        for what, value in expected.items():
-            kind = what.split()[0]
-            found = error(got[what], value)
-            if found >= worst.get(kind, (-1.0,))[0]:
-                worst[kind] = (found, what, case)
-
-    def fail(self, name, dtype, reason, case):
-        """Note an implementation that raised."""
-        self.cases[name, dtype] = self.cases.get((name, dtype), 0) + 1
-        self.worst.setdefault((name, dtype), {})["output"] = (float("inf"), reason, case)
-
-    def rows(self):
-        """The rows, and how many of our own implementations' fail."""
-        rows, failures = [], 0
-        for (name, dtype), worst in self.worst.items():
-            largest = max(worst.values())
-            passed = largest[0] <= TOLERANCES[dtype]
-            failures += not passed and name not in FOREIGN
-            values = {kind: f"{worst[kind][0]:.1e}" for kind in worst}
-            row = {
-                "operation": self.operation,
-                "backend": name,
-                "dtype": str(dtype).removeprefix("torch."),
-                "cases": self.cases[name, dtype],
-                "output": values.get("output", ""),
-                "state": values.get("state", ""),
-                "gradients": values.get("gradient", ""),
-                "tolerance": TOLERANCES[dtype],
-                "result": "pass" if passed else f"FAIL: {largest[1]} at {largest[2]}",
-            }
-            rows.append(row)
-        return rows, failures
-
-
-def compare(tally, names, run, reference, inputs, tensor_names, case):
-    """Run the reference once and each named implementation, and add them to the tally."""
-    wide = [double(t) for t in inputs]
-    expected = {}
-    label = f"{case[0]}, ragged {case[2]}, reverse {case[3]}, state {case[4]}"
-    for name in names:
-        # mamba_ssm passes no gradient through its last state
-        with_state = name not in FOREIGN
-        if with_state not in expected:
-            expected[with_state] = outcomes(reference(*wide), wide, tensor_names, with_state)
-        try:
-            got = outcomes(run(name)(*inputs), inputs, tensor_names, with_state)
-        except Exception as problem:  # noqa: BLE001 - whatever a kernel raises is a finding
-            tally.fail(name, case[1], f"{type(problem).__name__}: {str(problem)[:120]}", label)
+def check(operation, dtype, device, shapes):
+    """One operation in one dtype: a row for each implementation."""
+    torch.manual_seed(1)
+    make, functions, reference, option = CHECKS[operation]
+    both, worst, number = operation.startswith("bidirectional"), {}, 0
+    for shape, _, ragged, reverse, given in cases(shapes, (dtype,)):
+        if both and reverse:
             continue
-        tally.add(name, case[1], got, expected[with_state], label)
+        number += 1
+        tensors = make(shape, dtype, device, plain=reverse and given)
+        if both:
+            tensors = kernels.in_pairs(tensors, make(shape, dtype, device))
+        state_type = torch.float32 if make is kernels.scan_tensors else dtype
+        state = None
+        if given:
+            sizes = (shape[0], *shape[2:])
+            state = kernels.normal(*sizes, dtype=state_type, device=device)
+        options = {} if both else {"reverse": reverse}
+        counts = torch.tensor([shape[1], 0, shape[1] // 2], device=device)[: shape[0]]
+        options["lengths"] = counts if ragged else None
+        wide = {name: in_float64(t) for name, t in tensors.items()}
+        expected = outcomes(reference, wide, option, in_float64(state), **options)
+        case = f"{shape}, ragged {ragged}, reverse {reverse}, state {given}"
+        for name, function in functions.items():
+            try:
+                got = outcomes(function, tensors, option, state, **options)
+                found = [(error(got[what], value), what) for what, value in expected.items()]
+            except Exception as problem:  # noqa: BLE001 - whatever a kernel raises is a finding
+                found = [(float("inf"), f"output: {type(problem).__name__}: {str(problem)[:120]}")]
+            add_worst(worst.setdefault(name, {}), found, case)
+    return [row(operation, name, dtype, number, kinds) for name, kinds in worst.items()]
 
 
-def check_scan(device, shapes, dtypes):
-    """One direction."""
-    tally = Tally("selective scan")
-    for case in cases(shapes, dtypes):
-        shape, dtype, ragged, reverse, given = case
-        tensors = scan_tensors(shape, dtype, device, given, plain=reverse and given)
-        options = {"lengths": frame_counts(shape, ragged, device), "reverse": reverse}
-
-        def bound(scan, options=options):
-            def call(*tensors_in_order):
-                *some, state = tensors_in_order
-                return scan(*some, True, **options, initial_state=state)
-
-            return call
-
-        names, _ = available(SCANS, tensors["u"], tensors["A"], None, tensors["initial_state"])
-        present = [name for name in TENSORS if tensors[name] is not None]
-        inputs = [tensors[name] for name in TENSORS]
-
-        def run(name, bound=bound):
-            return bound(SCANS[name][0])
-
-        compare(tally, names, run, bound(selective_scan_naive), inputs, present, case)
-    return tally.rows()
+def add_worst(worst, found, case):
+    """Keep the largest error of each kind, with what it is an error of and the case."""
+    for value, what in found:
+        kind = what.split()[0].rstrip(":")
+        worst[kind] = max(worst.get(kind, (-1.0, "", "")), (value, what, case))
 
 
-def check_bidirectional_scan(device, shapes, dtypes):
-    """Both directions in one call, the gate shared."""
-    tally = Tally("bidirectional scan")
-    functions = bidirectional_scans()
-    for case in cases(shapes, dtypes):
-        shape, dtype, ragged, reverse, given = case
-        if reverse:
-            continue
-        first = scan_tensors(shape, dtype, device, given)
-        second = scan_tensors(shape, dtype, device)
-        inputs = [
-            first[name] if name in ("z", "initial_state") else (first[name], second[name])
-            for name in TENSORS
-        ]
-        lengths = frame_counts(shape, ragged, device)
-
-        def bound(scan, lengths=lengths):
-            def call(*tensors_in_order):
-                *some, state = tensors_in_order
-                return scan(*some, True, lengths=lengths, initial_state=state)
-
-            return call
-
-        names, _ = available(SCANS, first["u"], first["A"], None, first["initial_state"])
-        present = [
-            f"{name}{suffix}"
-            for name in TENSORS
-            if first[name] is not None
-            for suffix in (("",) if name in ("z", "initial_state") else ("", " backward"))
-        ]
-        reference = bound(composed(selective_scan_naive))
-
-        def run(name, bound=bound):
-            return bound(functions[name])
-
-        compare(tally, names, run, reference, inputs, present, case)
-    return tally.rows()
+def row(operation, backend, dtype, number, worst):
+    """A row of the table."""
+    value, what, case = max(worst.values())
+    return {
+        "operation": operation,
+        "backend": backend,
+        "dtype": str(dtype).removeprefix("torch."),
+        "cases": number,
+        **{k: f"{worst[k][0]:.1e}" if k in worst else "" for k in ("output", "state", "gradient")},
+        "tolerance": TOLERANCES[dtype],
+        "result": "pass" if value <= TOLERANCES[dtype] else f"FAIL: {what} at {case}",
+    }
 
 
-def conv_tensors(shape, dtype, device, given):
-    """x, weight, bias and the initial state, or ``None`` for that."""
-    batch, time, channels, width = shape
-
-    def normal(*size, dtype=torch.float32):
-        return torch.randn(*size, device=device).to(dtype).requires_grad_()
-
-    state = normal(batch, channels, width, dtype=dtype) if given else None
-    x = normal(batch, time, channels, dtype=dtype)
-    return x, normal(channels, width), normal(channels), state
-
-
-def check_conv(device, shapes, dtypes):
-    """One direction."""
-    tally = Tally("causal convolution")
-    for case in cases(shapes, dtypes):
-        shape, dtype, ragged, reverse, given = case
-        inputs = conv_tensors(shape, dtype, device, given)
-        options = {"lengths": frame_counts(shape, ragged, device), "reverse": reverse}
-
-        def bound(conv, options=options):
-            def call(x, weight, bias, state):
-                return conv(x, weight, bias, "silu", **options, initial_state=state)
-
-            return call
-
-        names, _ = available(CONVOLUTIONS, *inputs)
-        present = ["x", "weight", "bias", *(["initial_state"] if given else [])]
-
-        def run(name, bound=bound):
-            return bound(CONVOLUTIONS[name][0])
-
-        compare(tally, names, run, bound(causal_conv1d_naive), inputs, present, case)
-    return tally.rows()
-
-
-def check_bidirectional_conv(device, shapes, dtypes):
-    """Both directions over one input."""
-    tally = Tally("bidirectional convolution")
-    for case in cases(shapes, dtypes):
-        shape, dtype, ragged, reverse, given = case
-        if reverse:
-            continue
-        x, weight, bias, state = conv_tensors(shape, dtype, device, given)
-        _, weight_b, bias_b, _ = conv_tensors(shape, dtype, device, False)
-        inputs = [x, (weight, weight_b), (bias, bias_b), state]
-        options = {"lengths": frame_counts(shape, ragged, device)}
-
-        def fused(x, weight, bias, state, options=options):
-            return bidirectional_conv1d_triton(
-                x, weight, bias, "silu", **options, initial_state=state
-            )
-
-        def two_loops(x, weight, bias, state, options=options):
-            y, last = causal_conv1d_naive(
-                x, weight[0], bias[0], "silu", **options, initial_state=state
-            )
-            back, _ = causal_conv1d_naive(x, weight[1], bias[1], "silu", **options, reverse=True)
-            return y, back, last
-
-        names, _ = available(CONVOLUTIONS, x, weight, bias, state)
-        present = ["x", "weight", "weight backward", "bias", "bias backward"]
-        present += ["initial_state"] if given else []
-        ours = [name for name in names if name == "triton"]
-        compare(tally, ours, lambda _, fused=fused: fused, two_loops, inputs, present, case)
-    return tally.rows()
-
-
-CHECKS = (check_conv, check_bidirectional_conv, check_scan, check_bidirectional_scan)
-
-
-def part(number, dtype, device, seed):
-    """One operation in one dtype: rows and failures."""
-    torch.manual_seed(seed)
-    card, conv = device.type == "cuda", number < 2
-    if card:
-        shapes = CONV_SHAPES if conv else SCAN_SHAPES
-    else:
-        shapes = TINY_CONV_SHAPES if conv else TINY_SCAN_SHAPES
-    return CHECKS[number](device, shapes, (dtype,))
-
-
-def outcomes_of_all(device, seed):
-    """Each part's rows and failures: on a card from several processes, since most of the time goes into compiling."""
-    parts = [(n, dtype, device, seed) for n in range(len(CHECKS)) for dtype in TOLERANCES]
-    if device.type != "cuda":
-        yield from itertools.starmap(part, parts)
+def checked(device):
+    """Every operation's and dtype's rows: on a card from several processes, since compiling takes most of the time."""
+    card = device.type == "cuda"
+    scan, conv = (SCAN_SHAPES, CONV_SHAPES) if card else (TINY_SCAN_SHAPES, TINY_CONV_SHAPES)
+    parts = [
+        (operation, dtype, device, scan if "scan" in operation else conv)
+        for operation, dtype in itertools.product(CHECKS, TOLERANCES)
+    ]
+    if not card:
+        yield from itertools.starmap(check, parts)
         return
     context = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(_WORKERS, mp_context=context) as pool:
         # the longest first
-        for future in [pool.submit(part, *arguments) for arguments in reversed(parts)]:
+        for future in [pool.submit(check, *part) for part in reversed(parts)]:
             yield future.result()
 
 
-def note_missing(report, device):
-    """Say which implementations are not compared, and why."""
-    scan = scan_tensors((1, 1, 1, 1), torch.float32, device)
-    conv = conv_tensors((1, 1, 1, 1), torch.float32, device, False)
-    for what, table, example in (
-        ("scan", SCANS, (scan["u"], scan["A"])),
-        ("convolution", CONVOLUTIONS, conv),
-    ):
-        for name, reason in available(table, *example)[1].items():
-            report.notes.append(f"{what} {name}: not compared, {reason}")
-            print(report.notes[-1], flush=True)
-
-
 def run(arguments):
-    """Write the table; 1 if any of our implementations is off."""
+    """Write the table; 1 if an implementation is off."""
     report = arguments.report("parity", "Parity with the loop over time in float64")
-    note_missing(report, arguments.device)
-    report.notes.append(
-        "mamba_ssm is compared without initial state and without a loss on the last state, through which it "
-        "passes no gradient; it decides nothing here"
-    )
     failures = 0
-    for rows, failed in outcomes_of_all(arguments.device, arguments.seed):
-        failures += failed
-        for row in rows:
-            report.add(**row)
-    report.notes.append("all pass" if not failures else f"{failures} rows FAIL")
-    report.write()
-    print(report.notes[-1])
+    for rows in checked(arguments.device):
+        for one in rows:
+            failures += one["result"] != "pass"
+            report.add(**one)
+    report.note(f"{failures} rows FAIL" if failures else "all pass")
     return int(failures > 0)

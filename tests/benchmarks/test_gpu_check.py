@@ -11,10 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.gpu import build, kernels, parity, prepare, roofline, speed, timing, train
+from benchmarks.gpu import build, kernels, parity, prepare, speed, train
 from benchmarks.gpu.report import Report
-from modules.ssm import BiMamba, selective_scan_fn
-from modules.ssm.scan.chunked import selective_scan_chunked
+from modules.ssm import selective_scan_fn
 
 ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")
@@ -43,9 +42,10 @@ def check(*arguments, **environment):
 
 
 def test_without_a_card_the_message_says_what_to_do(tmp_path):
-    done = check("parity", "--out", tmp_path, CUDA_VISIBLE_DEVICES="")
-    assert done.returncode == 1
-    assert "no CUDA device: run this on a machine with a card, or pass --device cpu" in done.stderr
+    done = check("--out", tmp_path, CUDA_VISIBLE_DEVICES="")
+    assert done.returncode == 1 and not done.stdout
+    (line,) = done.stderr.splitlines()
+    assert "no CUDA device: run this on a machine with a card, or pass --device cpu" in line
 
 
 def test_unknown_stages_and_missing_values_are_refused_with_the_usage():
@@ -96,31 +96,38 @@ def test_the_carried_distributions_are_laid_out_as_expected(package, tmp_path):
 def test_a_row_is_on_disk_as_soon_as_it_is_known(tmp_path):
     report = Report(tmp_path, "speed", "Speed", CPU, "the command")
     report.add(backend="torch", ms="1.5")
-    report.notes.append("a note")
+    report.note("a note")
     report.add(backend="cpu", ms="0.5")
     rows = json.loads((tmp_path / "speed.json").read_text())
     assert rows == [{"backend": "torch", "ms": "1.5"}, {"backend": "cpu", "ms": "0.5"}]
     text = (tmp_path / "speed.md").read_text()
     assert "| cpu | 0.5 |" in text and "- a note" in text and "the command" in text
-    assert not list(tmp_path.glob("*.partial"))
 
 
-def test_parity_passes_what_is_right_and_fails_what_is_wrong():
-    for number, check_one in enumerate(parity.CHECKS):
-        rows, failures = check_one(CPU, ((2, 4, 3, 2),), (torch.float32,))
-        assert failures == 0 and {row["result"] for row in rows} <= {"pass"}
-        if number != 1:  # fused convolutions of both directions are the GPU's
-            assert "torch" in {row["backend"] for row in rows}
-    expected = {"output 0": torch.ones(3).double(), "gradient of A": torch.ones(2).double()}
-    for wrong in (torch.tensor([1.0, 1.1]), torch.tensor([1.0, float("nan")])):
-        tally = parity.Tally("scan")
-        got = {"output 0": torch.ones(3), "gradient of A": wrong}
-        tally.add("triton", torch.bfloat16, got, expected, "a case")
-        tally.add("mamba_ssm", torch.bfloat16, got, expected, "a case")
-        rows, failures = tally.rows()
-        # another project's kernel is reported and not counted
-        assert failures == 1
-        assert {row["result"] for row in rows} == {"FAIL: gradient of A at a case"}
+@pytest.mark.parametrize("operation", parity.CHECKS)
+def test_parity_passes_what_is_right_and_fails_what_is_wrong(operation, monkeypatch):
+    make, functions, *rest = parity.CHECKS[operation]
+
+    def wrong(*arguments, **options):
+        *outputs, last = functions["torch"](*arguments, **options)
+        return *outputs, last * 1.1
+
+    def broken(*arguments, **options):
+        raise RuntimeError("out of registers")
+
+    contestants = {"torch": functions["torch"], "wrong": wrong, "broken": broken}
+    monkeypatch.setitem(parity.CHECKS, operation, (make, contestants, *rest))
+    rows = parity.check(operation, torch.float32, CPU, ((2, 4, 3, 2),))
+    results = {row["backend"]: row["result"] for row in rows}
+    assert results["torch"] == "pass"
+    # the last state's own error, or a gradient's through it
+    assert results["wrong"].startswith(("FAIL: state", "FAIL: gradient"))
+    assert "out of registers" in results["broken"]
+
+
+def test_a_number_that_is_none_is_the_largest_error():
+    assert parity.error(torch.tensor([1.0, float("nan")]), torch.ones(2).double()) == float("inf")
+    assert parity.error(torch.tensor([2.0, 4.5]), torch.tensor([2.0, 4.0]).double()) == 0.125
 
 
 def test_every_operation_dtype_and_option_of_the_contract_is_in_the_grid():
@@ -135,56 +142,44 @@ def test_every_operation_dtype_and_option_of_the_contract_is_in_the_grid():
 def test_the_yardsticks_layout_and_flips_compute_the_same_function():
     shape = (2, 7, 4, 3)
     first, second = (kernels.scan_tensors(shape, torch.float32, CPU) for _ in range(2))
-    pairs = [first[n] if n == "z" else (first[n], second[n]) for n in kernels.TENSORS[:-1]]
-    expected, _ = kernels.composed(selective_scan_chunked)(*pairs, True)
+    pairs = kernels.in_pairs(first, second)
+    expected, _ = kernels.BOTH_SCANS["torch"](*pairs.values(), True)
     call, inputs = speed.channel_major(first, second, selective_scan_fn)
     assert torch.allclose(call().transpose(1, 2), expected, atol=1e-5)
     gradients = torch.autograd.grad(call().sum(), inputs)
+    assert len(inputs) == len(kernels.leaves(pairs))
     assert all(g.abs().max() > 0 for g in gradients)
 
 
-def test_the_published_block_computes_what_ours_does():
-    block, x = BiMamba(8), torch.randn(2, 9, 8)
-    published = kernels.published_block(block, selective_scan_fn, None)
-    assert torch.allclose(published(x), block(x), atol=1e-5)
-
-
-def test_a_function_that_raises_is_a_row_and_the_others_are_timed():
+def test_a_function_that_raises_is_a_row_and_the_others_are_timed(tmp_path):
     def broken():
         raise RuntimeError("out of registers")
 
-    found = timing.measure({"a": lambda: None, "b": broken}, CPU, rounds=2)
-    assert found["a"]["ms"] >= found["a"]["least"] >= 0
-    assert "out of registers" in found["b"]["error"]
-    late = timing.measure({"a": lambda: None}, CPU, rounds=2, deadline=0.0)
-    assert "not reached" in late["a"]["error"]
-
-
-def test_the_floor_is_the_larger_of_bytes_and_exponentials():
-    moved, exponentials = roofline.work((1, 10, 4, 2), 2, backward=False)
-    assert (moved, exponentials) == ((6 * 40 + 4 * 20) * 2, 160)
-    assert roofline.share(1.0, (1, 10, 4, 2), 2, False, (moved * 2000.0, 1e12)) == "50 % (bytes)"
-    assert roofline.share(1.0, (1, 10, 4, 2), 2, False, (1e12, 160 * 4000.0)) == "25 % (exp)"
-    assert roofline.share(1.0, (1, 10, 4, 2), 2, False, None) == ""
+    x = torch.ones(3, requires_grad=True)
+    report = Report(tmp_path, "speed", "Speed", CPU, "the command")
+    functions = {"a": (lambda: 2 * x, [x]), "b": (broken, [x])}
+    speed.add_rows(report, "doubling", (3,), torch.float32, functions, CPU)
+    rows = {(row["backend"], row["passes"]): row for row in report.rows}
+    for passes in ("forward", "forward + backward"):
+        assert float(rows["a", passes]["ms"]) > 0 and not rows["a", passes]["problem"]
+        assert "out of registers" in rows["b", passes]["problem"] and not rows["b", passes]["ms"]
 
 
 def test_a_training_runs_figures_are_read_from_its_log(tmp_path):
-    assert train.read_run(tmp_path)["steps"] == 0
-    (tmp_path / "run").mkdir()
+    assert train.read_run(tmp_path)["steps"] == ""
     line = (
         "epoch: {}, lr: 1.2e-04, steps: {} - train loss: {}, train seconds: {} - valid loss: 3.9\n"
     )
-    (tmp_path / "run" / "train_log.txt").write_text(
+    (tmp_path / "train_log.txt").write_text(
         line.format(1, 10, 4.5, 20.0)
         + line.format(2, 20, 3.5, 5.0)
         + "test set: test-spoken - test loss: 3.4, test WER: 9.5e+01, test CER: 60.0\n"
     )
-    (tmp_path / "memory.json").write_text('{"peak_mib": 812}')
     facts = train.read_run(tmp_path)
     # the first epoch, in which kernels are compiled, is left out of the rate
     assert facts["steps"] == 20 and facts["steps_per_second"] == 2.0
     assert (facts["first_loss"], facts["last_loss"]) == (4.5, 3.5)
-    assert facts["WER"] == 95.0 and facts["peak_MiB"] == 812
+    assert facts["test_WER"] == 95.0
 
 
 @pytest.mark.exhaustive

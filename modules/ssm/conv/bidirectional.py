@@ -55,11 +55,11 @@ def bidirectional_conv1d(x, weight, bias, activation=None, *, lengths=None, init
     if lengths is not None:
         lengths = lengths.to(x.device)
     name = BACKENDS.prefer(x=x, weight=weight[0], bias=bias[0], initial_state=initial_state)
-    convolve = BIDIRECTIONAL.get(name) or _composed(BACKENDS[name])
+    convolve = BIDIRECTIONAL.get(name) or composed(BACKENDS[name])
     return convolve(x, weight, bias, activation, lengths=lengths, initial_state=initial_state)
 
 
-def _composed(convolve):
+def composed(convolve):
     """Both directions by two calls of ``convolve``."""
 
     def both(x, weight, bias, activation, *, lengths=None, initial_state=None):

@@ -1,7 +1,6 @@
 """How the Triton scan is cut into programs: channels a program, frames a round, chunks of time.
 
-The choice follows from counting instructions, not from a card; ``benchmarks/gpu_check.sh`` sweeps these
-numbers where there is one.
+The choice follows from counting instructions, not from a card. ``benchmarks/gpu_check.sh speed`` times it on one.
 """
 
 from dataclasses import astuple, dataclass
