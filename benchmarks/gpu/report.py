@@ -3,7 +3,7 @@
 import torch
 
 from benchmarks.measure import machine
-from benchmarks.readme_tables import render
+from mamba_speech.evaluation.tables import as_markdown
 from mamba_speech.files import write_json, write_text
 
 
@@ -49,6 +49,8 @@ class Report:
         """Write the table's two files."""
         write_json(self.path.with_suffix(".json"), self.rows)
         facts = "; ".join(f"{name}: {value}" for name, value in self.facts.items())
-        table = render(self.rows) if self.rows else ""
+        table = as_markdown(self.rows) if self.rows else ""
         notes = "".join(f"- {note}\n" for note in self.notes)
-        write_text(self.path.with_suffix(".md"), f"## {self.title}\n\n{facts}\n\n{table}\n{notes}")
+        write_text(
+            self.path.with_suffix(".md"), f"## {self.title}\n\n{facts}\n\n{table}\n\n{notes}"
+        )
