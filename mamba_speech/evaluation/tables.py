@@ -40,21 +40,7 @@ def as_text(table):
 
 
 def as_markdown(table):
-    """Rows as a table of Markdown.
-
-    Arguments
-    ---------
-    table : list of dict
-        At least one row; all have the same keys.
-
-    Returns
-    -------
-    str
-
-    Raises
-    ------
-    ValueError
-        As :func:`as_text`.
+    """Rows as a table of Markdown; arguments and errors as :func:`as_text` has them.
 
     Example
     -------
