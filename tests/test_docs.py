@@ -4,6 +4,7 @@ import ast
 import functools
 import importlib
 import re
+import runpy
 from pathlib import Path
 
 import pytest
@@ -105,13 +106,13 @@ def test_every_training_that_a_document_shows_has_its_yaml_and_its_options(docum
             assert set(OPTION.findall(rest)) <= yaml_options(path) | FOREIGN, f"{yaml}{rest}"
 
 
-def test_the_documented_code_of_the_networks_runs():
-    for page in RUNNABLE:
-        blocks = PYTHON.findall((ROOT / page).read_text(encoding="utf-8"))
-        assert blocks, page
-        names = {}
-        for block in blocks:
-            exec(compile(block, page, "exec"), names)
+@pytest.mark.parametrize("page", RUNNABLE)
+def test_the_documented_code_of_the_networks_runs(page, tmp_path):
+    blocks = PYTHON.findall((ROOT / page).read_text(encoding="utf-8"))
+    assert blocks
+    script = tmp_path / "page.py"
+    script.write_text("\n".join(blocks), encoding="utf-8")
+    runpy.run_path(str(script))
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
