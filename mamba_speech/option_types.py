@@ -1,46 +1,22 @@
-"""Types of the plain options that transcription takes from a run's YAML, which may come from anyone."""
+"""Types of the plain options that loading takes from a run's YAML, which may come from anyone."""
 
 from mamba_speech.plain_yaml import shorten
 
-_WHOLE = (
-    "sample_rate",
-    "output_neurons",
-    "avg_checkpoints",
-    "test_beam_size",
-    "beam_size",
-    "lm_d_model",
-    "lm_nhead",
-    "lm_num_layers",
-    "lm_d_ffn",
-)
-_NUMBERS = (
-    "ctc_weight_decode",
-    "scorer_beam_scale",
-    "lm_weight",
-    "temperature",
-    "temperature_lm",
-    "min_decode_ratio",
-    "max_decode_ratio",
-    "eos_threshold",
-    "ngram_weight",
-    "word_bonus",
-    "beam_prune_logp",
-    "token_prune_min_logp",
-)
-_TRUTH = ("length_normalization", "using_eos_threshold", "prune_history")
-_TYPES = dict.fromkeys(_WHOLE, (int, "a whole number"))
-_TYPES |= dict.fromkeys(_NUMBERS, (int | float, "a number"))
-_TYPES |= dict.fromkeys(_TRUTH, (bool, "true or false"))
+WHOLE, NUMBER, TRUTH = (int, "a whole number"), (int | float, "a number"), (bool, "true or false")
+# the options of a run of any task
+OF_EVERY_RUN = {"sample_rate": WHOLE, "avg_checkpoints": WHOLE}
 
 
-def check_types(options, file):
-    """Refuse an option of another type than its use needs; options that are not known here may be anything.
+def check_types(options, file, types):
+    """Refuse an option of another type than its use needs; options without a type may be anything.
 
     Arguments
     ---------
     options : dict
     file : str or Path
         Named in the error.
+    types : dict
+        From names of options to ``WHOLE``, ``NUMBER`` or ``TRUTH``.
 
     Raises
     ------
@@ -49,13 +25,13 @@ def check_types(options, file):
 
     Example
     -------
-    >>> check_types({"lm_weight": "high"}, "hyperparams.yaml")
+    >>> check_types({"lm_weight": "high"}, "hyperparams.yaml", {"lm_weight": NUMBER})
     Traceback (most recent call last):
         ...
     ValueError: hyperparams.yaml: lm_weight must be a number; got 'high'
     """
-    for name in _TYPES.keys() & options.keys():
-        wanted, words = _TYPES[name]
+    for name in types.keys() & options.keys():
+        wanted, words = types[name]
         value = options[name]
         # Python takes truth for a number
         if not isinstance(value, wanted) or (isinstance(value, bool) and wanted is not bool):

@@ -15,7 +15,7 @@ from mamba_speech.checkpoints import (
     read_tensors,
 )
 from mamba_speech.network_yaml import read_keys
-from mamba_speech.option_types import check_types
+from mamba_speech.option_types import OF_EVERY_RUN, check_types
 
 OPTIONS_FILE = "hyperparams.yaml"
 # What loading needs of every run, whatever its task.
@@ -58,7 +58,7 @@ def load_run(folder, wanted, optional=(), selection_key="WER"):
     """
     folder = Path(folder)
     options = read_options(folder, [*_ALWAYS, *wanted], optional)
-    check_types(options, folder / OPTIONS_FILE)
+    check_types(options, folder / OPTIONS_FILE, OF_EVERY_RUN)
     checkpoints = _find_checkpoints(folder, options, selection_key)
     load_weights(folder, options, checkpoints)
     return options

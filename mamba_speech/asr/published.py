@@ -10,6 +10,7 @@ from pathlib import Path
 from speechbrain.nnet.activations import Swish
 from torch import nn
 
+from mamba_speech.asr.option_types import OPTION_TYPES
 from mamba_speech.checkpoints import CompleteCheckpoints
 from mamba_speech.network_yaml import OptionsLoader, arguments_of, construct_network, read_keys
 from mamba_speech.option_types import check_types
@@ -82,7 +83,7 @@ def load_published_recogniser(folder):
     missing += sorted({"compute_features", "normalize", "model"} - set(networks))
     if missing:
         raise ValueError(f"{file}: lacks {', '.join(missing)}; it is a run of another task")
-    check_types(scalars, file)
+    check_types(scalars, file, OPTION_TYPES)
     save_folder = moved(scalars["save_folder"], scalars["output_folder"], folder)
     load_weights(folder, networks, _find_checkpoints(folder, save_folder))
     options = scalars | networks | {"fidelity": "corrected", "save_folder": save_folder}
@@ -96,7 +97,7 @@ def load_published_recogniser(folder):
     options |= _renamed(read_within(file, "lm_model"), _LM_OPTIONS)
     if (save_folder / _LM_FILE).is_file():
         options["pretrained_lm_tokenizer_path"] = str(save_folder)
-    check_types(options, file)
+    check_types(options, file, OPTION_TYPES)
     return options
 
 

@@ -7,17 +7,20 @@ A run of `train_CTC.py` or `train_S2S.py` will do, and one of the published reci
 import math
 from dataclasses import dataclass
 from itertools import groupby
+from pathlib import Path
 
 import torch
 
 from mamba_speech.asr.decoders import S2SDecoder
+from mamba_speech.asr.option_types import OPTION_TYPES
 from mamba_speech.asr.published import is_published, load_published_recogniser
 from mamba_speech.asr.run_decoder import DECODING_OPTIONS, decoder_of_run
 from mamba_speech.asr.tokenizer import Tokenizer
 from mamba_speech.audio import AudioError
 from mamba_speech.device import choose_device
+from mamba_speech.option_types import check_types
 from mamba_speech.recordings import Recording, Result, one_or_each, recordings_of
-from mamba_speech.run import load_run
+from mamba_speech.run import OPTIONS_FILE, load_run
 from modules.asr.s2s import S2SRecognizer
 from modules.lengths import relative_lengths
 
@@ -323,12 +326,14 @@ def _load_recogniser(folder):
     """The options of a run of this project, or of the published recipes."""
     if is_published(folder):
         return load_published_recogniser(folder)
-    return load_run(
+    options = load_run(
         folder,
         wanted=["compute_features", "normalize", "sample_rate", "fidelity", "tokenizer_file"],
         optional=DECODING_OPTIONS,
         selection_key=_SELECTION_KEYS,
     )
+    check_types(options, Path(folder) / OPTIONS_FILE, OPTION_TYPES)
+    return options
 
 
 def _is_audio(value):
