@@ -86,23 +86,9 @@ class Tokenizer:
         model_file = Path(model_file)
         model_file.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=model_file.parent) as folder:
-            corpus = Path(folder) / "text.txt"
-            corpus.write_text("\n".join(texts) + "\n", encoding="utf-8")
+            learnt = Path(folder) / "tokenizer.model"
             try:
-                sentencepiece.SentencePieceTrainer.train(
-                    input=str(corpus),
-                    model_prefix=str(Path(folder) / "tokenizer"),
-                    model_type=kind,
-                    vocab_size=least if kind == "char" else size,
-                    character_coverage=1.0,
-                    normalization_rule_name="identity",
-                    unk_id=0,
-                    bos_id=1,
-                    eos_id=2,
-                    pad_id=-1,
-                    max_sentence_length=65536,
-                    minloglevel=2,
-                )
+                _train_sentencepiece(texts, learnt, kind, least if kind == "char" else size)
             except RuntimeError as error:
                 # what follows the place in SentencePiece's source that found the fault
                 reason = str(error).rpartition("] ")[2].strip()
@@ -110,13 +96,13 @@ class Tokenizer:
                     f"{size} {kind} tokens cannot be learnt from {len(texts)} transcripts: set another "
                     f"--output_neurons (SentencePiece says: {reason})"
                 ) from error
-            tokenizer = cls(Path(folder) / "tokenizer.model")
+            tokenizer = cls(learnt)
             lost = [text for text in texts if not tokenizer.spells(text)]
             if lost:
                 raise ValueError(
                     f"{len(lost)} of {len(texts)} transcripts cannot be spelt, such as {lost[0]!r}"
                 )
-            os.replace(Path(folder) / "tokenizer.model", model_file)
+            os.replace(learnt, model_file)
         return tokenizer
 
     def __len__(self):
@@ -137,3 +123,23 @@ class Tokenizer:
     def decode(self, indices):
         """Text of token numbers."""
         return self._processor.decode([int(index) for index in indices])
+
+
+def _train_sentencepiece(texts, model_file, kind, size):
+    """Write a SentencePiece model with this project's special tokens, without Unicode normalisation."""
+    corpus = model_file.with_name("text.txt")
+    corpus.write_text("\n".join(texts) + "\n", encoding="utf-8")
+    sentencepiece.SentencePieceTrainer.train(
+        input=str(corpus),
+        model_prefix=str(model_file.with_suffix("")),
+        model_type=kind,
+        vocab_size=size,
+        character_coverage=1.0,
+        normalization_rule_name="identity",
+        unk_id=Tokenizer.blank,
+        bos_id=Tokenizer.control[0],
+        eos_id=Tokenizer.control[1],
+        pad_id=-1,
+        max_sentence_length=65536,
+        minloglevel=2,
+    )
