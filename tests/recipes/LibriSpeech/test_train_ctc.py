@@ -113,9 +113,11 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(kind, call_main, spoken, 
 
 
 @pytest.mark.exhaustive
-def test_torchrun_trains_on_two_processes(train_ctc, spoken, tmp_path):
-    done = train_ctc(
-        "conmamba_debug",
+@pytest.mark.parametrize("kind", DEBUG)
+def test_torchrun_trains_and_tests_on_two_processes(kind, spoken, tmp_path):
+    done = run_script(
+        kind,
+        DEBUG[kind],
         launcher=TORCHRUN,
         **SPLITS,
         data_folder=spoken,

@@ -7,17 +7,15 @@ import torch
 
 from mamba_speech.asr.tokenizer import Tokenizer
 from mamba_speech.evaluation.wer import read_errors
-from tests.support.recipes import TORCHRUN, check_record
+from tests.support.recipes import check_record
 from tests.support.recognition import (
     LM_SIZES,
     RECIPE,
     SPLITS,
-    epoch_checkpoints,
     transcripts,
     weights,
     write_transformer_lm,
 )
-from training.results import is_tested
 from training.results import read_rows as results
 
 YAMLS = sorted(path.stem for path in (RECIPE / "hparams" / "S2S").glob("*.yaml"))
@@ -62,22 +60,6 @@ def test_upstream_fidelity_trains_and_its_results_say_so(yaml, call_main, spoken
     call_main("S2S", yaml, **options, fidelity="upstream", optimizer_step_limit=1)
     row = results(tmp_path)["test-spoken"]
     assert row["fidelity"] == "upstream" and row["optimizer_steps"] == 1
-
-
-@pytest.mark.exhaustive
-def test_torchrun_trains_and_searches_on_two_processes(train_s2s, spoken, tmp_path):
-    done = train_s2s(
-        "conmambamamba_debug",
-        launcher=TORCHRUN,
-        **SPLITS,
-        data_folder=spoken,
-        output_folder=tmp_path / "run",
-        distributed_backend="gloo",
-        max_batch_length_train=10,
-        number_of_epochs=2,
-    )
-    assert is_tested(tmp_path / "run"), done.output[-2000:]
-    assert (epoch_checkpoints(tmp_path / "run")[-1] / "random_state.rank1.ckpt").exists()
 
 
 def test_validation_searches_every_so_many_epochs_and_in_the_last(call_main, spoken, tmp_path):
