@@ -36,6 +36,10 @@ if ! command -v "$python" > /dev/null; then
     echo "gpu_check: no $python here: name an interpreter that has torch, PYTHON=/path/to/python3" >&2
     exit 1
 fi
+if ! "$python" -c 'import torch' 2> /dev/null; then
+    echo "gpu_check: $python has no torch: name an interpreter that has it, PYTHON=.venv/bin/python after make setup" >&2
+    exit 1
+fi
 # the stages run in the tree's folder, not in this one
 [[ "$python" != */* ]] || python="$(cd "$(dirname "$python")" && pwd)/$(basename "$python")"
 mkdir -p "$out"

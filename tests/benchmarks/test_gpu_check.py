@@ -57,6 +57,16 @@ def test_unknown_stages_and_missing_values_are_refused_with_the_usage():
     assert done.returncode == 1 and "no no-such-python here" in done.stderr
 
 
+def test_an_interpreter_without_torch_is_refused_before_any_stage(tmp_path):
+    bare = tmp_path / "python"
+    bare.write_text("#!/bin/sh\nexit 1\n")
+    bare.chmod(0o755)
+    done = check("prepare", "--out", tmp_path / "out", PYTHON=str(bare))
+    assert done.returncode == 1 and not done.stdout
+    (line,) = done.stderr.splitlines()
+    assert f"{bare} has no torch" in line
+
+
 def test_a_narrowed_setup_compiles_for_the_cards_architecture_alone(tmp_path):
     setup = tmp_path / "setup.py"
     setup.write_text(build.narrow(SETUP, "selective_scan_cuda", (12, 0)))
