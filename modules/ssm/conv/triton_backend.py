@@ -1,6 +1,7 @@
 """The causal convolution in Triton, one direction or both in one launch, as one PyTorch operator.
 
-The kernels are in ``modules/ssm/triton/conv.py``; Triton itself is imported at the first launch.
+The kernels are in ``modules/ssm/triton/conv_forward.py`` and ``conv_backward.py``. Triton itself is imported at the
+first launch.
 """
 
 from typing import NamedTuple
@@ -189,7 +190,7 @@ def _options(inputs, plan):
 
 
 def _launch_forward(inputs, outputs, grads, silu, plan):
-    from modules.ssm.triton.conv import conv_forward
+    from modules.ssm.triton.conv_forward import conv_forward
 
     batch, time, channels = inputs[0].shape
     tiles = max(1, -(-time // plan.frames))
@@ -229,7 +230,7 @@ def _backward(grad_f, grad_b, grad_last, *arguments):
         _launch_forward(inputs, (*wide, None), grads, False, plan)
         grads, silu = wide, False
 
-    from modules.ssm.triton.conv import conv_backward
+    from modules.ssm.triton.conv_backward import conv_backward
 
     batch, time, channels = x.shape
     grad_x = x.new_empty(x.shape)

@@ -268,6 +268,6 @@ def resources(binary):
 @pytest.mark.parametrize("variant", VARIANTS, ids=str)
 @pytest.mark.parametrize("name", ["conv_forward", "conv_backward"])
 def test_the_plans_variants_compile_for_cards_without_spilling(name, variant):
-    kernel = getattr(importlib.import_module("modules.ssm.triton.conv"), name)
+    kernel = getattr(importlib.import_module(f"modules.ssm.triton.{name}"), name)
     used = compile_variant(kernel, *variant)
     assert used["stack"] == used["local"] == 0 and used["registers"] <= 255
