@@ -1,17 +1,10 @@
-"""Triton's interpreter, switched on within the test's own process."""
+"""Triton's kernels made to run on any machine, within the test's own process."""
 
 import sys
 
 import pytest
 
-KERNELS = "modules.ssm.triton."
-
-
-def forget_kernels():
-    """Take the modules that define kernels out of Python's table, and return them by name."""
-    names = [name for name in sys.modules if name.startswith(KERNELS)]
-    # a plan is no kernel, and tests compare plans by their class
-    return {name: sys.modules.pop(name) for name in names if name != f"{KERNELS}plan"}
+from tests.support.triton import DEVICE, forget_kernels
 
 
 @pytest.fixture
@@ -45,3 +38,10 @@ def interpreted(monkeypatch):
     yield
     forget_kernels()
     sys.modules.update(before)
+
+
+@pytest.fixture
+def runnable(request):
+    """Let the kernels run on this machine: on its card, or else in the interpreter."""
+    if DEVICE == "cpu":
+        request.getfixturevalue("interpreted")

@@ -5,10 +5,6 @@ The interpreter is slow: one small case of both kernels runs with the other test
 
 import importlib
 import itertools
-import re
-import subprocess
-import tempfile
-from pathlib import Path
 
 import pytest
 import torch
@@ -23,6 +19,7 @@ from modules.ssm.conv.triton_backend import (
     triton_refusal,
 )
 from modules.ssm.triton import refusal as triton_refusals
+from tests.support.triton import resources
 
 needs_triton = pytest.mark.skipif(
     not triton_refusals.installed() or triton_refusals.interpreted(),
@@ -204,7 +201,7 @@ VARIANTS = [
 
 
 def compile_variant(kernel, width, directions, silu, states, dtype, capability):
-    """Compile for a card by Triton's own tool chain; what ptxas says of registers and spills."""
+    """Compile for a card by Triton's own tool chain; gives :func:`tests.support.triton.resources`."""
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
@@ -246,21 +243,6 @@ def compile_variant(kernel, width, directions, silu, states, dtype, capability):
         options={"num_warps": plan.warps},
     )
     return resources(compiled.asm["cubin"])
-
-
-def resources(binary):
-    """Registers and spilled bytes a thread."""
-    import triton
-
-    tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
-    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-        file.write(binary)
-        file.flush()
-        said = subprocess.run(
-            [tool, "-res-usage", file.name], check=True, capture_output=True, text=True
-        ).stdout
-    found = re.search(r"REG:(\d+) STACK:(\d+) .*LOCAL:(\d+)", said)
-    return dict(zip(("registers", "stack", "local"), map(int, found.groups()), strict=True))
 
 
 @needs_triton

@@ -8,7 +8,7 @@ import torch
 
 from modules.ssm import available_backends, bidirectional_scan, selective_scan
 from modules.ssm.scan.naive import selective_scan_naive
-from tests.modules.ssm.test_scan import assert_close, make_inputs, run
+from tests.support.scan import as_leaves, assert_close, make_inputs, run
 
 BACKENDS = pytest.mark.parametrize("backend", available_backends())
 DIRECTIONS = pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
@@ -55,10 +55,6 @@ def through(backend):
     return scan
 
 
-def doubled(inputs):
-    return {k: v.detach().double().requires_grad_() for k, v in inputs.items()}
-
-
 @DIRECTIONS
 @BACKENDS
 @pytest.mark.parametrize("extreme", EXTREMES)
@@ -69,7 +65,9 @@ def test_extremes_are_finite_and_right_in_output_state_and_every_gradient(
     lengths = torch.tensor([50, 31])
     got = run(through(backend), inputs, lengths, reverse)
     assert all(x.isfinite().all() for x in got)
-    assert_close(run(selective_scan_naive, doubled(inputs), lengths, reverse), got, 1e-4)
+    assert_close(
+        run(selective_scan_naive, as_leaves(inputs, torch.float64), lengths, reverse), got, 1e-4
+    )
 
 
 @BACKENDS
@@ -82,7 +80,9 @@ def test_both_directions_at_once_are_finite_and_right_at_every_extreme(backend):
         out = bidirectional_scan(**pairs, z=forward["z"], backend=backend, **options)
         expected = 0
         for tensors, reverse in ((forward, False), (backward, True)):
-            tensors = doubled({**tensors, "z": forward["z"]}) | {"initial_state": None}
+            tensors = as_leaves({**tensors, "z": forward["z"]}, torch.float64) | {
+                "initial_state": None
+            }
             expected = expected + selective_scan_naive(**tensors, reverse=reverse, **options)[0]
         error = (out - expected).abs().max() / expected.abs().max().clamp(min=1e-30)
         assert out.isfinite().all() and error < 1e-4, extreme
@@ -96,7 +96,9 @@ def test_both_directions_at_once_are_finite_and_right_at_every_extreme(backend):
 def test_one_frame_channel_or_state_is_enough(shape, backend, reverse):
     inputs = changed(make_inputs(*shape), {})
     got = run(through(backend), inputs, None, reverse)
-    assert_close(run(selective_scan_naive, doubled(inputs), None, reverse), got, 1e-5)
+    assert_close(
+        run(selective_scan_naive, as_leaves(inputs, torch.float64), None, reverse), got, 1e-5
+    )
 
 
 @DIRECTIONS

@@ -1,5 +1,4 @@
-"""The compiled scan against the loop in float64, both directions at once and time in segments against
-plain calls, registration as operators, and the build."""
+"""The compiled scan against the loop in float64, and as an operator of PyTorch."""
 
 import itertools
 import os
@@ -11,16 +10,9 @@ import torch
 
 from modules.ssm import available_backends, selective_scan
 from modules.ssm.cpu import refusal
-from modules.ssm.cpu.scan_calls import _backward_plan, _forward_plan
-from modules.ssm.scan.cpu import (
-    BIDIRECTIONAL_SCAN,
-    SCAN,
-    bidirectional_scan_cpu,
-    cpu_refusal,
-    selective_scan_cpu,
-)
+from modules.ssm.scan.cpu import SCAN, cpu_refusal, selective_scan_cpu
 from modules.ssm.scan.naive import selective_scan_naive
-from tests.modules.ssm.test_scan import assert_close, make_inputs, run, uneven
+from tests.support.scan import as_leaves, assert_close, make_inputs, run, uneven
 
 pytestmark = pytest.mark.skipif(refusal() is not None, reason=f"no compiled kernels: {refusal()}")
 
@@ -35,24 +27,18 @@ SHAPES = [
 ]
 
 
-def to(inputs, dtype):
-    return {
-        k: None if v is None else v.detach().to(dtype).requires_grad_() for k, v in inputs.items()
-    }
-
-
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda s: "B{}-L{}-D{}-N{}".format(*s))
 def test_equals_naive_in_float64_in_output_state_and_every_gradient(shape):
     for ragged, reverse, given in itertools.product((False, True), repeat=3):
         if not (shape[1] or given):
             continue  # nothing depends on anything
-        inputs = to(make_inputs(*shape, given_state=given), torch.float32)
+        inputs = as_leaves(make_inputs(*shape, given_state=given))
         lengths = uneven(*shape[:2]) if ragged else None
         if shape[1] == 0:
             _, state = selective_scan_cpu(**inputs, lengths=lengths, reverse=reverse)
             assert torch.equal(state, inputs["initial_state"])
             continue
-        expected = run(selective_scan_naive, to(inputs, torch.float64), lengths, reverse)
+        expected = run(selective_scan_naive, as_leaves(inputs, torch.float64), lengths, reverse)
         assert_close(expected, run(selective_scan_cpu, inputs, lengths, reverse), 1e-5)
 
 
@@ -71,7 +57,7 @@ def test_equals_naive_without_optional_inputs_and_without_softplus(dropped):
 
     for softplus in (True, False):
         expected = gradients(inputs, selective_scan_naive, softplus)
-        got = gradients(to(inputs, torch.float32), selective_scan_cpu, softplus)
+        got = gradients(as_leaves(inputs), selective_scan_cpu, softplus)
         for a, b in zip(expected, got, strict=True):
             assert (a - b).abs().max() <= 1e-5 * max(1.0, a.abs().max().item())
 
@@ -105,10 +91,10 @@ def test_decay_is_exact_to_1e_6_over_the_floats_of_its_range():
 @pytest.mark.parametrize("dtype, tolerance", [(torch.bfloat16, 2e-2), (torch.float16, 2.5e-3)])
 def test_half_precision_tensors_are_rounded_only_on_the_way_in_and_out(dtype, tolerance):
     half = ("u", "delta", "B", "C", "z")
-    inputs = to(make_inputs(2, 30, 20, 16), torch.float32)
+    inputs = as_leaves(make_inputs(2, 30, 20, 16))
     inputs.update({k: inputs[k].detach().to(dtype).requires_grad_() for k in half})
     got = run(selective_scan_cpu, inputs, uneven(2, 30), False)
-    expected = run(selective_scan_cpu, to(inputs, torch.float32), uneven(2, 30), False)
+    expected = run(selective_scan_cpu, as_leaves(inputs), uneven(2, 30), False)
     assert got[0].dtype == got[2].dtype == dtype
     assert got[1].dtype == got[4].dtype == torch.float32
     assert_close(expected, got, tolerance)  # the output's gradient is rounded as well
@@ -136,14 +122,14 @@ def test_strided_views_give_what_their_copies_give():
 
 
 def test_padding_of_any_content_changes_neither_results_nor_gradients():
-    inputs = to(make_inputs(2, 24, 9, 16), torch.float32)
+    inputs = as_leaves(make_inputs(2, 24, 9, 16))
     lengths = torch.tensor([24, 7])
     dirty = {k: None if v is None else v.detach().clone() for k, v in inputs.items()}
     for name in ("u", "delta", "B", "C", "z"):
         dirty[name][1, 7:] = float("nan")
     for reverse in (False, True):
         clean_run = run(selective_scan_cpu, inputs, lengths, reverse)
-        dirty_run = run(selective_scan_cpu, to(dirty, torch.float32), lengths, reverse)
+        dirty_run = run(selective_scan_cpu, as_leaves(dirty), lengths, reverse)
         assert all(torch.equal(a, b) for a, b in zip(clean_run, dirty_run, strict=True))
         assert dirty_run[0][1, 7:].abs().max() == 0
 
@@ -157,7 +143,7 @@ def test_nan_in_a_valid_frame_or_in_a_parameter_stays_visible():
 
 
 def test_results_are_the_same_bits_for_any_number_of_threads_and_from_run_to_run():
-    inputs = to(make_inputs(2, 200, 150, 16), torch.float32)
+    inputs = as_leaves(make_inputs(2, 200, 150, 16))
     before, runs = torch.get_num_threads(), []
     try:
         for threads in (1, 2, 3, 2):
@@ -169,120 +155,8 @@ def test_results_are_the_same_bits_for_any_number_of_threads_and_from_run_to_run
         assert all(torch.equal(a, b) for a, b in zip(runs[0], other, strict=True))
 
 
-def two_directions(batch, time, channels, states, given=True):
-    """Leaves of both directions as the bidirectional scan takes them, and the forward one's state."""
-    one, other = (
-        to(make_inputs(batch, time, channels, states, given_state=given), torch.float32)
-        for _ in range(2)
-    )
-    pairs = {k: (one[k], other[k]) for k in one if k not in ("z", "initial_state")}
-    return {**pairs, "z": one["z"]}, one["initial_state"]
-
-
-def composed(pairs, initial_state, lengths):
-    ahead, back = ({k: v if k == "z" else v[i] for k, v in pairs.items()} for i in (0, 1))
-    options = {"delta_softplus": True, "lengths": lengths}
-    one, last = selective_scan_cpu(**ahead, initial_state=initial_state, **options)
-    return one + selective_scan_cpu(**back, reverse=True, **options)[0], last
-
-
-def at_once(pairs, initial_state, lengths):
-    options = {"delta_softplus": True, "lengths": lengths, "initial_state": initial_state}
-    return bidirectional_scan_cpu(**pairs, **options)
-
-
-def run_both(scan, pairs, initial_state, lengths):
-    """Output, last state, and the gradient of every leaf."""
-    out, last = scan(pairs, initial_state, lengths)
-    leaves = [t for v in pairs.values() for t in (v if isinstance(v, tuple) else (v,))]
-    leaves += [] if initial_state is None else [initial_state]
-    weight = torch.linspace(-1, 1, out.numel()).view_as(out)
-    loss = (out.float() * weight).sum() + last.square().sum()
-    return out, last, *torch.autograd.grad(loss, leaves)
-
-
-@pytest.mark.parametrize("shape", [SHAPES[0], *SHAPES[2:]], ids=str)
-def test_both_directions_at_once_equal_two_calls_in_output_state_and_every_gradient(shape):
-    for ragged, given in itertools.product((False, True), repeat=2):
-        pairs, initial = two_directions(*shape, given=given)
-        lengths = uneven(*shape[:2]) if ragged else None
-        expected = run_both(composed, pairs, initial, lengths)
-        assert_close(expected, run_both(at_once, pairs, initial, lengths), 1e-6)
-
-
-def test_both_directions_at_once_without_optional_inputs_and_in_float64():
-    pairs, _ = two_directions(2, 21, 10, 5)
-    bare = {k: pairs[k] for k in ("u", "delta", "A", "B", "C")}
-    bare["delta"] = tuple(t.abs() for t in bare["delta"])
-    got, last = bidirectional_scan_cpu(**bare)
-    one, other = ({k: v[i] for k, v in bare.items()} for i in (0, 1))
-    assert torch.equal(last, selective_scan_cpu(**one)[1])
-    expected = selective_scan_cpu(**one)[0] + selective_scan_cpu(**other, reverse=True)[0]
-    assert torch.allclose(got, expected, atol=1e-6)
-    wide = {k: tuple(t.double() for t in v) for k, v in bare.items()}
-    assert torch.allclose(bidirectional_scan_cpu(**wide)[0].float(), expected, atol=1e-4)
-
-
-def test_the_sum_of_both_directions_is_rounded_once_to_half_precision():
-    for dtype in (torch.bfloat16, torch.float16):
-        pairs, _ = two_directions(2, 30, 20, 16)
-        half = {
-            k: v.detach().to(dtype)
-            if k == "z"
-            else tuple(t.detach().to(dtype if k in "u delta B C" else t.dtype) for t in v)
-            for k, v in pairs.items()
-        }
-        wide = {k: v.float() if k == "z" else tuple(t.float() for t in v) for k, v in half.items()}
-        lengths = uneven(2, 30)
-        assert torch.equal(
-            at_once(half, None, lengths)[0], at_once(wide, None, lengths)[0].to(dtype)
-        )
-        leaves = half["z"].requires_grad_(), wide["z"].requires_grad_()
-        ours, exact = (
-            torch.autograd.grad(at_once(v, None, lengths)[0].float().sum(), z)[0]
-            for v, z in zip((half, wide), leaves, strict=True)
-        )
-        assert torch.equal(ours, exact.to(dtype))
-
-
-def test_time_in_segments_gives_what_whole_utterances_give_and_the_same_bits_again():
-    shape = (2, 600, 20, 16)
-    inputs, (pairs, initial) = (
-        to(make_inputs(*shape, given_state=True), torch.float32),
-        two_directions(*shape),
-    )
-    # the second utterance ends long before its last segment
-    lengths = torch.tensor([600, 190])
-
-    def everything():
-        one = (run(selective_scan_cpu, inputs, lengths, reverse) for reverse in (False, True))
-        return [*next(one), *next(one), *run_both(at_once, pairs, initial, lengths)]
-
-    before = torch.get_num_threads()
-    try:
-        torch.set_num_threads(1)
-        expected = everything()
-        for threads in (12, 16):
-            assert all(
-                plan(*shape[:3], threads)[1] < 600 for plan in (_forward_plan, _backward_plan)
-            )
-            torch.set_num_threads(threads)
-            got = everything()
-            assert_close(expected, got, 1e-5)
-            assert all(torch.equal(a, b) for a, b in zip(got, everything(), strict=True))
-    finally:
-        torch.set_num_threads(before)
-
-
-def test_time_is_cut_only_where_threads_would_wait():
-    # few threads, or many utterances and channels: whole utterances
-    for shape, threads in (((1, 4000, 512), 2), ((8, 4000, 512), 32), ((1, 100, 16), 64)):
-        assert all(plan(*shape, threads)[1] >= shape[1] for plan in (_forward_plan, _backward_plan))
-    assert _forward_plan(1, 4000, 64, 32)[1] < 1000
-
-
 def test_a_second_derivative_is_refused():
-    inputs = to(make_inputs(1, 9, 4, 3), torch.float32)
+    inputs = as_leaves(make_inputs(1, 9, 4, 3))
     out = selective_scan_cpu(**inputs)[0]
     (grad,) = torch.autograd.grad(out.square().sum(), inputs["u"], create_graph=True)
     with pytest.raises(RuntimeError, match="no autograd formula"):
@@ -323,9 +197,9 @@ def test_gradients_that_no_one_asks_for_are_not_returned():
 
 def test_operator_passes_opcheck_and_compiles_into_one_graph():
     # at most one chunk: of the states kept for later ones, some are never written nor read
-    inputs = list(to(make_inputs(2, 12, 6, 4), torch.float32).values())
+    inputs = list(as_leaves(make_inputs(2, 12, 6, 4)).values())
     torch.library.opcheck(SCAN.operator, (*inputs, torch.tensor([12, 5]), True, False, True))
-    inputs = list(to(make_inputs(2, 40, 6, 4), torch.float32).values())
+    inputs = list(as_leaves(make_inputs(2, 40, 6, 4)).values())
 
     def model(u, delta, A, B, C):
         return selective_scan(2 * u, delta, A, B, C, delta_softplus=True, backend="cpu").sin()
@@ -339,28 +213,6 @@ def test_operator_passes_opcheck_and_compiles_into_one_graph():
         strict=True,
     ):
         assert torch.allclose(a, b)
-
-
-def test_both_directions_are_one_operator_that_passes_opcheck_and_compiles():
-    pairs, initial = two_directions(2, 12, 6, 4)
-    one, other = zip(*(v for k, v in pairs.items() if k != "z"), strict=True)
-    tensors = (*one, *other, pairs["z"], initial)
-    torch.library.opcheck(
-        BIDIRECTIONAL_SCAN.operator, (*tensors, torch.tensor([12, 5]), True, True)
-    )
-
-    def model(pairs, initial):
-        return at_once(pairs, initial, None)[0].sin()
-
-    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
-    expected, got = (f(pairs, initial) for f in (model, compiled))
-    assert torch.allclose(expected, got, atol=1e-6)
-    for a, b in zip(
-        torch.autograd.grad(expected.sum(), tensors),
-        torch.autograd.grad(got.sum(), tensors),
-        strict=True,
-    ):
-        assert torch.allclose(a, b, atol=1e-5)
 
 
 def test_export_sees_one_operator_with_a_free_time_axis():

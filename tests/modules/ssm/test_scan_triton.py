@@ -1,11 +1,9 @@
-"""The Triton scan against the loop, in Triton's interpreter or on a card, and its compilation for cards.
+"""The Triton scan against the loop, in Triton's interpreter or on a card.
 
 The interpreter is slow: one small case of every kernel runs with the other tests, the rest are exhaustive.
 """
 
 import importlib
-import os
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,59 +11,24 @@ from pathlib import Path
 import pytest
 import torch
 
-from modules.ssm.scan import triton_backend
 from modules.ssm.scan.naive import selective_scan_naive
-from modules.ssm.scan.triton_backend import (
-    SCAN,
-    bidirectional_scan_triton,
-    selective_scan_triton,
-    triton_refusal,
-)
+from modules.ssm.scan.triton_backend import SCAN, selective_scan_triton, triton_refusal
 from modules.ssm.triton import refusal as triton_refusals
-from modules.ssm.triton.plan import KEEP, PassPlan, ScanPlan, plan
-from tests.modules.ssm.conftest import forget_kernels
-from tests.modules.ssm.test_scan import NAMES, assert_close, make_inputs, run, uneven
-
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-
-compiled = pytest.mark.skipif(
-    not triton_refusals.installed() or INTERPRETED,
-    reason="Triton is not installed, or only its interpreter is on",
+from tests.support.scan import NAMES, assert_close, make_inputs, run, uneven
+from tests.support.triton import (
+    CHUNKED,
+    DEVICE,
+    LONG_CHUNKS,
+    WHOLE,
+    forget_kernels,
+    on_device,
+    to,
+    with_plan,
 )
-
-WHOLE = ScanPlan(PassPlan(16, 1, 4), PassPlan(16, 1, 16))
-CHUNKED = ScanPlan(PassPlan(16, 1, 2, 16), PassPlan(16, 1, 4, 16))
-LONG_CHUNKS = ScanPlan(PassPlan(8, 1, 4, 32), PassPlan(8, 1, 8, 32))
-
-
-@pytest.fixture
-def runnable(request):
-    """Let the kernels run on this machine: on its card, or else in the interpreter."""
-    if DEVICE == "cpu":
-        request.getfixturevalue("interpreted")
-
-
-def to(inputs, dtype=torch.float32):
-    return {
-        k: None if v is None else v.detach().to(DEVICE, dtype).requires_grad_()
-        for k, v in inputs.items()
-    }
-
-
-def on_device(lengths):
-    return None if lengths is None else lengths.to(DEVICE)
-
-
-def with_plan(chosen):
-    def scan(*args, **options):
-        return selective_scan_triton(*args, **options, plan=chosen)
-
-    return scan
-
 
 # batch, time, channels, states; lengths uneven, reverse, initial state given
 QUICK = ((3, 17, 5, 3), True, True, True, CHUNKED)  # launches every kernel
+
 CASES = [
     ((3, 1, 8, 3), True, False, True, None),
     ((1, 1, 5, 8), False, True, False, CHUNKED),
@@ -133,116 +96,6 @@ def test_small_steps_keep_their_relative_precision():
     exact = torch.nn.functional.softplus(raw.float().double(), threshold=50)
     error = (state.flatten().double().cpu() - exact).abs() / exact
     assert error.max() < 1e-6
-
-
-def pair_inputs(batch, time, channels, states, dropped=()):
-    """Inputs of both directions: pairs, and what they share."""
-    first, second = (make_inputs(batch, time, channels, states) for _ in range(2))
-    pairs = {
-        name: None if name in dropped else (first[name], second[name])
-        for name in ("u", "delta", "A", "B", "C", "D", "delta_bias")
-    }
-    return pairs, None if "z" in dropped else first["z"], first["initial_state"]
-
-
-def run_pair(scan, pairs, z, initial, lengths, dtype):
-    pairs = {
-        k: None if v is None else tuple(to({0: v[0], 1: v[1]}, dtype).values())
-        for k, v in pairs.items()
-    }
-    shared = to({"z": z, "initial_state": initial}, dtype)
-    out, last = scan(
-        pairs["u"],
-        pairs["delta"],
-        pairs["A"],
-        pairs["B"],
-        pairs["C"],
-        pairs["D"],
-        shared["z"],
-        pairs["delta_bias"],
-        True,
-        lengths=lengths,
-        initial_state=shared["initial_state"],
-    )
-    wanted = [t for v in pairs.values() if v is not None for t in v]
-    wanted += [t for t in shared.values() if t is not None]
-    weight = torch.linspace(-1, 1, out.numel(), dtype=out.dtype, device=out.device).view_as(out)
-    return out, last, *torch.autograd.grad((out * weight).sum() + (last * last).sum(), wanted)
-
-
-def two_naive(u, delta, A, B, C, D, z, bias, softplus, *, lengths, initial_state):
-    """The definition of the bidirectional scan."""
-    outs = []
-    for d in (0, 1):
-        skip, shift = (None if t is None else t[d] for t in (D, bias))
-        outs.append(
-            selective_scan_naive(
-                *(t[d] for t in (u, delta, A, B, C)),
-                skip,
-                z,
-                shift,
-                softplus,
-                lengths=lengths,
-                reverse=d == 1,
-                initial_state=None if d else initial_state,
-            )
-        )
-    return outs[0][0] + outs[1][0], outs[0][1]
-
-
-@pytest.mark.exhaustive
-@pytest.mark.usefixtures("runnable")
-@pytest.mark.parametrize(
-    "shape, dropped, ragged, chosen",
-    [
-        ((3, 17, 5, 1), (), True, CHUNKED),
-        ((2, 3, 6, 2), ("z", "D"), False, None),
-        ((1, 17, 20, 1), ("delta_bias",), False, CHUNKED),
-    ],
-)
-def test_both_directions_in_one_launch_equal_the_sum_of_two_scans(shape, dropped, ragged, chosen):
-    pairs, z, initial = pair_inputs(*shape, dropped)
-    lengths = on_device(uneven(*shape[:2])) if ragged else None
-
-    def both(*args, **options):
-        return bidirectional_scan_triton(*args, **options, plan=chosen)
-
-    expected = run_pair(two_naive, pairs, z, initial, lengths, torch.float64)
-    got = run_pair(both, pairs, z, initial, lengths, torch.float32)
-    for i, (a, b) in enumerate(zip(expected, got, strict=True)):
-        scale = max(a.abs().max().item(), 1e-6)
-        assert (a - b).abs().max() / scale < 1e-5, f"result {i} of {len(got)}"
-
-
-@pytest.mark.exhaustive
-@pytest.mark.usefixtures("runnable")
-def test_directions_of_unlike_tensors_are_scanned_one_by_one():
-    pairs, z, initial = pair_inputs(1, 5, 4, 2)
-    pairs["A"] = (pairs["A"][0], make_inputs(1, 5, 4, 3)["A"])
-    for name in ("B", "C"):
-        pairs[name] = (pairs[name][0], make_inputs(1, 5, 4, 3)[name])
-    expected = run_pair(two_naive, pairs, z, initial, None, torch.float64)
-    got = run_pair(bidirectional_scan_triton, pairs, z, initial, None, torch.float32)
-    for a, b in zip(expected, got, strict=True):
-        assert (a - b).abs().max() <= 1e-5 * max(1.0, a.abs().max().item())
-
-
-@pytest.mark.exhaustive
-@pytest.mark.usefixtures("runnable")
-def test_more_states_than_a_program_holds_are_scanned_in_groups(monkeypatch):
-    monkeypatch.setattr(triton_backend, "MAX_STATES", 2)
-    inputs = make_inputs(2, 6, 4, 5)
-    lengths = on_device(torch.tensor([6, 4]))
-    poisoned = to(inputs)
-    for name in ("u", "z"):
-        poisoned[name].detach()[1, 4:] = float("nan")
-    expected = run(selective_scan_naive, to(inputs, torch.float64), lengths, True)
-    assert_close(expected, run(selective_scan_triton, poisoned, lengths, True), 1e-5)
-    pairs, z, initial = pair_inputs(1, 4, 3, 3)
-    expected = run_pair(two_naive, pairs, z, initial, None, torch.float64)
-    got = run_pair(bidirectional_scan_triton, pairs, z, initial, None, torch.float32)
-    for a, b in zip(expected, got, strict=True):
-        assert (a - b).abs().max() <= 1e-5 * max(1.0, a.abs().max().item())
 
 
 @pytest.mark.exhaustive
@@ -410,114 +263,3 @@ assert "triton" not in available_backends()
         cwd=Path(__file__).parents[3],
     )
     assert done.returncode == 0, done.stderr
-
-
-def test_plans_cut_time_only_where_channels_do_not_fill_the_card():
-    recognition = plan(16, 500, 1024, 16, directions=2)
-    assert recognition.forward.chunks(500) == (512, 1)
-    separation = plan(1, 8000, 512, 16, directions=2)
-    assert separation.forward.chunks(8000)[1] > 16 and separation.backward.chunks(8000)[1] > 32
-    for chosen in (recognition, separation):
-        assert chosen.forward.chunk % KEEP == chosen.backward.chunk % KEEP == 0
-        assert ScanPlan.of(chosen.numbers()) == chosen
-
-
-@pytest.mark.parametrize(
-    "numbers, message",
-    [((48, 1, 4), "block"), ((32, 1, 32), "at most"), ((32, 1, 4, 24), "multiple of")],
-)
-def test_a_plan_that_no_kernel_fits_is_named(numbers, message):
-    with pytest.raises(ValueError, match=message):
-        PassPlan(*numbers)
-
-
-@pytest.mark.parametrize("shape", [(16, 500, 1024, 16), (1, 8000, 512, 16)])
-def test_memory_beyond_results_is_at_most_an_eighth_of_the_state_history(shape):
-    """Counted from the plan: what the passes allocate for both directions, in numbers of 4 bytes."""
-    _, time, channels, states = shape
-    chosen = plan(*shape, directions=2).backward
-    chunks = chosen.chunks(time)[1]
-    steps = -(-time // KEEP) * KEEP
-    kept = steps // KEEP * states * channels
-    sums = 2 * -(-channels // chosen.block) * steps * states + 2 * steps * states
-    carried = chunks * (KEEP // chosen.frames - 1 + 2) * states * channels
-    assert kept + sums + carried <= time * channels * states / 8
-
-
-def compile_kernel(kernel, constants, architecture, half="*bf16"):
-    """Compile for a card that need not be there; return registers and bytes of spilled ones."""
-    import triton
-    from triton.backends.compiler import GPUTarget
-    from triton.compiler import ASTSource
-
-    rows = {"u0", "u1", "delta0", "delta1", "z", "grad_out", "out", "grad_u", "grad_delta"}
-    rows |= {"grad_z", "B0", "B1", "C0", "C1", "grad_B", "grad_C"}
-    pairs = {"pairs", "sums_pairs", "lengths"}
-    floats = {"A", "D", "bias", "starts", "last", "saved", "carries", "scratch", "sums_A", "sums_D"}
-    floats |= {"sums_bias", "values", "sums", "initial", "ends"}
-    signature, attributes = {}, {}
-    for i, name in enumerate(kernel.arg_names):
-        aligned = True
-        if name in constants:
-            signature[name] = "constexpr"
-            continue
-        if name in rows:
-            signature[name] = half
-        elif name in pairs or (name == "sums" and "parts" in kernel.arg_names):
-            signature[name] = "*i64"
-        elif name in floats:
-            signature[name] = "*fp32"
-        else:
-            signature[name] = "i32"
-            aligned = name not in ("batch", "time", "chunks", "parts")
-        if aligned:
-            attributes[(i,)] = [["tt.divisibility", 16]]
-    source = ASTSource(
-        kernel,
-        signature=signature,
-        constexprs={(kernel.arg_names.index(k),): v for k, v in constants.items()},
-        attrs=attributes,
-    )
-    target = GPUTarget("cuda", architecture, 32)
-    binary = triton.compile(source, target=target, options={"num_warps": 1}).asm["cubin"]
-    tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
-    return binary, tool
-
-
-DIRECTIONS = {"DIRECTIONS": 2, "REVERSE": False}
-RECOGNITION = plan(16, 500, 1024, 16, directions=2)
-
-
-def options(step, **more):
-    sizes = {"N": 16, "BLOCK": step.block, "FRAMES": step.frames, "SOFTPLUS": True}
-    return DIRECTIONS | sizes | more
-
-
-VARIANTS = [
-    ("scan_forward", "scan_forward", 90, options(RECOGNITION.forward, KEEP=KEEP, initial=None)),
-    ("scan_forward", "scan_forward", 80, options(RECOGNITION.forward, KEEP=KEEP, starts=None)),
-    ("scan_backward", "scan_backward", 90, options(RECOGNITION.backward, KEEP=KEEP)),
-    ("scan_backward", "scan_backward", 80, options(RECOGNITION.backward, KEEP=KEEP)),
-    ("scan_chunks", "chunk_states", 90, options(RECOGNITION.forward)),
-    ("scan_chunks", "chunk_gradients", 90, options(RECOGNITION.backward)),
-    ("scan_chunks", "chunk_starts", 90, {"N": 16, "BLOCK": 128, "LAST_FIRST": True}),
-    ("scan_pairs", "pack_pairs", 90, DIRECTIONS | {"N": 16, "WIDTH": 16, "ROWS": 32}),
-    ("scan_pairs", "unpack_pairs", 90, DIRECTIONS | {"N": 16, "WIDTH": 16, "ROWS": 32}),
-]
-
-
-@compiled
-@pytest.mark.exhaustive
-@pytest.mark.parametrize("file, name, architecture, constants", VARIANTS)
-def test_kernels_compile_without_spilling_registers(file, name, architecture, constants, tmp_path):
-    module = pytest.importorskip(f"modules.ssm.triton.{file}")
-    binary, tool = compile_kernel(getattr(module, name), constants, architecture)
-    path = tmp_path / "kernel.cubin"
-    path.write_bytes(binary)
-    if not tool.exists():
-        pytest.skip("Triton's wheel brings no cuobjdump here")
-    usage = subprocess.run([tool, "-res-usage", path], capture_output=True, text=True, check=True)
-    registers, stack, local = re.search(
-        r"REG:(\d+) STACK:(\d+) .*LOCAL:(\d+)", usage.stdout
-    ).groups()
-    assert int(registers) <= 255 and int(stack) == int(local) == 0
