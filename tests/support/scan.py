@@ -36,7 +36,7 @@ def run(scan, inputs, lengths, reverse):
     out, last = scan(
         **inputs, delta_softplus=True, lengths=lengths, reverse=reverse, initial_state=initial
     )
-    weight = torch.linspace(-1, 1, out.numel(), dtype=out.dtype).view_as(out)
+    weight = torch.linspace(-1, 1, out.numel(), dtype=out.dtype, device=out.device).view_as(out)
     loss = (out * weight).sum() + (last * last).sum()
     wanted = [t for t in (*inputs.values(), initial) if t is not None]
     return out, last, *torch.autograd.grad(loss, wanted)
