@@ -5,17 +5,20 @@ the suffix ``.partial``, which nothing reads.
 """
 
 import csv
+import hashlib
 import json
 import math
 import os
 import shutil
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
 
 # how numbers that are not finite, for which JSON has no word, are written; float() reads them
 NOT_FINITE = ("nan", "inf", "-inf")
+# bytes of a file's name, on all common file systems
+LONGEST_NAME = 255
 
 
 @contextmanager
@@ -52,8 +55,7 @@ def whole_path(path, unique=True):
     ['sound.raw']
     """
     path = Path(path)
-    mark = f".{os.urandom(4).hex()}" if unique else ""
-    temporary = path.with_name(f".{path.name}{mark}.partial")
+    temporary = _temporary(path, unique)
     try:
         yield temporary
         os.replace(temporary, path)
@@ -63,7 +65,17 @@ def whole_path(path, unique=True):
             error.filename, error.filename2 = str(path), None
         raise
     finally:
-        temporary.unlink(missing_ok=True)
+        # what went wrong is the error to tell of, not what could not be removed
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def _temporary(path, unique):
+    mark = f".{os.urandom(4).hex()}" if unique else ""
+    name = f".{path.name}{mark}.partial"
+    if len(os.fsencode(name)) > LONGEST_NAME:
+        name = f".{hashlib.sha256(os.fsencode(path.name)).hexdigest()}{mark}.partial"
+    return path.with_name(name)
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from mamba_speech.evaluation.tables import as_markdown, as_text
 from mamba_speech.figures import curves
 from mamba_speech.files import write_json, write_text
 from training.launch import Run, run_all
+from training.options import hint, name_here, read_keys
 from training.scores import best_of, compare, read_run, read_speakers
 from training.tasks import find_script, task_of_run, task_of_script
 
@@ -84,6 +85,8 @@ def main(arguments=None):
         runs = {one.name: training_runs(one, options, passed_on) for one in options.systems}
         # seed by seed, so that a comparison that is cut short has as many of each
         in_turn = sorted((run for own in runs.values() for run in own), key=lambda run: run.seed)
+        for run in in_turn:
+            run.check()
         failed = run_all(in_turn, options.jobs, options.metric)
         for run in failed:
             print(f"{run.name} failed; see {run.log}", file=sys.stderr)
@@ -128,7 +131,7 @@ def make_parser():
         type=System.parse,
         help="NAME=FILE.yaml[,option=value]... to train, or NAME=FOLDER[,FOLDER]... of finished runs",
     )
-    add("--seeds", type=_seeds, default=[1, 2, 3], help="seeds of the trainings, 1,2,3 by default")
+    add("--seeds", type=_seeds, help="seeds of the trainings, 1,2,3 by default")
     add(
         "--out",
         type=Path,
@@ -165,14 +168,14 @@ def make_parser():
 
 
 def _seeds(text):
-    seeds = [int(part) for part in text.split(",")]
+    try:
+        seeds = [int(part) for part in text.split(",")]
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r}: write whole numbers, such as 1,2,3") from error
     for seed in seeds:
         if seeds.count(seed) > 1:
             raise argparse.ArgumentTypeError(f"names {seed} twice")
     return seeds
-
-
-_seeds.__name__ = "list of whole numbers, such as 1,2,3"
 
 
 def _option_values(text):
@@ -202,9 +205,16 @@ def read_arguments(arguments):
         if name in reserved:
             parser.error(f"--{name} is set by {reserved[name]}")
     trained = [system for system in options.systems if system.yaml]
-    for name, value in (("other options", passed_on), ("--each", options.each)):
-        if value and not trained:
-            parser.error(f"{name} are for trainings, and every system is of finished runs: {value}")
+    if not trained:
+        for name in ("seeds", "each", "script"):
+            passed_on += [f"--{name}"] * (getattr(options, name) is not None)
+        if passed_on:
+            parser.error(
+                f"every system is of finished runs, so nothing is trained with {shlex.join(passed_on)}"
+            )
+    options.seeds = options.seeds or [1, 2, 3]
+    if options.out.exists() and not options.out.is_dir():
+        parser.error(f"--out {options.out}: is no folder")
     for name, least in (("jobs", 1), ("resamples", 100)):
         if getattr(options, name) < least:
             parser.error(f"--{name} must be {least} or more")
@@ -219,6 +229,13 @@ def read_arguments(arguments):
             raise ValueError(f"--metric {options.metric}: {options.task.name} has {known}")
         if options.speakers is not None:
             options.speakers = read_speakers(options.speakers)
+        for system in trained if options.choose else ():
+            known = read_keys(system.yaml)
+            if name_here(options.choose, known) not in known:
+                raise ValueError(
+                    f"--choose {options.choose}: {system.yaml} has no such option"
+                    f"{hint(options.choose, known)}"
+                )
     except (OSError, ValueError) as error:
         parser.error(str(error))
     return options, passed_on

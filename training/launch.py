@@ -18,7 +18,7 @@ from typing import NamedTuple
 import yaml as pyyaml
 
 from mamba_speech.files import read_json, write_json
-from training.options import given_options, read_keys, translate
+from training.options import given_options, read_command_line, read_keys, translate
 from training.results import is_tested, read_rows
 
 NOTE = "run.json"
@@ -76,6 +76,19 @@ class Run(NamedTuple):
         """Every option that holds a number, a text or a list, from the YAML and the command line, as text by name."""
         return plain_options(self.yaml) | self.given
 
+    def check(self):
+        """Read the command line as the script will.
+
+        Raises
+        ------
+        ValueError
+            If an option is unknown, given twice or missing.
+        """
+        try:
+            read_command_line(self.command[2:])
+        except SystemExit as error:
+            raise ValueError(f"{self.system}: {error}") from error
+
     def note(self, finished):
         """Write beside the run what it was asked for, and whether it has ended well."""
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -89,15 +102,16 @@ class Run(NamedTuple):
         Raises
         ------
         ValueError
-            If the folder holds another run, or its record cannot be read.
+            If the folder holds another run that has learned something, or its record cannot be read.
         """
+        if not (self.folder / "results.json").is_file() and not any(self.folder.glob("save/CKPT*")):
+            # a run that failed at once, by a wrong folder, say, binds nobody to its options
+            return False
         note = self.folder / NOTE
         if not note.is_file():
-            if (self.folder / "results.json").is_file() or any(self.folder.glob("save/CKPT*")):
-                raise ValueError(
-                    f"{self.folder}: holds a run that this command did not start; give another --out"
-                )
-            return False
+            raise ValueError(
+                f"{self.folder}: holds a run that this command did not start; give another --out"
+            )
         found = read_json(note)
         self._refuse_another(found)
         return found["finished"] and is_tested(self.folder)

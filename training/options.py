@@ -50,6 +50,7 @@ ALIASES = {
     "warmup_frac": Alias("warmup_fraction", _KWS_MAMBA),
     "n_layers": Alias("num_layers", _KWS_MAMBA),
     "n_heads": Alias("nhead", _KWS_MAMBA),
+    "save_dir": Alias("save_folder", _KWS_MAMBA),
     "learning_rate": Alias("lr", "Hugging Face Transformers, TrainingArguments"),
 }
 
@@ -108,16 +109,15 @@ def read_command_line(arguments):
         print(describe_options(file))
         raise SystemExit(0)
     if not Path(file).is_file():
-        raise SystemExit(
-            f"{file or 'nothing is given'}: no such file; the first argument is a YAML file, such as one in hparams/"
-        )
+        problem = f"{file}: no such file" if file else "no YAML file is given"
+        raise SystemExit(f"{problem}; the first argument is a YAML file, such as one in hparams/")
     try:
         known = read_keys(file)
     except ValueError as error:
         raise SystemExit(str(error)) from error
     translated, aliases = translate(arguments, known)
     options = _split(translated)
-    _check_names(file, options, known)
+    _check_names(file, options, known, {option: alias for alias, option in aliases.items()})
     overrides = {}
     for name, values in options:
         if name in known:
@@ -132,6 +132,30 @@ def read_command_line(arguments):
             raise SystemExit(f"--optimizer_step_limit must be a whole number; got {limit}")
         run_opts = dataclasses.replace(run_opts, optimizer_step_limit=int(limit))
     return CommandLine(file, run_opts, text, given_options(translated), aliases)
+
+
+def name_here(name, known):
+    """The option that a name means, which may be a published one.
+
+    Arguments
+    ---------
+    name : str
+    known : collection of str
+        Keys of the YAML.
+
+    Returns
+    -------
+    str
+        The name itself, if it is no published name of one of these keys.
+
+    Example
+    -------
+    >>> name_here("lr_adam", {"lr"}), name_here("lr_adam", {"lr", "lr_adam"}), name_here("seed", {"lr"})
+    ('lr', 'lr_adam', 'seed')
+    """
+    if name in ALIASES and name not in known and ALIASES[name].option in known:
+        return ALIASES[name].option
+    return name
 
 
 def translate(arguments, known):
@@ -163,9 +187,9 @@ def translate(arguments, known):
     for part in arguments:
         if part.startswith("--"):
             name, equals, value = part[2:].partition("=")
-            option = name
-            if name in ALIASES and name not in known and ALIASES[name].option in known:
-                option = aliases[name] = ALIASES[name].option
+            option = name_here(name, known)
+            if option != name:
+                aliases[name] = option
             if spelt.setdefault(option, name) != name:
                 raise SystemExit(
                     f"--{spelt[option]} and --{name} are two names of one option: give --{option} alone"
@@ -267,28 +291,35 @@ def _split(arguments):
     return options
 
 
-def _check_names(file, options, known):
-    """Stop on an option that does not exist, is given twice, or has no value or too many."""
+def _check_names(file, options, known, spelt):
+    """Stop on an option that does not exist, is given twice, or has no value or too many.
+
+    ``spelt`` holds the published names that were used, by the names here: an error names what was typed.
+    """
     names = [name for name, _ in options]
     for name, values in options:
+        typed = spelt.get(name, name)
         if names.count(name) > 1:
-            raise SystemExit(f"--{name} is given twice")
+            raise SystemExit(f"--{typed} is given twice")
         stray = name == "" or (name in _SWITCHES and values)
         if stray or (name in RUN_OPTIONS - _LISTS and len(values) > 1):
             raise SystemExit(_unreadable(" ".join([f"--{name}"] * bool(name) + values)))
         if name in RUN_OPTIONS:
             continue
         if name not in known:
-            raise SystemExit(f"--{name}: {file} has no such option{_hint(name, known)}")
+            raise SystemExit(f"--{name}: {file} has no such option{hint(name, known)}")
         if not values:
-            raise SystemExit(f"--{name} has no value: write --{name} VALUE; nothing at all is null")
+            raise SystemExit(
+                f"--{typed} has no value: write --{typed} VALUE; nothing at all is null"
+            )
 
 
-def _hint(name, known):
+def hint(name, known):
     """The nearest name, and where the names are."""
     aliases = {alias for alias in ALIASES if ALIASES[alias].option in known}
-    close = difflib.get_close_matches(name, [*known, *RUN_OPTIONS, *aliases], n=1)
-    meant = [ALIASES[one].option if one in aliases - known.keys() else one for one in close]
+    names = {one.lower(): one for one in (*aliases, *RUN_OPTIONS, *known)}
+    close = difflib.get_close_matches(name.lower(), names, n=1)
+    meant = [name_here(names[one], known) for one in close]
     nearest = f"; did you mean --{meant[0]}?" if meant else ""
     return f"{nearest} (its top-level keys are the options; --help lists them)"
 
@@ -339,7 +370,7 @@ def describe_options(file):
     str
     """
     script = Path(sys.argv[0]).name
-    parts = [f"usage: {script} YAML [--option value ...]"]
+    parts, known = [f"usage: {script} YAML [--option value ...]"], {}
     if not Path(file).is_file():
         parts.append(
             f"Every top-level key of the YAML is an option: {script} YAML --help lists them."
@@ -348,9 +379,9 @@ def describe_options(file):
         known = read_keys(file)
         parts.append(f"Options, with their values in {file}:")
         parts.append(_option_lines(Path(file).read_text(encoding="utf-8")))
-        others = [f"--{a} ({one.option})" for a, one in ALIASES.items() if one.option in known]
-        parts.append(f"Other names of them: {', '.join(others)}")
-    runs = [f"  --{name}: {text}" for name, text in sorted(HELP_TEXTS.items())]
+        others = [f"  --{a}: --{one.option}" for a, one in ALIASES.items() if one.option in known]
+        parts.append("\n".join(["Published names, which mean these options:", *others]))
+    runs = [f"  --{name}: {HELP_TEXTS[name]}" for name in sorted(HELP_TEXTS.keys() - known)]
     parts.append("\n".join(["SpeechBrain's run options:", *runs]))
     return "\n\n".join(parts)
 
@@ -366,4 +397,4 @@ def _option_lines(text):
             shown.append(line if line.startswith("# ---") else f"  {line}")
         elif not line:
             shown.append("")
-    return "\n".join(shown).strip()
+    return "\n".join(shown).strip("\n")

@@ -14,7 +14,8 @@ import numpy as np
 from mamba_speech.evaluation.bootstrap import mean_interval, paired_difference
 from mamba_speech.evaluation.classification import wilson_interval
 from mamba_speech.figures import read_train_log
-from mamba_speech.run import read_options
+from mamba_speech.run import OPTIONS_FILE, read_options
+from training.options import name_here, read_keys
 from training.results import read_rows
 
 # columns of a run's record
@@ -90,12 +91,28 @@ def read_run(task, folder, seed=None, option=None):
         minutes += epoch.get("train seconds", 0.0) / 60
         if task.validation in epoch:
             curve.append((minutes, epoch[task.validation]))
-    best = max if next(iter(task.metrics.values())).higher else min
-    value = read_options(folder, [option])[option] if option else None
+    value = value_of(folder, option) if option else None
     if option and not curve:
         raise ValueError(f"{log}: tells of no {task.validation} to choose by")
     best = task.best((figure for _, figure in curve), default=None)
     return TestedRun(folder, seed, rows, items, curve, best, value)
+
+
+def value_of(folder, option):
+    """The value of a run's option, which may be given by its published name.
+
+    Raises
+    ------
+    OSError or ValueError
+        If the folder holds no options, or not this one.
+    """
+    read_options(folder, [])
+    file = folder / OPTIONS_FILE
+    known = read_keys(file)
+    name = name_here(option, known)
+    if name not in known:
+        raise ValueError(f"--choose {option}: {file} has no such option")
+    return read_options(folder, [name])[name]
 
 
 def best_of(runs, task):
@@ -124,17 +141,20 @@ def read_speakers(path):
         If it cannot be read, lacks these columns, holds no item, or holds one twice.
     """
     found = {}
-    with open(path, newline="", encoding="utf-8-sig") as file:
-        rows = csv.DictReader(file)
-        columns = rows.fieldnames or []
-        key = next((name for name in ("mix_id", "ID") if name in columns), None)
-        heard = [name for name in columns if name.startswith("spk") and name[3:].isdigit()]
-        if key is None or not heard:
-            raise ValueError(f"--speakers {path}: needs the columns mix_id or ID, and spk1, ...")
-        for row in rows:
-            if row[key] in found:
-                raise ValueError(f"--speakers {path}: {row[key]} stands there twice")
-            found[row[key]] = tuple(filter(None, (row[name] for name in heard)))
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            rows, columns = list(reader), reader.fieldnames or []
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"--speakers {path}: cannot be read as CSV in UTF-8 ({error})") from error
+    key = next((name for name in ("mix_id", "ID") if name in columns), None)
+    heard = [name for name in columns if name.startswith("spk") and name[3:].isdigit()]
+    if key is None or not heard:
+        raise ValueError(f"--speakers {path}: needs the columns mix_id or ID, and spk1, ...")
+    for row in rows:
+        if row[key] in found:
+            raise ValueError(f"--speakers {path}: {row[key]} stands there twice")
+        found[row[key]] = tuple(filter(None, (row[name] for name in heard)))
     if not found:
         raise ValueError(f"--speakers {path}: holds no item")
     return found

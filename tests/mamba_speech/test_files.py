@@ -86,6 +86,17 @@ def test_a_fixed_temporary_name_replaces_what_a_killed_run_left(tmp_path):
     assert path.read_bytes() == b"whole" and os.listdir(tmp_path) == ["sound.wav"]
 
 
+@pytest.mark.parametrize("unique", [True, False])
+def test_the_longest_name_that_a_folder_takes_can_be_written(tmp_path, unique):
+    path = tmp_path / ("é" * 127 + "a")
+    with whole_path(path, unique) as temporary:
+        temporary.write_text("first")
+    assert [file.name for file in tmp_path.iterdir()] == [path.name] and path.read_text() == "first"
+    with pytest.raises(OSError, match="File name too long") as error, whole_path(f"{path}b") as one:
+        one.write_text("second")
+    assert error.value.filename == f"{path}b"
+
+
 def test_the_error_names_the_file_and_not_its_temporary_name(tmp_path):
     path = tmp_path / "nowhere" / "text.txt"
     with pytest.raises(FileNotFoundError) as raised:

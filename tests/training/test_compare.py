@@ -185,7 +185,20 @@ def test_of_several_values_of_an_option_the_best_in_validation_is_compared(tmp_p
     assert "best validation" in (tmp_path / "out" / "compare.md").read_text()
     image = matplotlib.image.imread(tmp_path / "out" / "validation.png")
     assert image[..., :3].std() > 0.02
-    assert run(f"a={low}", "--choose", "lr_adam") == 2
+    # by a published name too
+    assert run(f"a={low}", "--choose", "base_lr")
+    assert run(f"a={low}", "--choose", "rate") == 2
+    assert "--choose rate: " in capsys.readouterr().err
+
+
+def test_a_misspelt_option_is_refused_before_anything_is_trained(tmp_path, run, capsys):
+    wrong = ["--data_foldr", "digits", "--seeds", "1"]
+    assert run(f"a={KWS}", f"b={KWS},epochs=1", *wrong) == 2
+    assert run(f"a={KWS}", f"b={KWS},epochs=1", "--seeds", "1", "--number_of_epochs", "2") == 2
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.startswith("a: --data_foldr: ") and "did you mean --data_folder" in first
+    assert second.startswith("b: --epochs and --number_of_epochs are two names")
+    assert not (tmp_path / "out").exists()
 
 
 def test_left_out_speakers_are_pooled_and_each_has_a_column(tmp_path, run, capsys):
@@ -249,7 +262,10 @@ def test_a_system_without_all_its_runs_has_no_row_and_the_status_tells(
         (["a={ctc}", "--each", "lr"], "argument --each: lr: write option=value"),
         (["a={ctc}", "--each", "lr=1,1"], "'1' stands there twice"),
         (["a={ctc}", "--seeds", "1,1"], "argument --seeds: names 1 twice"),
-        (["a={ctc}", "--seeds", "one"], "argument --seeds: invalid list of whole numbers"),
+        (
+            ["a={ctc}", "--seeds", "one"],
+            "argument --seeds: 'one': write whole numbers, such as 1,2,3",
+        ),
         (["a={ctc}", "--jobs", "0"], "--jobs must be 1 or more"),
         (["a={ctc}", "--against", "b"], "--against b is not among the systems: a"),
         (["a={ctc}", "--metric", "dB"], "--metric dB: speech recognition has WER"),
@@ -257,7 +273,12 @@ def test_a_system_without_all_its_runs_has_no_row_and_the_status_tells(
         (["a={lm}"], "train_LM.py: its systems cannot be compared"),
         (["a={own}"], "does not lie in a recipe's folder of hparams: give its script as --script"),
         (["a={empty}"], "is not the folder of a tested run"),
-        (["a={run}", "--lr", "3"], "other options are for trainings"),
+        (["a={run}", "--lr", "3"], "nothing is trained with --lr 3"),
+        (["a={run}", "--seeds", "3"], "nothing is trained with --seeds"),
+        (
+            ["a={ctc}", "--choose", "lr_modl"],
+            "conmamba_debug.yaml has no such option; did you mean",
+        ),
         (["a={run}", "--speakers", "{own}"], "--speakers .* needs the columns mix_id or ID"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -377,7 +398,6 @@ def test_one_command_trains_two_systems_goes_on_after_a_failure_and_says_the_sam
 
     broken = run(f"corrected={yaml}", f"upstream={yaml},fidelity=other")
     assert broken.returncode == 1 and broken.stdout.count(": failed: ") == 2, broken.stdout
-    shutil.rmtree(tmp_path / "out" / "upstream")
     systems = f"corrected={yaml}", f"upstream={yaml},fidelity=upstream"
     done = run(*systems)
     assert done.returncode == 0 and "2 of 4 finished before" in done.stdout, done.stdout[-3000:]

@@ -125,6 +125,14 @@ def test_a_run_of_other_options_is_never_taken_for_this_one(tmp_path):
         run("--data_folder", "here").is_finished()
     with pytest.raises(ValueError, match="a run without --jit"):
         run("--data_folder", "here", "--debug", "--jit").is_finished()
+    # what has learned nothing binds nobody
+    results, kept = folder / "results.json", tmp_path / "kept"
+    results.rename(kept)
+    assert not run("--data_folder", "there").is_finished()
+    (folder / "save" / "CKPT+1").mkdir(parents=True)
+    with pytest.raises(ValueError, match="a run with --data_folder here, and not there"):
+        run("--data_folder", "there", "--debug").is_finished()
+    kept.rename(results)
     with pytest.raises(ValueError, match=r"holds a run of train\.py"):
         run("--data_folder", "here", "--debug", script="train_CTC.py").is_finished()
     other = shutil.copy(yaml, tmp_path / "other.yaml")

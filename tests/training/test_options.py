@@ -112,8 +112,10 @@ def test_help_lists_every_option_with_its_value_and_its_other_names(name, capsys
     for option in plain_options(path).keys() - {"lr_annealing", "lr_plateau"}:
         assert f"\n  --{option} " in printed
     for alias, (option, _) in ALIASES.items():
-        assert (f"--{alias} ({option})" in printed) == (option in read_keys(path))
-    assert all(f"\n  --{option}: " in printed for option in ("device", "test_only", "precision"))
+        assert (f"\n  --{alias}: --{option}\n" in printed) == (option in read_keys(path))
+    # a run option that the YAML has too stands there once
+    assert all(f"\n  --{option}: " in printed for option in ("device", "test_only"))
+    assert printed.count("\n  --precision") == 1
 
 
 def test_help_without_a_yaml_says_how_to_list_its_options(capsys):
@@ -126,12 +128,13 @@ def test_help_without_a_yaml_says_how_to_list_its_options(capsys):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ([], "nothing is given: no such file; the first argument is a YAML file"),
+        ([], "no YAML file is given; the first argument is a YAML file"),
         (["nothing.yaml"], "nothing.yaml: no such file"),
         (["{yaml}"], "give a value for --output_folder"),
         (["{yaml}", "--output_folder", "x", "--d_modl", "4"], "did you mean --d_model"),
         (["{yaml}", "--output_folder", "x", "--N_epoch", "4"], "did you mean --number_of_epochs"),
         (["{yaml}", "--output_folder", "x", "--devic", "cpu"], "did you mean --device"),
+        (["{yaml}", "--output_folder", "x", "--D_Model", "4"], "did you mean --d_model"),
         (["{yaml}", "--output_folder", "x", "--zebra", "4"], "has no such option"),
         # neither argparse nor SpeechBrain would say that it takes no notice of a beginning
         (["{yaml}", "--output_folder", "x", "--max_grad", "4"], "did you mean --max_grad_norm"),
@@ -139,7 +142,9 @@ def test_help_without_a_yaml_says_how_to_list_its_options(capsys):
         (["{yaml}", "--output_folder", "x", "--d_model", "1", "--d_model", "2"], "given twice"),
         (["{yaml}", "--output_folder", "x", "--N_epochs=1", "--number_of_epochs=1"], "two names"),
         (["{yaml}", "--output_folder", "x", "--epochs=1", "--N_epochs=1"], "give --number_of_epo"),
+        (["{yaml}", "--output_folder", "x", "--N_epochs=1", "--N_epochs=2"], "--N_epochs is given"),
         (["{yaml}", "--output_folder", "x", "--skip_train"], "--skip_train has no value"),
+        (["{yaml}", "--output_folder", "x", "--N_epochs"], "--N_epochs has no value"),
         (["{yaml}", "--output_folder", "x", "--test_only", "True"], "--test_only without a value"),
         (["{yaml}", "another.yaml", "--output_folder", "x"], "cannot be read"),
         (["{yaml}", "--output_folder", "x", "--d_model", "[1,"], "cannot be read"),

@@ -3,6 +3,7 @@
 import logging
 import os
 import re
+import shlex
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,7 +71,8 @@ def find_speakers(base_folder, sample_rate):
         elif rate != sample_rate:
             raise ValueError(
                 f"{path}: sampled at {rate} Hz, not {sample_rate}: run python -m data_prep.resample_speech "
-                f"{base_folder} NEW_FOLDER --sample_rate {sample_rate} and give --base_folder_dm NEW_FOLDER"
+                f"{shlex.quote(str(base_folder))} NEW_FOLDER --sample_rate {sample_rate} and give "
+                "--base_folder_dm NEW_FOLDER"
             )
         else:
             speakers.setdefault(speaker_of(path, base_folder), []).append(Recording(path, frames))

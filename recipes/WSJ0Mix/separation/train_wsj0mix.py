@@ -35,10 +35,12 @@ def find_yaml(path):
 def main():
     """Say the new names once, then train."""
     changes = ["train_wsj0mix.py is train.py"]
-    for published in sys.argv[1:2]:
-        sys.argv[1] = find_yaml(published)
-        if sys.argv[1] != published:
-            changes.append(f"{published} is hparams/{Path(published).name}")
+    # options may precede the YAML
+    for place, published in enumerate(sys.argv):
+        if place and published.startswith("hparams/"):
+            sys.argv[place] = find_yaml(published)
+            if sys.argv[place] != published:
+                changes.append(f"{published} is hparams/{Path(published).name}")
     print("; ".join(changes), file=sys.stderr)
     train.main()
 

@@ -73,3 +73,11 @@ def test_the_mean_of_a_table_of_mixtures_is_no_mixture(tmp_path):
     path.write_text("snt_id,si-snr_i\navg,1\n")
     with pytest.raises(ValueError, match="holds no mixture"):
         separation.read_scores(path)
+
+
+@pytest.mark.parametrize("bad", [b"\xff", b'"' + b"a" * 200_000, b"a\0"])
+def test_a_table_that_is_no_text_is_refused_with_its_name(tmp_path, bad):
+    path = tmp_path / "table.csv"
+    path.write_bytes(b"id,words,errors\na,1,0\n" + bad)
+    with pytest.raises(ValueError, match=r"table\.csv: "):
+        wer.read_errors(path)

@@ -87,12 +87,13 @@ def test_the_published_name_and_paths_work_and_say_the_new_ones(
 ):
     monkeypatch.chdir(RECIPE)
     options = ["--data_folder", tree, "--output_folder", tmp_path / "out", "--eval_only", "True"]
-    command = ["hparams/WSJ0Mix/mambatasnet_debug.yaml", *map(str, options)]
-    monkeypatch.setattr(sys, "argv", ["train_wsj0mix.py", *command])
-    with pytest.raises(SystemExit, match="nothing to test"):
-        recipe("train_wsj0mix").main()
-    (line,) = capsys.readouterr().err.splitlines()[:1]
-    assert "hparams/WSJ0Mix/mambatasnet_debug.yaml is hparams/mambatasnet_debug.yaml" in line
+    yaml, options = "hparams/WSJ0Mix/mambatasnet_debug.yaml", list(map(str, options))
+    for command in ([yaml, *options], [*options, yaml]):
+        monkeypatch.setattr(sys, "argv", ["train_wsj0mix.py", *command])
+        with pytest.raises(SystemExit, match="nothing to test"):
+            recipe("train_wsj0mix").main()
+        (line,) = capsys.readouterr().err.splitlines()[:1]
+        assert f"{yaml} is hparams/mambatasnet_debug.yaml" in line
 
 
 @pytest.mark.exhaustive
