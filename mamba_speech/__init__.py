@@ -50,12 +50,14 @@ def _refuse_foreign(name):
         )
 
 
-def _runs_a_script_of(home):
+def _runs_a_script_of_ours():
     script = getattr(sys.modules.get("__main__"), "__file__", None)
-    return script is not None and home in Path(script).resolve().parents
+    tree = Path(__file__).resolve().parent.parent
+    folders = {tree / name for name in ("recipes", "examples", "benchmarks")}
+    return script is not None and not folders.isdisjoint(Path(script).resolve().parents)
 
 
 _refuse_foreign("modules")
-# a recipe's script would fail in the other package, with an error that does not say why
-if _runs_a_script_of(Path(__file__).resolve().parent.parent / "recipes"):
+# the script would fail in the other package, with an error that does not say why
+if _runs_a_script_of_ours():
     _refuse_foreign("training")

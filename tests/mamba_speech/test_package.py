@@ -51,24 +51,49 @@ def test_the_package_itself_and_its_help_load_no_torch():
     python("-c", program)
 
 
-@pytest.mark.parametrize(
-    "task",
-    ["separation", *(pytest.param(one, marks=pytest.mark.exhaustive) for one in ("asr", "kws"))],
-)
-def test_a_task_and_its_command_load_no_other_task(task):
-    name, command = TASKS[task]
-    program = (
-        f"import sys; from mamba_speech import {name}; from mamba_speech.cli import main\n"
-        f"try: main(['{command}', '--help'])\n"
-        "except SystemExit: pass\n"
-        "print(*sys.modules, sep='\\n', file=sys.stderr)"
-    )
-    done = python("-c", program)
-    assert f"mamba-speech {command}" in done.stdout
-    loaded = {tuple(one.split(".")[:2]) for one in done.stderr.split()}
-    assert ("mamba_speech", task) in loaded
-    for other in TASKS.keys() - {task}:
-        assert not {("mamba_speech", other), ("modules", other)} & loaded
+# Runs each statement in a process of its own, which begins with what all of them need
+EACH_ALONE = """
+import os, sys, torch, scipy.stats
+for name, statement in statements.items():
+    if name != "evaluation":
+        import mamba_speech.audio
+    if os.fork():
+        os.wait()
+        continue
+    try:
+        exec(statement)
+    except SystemExit:
+        pass
+    print("loaded by", name, *sys.modules, flush=True)
+    break
+"""
+
+
+@pytest.mark.exhaustive
+def test_a_task_loads_no_other_and_scoring_loads_no_network():
+    modules = [path.stem for path in (ROOT / "mamba_speech" / "evaluation").glob("*.py")]
+    names = ", ".join(f"mamba_speech.evaluation.{name}" for name in modules)
+    statements = {"evaluation": f"import {names}"}
+    for task, (name, command) in TASKS.items():
+        statements[task] = (
+            f"from mamba_speech import {name}; from mamba_speech.cli import main; main(['{command}', '--help'])"
+        )
+    printed = python("-c", f"statements = {statements}\n{EACH_ALONE}").stdout
+    loaded = dict(re.findall(r"^loaded by (\w+) (.*)$", printed, re.MULTILINE))
+    parts = {
+        name: {tuple(one.split(".")[:2]) for one in found.split()} for name, found in loaded.items()
+    }
+    assert parts.keys() == statements.keys()
+    for task, (_, command) in TASKS.items():
+        assert f"usage: mamba-speech {command}" in printed
+        assert ("mamba_speech", task) in parts[task]
+        for other in TASKS.keys() - {task}:
+            assert not {("mamba_speech", other), ("modules", other)} & parts[task]
+    networks = {
+        name for name in loaded["evaluation"].split() if re.match(r"modules\.(?!ssm)", name)
+    }
+    assert networks == {"modules.separation", "modules.separation.si_snr"}
+    assert not re.search(r"speechbrain\.(inference|lobes|nnet)", loaded["evaluation"])
 
 
 @pytest.fixture
@@ -99,11 +124,12 @@ def test_a_folder_or_a_file_named_modules_is_refused_too(tmp_path):
     assert f"named 'modules' ({tmp_path / 'file' / 'modules.py'})" in done.stderr
 
 
-def test_another_package_named_training_is_refused_where_a_recipe_runs(foreign):
-    recipe = ROOT / "recipes" / "SpeechCommands" / "KWS" / "train.py"
-    program = f"import __main__; __main__.__file__ = '{recipe}'; import mamba_speech"
-    done = python("-c", program, path=[foreign / "training"], check=False)
+def test_another_package_named_training_is_refused_where_our_scripts_run(foreign):
     path = foreign / "training" / "training" / "__init__.py"
-    assert f"another package named 'training' ({path})" in done.stderr
+    for script in ("recipes/SpeechCommands/KWS/train.py", "examples/demo.py", "benchmarks/scan.py"):
+        assert (ROOT / script).is_file()
+        program = f"import __main__; __main__.__file__ = '{ROOT / script}'; import mamba_speech"
+        done = python("-c", program, path=[foreign / "training"], check=False)
+        assert f"another package named 'training' ({path})" in done.stderr
     # elsewhere it is the user's own affair
     python("-c", "import mamba_speech", path=[foreign / "training"])
