@@ -39,7 +39,10 @@ def main(argv=None):
         arguments raise SystemExit(2), as argparse does.
     """
     argv = sys.argv[1:] if argv is None else list(argv)
-    arguments = make_parser(argv).parse_args(argv)
+    arguments, unknown = make_parser(argv).parse_known_args(argv)
+    if unknown:
+        # with the usage of the command, which argparse would replace by the program's
+        arguments.refuse(f"unrecognized arguments: {' '.join(unknown)}")
     # a file name may hold bytes that are no text: they are printed as they came
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -82,7 +85,7 @@ def make_parser(argv):
         if name == called:
             task = importlib.import_module(module)
             task.add_arguments(command)
-            command.set_defaults(run=task.run_command)
+            command.set_defaults(run=task.run_command, refuse=command.error)
     return parser
 
 

@@ -364,6 +364,14 @@ def _draw_tokens(axes, heard):
         axes.text((start + until) / 2, 0.22, word, ha="center", va="center", fontweight="bold")
 
 
+def check_matplotlib():
+    """Raise RuntimeError if matplotlib is not installed: before long work, whose end would be a picture."""
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError as error:
+        raise RuntimeError("pictures need matplotlib: pip install matplotlib") from error
+
+
 @contextmanager
 def picture(png, size):
     """A figure of `size` inches to draw in, which needs no display and is then saved.
@@ -373,11 +381,10 @@ def picture(png, size):
     RuntimeError
         If matplotlib is not installed.
     """
-    try:
-        import matplotlib
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise RuntimeError("pictures need matplotlib: pip install 'mamba-speech[train]'") from error
+    check_matplotlib()
+    import matplotlib
+    from matplotlib.figure import Figure
+
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=size, dpi=150, layout="constrained")
         yield figure

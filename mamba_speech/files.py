@@ -62,7 +62,7 @@ def whole_path(path, unique=True):
     except OSError as error:
         if error.filename is not None and str(error.filename) == str(temporary):
             # the user knows no temporary name
-            error.filename, error.filename2 = str(path), None
+            raise OSError(error.errno, error.strerror, str(path)) from error
         raise
     finally:
         # what went wrong is the error to tell of, not what could not be removed

@@ -29,7 +29,7 @@ from mamba_speech.evaluation.detection import (
     miss_rate_at,
     read_reference,
 )
-from mamba_speech.figures import miss_curve
+from mamba_speech.figures import check_matplotlib, miss_curve
 from mamba_speech.files import write_json
 from mamba_speech.kws.events import SMOOTHING, SUPPRESSION, THRESHOLD
 from mamba_speech.kws.spotter import HOP_SECONDS, MODES, KeywordSpotter
@@ -81,6 +81,8 @@ def run_command(arguments):
         raise ValueError(
             "--curve is drawn of what --evaluate counts: give --evaluate EVENTS.json too"
         )
+    if arguments.curve:
+        check_matplotlib()
     spotter = KeywordSpotter.load(arguments.run_folder, arguments.device)
     if arguments.evaluate:
         return _evaluate(arguments, spotter)

@@ -99,3 +99,11 @@ def test_help_and_version_do_not_wait_for_torch():
         )
         assert expected in done.stdout
         assert "torch" not in done.stderr and time.monotonic() - began < 10
+
+
+def test_a_misspelt_option_gets_the_usage_of_its_command(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["transcribe", "run", "a.wav", "--beamsize", "3"])
+    error = capsys.readouterr().err
+    assert stopped.value.code == 2 and "usage: mamba-speech transcribe" in error
+    assert "unrecognized arguments: --beamsize 3" in error

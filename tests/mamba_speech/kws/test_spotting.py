@@ -239,6 +239,15 @@ def test_wrong_evaluations_get_one_sentence(runs, stream, tmp_path, capsys):
     assert "give --evaluate" in capsys.readouterr().err
 
 
+def test_a_curve_without_matplotlib_is_refused_before_anything_is_read(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    curve = ["--evaluate", "none.json", "--curve", str(tmp_path / "curve")]
+    assert main(["spot", "no run", "a.wav", *curve]) == 2
+    assert "pictures need matplotlib: pip install matplotlib" in capsys.readouterr().err
+
+
 def test_keywords_that_the_model_does_not_know_are_not_counted_as_missed(runs, stream, tmp_path):
     content = json.loads((stream / "events.json").read_text())
     content["events"].append({"label": "tree", "start": 1, "end": 2})
