@@ -4,8 +4,9 @@ One recording is a file, or a waveform in an array. Several are a folder, or any
 waveforms.
 """
 
+import io
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,9 +18,11 @@ from mamba_speech.blocks import AudioBlocks
 
 # the scales of the integers that recordings are kept in
 _PCM = {torch.int16: 2.0**15, torch.int32: 2.0**31}
+# what Python can go through, piece by piece, and nobody means as many recordings
+_NO_LISTS = (Mapping, io.IOBase, bytes, bytearray, memoryview, range)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Result:
     """What became of one recording; each task has a class of its own.
 
@@ -66,11 +69,8 @@ class Recording:
     def __init__(self, source, sample_rate=None, name="the waveform"):
         self.path = self.waveform = None
         if _is_waveform(source):
-            if sample_rate is None or sample_rate != int(sample_rate) or sample_rate < 1:
-                raise ValueError(
-                    f"{name} needs its samples a second: give sample_rate=16000, for example; got {sample_rate!r}"
-                )
-            self.name, self.waveform, self.sample_rate = name, source, int(sample_rate)
+            self.name, self.waveform = name, source
+            self.sample_rate = _whole_rate(sample_rate, name)
         elif isinstance(source, str | os.PathLike):
             self.path = self.name = os.fspath(source)
         else:
@@ -130,7 +130,10 @@ def recordings_of(audio, sample_rate=None):
         if not Path(audio).is_dir():
             return [Recording(audio)], False
         audio = [audio]
-    if _is_waveform(audio) or isinstance(audio, bytes) or not isinstance(audio, Iterable):
+    if isinstance(audio, np.ndarray) and audio.dtype.kind in "OU":
+        # names from a table, as pandas gives them
+        audio = audio.ravel().tolist()
+    if _is_waveform(audio) or isinstance(audio, _NO_LISTS) or not isinstance(audio, Iterable):
         return [Recording(audio, sample_rate)], False
     return _each(audio, sample_rate), True
 
@@ -185,11 +188,27 @@ def _is_waveform(source):
     return isinstance(source, np.ndarray | torch.Tensor)
 
 
+def _whole_rate(sample_rate, name):
+    try:
+        rate = int(sample_rate)
+        if rate == sample_rate and rate >= 1:
+            return rate
+    except (TypeError, ValueError, OverflowError):
+        # refused below, as other values are
+        pass
+    raise ValueError(
+        f"{name} needs its samples a second: give sample_rate=16000, for example; got {sample_rate!r:.60}"
+    )
+
+
 def _mono(waveform, name):
     """The waveform as float32 (samples,)."""
     if isinstance(waveform, np.ndarray):
         if waveform.dtype.kind not in "fiu":
             raise AudioError(f"{name}: holds {waveform.dtype} and no numbers")
+        if waveform.dtype.itemsize > 8:
+            # torch has no numbers so long
+            waveform = waveform.astype(np.float64)
         # a copy, since arrays may be read-only, reversed, or in another order of bytes
         waveform = torch.from_numpy(waveform.astype(waveform.dtype.newbyteorder("="), order="C"))
     wave = waveform.detach().cpu()

@@ -119,7 +119,7 @@ def _find_checkpoints(folder, options, selection_key):
             return checkpoints
         if any("epoch" in checkpoint.meta for checkpoint in checkpointer.list_checkpoints()):
             raise ValueError(
-                f"{folder}: its checkpoints have no {' or '.join(keys)}; it is a run of another task"
+                f"{folder}: is a run of another task, since its checkpoints record no {' or '.join(keys)}"
             )
     raise FileNotFoundError(
         f"{folder}: holds no checkpoint of a whole epoch yet (looked in {save_folder}); let the "

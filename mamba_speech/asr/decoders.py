@@ -48,7 +48,7 @@ S2S_OPTIONS = {
 }
 # Options of JointSearch: whether a value will do, and what is said of one that will not.
 _RULES = {
-    "beam_size": (lambda value: value >= 1, "1 or more"),
+    "beam_size": (lambda value: value >= 1 and value % 1 == 0, "a whole number, 1 or more"),
     "ctc_weight": (lambda value: 0 <= value < 1, "at least 0 and under 1"),
     "ctc_scoring": (lambda value: value in CTC_SCORINGS, f"one of {', '.join(CTC_SCORINGS)}"),
     "scorer_beam_scale": (lambda value: value > 0, "over 0"),
@@ -139,8 +139,9 @@ class CTCDecoder:
 
 def _ctc_beam_searcher(tokenizer, options):
     options = {BEAM_OPTIONS[name]: value for name, value in options.items()}
-    if options.get("beam_size", 1) < 1:
-        raise ValueError(f"beam_size must be 1 or more; got {options['beam_size']}")
+    fits, wanted = _RULES["beam_size"]
+    if not fits(options.get("beam_size", 1)):
+        raise ValueError(f"beam_size must be {wanted}; got {options['beam_size']}")
     try:
         return CTCBeamSearcher(
             blank_index=tokenizer.blank, vocab_list=tokenizer.labels(), **options

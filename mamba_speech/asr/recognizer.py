@@ -55,7 +55,7 @@ class Transcript(Result):
         return self.text or ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Alignment:
     """Where the most probable path through an utterance puts its tokens.
 

@@ -38,19 +38,19 @@ def decoder_of_run(
     model = run["model"]
     if isinstance(model, CTCRecognizer):
         _check_tokenizer_size(run_folder, tokenizer, model, few_is_well=True)
-        given = {"--lm": lm is not None, "--no_lm": no_lm, "--ctc_only": ctc_only}
-        _refuse(run_folder, "train_CTC.py", given, "give --decoding greedy or beam")
+        given = {"lm": lm is not None, "no_lm": no_lm, "ctc_only": ctc_only}
+        _refuse(run_folder, "train_CTC.py", given, "give decoding greedy or beam")
         return _ctc_decoder(run, tokenizer, decoding, beam_size)
     if isinstance(model, S2SRecognizer):
-        instead = "give --beam_size (1: the best token at each step), or --ctc_only"
-        _refuse(run_folder, "train_S2S.py", {"--decoding": decoding is not None}, instead)
+        instead = "give beam_size (1: the best token at each step), or ctc_only"
+        _refuse(run_folder, "train_S2S.py", {"decoding": decoding is not None}, instead)
         _check_tokenizer_size(run_folder, tokenizer, model)
         if not ctc_only:
             return _s2s_decoder(run, run_folder, tokenizer, beam_size, lm, no_lm)
         if beam_size is None and lm is None and not no_lm:
             return CTCDecoder(tokenizer)
         raise ValueError(
-            "--ctc_only takes the best path, without a search: leave out --beam_size, --lm and --no_lm"
+            "ctc_only takes the best path, without a search: leave out beam_size, lm and no_lm"
         )
     raise ValueError(f"{run_folder}: holds no recogniser; it is a run of another task")
 
@@ -78,14 +78,14 @@ def _ctc_decoder(run, tokenizer, decoding, beam_size):
     options = {name: run[name] for name in BEAM_OPTIONS if name in run}
     if beam_size is not None:
         if decoding == "greedy":
-            raise ValueError("--beam_size needs --decoding beam: the best path has no beam")
+            raise ValueError("beam_size needs decoding beam: the best path has no beam")
         options["beam_size"] = beam_size
     return CTCDecoder(tokenizer, decoding, **options)
 
 
 def _s2s_decoder(run, run_folder, tokenizer, beam_size, lm, no_lm):
     if lm is not None and no_lm:
-        raise ValueError("--lm and --no_lm contradict one another: give one of them")
+        raise ValueError("lm and no_lm contradict one another: give one of them")
     options = {S2S_OPTIONS[name]: run[name] for name in S2S_OPTIONS if name in run}
     if beam_size is not None:
         options["beam_size"] = beam_size

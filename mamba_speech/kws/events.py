@@ -4,6 +4,8 @@ Smoothing, a local maximum in time, and a threshold turn the course of the proba
 Heigold, "Small-footprint keyword spotting using deep neural networks", ICASSP 2014, section 2.3).
 """
 
+import math
+
 import torch
 
 from mamba_speech.evaluation.detection import Event
@@ -56,7 +58,7 @@ class EventFinder:
     ):
         if not 0 <= threshold <= 1:
             raise ValueError(f"threshold must be from 0 to 1; got {threshold}")
-        if smoothing < 0 or suppression <= 0:
+        if not (0 <= smoothing < math.inf and 0 < suppression < math.inf):
             raise ValueError(
                 f"smoothing must be 0 or more and suppression more than 0 seconds; got {smoothing} and {suppression}"
             )

@@ -70,7 +70,6 @@ def run_command(arguments):
         outputs = source_paths(stem, separator.num_spks)
         check_file(path)
         _check_free(path, outputs, taken, recordings, arguments.overwrite)
-        stem.parent.mkdir(parents=True, exist_ok=True)
         factor = separator.separate_file(
             path,
             outputs,

@@ -3,6 +3,8 @@
 Recordings may be of any format, rate and length; memory does not grow with the length of a file.
 """
 
+import math
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +25,7 @@ WINDOW_SECONDS = 10.0
 OVERLAP_SECONDS = 4.0
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Separation(Result):
     """The speakers of one recording.
 
@@ -216,8 +218,8 @@ class Separator:
         ---------
         path : str or Path
             Audio of any format, rate and number of channels that soundfile reads.
-        outputs : list of Path
-            One a speaker, WAV of 16 bits; written under temporary names and renamed.
+        outputs : list of str or Path
+            One a speaker, WAV of 16 bits; written under temporary names and renamed. Their folders are made.
         level, window_seconds, overlap_seconds
             See :meth:`separate`.
         keep_rate : bool
@@ -233,15 +235,17 @@ class Separator:
         mamba_speech.audio.AudioError
             If the file is no usable audio, or the network made of it what is not finite.
         ValueError
-            If an option is out of its range, or there are not as many outputs as speakers.
+            If an option is out of its range, or the outputs are not one file a speaker.
         """
-        if len(outputs) != self.num_spks:
-            raise ValueError(f"{len(outputs)} outputs for {self.num_spks} speakers")
+        outputs = self._outputs(path, outputs)
+        self.check_windows(window_seconds, overlap_seconds)
         audio = AudioBlocks(path, self.sample_rate)
         rate = audio.file_rate if keep_rate else self.sample_rate
         resample = BlockResampler(self.sample_rate, rate)
         loudness = Loudness(level, fitted=not self.causal)
-        with Spool(Path(outputs[0]).parent) as spool:
+        for output in outputs:
+            output.parent.mkdir(parents=True, exist_ok=True)
+        with Spool(outputs[0].parent) as spool:
             for sources, mix in self._pieces(audio, window_seconds, overlap_seconds):
                 _check_finite(sources, path)
                 loudness.add(sources, mix)
@@ -254,14 +258,27 @@ class Separator:
             gains, factor = loudness.gains()
             samples = audio.file_samples if keep_rate else loudness.samples
             blocks = (block * gains.numpy() for block in spool.blocks(samples))
-            write_sources([Path(one) for one in outputs], blocks, rate)
+            write_sources(outputs, blocks, rate)
         return factor
+
+    def _outputs(self, path, outputs):
+        """The files to write, which must be as many as there are speakers, and none of them the recording."""
+        outputs = [outputs] if isinstance(outputs, str | os.PathLike) else outputs
+        outputs = [Path(one) for one in outputs]
+        if len(outputs) != self.num_spks:
+            raise ValueError(f"{len(outputs)} outputs for {self.num_spks} speakers")
+        if len({one.resolve() for one in (Path(path), *outputs)}) <= len(outputs):
+            raise ValueError(
+                f"{path}: each output must be a file of its own, and none of them the recording; got "
+                + ", ".join(map(str, outputs))
+            )
+        return outputs
 
     def check_windows(self, window_seconds, overlap_seconds):
         """Raise ``ValueError`` for windows that cannot be, before any file is read."""
-        if not self.causal and overlap_seconds >= window_seconds:
+        if not self.causal and not 0 <= overlap_seconds < window_seconds < math.inf:
             raise ValueError(
-                f"overlap_seconds {overlap_seconds:g} must be less than window_seconds {window_seconds:g}"
+                f"overlap_seconds {overlap_seconds:g} must be 0 or more and less than window_seconds {window_seconds:g}"
             )
 
     def _pieces(self, blocks, window_seconds, overlap_seconds):

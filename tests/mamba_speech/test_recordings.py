@@ -1,5 +1,7 @@
 """What a user may give for one recording and for many, and what becomes of unusable ones."""
 
+import io
+
 import numpy as np
 import pytest
 import soundfile
@@ -38,6 +40,8 @@ def test_a_folder_is_its_recordings_and_a_list_what_is_in_it(folder):
     assert names(folder) == names(str(folder)) == (expected, True)
     assert names([folder, folder / "b.wav"]) == ([*expected, str(folder / "b.wav")], True)
     assert names(folder / name for name in ("b.wav",)) == (expected[1:2], True)
+    for array in (np.array([str(folder)]), np.array([folder], dtype=object)):
+        assert names(array) == (expected, True)
     assert names([]) == ([], True)
 
 
@@ -55,6 +59,7 @@ def test_an_iterator_is_read_no_further_than_asked():
     [
         TONE,
         TONE.astype(np.float64),
+        TONE.astype(np.longdouble),
         TONE.astype(">f4"),
         np.stack([2 * TONE, 0 * TONE], axis=1),
         TONE[::-1].copy()[::-1],
@@ -62,7 +67,17 @@ def test_an_iterator_is_read_no_further_than_asked():
         torch.from_numpy(TONE).requires_grad_(),
         torch.from_numpy(TONE)[:, None],
     ],
-    ids=["float32", "float64", "big endian", "stereo", "reversed", "tensor", "grad", "one channel"],
+    ids=[
+        "float32",
+        "float64",
+        "longdouble",
+        "big endian",
+        "stereo",
+        "reversed",
+        "tensor",
+        "grad",
+        "one channel",
+    ],
 )
 def test_a_waveform_of_any_kind_is_mono_float32(waveform):
     found = Recording(waveform, RATE).load(RATE)
@@ -97,14 +112,21 @@ def test_unusable_waveforms_are_refused_by_what_is_wrong(waveform, message):
 
 def test_another_rate_is_resampled_and_none_refused():
     assert len(Recording(TONE, RATE).load(2 * RATE)) == 1600
-    for rate in (None, 0, -1, 0.5):
+    for rate in (None, 0, -1, 0.5, "16000", "x", float("nan"), float("inf"), [RATE], {}):
         with pytest.raises(ValueError, match="give sample_rate=16000"):
             recordings_of(TONE, rate)
     with pytest.raises(ValueError, match="waveform 0 needs its samples a second"):
         list(recordings_of([TONE])[0])
 
 
-@pytest.mark.parametrize("given", [None, 3, b"a.wav", object()])
+@pytest.mark.parametrize(
+    "given",
+    [
+        *(None, 3, object(), range(3), b"a.wav", bytearray(b"a.wav"), memoryview(TONE)),
+        *(io.BytesIO(b"RIFF"), {"array": TONE, "sampling_rate": RATE}),
+    ],
+    ids=lambda given: type(given).__name__,
+)
 def test_what_is_no_recording_is_refused(given):
     with pytest.raises(ValueError, match="a recording is a path, or a waveform"):
         recordings_of(given)

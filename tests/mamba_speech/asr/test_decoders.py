@@ -86,7 +86,7 @@ def test_special_tokens_and_outputs_past_the_vocabulary_give_no_text(model, toke
 @pytest.mark.parametrize(
     ("argument", "value", "message"),
     [
-        ("beam_size", 0, "test_beam_size must be 1 or more; got 0"),
+        ("beam_size", 0, "test_beam_size must be a whole number, 1 or more; got 0"),
         ("ctc_weight", 1.0, "ctc_weight_decode must be at least 0 and under 1"),
         ("ctc_weight", -0.1, "ctc_weight_decode must be at least 0 and under 1"),
         ("ctc_scoring", "quick", "ctc_scoring must be one of exact, pruned, full; got 'quick'"),

@@ -138,7 +138,9 @@ def test_a_source_that_is_none_is_named_in_one_sentence(tmp_path, trained, monke
         FileNotFoundError, match="holds no tokenizer.ckpt: give the output folder of"
     ):
         load_language_model(tmp_path)
-    with pytest.raises(ValueError, match="run: its checkpoints have no loss; it is a run of"):
+    with pytest.raises(
+        ValueError, match="run: is a run of another task, since its checkpoints record no loss"
+    ):
         load_language_model(trained)
     # beside other folders it is a folder that was misspelt, and no name on the Hub
     monkeypatch.chdir(trained.parent.parent)

@@ -54,7 +54,12 @@ def test_events_do_not_depend_on_how_the_stream_is_cut():
 
 
 @pytest.mark.parametrize(
-    "options", [{"threshold": 2}, {"suppression": 0}, {"smoothing": -1}, {"labels": ["_silence_"]}]
+    "options",
+    [
+        *({"threshold": 2}, {"threshold": float("nan")}, {"suppression": 0}, {"smoothing": -1}),
+        *({"suppression": float("nan")}, {"smoothing": float("nan")}, {"smoothing": float("inf")}),
+        {"labels": ["_silence_"]},
+    ],
 )
 def test_an_event_finder_refuses_what_makes_no_sense(options):
     with pytest.raises(ValueError, match="must be|no keyword"):

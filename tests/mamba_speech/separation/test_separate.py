@@ -237,6 +237,7 @@ def test_a_separation_is_saved_as_a_file_a_speaker_under_the_recordings_name(sep
     for path, source in zip(paths, found.sources.T, strict=True):
         samples, rate = soundfile.read(path, dtype="float32")
         assert rate == RATE and np.abs(samples - source.numpy()).max() < 2**-15
+    assert found in {found} and found != separator.separate(path)
     with pytest.raises(ValueError, match="a waveform has no name"):
         separator.separate(mix, RATE).save(tmp_path)
     assert separator.separate(mix, RATE).save(tmp_path, "b")[0] == tmp_path / "b_s1.wav"
@@ -245,10 +246,25 @@ def test_a_separation_is_saved_as_a_file_a_speaker_under_the_recordings_name(sep
 def test_wrong_options_are_refused_before_anything_is_read(separator):
     for options, message in (
         ({"level": "loud"}, "level must be mixture or peak"),
-        ({"window_seconds": 1, "overlap_seconds": 1}, "overlap_seconds 1 must be less than"),
+        ({"window_seconds": 1, "overlap_seconds": 1}, "overlap_seconds 1 must be 0 or more"),
+        ({"window_seconds": float("nan")}, "less than window_seconds nan"),
+        ({"window_seconds": float("inf")}, "less than window_seconds inf"),
+        ({"overlap_seconds": -1}, "overlap_seconds -1 must be 0 or more"),
     ):
         with pytest.raises(ValueError, match=message):
             separator.separate(iter(["missing.wav"]), **options)
+
+
+def test_the_outputs_of_a_file_are_one_a_speaker_and_never_the_file(separator, tmp_path):
+    path, other = tmp_path / "a.wav", tmp_path / "new" / "b.wav"
+    soundfile.write(path, 0.1 * np.sin(np.arange(4000) / 3), RATE)
+    before = path.read_bytes()
+    for outputs in ("ab", [other], [other] * 2, [path, other], [tmp_path / "new/../a.wav", other]):
+        with pytest.raises(ValueError, match="outputs|each output"):
+            separator.separate_file(str(path), outputs)
+    assert path.read_bytes() == before and not other.parent.exists()
+    separator.separate_file(str(path), [str(other), str(other.with_name("c.wav"))])
+    assert [one.name for one in sorted(other.parent.iterdir())] == ["b.wav", "c.wav"]
 
 
 @pytest.fixture
