@@ -120,7 +120,7 @@ def test_the_number_of_jobs_changes_no_sample(tree, tmp_path):
         assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "3" / name).read_bytes()
 
 
-def test_files_that_can_not_be_used_are_counted_and_listed_with_the_reason(tree, tmp_path, caplog):
+def test_files_that_cannot_be_used_are_counted_and_listed_with_the_reason(tree, tmp_path, caplog):
     header = b"NIST_1A\n   1024\nsample_coding -s26 pcm,embedded-shorten-v2.00\nend_head\n"
     bad = tree / "013"
     write(bad / "stereo.wav", np.stack([tone(300), tone(400)], 1))
@@ -160,7 +160,7 @@ def test_a_recording_that_would_pass_full_scale_is_scaled_down_not_clipped(tmp_p
     assert 0.99 < np.abs(sound).max() <= 1 and (np.abs(sound) > 0.999).mean() < 0.1
 
 
-def test_folders_that_can_not_be_used_give_one_error(tree, tmp_path):
+def test_folders_that_cannot_be_used_give_one_error(tree, tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere: no such folder"):
         resample_speech(tmp_path / "nowhere", tmp_path / "out")
     (tmp_path / "empty").mkdir()
@@ -184,7 +184,7 @@ def test_folders_that_can_not_be_used_give_one_error(tree, tmp_path):
     assert found(tmp_path / "mine") == ["song.wav"]
 
 
-def test_the_command_line_resamples_and_ends_with_one_line_if_it_can_not(tree, tmp_path, capsys):
+def test_the_command_line_resamples_and_ends_with_one_line_if_it_cannot(tree, tmp_path, capsys):
     main([str(tree), str(tmp_path / "out"), "--sample_rate", "4000", "--jobs", "1"])
     assert soundfile.info(tmp_path / "out" / NAMES[0]).samplerate == 4000
     with pytest.raises(SystemExit, match="error: .*nowhere: no such folder"):

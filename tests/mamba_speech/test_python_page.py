@@ -1,4 +1,4 @@
-"""docs/python.md: its examples run in their order, and print what stands below them."""
+"""docs/python.md and the README: examples run in their order, and print what stands below them."""
 
 import re
 import shutil
@@ -24,6 +24,7 @@ def project(trained, spotters, tmp_path, monkeypatch):
     write_run(results / "separation" / "run", "mambatasnet_debug.yaml")
     shutil.copytree(spotters / "causal", results / "keywords" / "run")
     write_noise(tmp_path / "x.wav", 2.5, 7)
+    write_noise(tmp_path / "interview.wav", 1.5, 6)
     write_noise(tmp_path / "mix.wav", 2.0, 8)
     soundfile.write(tmp_path / "yes.wav", say("up", SPEAKERS[0]), RATE)
     write_noise(tmp_path / "long.wav", 4.0, 9)
@@ -48,3 +49,9 @@ def test_the_examples_of_the_page_run_and_print_what_it_shows(project, capsys):
 def test_the_first_example_is_short_enough_to_copy():
     code, _ = EXAMPLE.search(PAGE.read_text(encoding="utf-8")).groups()
     assert len(code.splitlines()) <= 6
+
+
+def test_the_example_of_the_readme_runs(project, capsys):
+    ((code, _),) = EXAMPLE.findall((ROOT / "README.md").read_text(encoding="utf-8"))
+    exec(compile(code, "README.md", "exec"), {})  # noqa: S102
+    assert capsys.readouterr().out.count("\n") == 1

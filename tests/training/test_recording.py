@@ -22,7 +22,7 @@ from training.results import (
 )
 
 
-def test_a_finished_run_whose_record_can_not_be_read_is_refused_before_it_is_tested(tmp_path):
+def test_a_finished_run_whose_record_cannot_be_read_is_refused_before_it_is_tested(tmp_path):
     make_brain(tmp_path, brain_class=Counting, epochs=1).run()
     (tmp_path / "results.json").write_text('{"version": 2}')
     again = make_brain(tmp_path, brain_class=Counting, epochs=1)

@@ -129,7 +129,7 @@ def damage(place, value):
         ),
     ],
 )
-def test_a_record_that_can_not_be_read_is_refused_by_name(text, complaint, tmp_path):
+def test_a_record_that_cannot_be_read_is_refused_by_name(text, complaint, tmp_path):
     (tmp_path / "results.json").write_text(text)
     with pytest.raises(ValueError, match=f"{tmp_path}/results.json: .*{complaint}"):
         read_results(tmp_path)

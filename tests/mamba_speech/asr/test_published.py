@@ -382,7 +382,7 @@ def test_published_classes_are_networks_of_this_project_and_nothing_of_the_folde
         (lambda run: with_yaml(run, "d_ffn: 48", "d_fnn: 48"), ValueError, "does not take these"),
     ],
 )
-def test_a_published_run_that_can_not_be_used_is_one_error_that_names_it(
+def test_a_published_run_that_cannot_be_used_is_one_error_that_names_it(
     damage, error, message, tmp_path
 ):
     write_s2s(tmp_path / "run", "mamba")

@@ -134,7 +134,7 @@ def test_the_table_has_the_published_columns_and_the_means_last(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["test_results.csv"]
 
 
-def test_a_metric_that_can_not_be_had_is_one_error_and_sdr_alone_is_left_out(monkeypatch, caplog):
+def test_a_metric_that_cannot_be_had_is_one_error_and_sdr_alone_is_left_out(monkeypatch, caplog):
     with pytest.raises(ValueError, match="--metrics: snr is unknown; write a list of si-snr, sdr"):
         check_metrics(["sdr", "snr"], 8000)
     monkeypatch.setitem(sys.modules, "pystoi", None)

@@ -202,7 +202,7 @@ def test_a_yaml_that_leads_in_circles_or_has_keys_of_any_kind_is_read(told, tmp_
         "sample_rate: '" + "8" * 1000 + "'",
     ],
 )
-def test_a_yaml_that_can_not_be_read_is_one_short_sentence_that_names_it(text, tmp_path):
+def test_a_yaml_that_cannot_be_read_is_one_short_sentence_that_names_it(text, tmp_path):
     folder = write_parts(tmp_path, Golden("sep_mambatasnet").state_dict())
     (folder / "hyperparams.yaml").write_text(f"{text}\n")
     with pytest.raises(ValueError, match="hyperparams.yaml") as error:

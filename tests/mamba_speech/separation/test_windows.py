@@ -114,7 +114,7 @@ def test_a_source_is_turned_over_only_where_it_is_plainly_upside_down():
     assert align(before, noise)[1].tolist() == [1.0, 1.0]
 
 
-def test_windows_that_can_not_be_are_refused():
+def test_windows_that_cannot_be_are_refused():
     for window, overlap in ((20, 8), (23, 0), (400, 400)):
         with pytest.raises(ValueError, match="a window must be at least"):
             next(separate_windows(bands(), [torch.zeros(1000)], window, overlap))

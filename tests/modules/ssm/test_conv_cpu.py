@@ -211,7 +211,7 @@ def test_operator_passes_opcheck_and_compiles_into_one_graph():
     assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(*gradients, strict=True))
 
 
-def test_what_the_kernel_can_not_take_is_refused_with_a_reason():
+def test_what_the_kernel_cannot_take_is_refused_with_a_reason():
     x, weight = torch.zeros(1, 2, 3), torch.zeros(3, 4)
     assert cpu_refusal(x, weight) is None
     assert "float32" in cpu_refusal(x.double(), weight)

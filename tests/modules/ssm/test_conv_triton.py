@@ -178,7 +178,7 @@ def test_operator_passes_opcheck_and_compiles_into_one_graph(interpreted):
     assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(*both, strict=True))
 
 
-def test_what_the_kernels_can_not_take_is_refused_with_a_reason(monkeypatch):
+def test_what_the_kernels_cannot_take_is_refused_with_a_reason(monkeypatch):
     x, weight = torch.zeros(1, 2, 3), torch.zeros(3, 4)
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     monkeypatch.setattr(triton_refusals, "installed", lambda: True)

@@ -222,7 +222,7 @@ TEXT_ERRORS = [
 
 
 @pytest.mark.parametrize("options, message", TEXT_ERRORS, ids=str)
-def test_text_or_a_tokenizer_that_can_not_be_used_get_one_sentence(
+def test_text_or_a_tokenizer_that_cannot_be_used_get_one_sentence(
     options, message, recipe, text, tmp_path
 ):
     (tmp_path / "empty.txt").write_text("\n  \n")

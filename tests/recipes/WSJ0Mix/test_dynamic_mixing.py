@@ -219,9 +219,7 @@ def test_speakers_are_told_by_folder_or_by_the_names_of_wsj0_and_librispeech(mix
         speaker_of("/speech/hello.wav", "/speech")
 
 
-def test_a_folder_that_can_not_be_mixed_gives_one_error_that_says_what_to_do(
-    make, voices, tmp_path
-):
+def test_a_folder_that_cannot_be_mixed_gives_one_error_that_says_what_to_do(make, voices, tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere: no such folder; give --base_folder_dm"):
         make(tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()

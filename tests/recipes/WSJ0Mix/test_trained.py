@@ -40,7 +40,7 @@ def test_a_pretrained_separator_is_tested_as_it_is_and_trained_on(run, trained, 
     assert same_weights(saved, checkpoints(further)[-1])
 
 
-def test_a_pretrained_separator_is_not_tested_for_a_record_that_can_not_be_read(
+def test_a_pretrained_separator_is_not_tested_for_a_record_that_cannot_be_read(
     run, trained, tmp_path
 ):
     (tmp_path / "run").mkdir()
