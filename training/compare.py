@@ -118,7 +118,10 @@ def make_parser():
     """The options of the command itself."""
     parser = argparse.ArgumentParser(
         prog="python -m training.compare",
-        description=__doc__.splitlines()[0],
+        # short, since every error begins with it
+        usage="%(prog)s SYSTEM [SYSTEM ...] [--option value ...]",
+        description=__doc__.partition("A system is")[0],
+        formatter_class=argparse.RawDescriptionHelpFormatter,
         # a prefix is not an abbreviation: --seed is an option of the training scripts
         allow_abbrev=False,
         epilog="Every other option goes to the training scripts: --data_folder, --number_of_epochs, ...",
@@ -147,7 +150,10 @@ def make_parser():
         "test_speaker=george,jackson, unless --choose takes one value, as with lr=0.001,0.002",
     )
     add("--choose", metavar="OPTION", help="option whose best value in validation is compared")
-    add("--metric", help="metric of the differences; by default the task's first")
+    add(
+        "--metric",
+        help="metric of the differences, such as sdr_i; by default WER, si-snr_i or accuracy",
+    )
     add(
         "--against", metavar="NAME", help="system that the others are compared with, else the first"
     )
@@ -162,8 +168,13 @@ def make_parser():
         type=Path,
         help="CSV file that names the speakers of each item: columns mix_id (or ID), spk1, spk2, ...",
     )
-    add("--jobs", type=int, default=1, help="number of trainings side by side")
-    add("--resamples", type=int, default=10_000, help="number of draws of the bootstrap")
+    add("--jobs", type=int, default=1, help="number of trainings side by side, 1 by default")
+    add(
+        "--resamples",
+        type=int,
+        default=10_000,
+        help="number of draws of the bootstrap, 10,000 by default",
+    )
     return parser
 
 
