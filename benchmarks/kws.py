@@ -243,7 +243,9 @@ def plot(result, path):
     lengths = sorted(result["clip_lengths"])
     for name in result["models"]:
         rows = [result["clip_lengths"][seconds][name] for seconds in lengths]
-        style = {"marker": "o", "ls": "--" if name in BASELINES else "-", "label": name}
+        style = {"marker": "s", "ls": "--"} if name in BASELINES else {"marker": "o"}
+        # ten colours come by themselves, and the eleventh would be the first again
+        style |= {"label": name, "color": "black" if name == BASELINES[-1] else None}
         axes[0].plot(lengths, [1000 * row["seconds"] for row in rows], **style)
         if all(row["bytes"] for row in rows):
             axes[1].plot(lengths, [row["bytes"] / 2**20 for row in rows], **style)

@@ -4,6 +4,7 @@ from itertools import product
 
 from cells import conditions_table, megabytes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 from measure import save_figure
 from separation_models import DUAL_PATH, FUSED, SEPFORMER, TASNET
 
@@ -119,7 +120,11 @@ def plot(result, path):
         axis.set_xscale("log")
         axis.set_yscale("log")
         axis.set_xticks(lengths, [str(length) for length in lengths])
-        axis.minorticks_off()
+        axis.xaxis.set_minor_locator(NullLocator())
+        # some figures span less than a decade, and one tick or none would be left
+        axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axis.yaxis.set_minor_locator(NullLocator())
         axis.grid(alpha=0.3)
     for axis in axes[1]:
         axis.set_xlabel("audio, s")

@@ -155,9 +155,8 @@ class Demo:
         """Train, average the last checkpoints and test."""
         options = self.options
         control = ", on shuffled transcripts" if options.shuffle_transcripts else ""
-        headline(
-            f"2. Train for {options.number_of_epochs} epochs{control}, then test on unseen voices"
-        )
+        epochs = f"{options.number_of_epochs} epoch{'s' * (options.number_of_epochs > 1)}"
+        headline(f"2. Train for {epochs}{control}, then test on unseen voices")
         command = [
             *(sys.executable, shown(RECIPE / "train_CTC.py"), shown(YAML)),
             *("--output_folder", shown(self.run)),
@@ -225,7 +224,8 @@ class Demo:
   (A model that has heard only a synthesiser and a few hundred words will not do well on people.)
   Train on your own speech, listed in CSV files with the columns path and text:
     python {script} {shown(YAML)} \\
-        --train_manifest train.csv --valid_manifest valid.csv --test_manifests '[test.csv]'
+        --train_manifest train.csv --valid_manifest valid.csv --test_manifests '[test.csv]' \\
+        --output_folder results/mine
   Train the published model on LibriSpeech (a GPU is needed):
     python {script} {large} --data_folder LibriSpeech --precision bf16
   Is it listening? The same demo on shuffled transcripts:
