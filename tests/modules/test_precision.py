@@ -3,33 +3,18 @@
 import pytest
 import torch
 from speechbrain.decoders.scorer import ScorerBuilder
-from speechbrain.nnet.linear import Linear
 
-from modules.asr.ctc import ConformerCTCEncoder, ConmambaCTCEncoder, CTCRecognizer
 from modules.asr.decoding import CTCScorer, MambaBeamSearcher, TransformerBeamSearcher
 from modules.asr.lm import MambaLM
 from modules.asr.normalization import GlobalNormalization
-from modules.frontend import ConvolutionSubsampling, FilterbankFeatures
-from tests.modules.asr.test_s2s import PAIRS, VOCABULARY, recognizer, transformer
-
-SIZES = {"input_size": 20, "d_model": 16, "d_ffn": 24, "num_encoder_layers": 2, "kernel_size": 7}
-CTC_ENCODERS = {
-    "conmamba": lambda: ConmambaCTCEncoder(**SIZES),
-    **{
-        attention: lambda attention=attention: ConformerCTCEncoder(
-            **SIZES, nhead=2, attention_type=attention
-        )
-        for attention in ("RelPosMHAXL", "regularMHA", "RoPEMHA")
-    },
-}
-
-
-def ctc_recognizer(encoder):
-    cnn = ConvolutionSubsampling(
-        (8, 10, 20), out_channels=(8, 4), kernel_sizes=(3, 3), strides=(2, 2)
-    )
-    output = Linear(input_size=16, n_neurons=VOCABULARY)
-    return CTCRecognizer(cnn, CTC_ENCODERS[encoder](), output).eval()
+from modules.frontend import FilterbankFeatures
+from tests.support.recognition_networks import (
+    CTC_ENCODERS,
+    PAIRS,
+    ctc_recognizer,
+    recognizer,
+    transformer,
+)
 
 
 def assert_computed_in_float64(function, x, single):

@@ -5,9 +5,14 @@ import torch
 
 from modules.ssm import use_backend
 from modules.ssm.cpu import refusal
-from tests.modules.asr.test_s2s import PAIRS, recognizer, transformer
-from tests.modules.kws.test_models import SEQUENCE
-from tests.modules.test_precision import CTC_ENCODERS, ctc_recognizer
+from tests.support.keyword_networks import SEQUENCE
+from tests.support.recognition_networks import (
+    CTC_ENCODERS,
+    PAIRS,
+    ctc_recognizer,
+    recognizer,
+    transformer,
+)
 from tests.support.separation_networks import MASK_NETS, tiny
 
 compiled = pytest.mark.skipif(refusal() is not None, reason=f"no compiled kernels: {refusal()}")

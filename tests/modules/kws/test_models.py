@@ -1,4 +1,4 @@
-"""Keyword networks: the published ones to the last digit, and what corrected mode and streams promise beyond."""
+"""Keyword networks: the published ones to the last digit, and what corrected mode promises beyond."""
 
 import json
 from pathlib import Path
@@ -11,18 +11,11 @@ from modules.kws import mamba
 from modules.kws.convolutional import KeywordCNN, MobileNetV2KeywordSpotter
 from modules.kws.features import KeywordFeatures
 from modules.kws.mamba import MambaKeywordSpotter
-from modules.kws.retention import (
-    FORMS,
-    MultiScaleRetention,
-    decay_rates,
-    retention_chunkwise,
-    retention_parallel,
-    retention_recurrent,
-)
+from modules.kws.retention import MultiScaleRetention
 from modules.kws.retnet import RetNetKeywordSpotter
-from modules.kws.spotter import masked_mean
 from modules.ssm import BiMamba, Mamba, parameter_groups
 from tests.support.golden import Golden
+from tests.support.keyword_networks import FEATURES, SEQUENCE, SMALL, perturbed
 
 SIZES = json.loads((Path(__file__).parents[2] / "model_sizes.json").read_text())["models"]
 SIZES = {k.removeprefix("KWS-Mamba/"): v for k, v in SIZES.items() if k.startswith("KWS-Mamba/")}
@@ -34,32 +27,6 @@ BUILDERS = {
     "mobilenetv2_alpha0.75": MobileNetV2KeywordSpotter,
     "keywordcnn": KeywordCNN,
 }
-FEATURES = {"n_mels": 24, "n_mfcc": 12, "n_fft": 256, "hop_length": 64}
-SMALL = {"n_classes": 5, "d_model": 16, "n_layers": 2}
-# networks without a fixed length: a constructor, and the features it takes
-SEQUENCE = {
-    "mamba_mel": (lambda **o: MambaKeywordSpotter(feature_dim=24, **SMALL, **o), "mel"),
-    "mamba_mfcc": (
-        lambda **o: MambaKeywordSpotter(feature_dim=12, kind="mfcc", **SMALL, **o),
-        "mfcc",
-    ),
-    "bidirectional": (
-        lambda **o: MambaKeywordSpotter(feature_dim=24, bidirectional=True, **SMALL, **o),
-        "mel",
-    ),
-    "causal": (lambda **o: MambaKeywordSpotter(feature_dim=24, causal=True, **SMALL, **o), "mel"),
-    "retnet": (lambda **o: RetNetKeywordSpotter(feature_dim=24, n_heads=2, **SMALL, **o), "mel"),
-}
-
-
-def perturbed(model):
-    """The model in eval mode, with batch statistics and gains moved off their initial values."""
-    for name, tensor in model.state_dict().items():
-        if name.endswith(("running_mean", "norm.bias", "gn.bias")):
-            torch.nn.init.normal_(tensor, std=0.3)
-        elif name.endswith("running_var"):
-            torch.nn.init.uniform_(tensor, 0.5, 2.0)
-    return model.eval()
 
 
 @pytest.mark.parametrize("name", ["mamba_mel", "mamba_mfcc", "retnet"])
@@ -96,16 +63,6 @@ def test_golden_two_dimensional_networks_in_both_layouts():
                     golden.compare("output/logits", model(x.squeeze(1).mT), tolerance)
 
 
-def test_golden_retention_in_every_form():
-    with Golden("kws_retention_op") as golden, torch.no_grad():
-        layer = MultiScaleRetention(golden.meta["embed_dim"], golden.meta["num_heads"])
-        layer.load_state_dict(golden.state_dict(), strict=True)
-        inputs = [golden[f"input/{name}"] for name in "qkv"]
-        for form in FORMS:
-            golden.compare("output/out", layer(*inputs, form=form)[0])
-            golden.compare("output/out_recurrent", layer(*inputs, form=form)[0])
-
-
 @pytest.mark.parametrize("name", SIZES)
 def test_parameter_counts_are_the_published_ones(name):
     for classes in (35, 36):
@@ -116,38 +73,6 @@ def test_parameter_counts_are_the_published_ones(name):
         assert sum(counts.values()) == SIZES[name][f"total_trainable_{classes}_classes"]
         if classes == 35 and "modules" in SIZES[name]:
             assert counts == SIZES[name]["modules"]
-
-
-@pytest.mark.parametrize("shape", [(1, 1), (2, 7), (3, 64), (2, 65), (1, 150)])
-def test_retention_is_the_same_in_parallel_by_chunks_and_by_steps(shape):
-    torch.manual_seed(3)
-    q, k, v = torch.randn(3, *shape, 2, 8, dtype=torch.float64).requires_grad_().unbind()
-    state = torch.randn(shape[0], 2, 8, 8, dtype=torch.float64)
-    results = []
-    for form, options in (
-        (retention_recurrent, {}),
-        (retention_parallel, {}),
-        (retention_chunkwise, {"chunk": 64}),
-        (retention_chunkwise, {"chunk": 5}),
-    ):
-        out, last = form(q, k, v, decay_rates(2).double(), state, **options)
-        loss = out.square().sum() + last.square().sum()
-        results.append((out, last, *torch.autograd.grad(loss, (q, k, v))))
-    for other in results[1:]:
-        for tensor, wanted in zip(other, results[0], strict=True):
-            assert torch.allclose(tensor, wanted, rtol=1e-9, atol=1e-9)
-
-
-def test_a_retention_layer_carries_its_state_from_chunk_to_chunk():
-    layer = MultiScaleRetention(16, 2)
-    inputs = torch.randn(3, 2, 30, 16)
-    whole, last = layer(*inputs)
-    state, parts = None, []
-    for part in inputs.split([1, 20, 9], 2):
-        out, state = layer(*part, state)
-        parts.append(out)
-    assert torch.allclose(torch.cat(parts, 1), whole, atol=1e-5)
-    assert torch.allclose(state, last, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", SEQUENCE)
@@ -252,124 +177,6 @@ def test_networks_train_under_autocast_and_compute_in_float64_where_they_are_ask
         # nothing on the way is rounded to float32
         nudged = model(x.double() * (1 + 1e-10), lengths)
         assert 0 < (nudged - double).abs().max() < 1e-8
-
-
-@pytest.mark.parametrize("kind", ["mel", "mfcc"])
-@pytest.mark.parametrize("chunks", [[33], [1] * 33, [2, 7, 1, 0, 12, 11]])
-def test_a_causal_network_in_chunks_gives_what_it_gives_for_the_whole(kind, chunks):
-    torch.manual_seed(6)
-    model = perturbed(MambaKeywordSpotter(feature_dim=24, kind=kind, causal=True, **SMALL))
-    x = torch.randn(2, 33, 24)
-    with torch.no_grad():
-        state, parts = model.initial_state(2), []
-        for chunk in x.split(chunks, 1):
-            part, state = model.forward_chunk(chunk, state)
-            parts.append(part)
-        assert torch.allclose(torch.cat(parts, 1), model.embed(x)[0], atol=1e-4)
-
-
-@pytest.mark.parametrize("window", [None, 1, 5, 100])
-def test_streamed_logits_are_the_classifier_on_the_mean_over_the_window(window):
-    torch.manual_seed(7)
-    model = perturbed(MambaKeywordSpotter(feature_dim=24, causal=True, **SMALL))
-    x = torch.randn(2, 40, 24)
-    with torch.no_grad():
-        state, parts = model.initial_state(2, window), []
-        for chunk in x.split([3, 10, 1, 26], 1):
-            part, state = model.stream(chunk, state)
-            parts.append(part)
-        logits, embedding = torch.cat(parts, 1), model.embed(x)[0]
-        for t in range(embedding.shape[1]):
-            start = 0 if window is None else max(0, t + 1 - window)
-            wanted = model.classify(embedding[:, start : t + 1].mean(1))
-            assert torch.allclose(logits[:, t], wanted, atol=1e-4)
-        if window in (None, 100):
-            assert torch.allclose(logits[:, -1], model(x), atol=1e-4)
-
-
-def test_from_samples_to_logits_a_stream_gives_what_the_whole_gives_at_every_frame():
-    torch.manual_seed(8)
-    features = KeywordFeatures("mel", causal=True, **FEATURES)
-    model = perturbed(MambaKeywordSpotter(feature_dim=24, causal=True, **SMALL))
-    wavs = torch.randn(1, 64 * 50)
-    with torch.no_grad():
-        carried, state, parts = features.initial_state(1), model.initial_state(1), []
-        for chunk in wavs.split(160, 1):
-            x, carried = features.forward_chunk(chunk, carried)
-            part, state = model.stream(x, state)
-            parts.append(part)
-        logits = torch.cat(parts, 1)
-        for frame in (1, 7, 25):
-            whole = model(features(wavs[:, : 128 * frame])[0])
-            assert torch.allclose(logits[:, frame - 1], whole, atol=1e-4)
-
-
-@pytest.mark.parametrize("kind", ["mel", "mfcc"])
-def test_a_clip_in_context_gives_what_a_stream_gives_where_the_clip_ends(kind):
-    torch.manual_seed(12)
-    features = KeywordFeatures(kind, causal=True, **FEATURES)
-    model = MambaKeywordSpotter(
-        feature_dim=features.n_features, kind=kind, causal=True, **(SMALL | {"n_classes": 4})
-    )
-    model = perturbed(model)
-    hop = 64 * model.subsampling
-    samples = torch.tensor([40 * hop, 29 * hop, 12 * hop + 3])
-    context = torch.tensor([28 * hop - 57, 1, 0])
-    wavs = torch.randn(3, int(samples.max()))
-    with torch.no_grad():
-        x, lengths = features(wavs, samples)
-        logits = model(x, lengths, features.frames(context))
-        for item in (0, 1):
-            clip = int(samples[item] - context[item])
-            state = model.initial_state(1, window=clip // hop)
-            x, _ = features.forward_chunk(
-                wavs[item : item + 1, : samples[item]], features.initial_state(1)
-            )
-            streamed, _ = model.stream(x, state)
-            assert streamed.shape[1] * hop == samples[item]
-            assert torch.allclose(logits[item], streamed[0, -1], atol=1e-4)
-        # nothing before it: the clip as it is anywhere else
-        alone = model(*features(wavs[2:, : samples[2]]))
-        assert torch.allclose(logits[2], alone[0], atol=1e-4)
-        whole = model(*features(wavs[:1]))
-        assert not torch.allclose(logits[0], whole[0], atol=1e-3)
-
-
-def test_context_is_read_but_gets_its_gradient_through_the_state_alone():
-    torch.manual_seed(13)
-    model = SEQUENCE["causal"][0](dropout=0.0).eval()
-    x = torch.randn(1, 30, 24, requires_grad=True)
-    model(x, None, torch.tensor([20])).square().sum().backward()
-    assert x.grad[0, :20].any() and x.grad[0, 20:].any()
-    x = torch.randn(2, 6, 3)
-    got = masked_mean(x, torch.tensor([6, 4]), torch.tensor([2, 9]))
-    assert torch.allclose(got, torch.stack([x[0, 2:].mean(0), x[1, 3]]))
-
-
-@pytest.mark.parametrize("kind", ["mel", "mfcc"])
-def test_later_frames_change_nothing_in_a_causal_network_and_something_in_the_others(kind):
-    torch.manual_seed(9)
-    x = torch.randn(1, 40, 24)
-    later = x.clone()
-    later[:, 20:] = torch.randn(1, 20, 24)
-    for causal, bidirectional in ((True, False), (False, False), (False, True)):
-        model = perturbed(
-            MambaKeywordSpotter(
-                feature_dim=24, kind=kind, causal=causal, bidirectional=bidirectional, **SMALL
-            )
-        )
-        with torch.no_grad():
-            seen = 20 // model.subsampling
-            before, after = (model.embed(lengths)[0][:, :seen] for lengths in (x, later))
-        same = torch.allclose(before, after, atol=1e-5)
-        # the published mfcc network reads no later frame as it is
-        assert same == (causal or (kind == "mfcc" and not bidirectional))
-
-
-def test_the_causal_network_takes_the_published_weights():
-    published = mamba.mamba_mel_small(5)
-    causal = mamba.mamba_mel_small(5, causal=True)
-    causal.load_state_dict(published.state_dict(), strict=True)
 
 
 @pytest.mark.parametrize("fidelity", ["corrected", "upstream"])
