@@ -19,6 +19,7 @@ from speechbrain.nnet.activations import Swish
 from torch import nn
 
 from modules.asr.mamba_decoder import MambaDecoder
+from modules.asr.positions import AbsolutePositions
 from modules.asr.streaming import StreamingEncoding
 from modules.conformer import ConformerEncoder
 from modules.conmamba import ConmambaEncoder
@@ -37,7 +38,7 @@ class DecodingState(NamedTuple):
     decoder: list
 
 
-class S2STransformer(StreamingEncoding, TransformerASR):
+class S2STransformer(StreamingEncoding, AbsolutePositions, TransformerASR):
     """Encoder and decoder of a sequence-to-sequence recogniser.
 
     Arguments
@@ -177,13 +178,6 @@ class S2STransformer(StreamingEncoding, TransformerASR):
         """Whether :meth:`start_decoding` and :meth:`decode_step` can be used: a Mamba decoder's."""
         return isinstance(self.decoder, MambaDecoder)
 
-    @property
-    def _token_positions(self):
-        """The table of absolute positions that tokens are given."""
-        if self.attention_type == "regularMHA":
-            return self.positional_encoding
-        return self.positional_encoding_decoder
-
     def forward(self, src, tgt, wav_len=None, pad_idx=0, *, lengths=None, hidden_after=None):
         """Encode utterances and decode their tokens, each token given those before it.
 
@@ -267,31 +261,6 @@ class S2STransformer(StreamingEncoding, TransformerASR):
             hidden_after=hidden_after,
         )
         return encoded if hidden_after is None else (encoded, hidden)
-
-    def _project(self, src, first=0):
-        """What the encoder takes, for frames from number ``first`` on."""
-        src = self.custom_src_module(src.flatten(2))
-        if self.attention_type != "regularMHA":
-            return src
-        return src + self._positions(self.positional_encoding, first, src.shape[1], "frames")
-
-    def _positions(self, table, first, count, what):
-        """Rows ``first`` to ``first + count`` of a table of positions, (1, count, d_model)."""
-        rows = table.pe.shape[1]
-        if first + count > rows:
-            choose = "choose attention_type RelPosMHAXL or RoPEMHA"
-            remedy = choose if what == "frames" else "lower max_decode_ratio"
-            raise ValueError(
-                f"{first + count} {what} do not fit the table of positions, max_length: {rows}; raise max_length (the "
-                "table holds nothing learned: a trained model takes a longer one), cut the utterance into shorter "
-                f"ones, or {remedy}"
-            )
-        return table.pe[:, first : first + count]
-
-    def _embed(self, tokens, first=0):
-        """Scaled embeddings with positions from ``first`` on, (batch, tokens, d_model)."""
-        positions = self._positions(self._token_positions, first, tokens.shape[1], "tokens")
-        return self.custom_tgt_module(tokens) + positions
 
     def _decode(self, tgt, memory, lengths, padding=None):
         valid = valid_frames(lengths, memory.shape[1], memory.device)
@@ -383,14 +352,6 @@ class S2STransformer(StreamingEncoding, TransformerASR):
         embedded = self._embed(tokens.unsqueeze(1), state.position).squeeze(1)
         prediction, decoder = self.decoder.step(embedded, state.decoder)
         return prediction, DecodingState(state.position + 1, decoder)
-
-    def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
-        # the table of sines is the same at any length: a checkpoint's own may be longer or shorter
-        for name in ("positional_encoding", "positional_encoding_decoder"):
-            key, own = f"{prefix}{name}.pe", getattr(getattr(self, name, None), "pe", None)
-            if own is not None and key in state_dict and state_dict[key].shape != own.shape:
-                state_dict[key] = own
-        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
 
 def _check_choice(name, value, choices):

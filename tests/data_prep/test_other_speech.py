@@ -1,6 +1,5 @@
 """Pieces of other speech among the unknown clips: how many, whose, from where, and what is refused."""
 
-import csv
 import json
 
 import numpy as np
@@ -10,17 +9,12 @@ import soundfile
 from data_prep.keywords.clips import OTHER_SPEECH, SILENCE, UNKNOWN
 from data_prep.keywords.splits import SPLITS, which_set
 from data_prep.speechcommands_prepare import prepare_speechcommands
+from tests.support.keyword_manifests import read_table
 
 # the first three train, then one for validation and one for the test by the hash rule
 SPEAKERS = ["aaaa0003", "aaaa0004", "aaaa0005", "8b775397", "2aa787cf"]
 TRAIN, VALID, TEST = SPEAKERS[:3], SPEAKERS[3:4], SPEAKERS[4:]
 RATE = 16000
-
-
-def read_table(path):
-    """Rows of a CSV file."""
-    with open(path, newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
 
 
 @pytest.fixture
