@@ -81,8 +81,7 @@ class TrainingCost:
         state = torch.load(path, weights_only=True)
         if state["seconds"] >= self._seconds:
             self._seconds = state["seconds"]
-            # checkpoints of earlier versions lack it
-            self._before_epoch = state.get("before_epoch", self._seconds)
+            self._before_epoch = state["before_epoch"]
         self._peak = max(self._peak, state["peak_memory_mb"])
 
 

@@ -34,8 +34,8 @@ class ExactBrain(sb.Brain):
         super().__init__(*arguments, **options)
         self.cost = TrainingCost(self.device)
         if self.checkpointer is not None:
-            self.checkpointer.add_recoverable("random_state", RandomState(), optional_load=True)
-            self.checkpointer.add_recoverable("cost", self.cost, optional_load=True)
+            self.checkpointer.add_recoverable("random_state", RandomState())
+            self.checkpointer.add_recoverable("cost", self.cost)
         self._set_epoch, self._loaders = None, []
         self.loader_generator = torch.Generator()
         self._reset_counts()

@@ -5,7 +5,6 @@ docs/results.md explains the fields with their units. ``training/recording.py`` 
 
 import dataclasses
 import json
-import math
 import types
 import typing
 from pathlib import Path
@@ -14,12 +13,6 @@ from mamba_speech.files import NOT_FINITE, write_json
 
 FILE_NAME = "results.json"
 VERSION = 1
-# what the flat layout, which had no version, said of a test set besides its figures
-_FLAT = ("parameters", "optimizer_steps", "train_seconds", "peak_memory_mb", "decoding", "date")
-_FLAT_SESSION = ("fidelity", "precision", "device")
-_FLAT_CONDITIONS = ("data_folder", "test_speaker")
-# figures that count what a test set holds
-_ITEMS = ("utterances", "clips", "mixtures", "sentences")
 
 
 @dataclasses.dataclass
@@ -126,7 +119,7 @@ class Record:
 
 
 def read_results(place):
-    """Read the record of a run, of this version or of the flat layout before it.
+    """Read the record of a run.
 
     Arguments
     ---------
@@ -142,7 +135,7 @@ def read_results(place):
     FileNotFoundError
         If there is no such file.
     ValueError
-        If it is of another version, or not such a record; the sentence names the file and the field.
+        If it names another version or none, or is not such a record; the sentence names the file and the field.
     """
     path = _path(place)
     if not path.is_file():
@@ -153,16 +146,18 @@ def read_results(place):
         raise ValueError(
             f"{path}: is no JSON file ({error}); remove it, and test the run again"
         ) from error
-    version = found.get("version", 0) if isinstance(found, dict) else 0
-    # a test set may have any name
-    version = 0 if isinstance(version, dict) else version
-    if isinstance(version, bool) or version not in (0, VERSION):
+    version = found.get("version") if isinstance(found, dict) else None
+    if version is None:
         raise ValueError(
-            f"{path}: is of version {version!r}, and only 0 to {VERSION} can be read here: use the mamba-speech that "
-            "wrote it or a newer one"
+            f"{path}: is not the record of a run, since it names no version; remove it, and test the run again"
+        )
+    if version != VERSION or isinstance(version, bool):
+        raise ValueError(
+            f"{path}: is of version {version!r}, and only {VERSION} can be read here: use the mamba-speech that wrote "
+            "it or a newer one"
         )
     try:
-        return _build(Record, found, "") if version else _from_flat(found)
+        return _build(Record, found, "")
     except (ValueError, RecursionError) as error:
         raise ValueError(
             f"{path}: is not the record of a run ({error}); remove it, and test the run again"
@@ -250,62 +245,6 @@ def _row(result, training):
         "date": result.date and result.date[:10],
     }
     return {name: value for name, value in row.items() if value is not None}
-
-
-def _from_flat(found):
-    """The record that a flat layout of test sets and figures tells, as far as it does."""
-    if not isinstance(found, dict) or not all(isinstance(one, dict) for one in found.values()):
-        raise ValueError("no entry a test set")
-    tests = {name: _result_from_flat(entry, name) for name, entry in found.items()}
-    training = None
-    if tests:
-        last = max(tests.values(), key=lambda one: one.optimizer_steps or 0)
-        steps, seconds, parameters = last.optimizer_steps, last.train_seconds, last.parameters
-        sessions = [_session_from_flat(tests.values())]
-        training = Training(
-            None, None, seconds, None, steps, parameters, last.peak_memory_mb, sessions
-        )
-    return Record(VERSION, None, training, tests)
-
-
-def _session_from_flat(results):
-    """The session that trained, of which an entry tells what a test shares with it; a later test may not."""
-    told = [one.session for one in results]
-    return Session(
-        fidelity=next((one.fidelity for one in told if one.fidelity), None),
-        seeds=next((one.seeds for one in told if one.seeds), {}),
-        precision=next((one.precision for one in told if one.precision), None),
-    )
-
-
-def _result_from_flat(entry, name):
-    session = {key: entry.get(key) for key in _FLAT_SESSION}
-    session["versions"] = {key: entry.get(key) for key in ("torch", "speechbrain")}
-    session["seeds"] = {"seed": entry["seed"]} if "seed" in entry else {}
-    known = {*_FLAT, *_FLAT_SESSION, *_FLAT_CONDITIONS, "seed", "torch", "speechbrain"}
-    result = {key: entry.get(key) for key in _FLAT} | {"manifest": None, "checkpoints": None}
-    rest = {key: value for key, value in entry.items() if key not in known}
-    result["figures"] = {key: value for key, value in rest.items() if _is_number(value)}
-    result["items"] = _items_from_flat(entry, name)
-    result["conditions"] = {key: entry[key] for key in _FLAT_CONDITIONS if key in entry}
-    result["conditions"] |= {key: value for key, value in rest.items() if not _is_number(value)}
-    result["session"] = dataclasses.asdict(Session()) | session
-    result["session"]["versions"] = dataclasses.asdict(Versions()) | session["versions"]
-    return _build(Result, result, name)
-
-
-def _items_from_flat(entry, name):
-    key = next((key for key in _ITEMS if key in entry), None)
-    if key is None:
-        return None
-    count = entry[key]
-    if not _is_number(count) or not math.isfinite(count):
-        raise ValueError(f"{name}.{key} is {count!r}, where a count belongs")
-    return int(count)
-
-
-def _is_number(value):
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _build(kind, value, where):

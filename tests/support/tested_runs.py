@@ -1,21 +1,42 @@
 """Folders of tested runs as the recipes' scripts leave them, with scores that a test chooses."""
 
 import csv
-import json
 
 import numpy as np
 
 from mamba_speech.evaluation.classification import Prediction, write_predictions
+from training.results import (
+    FILE_NAME,
+    VERSION,
+    Record,
+    Result,
+    Session,
+    Training,
+    read_results,
+    write_results,
+)
 
 
-def write_record(folder, test_set, **figures):
+def write_record(folder, test_set, seed=1, train_seconds=60.0, **figures):
     """What a training script leaves beside a test set's items."""
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "results.json"
-    rows = json.loads(path.read_text()) if path.exists() else {}
-    row = {"parameters": 1234, "fidelity": "corrected", "device": "cpu", "seed": 1}
-    rows[test_set] = row | {"train_seconds": 60.0, "optimizer_steps": 7} | figures
-    path.write_text(json.dumps(rows))
+    session = Session(fidelity="corrected", seeds={"seed": seed}, device="cpu")
+    cost = {"optimizer_steps": 7, "parameters": 1234, "peak_memory_mb": None}
+    training = Training(None, None, train_seconds, epochs=1, sessions=[session], **cost)
+    result = Result(
+        figures=figures,
+        items=None,
+        manifest=None,
+        decoding=None,
+        conditions={},
+        checkpoints=None,
+        train_seconds=train_seconds,
+        date=None,
+        session=session,
+        **cost,
+    )
+    tests = read_results(folder).tests if (folder / FILE_NAME).exists() else {}
+    write_results(folder, Record(VERSION, None, training, tests | {test_set: result}))
     return str(folder)
 
 

@@ -315,6 +315,9 @@ def test_options_keep_the_commas_of_their_lists_and_own_yamls_have_a_script(tmp_
     }
 
 
+NO_TESTS = '{"version": 1, "recipe": null, "training": null, "tests": {}}'
+
+
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
@@ -322,8 +325,8 @@ def test_options_keep_the_commas_of_their_lists_and_own_yamls_have_a_script(tmp_
         ("test_results.csv", "snt_id,si-snr_i\nm0,much\n", "line 2 is no mixture"),
         ("train_log.txt", "", "train_log.txt: tells of no finished epoch"),
         ("results.json", None, "results.json: no such file"),
-        ("results.json", "{}", "results.json: tells of no test"),
-        ("results.json", '{"other": {}}', "tells of other without"),
+        ("results.json", "{}", "since it names no version"),
+        ("results.json", NO_TESTS, "results.json: tells of no test"),
     ],
 )
 def test_a_damaged_or_foreign_run_is_one_sentence(tmp_path, run, capsys, name, text, message):
@@ -332,6 +335,12 @@ def test_a_damaged_or_foreign_run_is_one_sentence(tmp_path, run, capsys, name, t
     path.unlink() if text is None else path.write_text(text)
     assert run(f"a={good}", f"b={bad}") == 2
     assert message in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+def test_a_record_without_a_column_of_the_table_is_refused_by_name(tmp_path, run, capsys):
+    folder = write_separator(tmp_path / "a", [1.0, 2.0], train_seconds=None)
+    assert run(f"a={folder}") == 2
+    assert "results.json: tells of test without train_seconds" in capsys.readouterr().err
 
 
 def test_tests_on_other_items_and_without_a_common_set_are_refused(tmp_path, run, capsys):

@@ -20,11 +20,13 @@ def test_the_cost_of_training_adds_up_over_resumes_and_counts_no_validation(tmp_
 
 def test_peak_memory_is_the_highest_of_all_processes(tmp_path):
     now = peak_memory_mb(torch.device("cpu"))
-    torch.save({"seconds": 3.0, "peak_memory_mb": now + 500}, tmp_path / "cost.ckpt")
+    state = {"seconds": 3.0, "before_epoch": 1.0, "peak_memory_mb": now + 500}
+    torch.save(state, tmp_path / "cost.ckpt")
     cost = TrainingCost("cpu")
     assert now <= cost.peak_memory_mb < now + 400
     cost.load(tmp_path / "cost.ckpt")
-    assert cost.peak_memory_mb == now + 500 and cost.seconds == 3.0
+    assert cost.peak_memory_mb == now + 500
+    assert (cost.seconds, cost.epoch_seconds) == (3.0, 2.0)
 
 
 def test_the_cost_of_training_adds_up_over_processes_and_is_never_taken_back(tmp_path):

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.tested_runs import write_record
 from training.launch import Run, run_all
 
 ROOT = Path(__file__).parents[2]
@@ -22,8 +23,9 @@ YAML = ROOT / "hparams" / "SpeechCommands" / "KWS" / "debug.yaml"
 def script(tmp_path):
     """A script that does what its option --do says, and ends by writing a result."""
     path = tmp_path / "script.py"
+    write_record(tmp_path / "tested", "test", accuracy=50)
     path.write_text(
-        """import json, os, pathlib, sys, time
+        """import os, pathlib, shutil, sys, time
 folder = pathlib.Path(sys.argv[sys.argv.index("--output_folder") + 1])
 do = sys.argv[sys.argv.index("--do") + 1]
 (folder / "threads").write_text(os.environ.get("OMP_NUM_THREADS", ""))
@@ -32,7 +34,7 @@ if do == "fail":
 if do == "sleep":
     (folder / "pid").write_text(str(os.getpid()))
     time.sleep(60)
-(folder / "results.json").write_text(json.dumps({"test": {"accuracy": 50}}))
+shutil.copy(pathlib.Path(__file__).with_name("tested") / "results.json", folder)
 """
     )
     return path
@@ -117,7 +119,7 @@ def test_a_run_of_other_options_is_never_taken_for_this_one(tmp_path):
     first = run("--data_folder", "here", "--debug")
     first.note(finished=True)
     assert not first.is_finished()
-    (folder / "results.json").write_text('{"test": {"accuracy": 50}}')
+    write_record(folder, "test", accuracy=50)
     assert first.is_finished() and run("--data_folder=here", "--debug").is_finished()
     with pytest.raises(ValueError, match="a run with --data_folder here, and not there"):
         run("--data_folder", "there", "--debug").is_finished()

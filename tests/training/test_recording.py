@@ -1,6 +1,5 @@
 """The record of a run: what training, resuming and testing write into it."""
 
-import json
 import os
 import platform
 import shutil
@@ -10,14 +9,12 @@ import pytest
 import speechbrain as sb
 
 from tests.support.training import Counting, Killed, make_brain
-from tests.training.test_results import DOCUMENT, FLAT
 from training.provenance import hash_list
 from training.recording import begin_training, record_result
 from training.results import (
     Recipe,
     is_tested,
     read_results,
-    read_rows,
     write_results,
 )
 
@@ -66,12 +63,12 @@ def test_a_test_adds_its_entry_and_leaves_the_training_as_it_was(tmp_path):
     trained = read_results(tmp_path)
     for test_set in ("one", "other", "one"):
         fresh = make_brain(tmp_path, brain_class=Counting, choice="best")
-        fresh.test_lists = {"other": DOCUMENT}
+        fresh.test_lists = {"other": Path(__file__)}
         measure(fresh, test_set, decoding={"beam": 3})
     record = read_results(tmp_path)
     assert record.training == trained.training and list(record.tests) == ["one", "other"]
     other = record.tests["other"]
-    assert other.manifest == hash_list(DOCUMENT) and record.tests["one"].manifest is None
+    assert other.manifest == hash_list(Path(__file__)) and record.tests["one"].manifest is None
     assert (other.items, other.decoding, other.optimizer_steps) == (4, {"beam": 3}, 18)
     assert other.checkpoints.epochs == [3, 2] and other.checkpoints.choice == "best"
     assert other.checkpoints.values == sorted(other.checkpoints.values)
@@ -97,28 +94,6 @@ def test_a_model_that_is_trained_anew_owes_nothing_to_the_one_before(tmp_path):
     anew = read_results(tmp_path).training
     assert (first.optimizer_steps, anew.optimizer_steps, anew.epochs) == (12, 6, 1)
     assert len(anew.sessions) == 1 and anew.started == anew.sessions[0].started >= first.started
-
-
-def test_a_run_of_the_flat_layout_goes_on(tmp_path):
-    make_brain(tmp_path, brain_class=Counting, epochs=1).run()
-    (tmp_path / "results.json").write_text(json.dumps({"test": FLAT}))
-    make_brain(tmp_path, brain_class=Counting, epochs=2).run()
-    record = read_results(tmp_path)
-    assert record.training.started is None and len(record.training.sessions) == 2
-    assert record.training.optimizer_steps == 12 and not record.tests
-    assert read_rows(tmp_path / "results_before_step_7.json")["test"] == FLAT
-
-
-def test_a_record_of_the_flat_layout_keeps_seed_and_precision_when_it_is_tested_again(tmp_path):
-    make_brain(tmp_path, brain_class=Counting, epochs=1).run()
-    bare = {name: value for name, value in FLAT.items() if name not in ("seed", "precision")}
-    flat = {"bare": bare, "test": FLAT | {"precision": "bf16"}}
-    (tmp_path / "results.json").write_text(json.dumps(flat))
-    fresh = make_brain(tmp_path, brain_class=Counting)
-    fresh.hparams.seed = 1
-    measure(fresh, "test")
-    row = read_rows(tmp_path)["test"]
-    assert (row["seed"], row["precision"], row["WER"]) == (3, "bf16", 20.0)
 
 
 @pytest.mark.parametrize("writes", [0, 1])

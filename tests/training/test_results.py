@@ -27,10 +27,6 @@ from training.results import (
 )
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "results.md"
-FLAT = {"WER": 12.5, "utterances": 8, "decoding": {"search": "greedy"}, "fidelity": "corrected"}
-FLAT |= {"parameters": 1234, "seed": 3, "optimizer_steps": 6, "train_seconds": 1.5, "device": "cpu"}
-FLAT |= {"peak_memory_mb": 100, "precision": "fp32", "torch": "2.11.0", "speechbrain": "1.1.2"}
-FLAT |= {"date": "2026-11-21"}
 
 
 def make_record():
@@ -71,20 +67,6 @@ def test_a_record_comes_back_as_it_was_written_whatever_its_numbers(tmp_path):
     row = read_rows(tmp_path, ["WER"])["test"]
     assert (row["seed"], row["date"], row["precision"]) == (3, "2026-11-28", "bf16")
     assert math.isinf(row["perplexity"]) and math.isnan(row["loss"])
-
-
-def test_the_flat_layout_gives_the_rows_that_it_held(tmp_path):
-    flat = {"test": FLAT, "version": FLAT | {"loss": math.nan, "clips": 3}}
-    (tmp_path / "results.json").write_text(json.dumps(flat))
-    rows = read_rows(tmp_path)
-    assert rows["test"] == FLAT and math.isnan(rows["version"].pop("loss"))
-    assert rows["version"] == FLAT | {"clips": 3}
-    record = read_results(tmp_path)
-    assert record.tests["test"].items == 8 and record.training.optimizer_steps == 6
-    # and so does the record that it becomes
-    write_results(tmp_path, record)
-    assert strict(tmp_path / "results.json")["version"] == 1
-    assert read_rows(tmp_path)["test"] == FLAT
     with pytest.raises(ValueError, match=r"results.json: tells of test without RTF; test the run"):
         read_rows(tmp_path, ["RTF"])
 
@@ -107,15 +89,13 @@ def damage(place, value):
     ("text", "complaint"),
     [
         ("{", "is no JSON file"),
-        ("[]", "is not the record of a run .no entry a test set"),
-        ('{"test": 3}', "is not the record of a run .no entry a test set"),
-        ('{"version": 2, "new": 1}', "is of version 2, and only 0 to 1 can be read here: use the"),
+        ("[]", "is not the record of a run, since it names no version; remove it"),
+        ('{"test": {"WER": 12.5}}', "is not the record of a run, since it names no version"),
+        ('{"version": {"WER": 12.5}}', "is of version {'WER': 12.5}"),
+        ('{"version": 2, "new": 1}', "is of version 2, and only 1 can be read here: use the"),
         ('{"version": "1"}', "is of version '1'"),
         ('{"version": true}', "is of version True"),
         ("[" * 200_000, "is no JSON file"),
-        ('{"test": {"clips": [1]}}', r"test.clips is \[1\], where a count belongs"),
-        ('{"test": {"clips": Infinity}}', "test.clips is inf, where a count belongs"),
-        ('{"test": {"clips": NaN}}', "test.clips is nan, where a count belongs"),
         (damage("training.seconds", None), "training.seconds is missing"),
         (damage("training.hours", 1), "training.hours is no field"),
         (damage("training.epochs", 1.5), "training.epochs is 1.5, where a int belongs"),
