@@ -265,6 +265,12 @@ def test_the_yaml_files_name_what_their_recipes_may_import():
         assert names and refused(recipe, names) == [], path
 
 
+def test_no_test_imports_another_test_file():
+    for path in python_files("tests"):
+        ours = {name for name in imported_names(path) if name.split(".")[0] == "tests"}
+        assert all(name.split(".")[:2] == ["tests", "support"] for name in ours), path
+
+
 def test_the_table_has_the_tasks_and_the_packages_that_there_are():
     for package in ("mamba_speech", "modules"):
         folders = {

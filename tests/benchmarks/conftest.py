@@ -1,18 +1,12 @@
-"""Benchmark scripts as modules of this process, run as a user runs them, and their tables in a document."""
+"""Benchmark scripts as modules of this process."""
 
 import importlib
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 
+from tests.support.benchmarks import FOLDER
 from tests.support.recipes import forget
-
-ROOT = Path(__file__).parents[2]
-FOLDER = ROOT / "benchmarks"
 
 
 @pytest.fixture
@@ -25,23 +19,3 @@ def load(monkeypatch):
     yield importlib.import_module
     torch.set_num_threads(threads)
     forget(names)
-
-
-def run(script, *arguments):
-    """Run a script in a process of its own, as a user does; gives the finished process."""
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(FOLDER / script), *map(str, arguments)]
-    return subprocess.run(
-        command, check=False, capture_output=True, text=True, env=environment, timeout=900
-    )
-
-
-def fill_readme(folder, names):
-    """A document in the folder with the tables of these names, filled by readme_tables.py."""
-    document = folder / "README.md"
-    document.write_text(
-        "".join(f"<!-- table: {name}.json -->\n<!-- end of table -->\n" for name in names)
-    )
-    done = run("readme_tables.py", "--root", folder)
-    assert done.returncode == 0, done.stderr
-    return document.read_text()

@@ -8,7 +8,7 @@ import soundfile
 import torch
 
 from mamba_speech.asr.tokenizer import Tokenizer
-from tests.benchmarks.conftest import fill_readme, run
+from tests.support.benchmarks import fill_readme, run
 from tests.support.recognition import write_run
 
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.benchmarks.conftest import fill_readme, run
+from tests.support.benchmarks import fill_readme, run
 
 
 @pytest.mark.exhaustive

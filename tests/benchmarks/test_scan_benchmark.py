@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from modules.ssm.cpu import refusal
-from tests.benchmarks.conftest import run
+from tests.support.benchmarks import run
 
 TABLES = {f"scan_{part}.json" for part in ("conditions", "speed", "rates", "bidirectional", "conv")}
 SHORT = ["--shapes", "1x20x8x4", "--rounds", "1", "--threads", "1"]

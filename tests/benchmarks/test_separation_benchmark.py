@@ -6,7 +6,8 @@ import sys
 import pytest
 import torch
 
-from tests.benchmarks.conftest import ROOT, fill_readme, run
+from tests.support.benchmarks import fill_readme, run
+from tests.support.recipes import ROOT
 
 PUBLISHED = json.loads((ROOT / "tests" / "model_sizes.json").read_text())["models"]
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.benchmarks.conftest import FOLDER, run
+from tests.support.benchmarks import FOLDER, run
 from tests.support.recipes import call_main
 
 

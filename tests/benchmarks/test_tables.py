@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.benchmarks.conftest import run
+from tests.support.benchmarks import run
 
 
 def test_every_table_of_the_project_is_what_its_json_says():

@@ -7,27 +7,21 @@ weights that were never trained.
 import csv
 import shutil
 
-import numpy as np
 import pytest
-import soundfile
 import torch
 
 from mamba_speech.asr.tokenizer import Tokenizer
 from tests.support.keywords import TASK, train_here, write_corpus
-from tests.support.recognition import run_script, write_run, write_transformer_lm
+from tests.support.recognition import (
+    run_script,
+    train,
+    write_noise,
+    write_run,
+    write_transformer_lm,
+)
 
-RATE = 16000
 # Blank, start, end, space and the letters of the texts below.
 TEXT_TOKENS = 4 + len(set("onetwothreefour"))
-
-
-def write_noise(path, seconds, seed, rate=RATE, channels=1):
-    """Write noise that swells and fades, so that frames differ."""
-    random = np.random.default_rng(seed)
-    samples = round(seconds * rate)
-    swell = np.sin(np.linspace(0, 9 * seconds, samples))[:, None]
-    soundfile.write(path, 0.1 * swell * random.standard_normal((samples, channels)), rate)
-    return path
 
 
 @pytest.fixture(scope="session")
@@ -45,13 +39,6 @@ def audio(tmp_path_factory):
             writer.writeheader()
             writer.writerows(part)
     return folder
-
-
-def train(call, kind, yaml, audio, folder, **options):
-    """Train a recogniser on the lists beside the audio, by run_script or call_script."""
-    lists = {part: audio / f"{part[:5]}.csv" for part in ("train_manifest", "valid_manifest")}
-    lists |= {"test_manifests": f"[{audio / 'test.csv'}]", "output_folder": folder}
-    return call(kind, yaml, **lists | options)
 
 
 @pytest.fixture(scope="session")

@@ -6,10 +6,10 @@ import shutil
 import pytest
 import soundfile
 
-from tests.mamba_speech.conftest import write_noise
-from tests.mamba_speech.separation.test_separate import write_run
 from tests.support.keywords import RATE, SPEAKERS, say
 from tests.support.recipes import ROOT
+from tests.support.recognition import write_noise
+from tests.support.separation import write_run
 
 PAGE = ROOT / "docs" / "python.md"
 # an example, and what it prints, if that stands there

@@ -3,6 +3,8 @@
 import shutil
 import sys
 
+import numpy as np
+import soundfile
 import torch
 from hyperpyyaml import load_hyperpyyaml, resolve_references
 from speechbrain.lobes.models.transformer.TransformerLM import TransformerLM
@@ -11,7 +13,10 @@ from mamba_speech.asr.tokenizer import Tokenizer
 from tests.support import recipes
 from tests.support.recipes import ROOT, as_arguments
 
+RATE = 16000
 RECIPE = ROOT / "recipes" / "LibriSpeech" / "ASR"
+# each script's debug model
+DEBUG = {"CTC": "conmamba_debug", "S2S": "conmambamamba_debug"}
 # of the corpus that the fixture `spoken` speaks
 SPLITS = {
     "train_splits": "[train-spoken]",
@@ -35,6 +40,22 @@ def call_script(kind, yaml, *flags, **options):
     recipes.call_main(
         RECIPE, f"train_{kind}", path, "--noprogressbar", *flags, *as_arguments(options)
     )
+
+
+def write_noise(path, seconds, seed, rate=RATE, channels=1):
+    """Write noise that swells and fades, so that frames differ."""
+    random = np.random.default_rng(seed)
+    samples = round(seconds * rate)
+    swell = np.sin(np.linspace(0, 9 * seconds, samples))[:, None]
+    soundfile.write(path, 0.1 * swell * random.standard_normal((samples, channels)), rate)
+    return path
+
+
+def train(call, kind, yaml, audio, folder, **options):
+    """Train a recogniser on the lists beside the audio, by run_script or call_script."""
+    lists = {part: audio / f"{part[:5]}.csv" for part in ("train_manifest", "valid_manifest")}
+    lists |= {"test_manifests": f"[{audio / 'test.csv'}]", "output_folder": folder}
+    return call(kind, yaml, **lists | options)
 
 
 def epoch_checkpoints(folder):

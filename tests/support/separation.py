@@ -1,11 +1,14 @@
-"""Small trees of mixtures, and what the separation recipe's scripts are run with."""
+"""Small trees of mixtures, what the separation recipe's scripts are run with, and runs written by hand."""
 
+import math
 from pathlib import Path
 
 import numpy
 import soundfile
 import torch
+from hyperpyyaml import load_hyperpyyaml, resolve_references
 
+from mamba_speech.separation.published import PARTS
 from tests.support import recipes
 
 ROOT = Path(__file__).parents[2]
@@ -80,3 +83,41 @@ def same_weights(first, second):
     """Whether two checkpoints hold the same weights."""
     a, b = weights(first), weights(second)
     return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+def write_run(folder, yaml, **options):
+    """What a run of the recipe leaves behind: options, and a checkpoint of random weights."""
+    options = {"output_folder": str(folder), "data_folder": "none", **options}
+    with open(FOLDER / yaml, encoding="utf-8") as file:
+        text = resolve_references(file, options).getvalue()
+    with torch.random.fork_rng():
+        run = load_hyperpyyaml(text)
+    run["checkpointer"].save_checkpoint(meta={"epoch": 1, "loss": -3.0})
+    (folder / "hyperparams.yaml").write_text(text, encoding="utf-8")
+    return folder
+
+
+def write_parts(folder, weights):
+    """Save a state dict as one file a part."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for part in PARTS:
+        start = f"{part}."
+        own = {k.removeprefix(start): v for k, v in weights.items() if k.startswith(start)}
+        torch.save(own, folder / f"{part}.ckpt")
+    return folder
+
+
+def tones(seconds, rate=RATE):
+    """A low and a high voice that take turns and overlap: (samples, 2)."""
+    time = torch.arange(round(seconds * rate), dtype=torch.float64) / rate
+    low = 0.3 * torch.sin(2 * math.pi * 300 * time) * torch.sin(2 * math.pi * 0.31 * time) ** 2
+    high = (
+        0.2 * torch.sin(2 * math.pi * 3000 * time) * torch.sin(2 * math.pi * 0.23 * time + 1) ** 2
+    )
+    return torch.stack([low, high], dim=1).float()
+
+
+def joined(pieces):
+    """Sources and mixture of all pieces."""
+    sources, mix = zip(*pieces, strict=True)
+    return torch.cat(sources), torch.cat(mix)

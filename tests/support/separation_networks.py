@@ -1,6 +1,7 @@
 """Small separation networks of every kind, and the sizes of the published ones."""
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,9 @@ MASK_NETS = {
     "sepformer": lambda n=2, **o: SepFormerMaskNet(n, **DUAL, **TRANSFORMER, **o),
 }
 
+# samples at either end that no two frames cover
+EDGE = 16
+
 every_kind = pytest.mark.parametrize("kind", MASK_NETS)
 
 
@@ -50,6 +54,40 @@ def perturbed(model):
             if "x_proj" in name:
                 parameter *= 5.0
     return model
+
+
+class Bands(torch.nn.Module):
+    """Masks that part low from high frequencies; with ``moody``, in any order, level and sign, anew each time."""
+
+    num_spks, fidelity = 2, "corrected"
+
+    def __init__(self, moody):
+        super().__init__()
+        self.moody, self.random = moody, torch.Generator().manual_seed(0)
+
+    def forward(self, mix_w, lengths=None):
+        low = (torch.arange(32) % 16 < 5).float().view(1, 32, 1).expand_as(mix_w)
+        masks = torch.stack([low, 1 - low])
+        if self.moody:
+            masks = masks[torch.randperm(2, generator=self.random)]
+            levels = torch.exp(torch.randn(2, 1, 1, 1, generator=self.random))
+            signs = 1.0 - 2 * torch.randint(2, (2, 1, 1, 1), generator=self.random)
+            masks = masks * levels * signs
+        return masks
+
+
+def bands(moody=False):
+    """A separator whose right answer is known: windowed cosine transforms, a positive and a negative part of each."""
+    number, time = torch.arange(16)[:, None], torch.arange(16)[None] + 0.5
+    cosines = torch.cos(math.pi * number * time / 16) * torch.where(number == 0, 0.25, 8**-0.5)
+    filters = cosines * torch.sin(math.pi * time / 16)
+    filters = torch.cat([filters, -filters])[:, None]
+    encoder = Encoder(kernel_size=16, out_channels=32)
+    decoder = Decoder(32, 1, kernel_size=16, stride=8, bias=False)
+    with torch.no_grad():
+        encoder.conv1d.weight.copy_(filters)
+        decoder.weight.copy_(filters)
+    return SeparationNetwork(encoder, Bands(moody), decoder).eval().requires_grad_(False)
 
 
 def tiny(name, speakers=2, **options):

@@ -19,8 +19,8 @@ from mamba_speech.asr.recognizer import Recognizer
 from mamba_speech.asr.tokenizer import Tokenizer
 from mamba_speech.cli import main
 from mamba_speech.network_yaml import read_keys
-from tests.mamba_speech.conftest import write_noise
 from tests.support.golden import Golden
+from tests.support.recognition import write_noise
 
 SIZES = json.loads((Path(__file__).parents[2] / "model_sizes.json").read_text())["models"]
 SIZES = {name: sizes for name, sizes in SIZES.items() if name.startswith("Mamba-ASR/")}

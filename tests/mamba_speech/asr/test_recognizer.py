@@ -6,7 +6,7 @@ import soundfile
 
 from mamba_speech.asr.recognizer import Recognizer
 from mamba_speech.audio import AudioError, find_audio
-from tests.mamba_speech.conftest import RATE, write_noise
+from tests.support.recognition import RATE, write_noise
 
 
 @pytest.fixture(scope="module")

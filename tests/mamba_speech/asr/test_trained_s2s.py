@@ -4,8 +4,7 @@ import pytest
 from speechbrain.utils.metric_stats import ErrorRateStats
 
 from mamba_speech.cli import main
-from tests.mamba_speech.conftest import train
-from tests.support.recognition import call_script
+from tests.support.recognition import call_script, train
 from training.results import read_rows
 
 

@@ -18,7 +18,7 @@ from mamba_speech.separation.published import PARTS, describe, load_published, l
 from mamba_speech.separation.separator import Separator
 from modules.separation.level import fit_to_mixture
 from tests.support.golden import Golden
-from tests.support.separation import RATE
+from tests.support.separation import RATE, write_parts
 from tests.support.separation_networks import SIZES, assert_near, tiny
 
 GOLDENS = (
@@ -37,16 +37,6 @@ SCALARS = {
     "skip_n_block": "skip_n_block",
     "mask_nonlinear": "mask_nonlinear",
 }
-
-
-def write_parts(folder, weights):
-    """Save a state dict as one file a part."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for part in PARTS:
-        start = f"{part}."
-        own = {k.removeprefix(start): v for k, v in weights.items() if k.startswith(start)}
-        torch.save(own, folder / f"{part}.ckpt")
-    return folder
 
 
 def scalars_of(meta):

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from hyperpyyaml import load_hyperpyyaml, resolve_references
 
 from mamba_speech.audio import AudioError, load_audio
 from mamba_speech.blocks import write_sources
@@ -18,25 +17,10 @@ from mamba_speech.cli import main
 from mamba_speech.separation.separator import Separator
 from mamba_speech.separation.windows import separate_stream, separate_windows
 from modules.separation.level import fit_to_mixture
-from tests.mamba_speech.separation.test_published import write_parts
-from tests.mamba_speech.separation.test_windows import EDGE, bands, joined, tones
-from tests.support.separation import RATE, say
-from tests.support.separation_networks import assert_near, tiny
+from tests.support.separation import RATE, joined, say, tones, write_parts, write_run
+from tests.support.separation_networks import EDGE, assert_near, bands, tiny
 
 ROOT = Path(__file__).parents[3]
-HPARAMS = ROOT / "hparams" / "WSJ0Mix" / "separation"
-
-
-def write_run(folder, yaml, **options):
-    """What a run of the recipe leaves behind: options, and a checkpoint of random weights."""
-    options = {"output_folder": str(folder), "data_folder": "none", **options}
-    with open(HPARAMS / yaml, encoding="utf-8") as file:
-        text = resolve_references(file, options).getvalue()
-    with torch.random.fork_rng():
-        run = load_hyperpyyaml(text)
-    run["checkpointer"].save_checkpoint(meta={"epoch": 1, "loss": -3.0})
-    (folder / "hyperparams.yaml").write_text(text, encoding="utf-8")
-    return folder
 
 
 @pytest.fixture(scope="session")

@@ -1,72 +1,16 @@
 """Streams in pieces: windows, the order and level of speakers over them, resampling; on networks of known answers."""
 
-import math
-
 import pytest
 import soundfile
 import torch
-from speechbrain.lobes.models.dual_path import Decoder, Encoder
 from torchaudio.transforms import Resample
 
 from mamba_speech.audio import load_audio
 from mamba_speech.blocks import AudioBlocks, BlockResampler
 from mamba_speech.separation.loudness import Loudness
 from mamba_speech.separation.windows import align, cut, separate_windows
-from modules.separation.separator import SeparationNetwork
-from tests.support.separation import RATE
-from tests.support.separation_networks import assert_near
-
-# samples at either end that no two frames cover
-EDGE = 16
-
-
-class Bands(torch.nn.Module):
-    """Masks that part low from high frequencies; with ``moody``, in any order, level and sign, anew each time."""
-
-    num_spks, fidelity = 2, "corrected"
-
-    def __init__(self, moody):
-        super().__init__()
-        self.moody, self.random = moody, torch.Generator().manual_seed(0)
-
-    def forward(self, mix_w, lengths=None):
-        low = (torch.arange(32) % 16 < 5).float().view(1, 32, 1).expand_as(mix_w)
-        masks = torch.stack([low, 1 - low])
-        if self.moody:
-            masks = masks[torch.randperm(2, generator=self.random)]
-            levels = torch.exp(torch.randn(2, 1, 1, 1, generator=self.random))
-            signs = 1.0 - 2 * torch.randint(2, (2, 1, 1, 1), generator=self.random)
-            masks = masks * levels * signs
-        return masks
-
-
-def bands(moody=False):
-    """A separator whose right answer is known: windowed cosine transforms, a positive and a negative part of each."""
-    number, time = torch.arange(16)[:, None], torch.arange(16)[None] + 0.5
-    cosines = torch.cos(math.pi * number * time / 16) * torch.where(number == 0, 0.25, 8**-0.5)
-    filters = cosines * torch.sin(math.pi * time / 16)
-    filters = torch.cat([filters, -filters])[:, None]
-    encoder = Encoder(kernel_size=16, out_channels=32)
-    decoder = Decoder(32, 1, kernel_size=16, stride=8, bias=False)
-    with torch.no_grad():
-        encoder.conv1d.weight.copy_(filters)
-        decoder.weight.copy_(filters)
-    return SeparationNetwork(encoder, Bands(moody), decoder).eval().requires_grad_(False)
-
-
-def tones(seconds, rate=RATE):
-    """A low and a high voice that take turns and overlap: (samples, 2)."""
-    time = torch.arange(round(seconds * rate), dtype=torch.float64) / rate
-    low = 0.3 * torch.sin(2 * math.pi * 300 * time) * torch.sin(2 * math.pi * 0.31 * time) ** 2
-    high = (
-        0.2 * torch.sin(2 * math.pi * 3000 * time) * torch.sin(2 * math.pi * 0.23 * time + 1) ** 2
-    )
-    return torch.stack([low, high], dim=1).float()
-
-
-def joined(pieces):
-    sources, mix = zip(*pieces, strict=True)
-    return torch.cat(sources), torch.cat(mix)
+from tests.support.separation import RATE, joined, tones
+from tests.support.separation_networks import EDGE, assert_near, bands
 
 
 def test_windows_of_a_local_network_give_what_the_whole_gives():

@@ -9,10 +9,9 @@ import soundfile
 
 from data_prep.spoken import generate_librispeech
 from tests.support import recipes
-from tests.support.recognition import RECIPE, SPLITS, call_script, run_script
+from tests.support.recognition import DEBUG, RECIPE, SPLITS, call_script, run_script
 
-# each script's debug model, and options under which more epochs do not change what the first one does
-DEBUG = {"CTC": "conmamba_debug", "S2S": "conmambamamba_debug"}
+# options under which more epochs do not change what the first one does
 RESUMABLE = {"total_steps": 20, "max_batch_length_train": 15, "dropout": 0.1}
 
 

@@ -7,9 +7,8 @@ import time
 import pytest
 import torch
 
-from tests.recipes.LibriSpeech.conftest import DEBUG
 from tests.support.recipes import TORCHRUN, check_record
-from tests.support.recognition import RECIPE, SPLITS, epoch_checkpoints, run_script, weights
+from tests.support.recognition import DEBUG, RECIPE, SPLITS, epoch_checkpoints, run_script, weights
 from training.results import read_results, read_rows
 
 YAMLS = sorted(path.stem for path in (RECIPE / "hparams" / "CTC").glob("*.yaml"))
