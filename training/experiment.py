@@ -76,6 +76,18 @@ def _write_hyperparams(hparams_file, overrides, folder):
     write_text(Path(folder) / "hyperparams.yaml", f"# made from {hparams_file}\n{resolved}")
 
 
+def is_training(hparams, run_opts):
+    """Whether the script trains before it tests: neither ``--skip_train`` nor ``--test_only`` was given.
+
+    Arguments
+    ---------
+    hparams : dict
+        With ``skip_train``.
+    run_opts : speechbrain.utils.run_opts.RunOptions
+    """
+    return not (hparams["skip_train"] or run_opts.test_only)
+
+
 def suggest(*words):
     """End a training with the command that uses what it made, ready to paste where it was started.
 

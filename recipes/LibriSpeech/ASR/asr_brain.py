@@ -20,7 +20,7 @@ from mamba_speech.asr.language_model import find_tokenizer
 from mamba_speech.evaluation.wer import write_alignments, write_errors
 from modules.lengths import relative_lengths
 from training.brain import RecipeBrain
-from training.experiment import load_experiment, suggest
+from training.experiment import is_training, load_experiment, suggest
 from training.loading import SeededItems, loader_options
 
 logger = logging.getLogger(__name__)
@@ -197,7 +197,7 @@ def run_recipe(brain_class, make_decodings):
         With one message, if an option or the data cannot be used.
     """
     hparams, run_opts = load_experiment()
-    training = not (hparams["skip_train"] or run_opts.test_only)
+    training = is_training(hparams, run_opts)
     manifests = prepare_manifests(hparams, training)
     has_decoder = brain_class.has_decoder
     lm = hparams["pretrained_lm_tokenizer_path"] if has_decoder else None

@@ -22,7 +22,7 @@ from tokenizer_data import prepare_tokenizer
 
 from mamba_speech.run import OPTIONS_FILE
 from training.brain import RecipeBrain
-from training.experiment import load_experiment, suggest
+from training.experiment import is_training, load_experiment, suggest
 from training.loading import loader_options
 
 logger = logging.getLogger(__name__)
@@ -96,7 +96,7 @@ def main():
         raise SystemExit(
             "--fidelity upstream: no language model of Mamba was published with the recipes; leave it at corrected"
         )
-    training = not (hparams["skip_train"] or run_opts.test_only)
+    training = is_training(hparams, run_opts)
     train_texts, valid_texts, test_texts = find_texts(hparams, training)
     given = hparams["pretrained_tokenizer_file"]
     tokenizer = prepare_tokenizer(

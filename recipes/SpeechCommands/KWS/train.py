@@ -19,7 +19,7 @@ from speechbrain.utils.distributed import if_main_process, run_on_main
 from mamba_speech.evaluation.classification import ConfusionMatrix, Prediction, write_predictions
 from mamba_speech.figures import confusion_matrix
 from training.brain import RecipeBrain
-from training.experiment import load_experiment, suggest
+from training.experiment import is_training, load_experiment, suggest
 from training.loading import SeededItems, loader_options
 
 logger = logging.getLogger(__name__)
@@ -125,7 +125,7 @@ class KeywordBrain(RecipeBrain):
 def main():
     """Prepare, train, test once."""
     hparams, run_opts = load_experiment()
-    training = not (hparams["skip_train"] or run_opts.test_only)
+    training = is_training(hparams, run_opts)
     found, labels = prepare_clips(hparams)
     if training:
         run_on_main(keep_clips, args=(found, Path(hparams["save_folder"])))

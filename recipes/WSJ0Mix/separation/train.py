@@ -22,7 +22,7 @@ from mamba_speech.separation.published import LOSSES, find_weights, read_weights
 from modules.separation.separator import initialise_separator_
 from modules.separation.si_snr import pit_si_snr, si_snr_improvement
 from training.brain import RecipeBrain
-from training.experiment import load_experiment, suggest
+from training.experiment import is_training, load_experiment, suggest
 from training.loading import loader_options
 from training.recording import check_record
 
@@ -194,7 +194,7 @@ def main():
         scores = SeparationScores(hparams["metrics"], hparams["sample_rate"])
     except ValueError as error:
         raise SystemExit(str(error)) from error
-    training = not (hparams["skip_train"] or run_opts.test_only)
+    training = is_training(hparams, run_opts)
     found = prepare_mixtures(hparams, training)
     train, valid, test = make_datasets(hparams, found, training)
     initialise_separator_(hparams["model"], hparams["fidelity"])
