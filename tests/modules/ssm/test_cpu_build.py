@@ -116,7 +116,8 @@ def test_kernels_for_lesser_processors_pass_the_same_tests(tmp_path, processor):
     compiler.chmod(0o755)
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-m", "not exhaustive", "-p", "no:cacheprovider",
-         "tests/modules/ssm/test_scan_cpu.py", "tests/modules/ssm/test_conv_cpu.py"],
+         "tests/modules/ssm/test_scan_cpu.py", "tests/modules/ssm/test_scan_cpu_directions.py",
+         "tests/modules/ssm/test_conv_cpu.py"],
         env={**os.environ, "CC": str(compiler), "MAMBA_SPEECH_CACHE": str(tmp_path / "kernels")},
         cwd=ROOT, check=False, capture_output=True, text=True, timeout=900,
     )  # fmt: skip
