@@ -1,4 +1,4 @@
-"""One real training run: the CTC recipe on the carried spoken corpus, by default and with Triton."""
+"""One real training run: the CTC recipe on the carried spoken corpus, by the torch backend and by default."""
 
 import os
 import re
@@ -87,7 +87,7 @@ def run(arguments):
     options = {"data_folder": _CORPUS, "device": "cuda:0" if card else "cpu"}
     options |= {"precision": "bf16" if card else "fp32", "num_workers": 4 if card else 0}
     # name, backend, steps, epochs, seconds
-    plans = [("default", "auto", 40, 2, 90), ("triton", "triton", 100_000, 20, 330)]
+    plans = [("torch", "torch", 40, 2, 90), ("default", "auto", 100_000, 20, 330)]
     if not card:
         plans = [("default", "auto", 2, 1, 200)]
         report.note("two steps of a tiny model on the CPU: they show the path, not a speed")
@@ -97,9 +97,8 @@ def run(arguments):
         limits = {"number_of_epochs": epochs, "optimizer_step_limit": steps}
         output = arguments.out / "train" / name
         facts = train(output, model, backend, options | limits, seconds)
-        if backend == "triton" and not (
-            facts["steps"] and facts["last_loss"] < facts["first_loss"]
-        ):
+        learnt = facts["steps"] and facts["last_loss"] < facts["first_loss"]
+        if card and backend == "auto" and not learnt:
             facts["problem"] = facts["problem"] or "failed: the loss did not fall"
         failures += facts["problem"].startswith("failed")
         report.add(run=name, **facts)

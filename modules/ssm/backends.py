@@ -15,7 +15,7 @@ import torch
 logger = logging.getLogger(__name__)
 
 _ENVIRONMENT = "MAMBA_SPEECH_BACKEND"
-_NAMES = ("mamba_ssm", "cpu", "torch", "naive", "triton")
+_NAMES = ("cpu", "triton", "mamba_ssm", "torch", "naive")
 _forced = []
 
 
@@ -59,25 +59,19 @@ class Backends:
     operation : str
         For messages.
     implementations : dict
-        Name: (function, refusal), fastest first. A refusal takes tensors by name and returns a reason or ``None``.
-    experimental : tuple of str
-        Names that ``auto`` passes over.
+        Name: (function, refusal), on each device the fastest first. A refusal takes tensors by name and returns a
+        reason or ``None``.
     """
 
-    def __init__(self, operation, implementations, experimental=()):
-        self.operation, self.implementations, self.experimental = (
-            operation,
-            implementations,
-            experimental,
-        )
+    def __init__(self, operation, implementations):
+        self.operation, self.implementations = operation, implementations
 
     def __getitem__(self, name):
         return self.implementations[name][0]
 
     def available(self, **tensors):
-        """Names of those that can take the tensors, fastest first, the experimental ones last."""
-        names = [name for name in self.implementations if self.refusal(name, **tensors) is None]
-        return sorted(names, key=lambda name: name in self.experimental)
+        """Names of the implementations that can take the tensors, fastest first."""
+        return [name for name in self.implementations if self.refusal(name, **tensors) is None]
 
     def refusal(self, name, **tensors):
         """Why the named one cannot take the tensors, or ``None``."""
@@ -109,11 +103,7 @@ class Backends:
         return self._fastest(**tensors)
 
     def _fastest(self, **tensors):
-        name = next(
-            name
-            for name in self.implementations
-            if name not in self.experimental and self.refusal(name, **tensors) is None
-        )
+        name = next(name for name in self.implementations if self.refusal(name, **tensors) is None)
         if not torch.compiler.is_compiling():
             say_once(self.operation, next(iter(tensors.values())).device.type, name)
         return name

@@ -13,11 +13,10 @@ BACKENDS = Backends(
     "causal convolution",
     {
         "cpu": (causal_conv1d_cpu, cpu_refusal),
+        "triton": (causal_conv1d_triton, triton_refusal),
         "torch": (causal_conv1d_torch, no_refusal),
         "naive": (causal_conv1d_naive, no_refusal),
-        "triton": (causal_conv1d_triton, triton_refusal),
     },
-    experimental=("triton",),
 )
 
 

@@ -13,14 +13,13 @@ from modules.ssm.scan.triton_backend import selective_scan_triton, triton_refusa
 BACKENDS = Backends(
     "selective scan",
     {
-        "mamba_ssm": (selective_scan_mamba_ssm, mamba_ssm_refusal),
         "cpu": (selective_scan_cpu, cpu_refusal),
+        # before mamba_ssm, which no card has compared with the reference: docs/gpu_results.md
+        "triton": (selective_scan_triton, triton_refusal),
+        "mamba_ssm": (selective_scan_mamba_ssm, mamba_ssm_refusal),
         "torch": (selective_scan_chunked, no_refusal),
         "naive": (selective_scan_naive, no_refusal),
-        "triton": (selective_scan_triton, triton_refusal),
     },
-    # `auto` takes it once docs/gpu_results.md holds a table of its parity on a card
-    experimental=("triton",),
 )
 
 
