@@ -1,5 +1,6 @@
 """Starting an experiment: the command line, the YAML, the output folder and the first lines of the log."""
 
+import atexit
 import logging
 import os
 import shlex
@@ -48,6 +49,7 @@ def load_experiment(arguments=None):
     hparams_file, run_opts = line.yaml, line.run_opts
     # creates the process group under torchrun, before anything is written
     ddp_init_group(run_opts)
+    atexit.register(_leave_process_group)
     with open(hparams_file, encoding="utf-8") as file:
         try:
             hparams = load_hyperpyyaml(file, line.overrides)
@@ -67,6 +69,12 @@ def load_experiment(arguments=None):
     for alias, option in line.aliases.items():
         logger.info("--%s is --%s here", alias, option)
     return hparams, run_opts
+
+
+def _leave_process_group():
+    """End the threads of a process group, which can abort a process that ends before them."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def _write_hyperparams(hparams_file, overrides, folder):
