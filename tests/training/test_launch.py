@@ -44,7 +44,10 @@ def run_of(script, do, folder):
     return Run(do, script, YAML, ("--do", do), folder, 1)
 
 
-def test_a_failed_run_is_named_with_its_last_line_and_the_others_go_on(script, tmp_path):
+def test_a_failed_run_is_named_with_its_last_line_and_the_others_go_on(
+    script, tmp_path, monkeypatch
+):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     works = [run_of(script, "work", tmp_path / str(number)) for number in range(3)]
     fails = run_of(script, "fail", tmp_path / "fails")
     said = []

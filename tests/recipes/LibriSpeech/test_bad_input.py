@@ -76,7 +76,8 @@ def test_a_language_model_that_scores_another_number_of_tokens_is_refused(
 
 @pytest.mark.parametrize("option", ["valid_beam_size", "test_beam_size"])
 def test_a_beam_of_no_hypothesis_is_refused_before_training(option, refused, tmp_path):
-    assert f"{option} must be 1 or more; got 0" in refused(**{option: 0})
+    message = refused(**{option: 0})
+    assert f"--{option} must be" in message and "1 or more; got 0" in message
     assert not epoch_checkpoints(tmp_path / "run")
 
 

@@ -81,7 +81,7 @@ def test_every_option_can_be_overridden_from_the_command_line(path, tmp_path):
         ({"token_type": "word"}, "token_type must be one of"),
         ({"sorting": "up"}, "--sorting must be"),
         ({"test_decoding": "viterbi"}, "decoding must be greedy or beam"),
-        ({"test_decoding": "beam", "beam_size": 0}, "beam_size must be 1 or more"),
+        ({"test_decoding": "beam", "beam_size": 0}, "beam_size must be a whole number, 1 or more"),
         ({"longest_utterance": 0.2}, "no training utterance is left"),
         ({"train_manifest": "{tmp}/none.csv"}, "needs both --train_manifest and --valid_manifest"),
         ({"dev_splits": "[]"}, "at least one of --train_splits and one of --dev_splits"),
