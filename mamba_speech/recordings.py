@@ -7,6 +7,7 @@ waveforms.
 import io
 import os
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +24,7 @@ _NO_LISTS = (Mapping, io.IOBase, bytes, bytearray, memoryview, range)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Result:
+class RecordingResult:
     """What became of one recording; each task has a class of its own.
 
     Attributes
@@ -175,7 +176,7 @@ def each_result(recordings, work, kind):
 
     Yields
     ------
-    Result
+    RecordingResult
     """
     for recording in recordings:
         try:
@@ -189,13 +190,10 @@ def _is_waveform(source):
 
 
 def _whole_rate(sample_rate, name):
-    try:
+    with suppress(TypeError, ValueError, OverflowError):
         rate = int(sample_rate)
         if rate == sample_rate and rate >= 1:
             return rate
-    except (TypeError, ValueError, OverflowError):
-        # refused below, as other values are
-        pass
     raise ValueError(
         f"{name} needs its samples a second: give sample_rate=16000, for example; got {sample_rate!r:.60}"
     )

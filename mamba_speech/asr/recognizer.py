@@ -19,7 +19,7 @@ from mamba_speech.asr.tokenizer import Tokenizer
 from mamba_speech.audio import AudioError
 from mamba_speech.device import choose_device
 from mamba_speech.option_types import check_types
-from mamba_speech.recordings import Recording, Result, one_or_each, recordings_of
+from mamba_speech.recordings import Recording, RecordingResult, one_or_each, recordings_of
 from mamba_speech.run import OPTIONS_FILE, load_run
 from modules.asr.s2s import S2SRecognizer
 from modules.lengths import relative_lengths
@@ -33,7 +33,7 @@ BATCHES_AHEAD = 8
 
 
 @dataclass(frozen=True, kw_only=True)
-class Transcript(Result):
+class Transcript(RecordingResult):
     """What is said in one recording; ``str()`` of it is the text.
 
     Attributes
@@ -41,7 +41,7 @@ class Transcript(Result):
     text : str or None
         None where there is an error.
     path, seconds, error
-        See :class:`mamba_speech.recordings.Result`.
+        See :class:`mamba_speech.recordings.RecordingResult`.
 
     Example
     -------
@@ -178,11 +178,8 @@ class Recognizer:
 
         Arguments
         ---------
-        audio : str, Path, numpy.ndarray, torch.Tensor, or iterable of these
-            A file or a waveform, see :class:`mamba_speech.recordings.Recording`; or many of them, in a folder or in
-            any iterable.
-        sample_rate : int, optional
-            Samples a second of waveforms.
+        audio, sample_rate
+            One recording or many, see :func:`mamba_speech.recordings.recordings_of`.
         batch_seconds : float
             Audio in a batch, padding included; a longer recording is a batch of its own.
 

@@ -10,7 +10,7 @@ import torch
 from mamba_speech.device import choose_device
 from mamba_speech.files import read_json
 from mamba_speech.kws.events import SMOOTHING, SUPPRESSION, THRESHOLD, EventFinder
-from mamba_speech.recordings import Result, each_result, one_or_each, recordings_of
+from mamba_speech.recordings import RecordingResult, each_result, one_or_each, recordings_of
 from mamba_speech.run import load_run
 from modules.kws.classifier import centred
 
@@ -21,7 +21,7 @@ HOP_SECONDS = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
-class Classification(Result):
+class Classification(RecordingResult):
     """The word of one clip; ``str()`` of it is the word.
 
     Attributes
@@ -33,7 +33,7 @@ class Classification(Result):
     probabilities : dict of str to float
         Of every class, the most probable one first.
     path, seconds, error
-        See :class:`mamba_speech.recordings.Result`.
+        See :class:`mamba_speech.recordings.RecordingResult`.
 
     Example
     -------
@@ -50,7 +50,7 @@ class Classification(Result):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Spotting(Result):
+class Spotting(RecordingResult):
     """The keywords of one recording; a loop over it goes through the events.
 
     Attributes
@@ -58,7 +58,7 @@ class Spotting(Result):
     events : list of mamba_speech.kws.events.Event
         In the order of time; each has ``label``, ``start`` and ``end`` in seconds, and ``confidence``.
     path, seconds, error
-        See :class:`mamba_speech.recordings.Result`.
+        See :class:`mamba_speech.recordings.RecordingResult`.
     """
 
     events: list = field(default_factory=list)
@@ -138,11 +138,9 @@ class KeywordSpotter:
 
         Arguments
         ---------
-        audio : str, Path, numpy.ndarray, torch.Tensor, or iterable of these
-            A file or a waveform, see :class:`mamba_speech.recordings.Recording`; or many of them, in a folder or in
-            any iterable. Clips longer than the model's window are taken whole.
-        sample_rate : int, optional
-            Samples a second of waveforms.
+        audio, sample_rate
+            One clip or many, see :func:`mamba_speech.recordings.recordings_of`. Clips longer than the model's window
+            are taken whole.
 
         Returns
         -------

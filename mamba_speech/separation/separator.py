@@ -14,7 +14,7 @@ from mamba_speech.audio import AudioError
 from mamba_speech.blocks import AudioBlocks, BlockResampler, Spool, write_sources
 from mamba_speech.device import choose_device
 from mamba_speech.plain_yaml import read_scalars
-from mamba_speech.recordings import Result, each_result, one_or_each, recordings_of
+from mamba_speech.recordings import RecordingResult, each_result, one_or_each, recordings_of
 from mamba_speech.run import OPTIONS_FILE, load_run
 from mamba_speech.separation.loudness import Loudness
 from mamba_speech.separation.published import LOSSES, load_published
@@ -26,7 +26,7 @@ OVERLAP_SECONDS = 4.0
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Separation(Result):
+class Separation(RecordingResult):
     """The speakers of one recording.
 
     Attributes
@@ -36,7 +36,7 @@ class Separation(Result):
     sample_rate : int
         Samples a second of the sources: the model's, whatever the recording's was.
     path, seconds, error
-        See :class:`mamba_speech.recordings.Result`.
+        See :class:`mamba_speech.recordings.RecordingResult`.
 
     Example
     -------
@@ -50,15 +50,17 @@ class Separation(Result):
     sources: torch.Tensor | None = None
     sample_rate: int = 0
 
-    def save(self, folder, name=None):
+    def save(self, folder, name=None, overwrite=False):
         """Write one WAV file of 16 bits a speaker.
 
         Arguments
         ---------
         folder : str or Path
-            Made if it is not there; files of these names in it are replaced.
+            Made if it is not there.
         name : str, optional
             What the names of the files begin with, before ``_s1.wav``; by default the recording's name.
+        overwrite : bool
+            Replacement of files that are there.
 
         Returns
         -------
@@ -68,6 +70,8 @@ class Separation(Result):
         ------
         ValueError
             If the recording has no name, or there is nothing to save.
+        FileExistsError
+            If one of the files is there already, as it is after another recording of the same name.
         """
         if self.sources is None:
             raise ValueError(f"there is nothing to save: {self.error}")
@@ -75,6 +79,11 @@ class Separation(Result):
             raise ValueError("a waveform has no name: give save(folder, name)")
         name = Path(self.path).stem if name is None else name
         paths = source_paths(Path(folder) / name, self.sources.shape[1])
+        there = next((path for path in paths if path.exists()), None)
+        if there is not None and not overwrite:
+            raise FileExistsError(
+                f"{there} is there already: give overwrite=True to replace it, or another name or folder"
+            )
         paths[0].parent.mkdir(parents=True, exist_ok=True)
         write_sources(paths, [self.sources.numpy()], self.sample_rate)
         return paths
@@ -149,11 +158,8 @@ class Separator:
 
         Arguments
         ---------
-        audio : str, Path, numpy.ndarray, torch.Tensor, or iterable of these
-            A file or a waveform, see :class:`mamba_speech.recordings.Recording`; or many of them, in a folder or in
-            any iterable.
-        sample_rate : int, optional
-            Samples a second of waveforms.
+        audio, sample_rate
+            One recording or many, see :func:`mamba_speech.recordings.recordings_of`.
         level : str
             ``mixture``: each source as loud as it is in the recording, so that they sum to it as well as they can; if
             one would pass 0.99, all are turned down by one factor. ``peak``: each as loud as it goes.

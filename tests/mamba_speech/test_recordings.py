@@ -8,7 +8,13 @@ import soundfile
 import torch
 
 from mamba_speech import AudioError
-from mamba_speech.recordings import Recording, Result, each_result, one_or_each, recordings_of
+from mamba_speech.recordings import (
+    Recording,
+    RecordingResult,
+    each_result,
+    one_or_each,
+    recordings_of,
+)
 
 RATE = 8000
 TONE = (0.5 * np.sin(np.arange(800) / 3)).astype(np.float32)
@@ -142,11 +148,11 @@ def test_pieces_are_the_whole(folder):
 def test_of_many_a_bad_one_is_a_result_and_of_one_an_error(folder):
     def work(recording):
         recording.load(RATE)
-        return Result(path=recording.path, seconds=0.1)
+        return RecordingResult(path=recording.path, seconds=0.1)
 
     def results(audio):
         recordings, many = recordings_of(audio, RATE)
-        return one_or_each(each_result(recordings, work, Result), many)
+        return one_or_each(each_result(recordings, work, RecordingResult), many)
 
     missing = folder / "missing.wav"
     bad, good, empty = results([missing, folder / "b.wav", np.zeros(0)])

@@ -24,7 +24,7 @@ class ConvDirection(NamedTuple):
     reverse: bool
 
 
-class _Ready:
+class _ReadyConv:
     """One direction as the kernels read it, kept alive while its addresses are in use."""
 
     def __init__(self, d):
@@ -77,7 +77,7 @@ def forward(x, directions, lengths, options):
         What :func:`results` makes, filled.
     """
     *outputs, last = results(x, directions[0].weight, len(directions))
-    x, lengths, ready = rows(x), counts(lengths), [_Ready(d) for d in directions]
+    x, lengths, ready = rows(x), counts(lengths), [_ReadyConv(d) for d in directions]
     # the kernel writes the state in float32
     state = last.float()
     numbers = []
@@ -99,7 +99,7 @@ def backward(x, directions, lengths, options, grad_outs, grad_last):
     """
     batch, _, channels = x.shape
     grad_x = x.new_empty(x.shape)
-    x, lengths, ready = rows(x), counts(lengths), [_Ready(d) for d in directions]
+    x, lengths, ready = rows(x), counts(lengths), [_ReadyConv(d) for d in directions]
     grad_outs, grad_last = [rows(g) for g in grad_outs], floats(grad_last)
     numbers, made, kept = [], [], []
     for i, (d, r) in enumerate(zip(directions, ready, strict=True)):

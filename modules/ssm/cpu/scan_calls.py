@@ -34,7 +34,7 @@ class ScanDirection(NamedTuple):
     reverse: bool
 
 
-class _Ready:
+class _ReadyScan:
     """One direction as the kernels read it, kept alive while its addresses are in use."""
 
     def __init__(self, d):
@@ -104,7 +104,7 @@ def forward(directions, z, lengths, delta_softplus, save):
     if steps < u.shape[1] and not _decays(directions, delta_softplus):
         steps = _whole(u.shape[1])
     sizes = (delta_softplus, len(directions), threads, width, steps)
-    z, lengths, ready = rows(z), counts(lengths), [_Ready(d) for d in directions]
+    z, lengths, ready = rows(z), counts(lengths), [_ReadyScan(d) for d in directions]
     numbers = []
     for i, (d, kept) in enumerate(zip(ready, starts, strict=True)):
         members = d.numbers(
@@ -133,7 +133,7 @@ def backward(directions, z, lengths, delta_softplus, grad_out, grad_last, starts
         steps = _whole(time)
     groups, segments = -(-channels // width), max(1, -(-time // steps))
     sizes = (delta_softplus, len(directions), threads, width, steps)
-    z, lengths, ready = rows(z), counts(lengths), [_Ready(d) for d in directions]
+    z, lengths, ready = rows(z), counts(lengths), [_ReadyScan(d) for d in directions]
     grad_out, grad_last, (grad_z,) = rows(grad_out), floats(grad_last), empty_gradients([z], u)
     numbers, made, kept = [], [], []
     for i, (d, r, saved) in enumerate(zip(directions, ready, starts, strict=True)):

@@ -23,7 +23,7 @@ LIBRISPEECH_NAME = re.compile(r"(\d+)-(\d+)-\d+")
 
 
 @dataclass(frozen=True)
-class Recording:
+class SpeakerRecording:
     """A file of one speaker, and its length in samples."""
 
     path: str
@@ -41,7 +41,7 @@ def find_speakers(base_folder, sample_rate):
 
     Returns
     -------
-    speakers : dict of str to list of Recording
+    speakers : dict of str to list of SpeakerRecording
         Sorted by name, as the recordings are.
     skipped : dict of str to str
         Files that cannot be used, with the reason: unreadable, stereo, or shorter than half a second.
@@ -75,7 +75,9 @@ def find_speakers(base_folder, sample_rate):
                 "--base_folder_dm NEW_FOLDER"
             )
         else:
-            speakers.setdefault(speaker_of(path, base_folder), []).append(Recording(path, frames))
+            speakers.setdefault(speaker_of(path, base_folder), []).append(
+                SpeakerRecording(path, frames)
+            )
     if skipped:
         first = next(iter(skipped))
         left_out = (

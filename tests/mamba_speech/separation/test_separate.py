@@ -224,6 +224,12 @@ def test_a_separation_is_saved_as_a_file_a_speaker_under_the_recordings_name(sep
     assert found in {found} and found != separator.separate(path)
     with pytest.raises(ValueError, match="a waveform has no name"):
         separator.separate(mix, RATE).save(tmp_path)
+    before = paths[0].read_bytes()
+    with pytest.raises(FileExistsError, match="a mix_s1.wav is there already: give overwrite=True"):
+        separator.separate(0.5 * mix, RATE).save(paths[0].parent, "a mix")
+    assert paths[0].read_bytes() == before
+    separator.separate(0.5 * mix, RATE).save(paths[0].parent, "a mix", overwrite=True)
+    assert paths[0].read_bytes() != before
     assert separator.separate(mix, RATE).save(tmp_path, "b")[0] == tmp_path / "b_s1.wav"
 
 
