@@ -36,7 +36,7 @@ PACKAGES = ("data_prep", "mamba_speech", "modules", "training")
 WHEEL = ("mamba_speech", "modules")
 FOLDERS = (*PACKAGES, "benchmarks", "docs", "examples", "recipes", "tests")
 
-TASKS = ("asr", "separation", "kws")
+TASKS = ("asr", "separation", "kws", "speaker")
 TABLE = re.compile(r"^\| (`[^|]+`) \| [^|]+ \| ([^|]+) \|$", re.MULTILINE)
 
 

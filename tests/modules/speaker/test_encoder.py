@@ -1,0 +1,74 @@
+"""Speaker encoders on filterbanks: exact in any batch, trained in float32 and bfloat16, refused input named."""
+
+import pytest
+import torch
+
+from modules.speaker.encoder import BiMambaEncoder, SpeakerEncoder, TransformerEncoder
+from modules.speaker.front_ends import FilterbankFrontEnd
+from modules.speaker.pooling import AttentiveStatistics
+from tests.support.speaker_networks import largest_shift
+
+KINDS = {
+    "mamba": lambda: SpeakerEncoder(FilterbankFrontEnd(n_mels=24), BiMambaEncoder(16, 2), 8),
+    "subsampled": lambda: SpeakerEncoder(
+        FilterbankFrontEnd(n_mels=24, normalise_variance=True),
+        BiMambaEncoder(16, 2),
+        8,
+        AttentiveStatistics(16),
+        subsampling=3,
+    ),
+    "transformer": lambda: SpeakerEncoder(
+        FilterbankFrontEnd(n_mels=24), TransformerEncoder(16, 2, n_heads=2), 8
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_embedding_does_not_depend_on_neighbours_in_the_batch(kind):
+    torch.manual_seed(1)
+    assert largest_shift(KINDS[kind]()) < 1e-5
+
+
+def test_neighbours_change_nothing_beyond_rounding_in_float64():
+    torch.manual_seed(1)
+    assert largest_shift(KINDS["subsampled"]().double(), pairs=10) < 1e-12
+
+
+def test_features_ignore_gain_and_what_lies_behind_the_end():
+    front_end = FilterbankFrontEnd(n_mels=24)
+    wavs, samples = torch.randn(1, 8000), torch.tensor([5000])
+    features, lengths = front_end(wavs, samples)
+    assert lengths.tolist() == [32]
+    assert features[:, 32:].abs().max() == 0
+    assert features[:, :32].mean(1).abs().max() < 1e-4
+    wavs[:, 5000:] = torch.nan
+    torch.testing.assert_close(front_end(wavs, samples)[0], features)
+    torch.testing.assert_close(front_end(wavs * 8, samples)[0], features, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_parameter_learns_in_float32_and_under_bfloat16_autocast(kind):
+    torch.manual_seed(2)
+    model = KINDS[kind]()
+    wavs, samples = torch.randn(3, 6000), torch.tensor([6000, 400, 3100])
+    for enabled in (False, True):
+        model.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            embedding = model(wavs, samples)
+        embedding.float().square().mean().backward()
+        for name, parameter in model.named_parameters():
+            assert parameter.grad is not None and parameter.grad.isfinite().all(), name
+            # a softmax over frames does not see what is added to all scores
+            assert name == "pooling.score.2.bias" or parameter.grad.abs().max() > 0, name
+
+
+def test_too_short_an_utterance_and_impossible_sizes_are_refused_by_name():
+    model = KINDS["mamba"]()
+    assert model.min_samples == 400
+    assert model(torch.randn(1, 400)).isfinite().all()
+    with pytest.raises(ValueError, match="399 samples is too short.*400"):
+        model(torch.randn(2, 800), torch.tensor([800, 399]))
+    with pytest.raises(ValueError, match="subsampling must be 1"):
+        SpeakerEncoder(FilterbankFrontEnd(), BiMambaEncoder(16, 1), subsampling=0)
+    with pytest.raises(ValueError, match="n_heads"):
+        TransformerEncoder(18, 1, n_heads=2)
