@@ -124,7 +124,7 @@ def find_fault(candidate, seen):
 
 
 def measure(path):
-    """Open an audio file and read its end; all of it if it holds floating-point numbers.
+    """Duration of an audio file by `inspect`.
 
     Arguments
     ---------
@@ -139,23 +139,41 @@ def measure(path):
     """
     if path is None:
         return 0.0, "transcript without audio"
+    frames, rate, reason = inspect(path)
+    return (0.0 if reason else round(frames / rate, 6)), reason
+
+
+def inspect(path):
+    """Open an audio file and read its end; all of it if it holds floating-point numbers.
+
+    Arguments
+    ---------
+    path : str or Path
+
+    Returns
+    -------
+    frames, sample_rate : int
+        0 and 1 if there is something wrong.
+    reason : str or None
+        What is wrong with it.
+    """
     if not os.path.isfile(path):
-        return 0.0, "audio file not found"
+        return 0, 1, "audio file not found"
     try:
         with soundfile.SoundFile(path) as file:
             if file.frames <= 0:
-                return 0.0, "no samples"
+                return 0, 1, "no samples"
             # The header of a truncated file still gives the whole length.
             last = min(file.frames, 16)
             file.seek(file.frames - last)
             if len(file.read(last)) < last:
-                return 0.0, "truncated audio"
+                return 0, 1, "truncated audio"
             # other formats hold integers, and need not be read
             if file.subtype in ("FLOAT", "DOUBLE") and not _is_finite(file):
-                return 0.0, "samples that are not finite numbers"
-            return round(file.frames / file.samplerate, 6), None
+                return 0, 1, "samples that are not finite numbers"
+            return file.frames, file.samplerate, None
     except (soundfile.SoundFileError, OSError):
-        return 0.0, "unreadable audio" if os.path.getsize(path) else "empty audio file"
+        return 0, 1, "unreadable audio" if os.path.getsize(path) else "empty audio file"
 
 
 def _is_finite(file):

@@ -1,0 +1,258 @@
+"""The recordings of many speakers: who speaks in which file and session, in a few bytes a file.
+
+VoxCeleb's layout is `<speaker>/<session>/<file>` at any depth. Folders of single words, of Free Spoken Digits and
+of `<speaker>/<file>` are understood too, so that other corpora lend their voices.
+"""
+
+import hashlib
+import logging
+import os
+import re
+from array import array
+from concurrent.futures import ThreadPoolExecutor
+from sys import intern
+
+import numpy as np
+from tqdm import tqdm
+
+from data_prep.verify import VARIABLE, Skipped, inspect
+
+logger = logging.getLogger(__name__)
+
+SUFFIXES = (".wav", ".flac", ".ogg", ".m4a")
+# Where nothing tells one time of recording from another.
+ONE_SESSION = "-"
+DIGIT = re.compile(r"\d_(\w+)_\d+")
+# Files that a thread checks at a time.
+SHARE = 128
+# Why a recording is left out for its place or name.
+NO_SPEAKER = "no speaker's folder above it"
+VARIABLE_IN_PATH = "a '$' before a letter or digit, which SpeechBrain takes for a variable"
+OTHER_FORMAT = "the same recording in another format"
+NAME_REASONS = (NO_SPEAKER, VARIABLE_IN_PATH, OTHER_FORMAT)
+
+
+class Recordings:
+    """Files of several folders in sorted order, each with its speaker and session.
+
+    Columns of numbers point into lists of names that occur often, so that a million files need some 60 MB.
+
+    Attributes
+    ----------
+    speakers : list of str
+        Names. Speakers of the second and any further folder have its prefix: `wake_words:v074`.
+    folder_of_speaker : list of int
+        Which of the folders a speaker belongs to.
+    sessions : list of str
+    speaker, session : array of int
+        Place of each file's speaker and session in these lists.
+    frames, rate : np.ndarray
+        Samples and samples a second of each file; 0 samples mark a file that cannot be used. Zeros before `check`.
+    skipped : list of Skipped
+        Files that were left out so far, and why.
+    """
+
+    def __init__(self):
+        self.speakers, self.folder_of_speaker, self.sessions = [], [], []
+        self.speaker, self.session = array("i"), array("i")
+        self.frames = self.rate = np.zeros(0, dtype=np.int32)
+        self.skipped = []
+        self._roots, self._prefixes = [], []
+        self._places, self._root_of_place = [], []
+        self._place, self._names = array("i"), []
+        self._digest = hashlib.sha256()
+        self._speaker_index, self._session_index = {}, {}
+
+    def __len__(self):
+        return len(self._names)
+
+    def add_folder(self, folder, prefix=""):
+        """Find the recordings of a folder, with a progress bar.
+
+        Arguments
+        ---------
+        folder : str or Path
+            Folders and files whose names begin with a dot or an underscore are passed over.
+        prefix : str
+            Put before the names of its speakers.
+        """
+        root = os.path.abspath(folder)
+        self._roots.append(root)
+        self._prefixes.append(prefix)
+        bar = tqdm(desc=f"looking through {folder}", unit="file", mininterval=0.5)
+        for place, names in walk(root):
+            self._add_place(root, place, names)
+            bar.update(len(names))
+        bar.close()
+
+    def _add_place(self, root, place, names):
+        """Add the files of one folder, each stem once."""
+        parts = tuple(os.path.relpath(place, root).split(os.sep)) if place != root else ()
+        self._digest.update(f"{place} {os.stat(place).st_mtime_ns}\n".encode())
+        stems = set()
+        for name in names:
+            self._digest.update(f"{name}\n".encode())
+            stem = os.path.splitext(name)[0]
+            found = identify(parts, stem)
+            path = os.path.join(place, name)
+            if found is None:
+                reason = NO_SPEAKER
+            elif VARIABLE.search(path):
+                reason = VARIABLE_IN_PATH
+            elif stem in stems:
+                reason = OTHER_FORMAT
+            else:
+                stems.add(stem)
+                self._add(place, name, *found)
+                continue
+            self.skipped.append(Skipped("/".join((*parts, stem)), path, reason))
+
+    def _add(self, place, name, speaker, session):
+        number = len(self._roots) - 1
+        if not self._places or self._places[-1] != place:
+            self._places.append(place)
+            self._root_of_place.append(number)
+        key = (number, speaker)
+        index = self._speaker_index.setdefault(key, len(self.speakers))
+        if index == len(self.speakers):
+            self.speakers.append(self._prefixes[-1] + speaker)
+            self.folder_of_speaker.append(number)
+        at = self._session_index.setdefault((index, session), len(self.sessions))
+        if at == len(self.sessions):
+            self.sessions.append(session)
+        self._place.append(len(self._places) - 1)
+        self._names.append(intern(name))
+        self.speaker.append(index)
+        self.session.append(at)
+
+    def path(self, index):
+        """The absolute path of a file."""
+        return f"{self._places[self._place[index]]}{os.sep}{self._names[index]}"
+
+    def id(self, index):
+        """The id of a file: its path within its folder, without its ending."""
+        root = self._root_of_place[self._place[index]]
+        relative = os.path.relpath(self.path(index), self._roots[root])
+        return self._prefixes[root] + os.path.splitext(relative)[0].replace(os.sep, "/")
+
+    def relative_path(self, index):
+        """The path of a file within the folder that it was found in."""
+        root = self._root_of_place[self._place[index]]
+        return os.path.relpath(self.path(index), self._roots[root]).replace(os.sep, "/")
+
+    def fingerprint(self):
+        """A hash that changes when files come or go."""
+        return self._digest.hexdigest()
+
+    def speaker_of_path(self, path):
+        """The name of the speaker whom a file in one of the folders belongs to; None if it is elsewhere."""
+        for root, prefix in zip(self._roots, self._prefixes, strict=True):
+            if path.startswith(root + os.sep):
+                *parts, name = os.path.relpath(path, root).split(os.sep)
+                found = identify(tuple(parts), os.path.splitext(name)[0])
+                return prefix + found[0] if found else None
+        return None
+
+    def check(self, workers=None):
+        """Open every file, with a progress bar; note its length, and in `skipped` what cannot be used.
+
+        Arguments
+        ---------
+        workers : int, optional
+            Files opened at a time; by default twice the number of processors, at most 16.
+        """
+        workers = workers or min(2 * (os.cpu_count() or 1), 16)
+        self.frames = np.zeros(len(self), dtype=np.int32)
+        self.rate = np.ones(len(self), dtype=np.int32)
+        starts = range(0, len(self), SHARE)
+        with (
+            ThreadPoolExecutor(workers) as threads,
+            tqdm(total=len(self), desc="checking", unit="file", mininterval=0.5) as bar,
+        ):
+            # only so many at once: a queue of a whole corpus would outgrow the corpus
+            for first in range(0, len(starts), 64 * workers):
+                for start, faults in threads.map(
+                    self._check_share, starts[first : first + 64 * workers]
+                ):
+                    self.skipped += faults
+                    bar.update(min(SHARE, len(self) - start))
+
+    def _check_share(self, start):
+        faults = []
+        for index in range(start, min(start + SHARE, len(self))):
+            frames, rate, reason = inspect(self.path(index))
+            if reason is None and frames > np.iinfo(np.int32).max:
+                frames, reason = 0, "more samples than a recording can have"
+            self.frames[index], self.rate[index] = frames, rate
+            if reason:
+                faults.append(Skipped(self.id(index), self.path(index), reason))
+        return start, faults
+
+    def first_of(self, suffix):
+        """How many files have an ending, and the path of the first."""
+        found = [k for k, name in enumerate(self._names) if name.lower().endswith(suffix)]
+        return len(found), self.path(found[0]) if found else None
+
+
+def walk(folder):
+    """Every folder in sorted order with its audio files, sorted, those of the best format first.
+
+    Links are followed, and a folder is entered once.
+    """
+    seen, waiting = set(), [folder]
+    while waiting:
+        place = waiting.pop()
+        status = os.stat(place)
+        if (status.st_dev, status.st_ino) in seen:
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        names, below = [], []
+        with os.scandir(place) as entries:
+            for entry in entries:
+                if entry.name[0] in "._":
+                    continue
+                if entry.name.lower().endswith(SUFFIXES):
+                    names.append(entry.name)
+                elif entry.is_dir():
+                    below.append(entry.path)
+        if names:
+            yield place, sorted(names, key=_by_stem_and_format)
+        waiting += sorted(below, reverse=True)
+
+
+def _by_stem_and_format(name):
+    stem, suffix = os.path.splitext(name)
+    return stem, SUFFIXES.index(suffix.lower())
+
+
+def identify(parts, stem):
+    """Speaker and session of a file by its place.
+
+    Arguments
+    ---------
+    parts : tuple of str
+        Folders between the corpus and the file.
+    stem : str
+        Name of the file without its ending.
+
+    Returns
+    -------
+    found : (str, str) or None
+        None where no folder names a speaker.
+
+    Example
+    -------
+    >>> identify(("vox1_dev_wav", "wav", "id10001", "1zcIwhmdeo4"), "00001")
+    ('id10001', '1zcIwhmdeo4')
+    >>> identify(("yes",), "0a7c2a8d_nohash_0"), identify(("recordings",), "7_theo_32")
+    (('0a7c2a8d', '-'), ('theo', '-'))
+    >>> identify(("anna",), "first"), identify((), "first")
+    (('anna', '-'), None)
+    """
+    if "_nohash_" in stem:
+        return stem.partition("_nohash_")[0], ONE_SESSION
+    if parts and parts[-1] == "recordings" and DIGIT.fullmatch(stem):
+        return DIGIT.fullmatch(stem)[1], ONE_SESSION
+    if len(parts) > 1:
+        return parts[-2], parts[-1]
+    return (parts[0], ONE_SESSION) if parts else None
