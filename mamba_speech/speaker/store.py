@@ -1,0 +1,129 @@
+"""Embeddings kept in one file, so that no recording is embedded twice by the same weights."""
+
+import sqlite3
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from mamba_speech.speaker.embedding import Embedding
+
+# of SQLite's header: the file is one of these
+APPLICATION = 0x6D737665
+# seconds for which another process is waited for
+PATIENCE = 60.0
+# embeddings that a killed run may have to compute again
+UNWRITTEN = 100
+
+
+class EmbeddingStore:
+    """Embeddings by the hash of the weights and the hash of the file; a context manager.
+
+    Several processes may share a store. A renamed or moved recording is found again, a changed one is not.
+
+    Arguments
+    ---------
+    path : str or Path
+        An SQLite file; made if it is not there.
+
+    Raises
+    ------
+    FileNotFoundError
+        If its folder is not there.
+    ValueError
+        If the file is something else, or damaged.
+
+    Example
+    -------
+    >>> import tempfile
+    >>> found = Embedding(vector=np.ones(2, dtype=np.float32), seconds=3.0, speech_seconds=2.5)
+    >>> with tempfile.TemporaryDirectory() as folder, EmbeddingStore(f"{folder}/embeddings.sqlite") as store:
+    ...     store.put("weights", "file", found)
+    ...     store.get("weights", "file").vector.tolist(), store.get("others", "file")
+    ([1.0, 1.0], None)
+    """
+
+    def __init__(self, path):
+        self.path = Path(path)
+        if not self.path.parent.is_dir():
+            raise FileNotFoundError(f"{self.path}: its folder is not there")
+        self._unwritten = 0
+        with self._errors():
+            self._file = sqlite3.connect(self.path, timeout=PATIENCE)
+            self._prepare()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    def _prepare(self):
+        (application,) = self._file.execute("PRAGMA application_id").fetchone()
+        (tables,) = self._file.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        if application != APPLICATION and tables:
+            raise ValueError(f"{self.path}: holds no embeddings; give another file for them")
+        if application != APPLICATION:
+            self._file.execute(f"PRAGMA application_id = {APPLICATION}")
+        self._file.execute(
+            "CREATE TABLE IF NOT EXISTS embeddings (weights TEXT, content TEXT, vector BLOB, seconds REAL, "
+            "speech_seconds REAL, PRIMARY KEY (weights, content)) WITHOUT ROWID"
+        )
+        self._file.commit()
+
+    def get(self, weights, content):
+        """The embedding of a recording, or None.
+
+        Arguments
+        ---------
+        weights : str
+            See :func:`mamba_speech.speaker.embedding.model_hash`.
+        content : str
+            See :func:`mamba_speech.speaker.embedding.file_hash`.
+
+        Returns
+        -------
+        Embedding or None
+            Without a path.
+        """
+        with self._errors():
+            row = self._file.execute(
+                "SELECT vector, seconds, speech_seconds FROM embeddings WHERE weights = ? AND content = ?",
+                (weights, content),
+            ).fetchone()
+        if row is None:
+            return None
+        vector = np.frombuffer(row[0], dtype="<f4").astype(np.float32)
+        return Embedding(vector=vector, seconds=row[1], speech_seconds=row[2])
+
+    def put(self, weights, content, embedding):
+        """Keep an embedding; see :meth:`get`."""
+        vector = embedding.vector.astype("<f4").tobytes()
+        row = (weights, content, vector, embedding.seconds, embedding.speech_seconds)
+        with self._errors():
+            self._file.execute("INSERT OR REPLACE INTO embeddings VALUES (?, ?, ?, ?, ?)", row)
+        self._unwritten += 1
+        if self._unwritten >= UNWRITTEN:
+            self.flush()
+
+    def flush(self):
+        """Write what was put since the last time."""
+        with self._errors():
+            self._file.commit()
+        self._unwritten = 0
+
+    def close(self):
+        """Write what is left and close the file."""
+        self.flush()
+        self._file.close()
+
+    @contextmanager
+    def _errors(self):
+        try:
+            yield
+        except sqlite3.OperationalError as error:
+            raise RuntimeError(f"{self.path}: cannot be read or written ({error})") from error
+        except sqlite3.DatabaseError as error:
+            raise ValueError(
+                f"{self.path}: no file of embeddings, or a damaged one ({error}); delete it or give another"
+            ) from error
