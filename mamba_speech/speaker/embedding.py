@@ -195,8 +195,8 @@ def similarity(a, b):
 
     Example
     -------
-    >>> similarity(np.array([1.0, 0.0]), np.array([1.0, 1.0])) == math.sqrt(0.5)
-    True
+    >>> similarity(np.array([3.0, 4.0]), np.array([8.0, 6.0]))
+    0.96
     """
     a, b = a.astype(np.float64), b.astype(np.float64)
     dot, power_a, power_b = (math.fsum((x * y).tolist()) for x, y in ((a, b), (a, a), (b, b)))
