@@ -47,9 +47,10 @@ class EmbeddingStore:
         self.path = Path(path)
         if not self.path.parent.is_dir():
             raise FileNotFoundError(f"{self.path}: its folder is not there")
-        self._unwritten = 0
+        # written together and at once: the file is locked for a moment only
+        self._unwritten = {}
         with self._errors():
-            self._file = sqlite3.connect(self.path, timeout=PATIENCE)
+            self._file = sqlite3.connect(self.path, timeout=PATIENCE, isolation_level=None)
             self._prepare()
 
     def __enter__(self):
@@ -59,17 +60,23 @@ class EmbeddingStore:
         self.close()
 
     def _prepare(self):
-        (application,) = self._file.execute("PRAGMA application_id").fetchone()
+        if self._application() == APPLICATION:
+            return
+        # of two that make the file, one waits here and finds it made
+        self._file.execute("BEGIN IMMEDIATE")
         (tables,) = self._file.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        if application != APPLICATION and tables:
+        if self._application() != APPLICATION and tables:
+            self._file.close()
             raise ValueError(f"{self.path}: holds no embeddings; give another file for them")
-        if application != APPLICATION:
-            self._file.execute(f"PRAGMA application_id = {APPLICATION}")
+        self._file.execute(f"PRAGMA application_id = {APPLICATION}")
         self._file.execute(
             "CREATE TABLE IF NOT EXISTS embeddings (weights TEXT, content TEXT, vector BLOB, seconds REAL, "
             "speech_seconds REAL, PRIMARY KEY (weights, content)) WITHOUT ROWID"
         )
-        self._file.commit()
+        self._file.execute("COMMIT")
+
+    def _application(self):
+        return self._file.execute("PRAGMA application_id").fetchone()[0]
 
     def get(self, weights, content):
         """The embedding of a recording, or None.
@@ -86,6 +93,8 @@ class EmbeddingStore:
         Embedding or None
             Without a path.
         """
+        if (weights, content) in self._unwritten:
+            return self._unwritten[weights, content]
         with self._errors():
             row = self._file.execute(
                 "SELECT vector, seconds, speech_seconds FROM embeddings WHERE weights = ? AND content = ?",
@@ -98,19 +107,21 @@ class EmbeddingStore:
 
     def put(self, weights, content, embedding):
         """Keep an embedding; see :meth:`get`."""
-        vector = embedding.vector.astype("<f4").tobytes()
-        row = (weights, content, vector, embedding.seconds, embedding.speech_seconds)
-        with self._errors():
-            self._file.execute("INSERT OR REPLACE INTO embeddings VALUES (?, ?, ?, ?, ?)", row)
-        self._unwritten += 1
-        if self._unwritten >= UNWRITTEN:
+        self._unwritten[weights, content] = embedding
+        if len(self._unwritten) >= UNWRITTEN:
             self.flush()
 
     def flush(self):
         """Write what was put since the last time."""
+        rows = [
+            (*key, one.vector.astype("<f4").tobytes(), one.seconds, one.speech_seconds)
+            for key, one in self._unwritten.items()
+        ]
         with self._errors():
-            self._file.commit()
-        self._unwritten = 0
+            self._file.execute("BEGIN IMMEDIATE")
+            self._file.executemany("INSERT OR REPLACE INTO embeddings VALUES (?, ?, ?, ?, ?)", rows)
+            self._file.execute("COMMIT")
+        self._unwritten = {}
 
     def close(self):
         """Write what is left and close the file."""

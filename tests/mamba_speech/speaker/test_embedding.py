@@ -2,7 +2,7 @@
 
 import shutil
 import sqlite3
-import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -208,11 +208,8 @@ def test_two_writers_share_a_store(files, tmp_path):
         with EmbeddingStore(tmp_path / "store.sqlite") as store:
             vectors(Timbre(seed=seed), files, store=store)
 
-    writers = [threading.Thread(target=fill, args=(seed,)) for seed in range(3)]
-    for writer in writers:
-        writer.start()
-    for writer in writers:
-        writer.join()
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(fill, range(3)))
     with EmbeddingStore(tmp_path / "store.sqlite") as store:
         for seed in range(3):
             weights = model_hash(Timbre(seed=seed))
