@@ -35,6 +35,39 @@ def strided_frames(lengths, stride):
     return torch.div(lengths + stride - 1, stride, rounding_mode="floor")
 
 
+def reflected_indices(lengths, time, edge):
+    """Indices that reflect each of several sequences at its own two ends, as ``edge`` more frames on each side.
+
+    A sequence shorter than the edge is reflected again and again; one frame stands for all.
+
+    Arguments
+    ---------
+    lengths : torch.Tensor
+        (batch,) integer counts of at least 1.
+    time : int
+        Frames of the batch.
+    edge : int
+        Frames that are added on each side.
+
+    Returns
+    -------
+    torch.Tensor
+        (batch, time + 2 * edge), for ``torch.gather`` along time.
+
+    Example
+    -------
+    >>> import torch
+    >>> reflected_indices(torch.tensor([4, 2]), 4, 2).tolist()
+    [[2, 1, 0, 1, 2, 3, 2, 1], [0, 1, 0, 1, 0, 1, 0, 1]]
+    """
+    index = torch.arange(-edge, time + edge, device=lengths.device)
+    last = (lengths - 1).unsqueeze(1)
+    period = (2 * last).clamp(min=1)
+    index = index.remainder(period)
+    index = torch.minimum(index, period - index).clamp(min=0)
+    return torch.minimum(index, last)
+
+
 def relative_lengths(lengths, time):
     """Counts as fractions of ``time``, for SpeechBrain's functions that take nothing else.
 

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from torchaudio import functional as AF
 from torchaudio.transforms import MelSpectrogram
 
+from modules.lengths import reflected_indices
 from modules.ssm.masking import check_lengths, keep_valid, valid_frames
 
 KINDS = ("mel", "mfcc")
@@ -131,7 +132,8 @@ class KeywordFeatures(nn.Module):
             ahead = time * self.hop_length - wavs.shape[1]
             wavs = F.pad(wavs, (self.n_fft - self.hop_length, ahead))
         else:
-            wavs = _reflect(wavs, samples, self.n_fft // 2)
+            edge = self.n_fft // 2
+            wavs = wavs.gather(1, reflected_indices(samples, wavs.shape[1], edge))
         valid = valid_frames(lengths, time, wavs.device)
         return keep_valid(self._features(wavs, valid), valid), lengths
 
@@ -189,19 +191,6 @@ class KeywordFeatures(nn.Module):
             raise ValueError(
                 "these features read ahead and clip by the whole clip's maximum: build them with causal=True"
             )
-
-
-def _reflect(wavs, samples, edge):
-    """``wavs`` (batch, samples) with ``edge`` samples reflected at each clip's start and end.
-
-    A clip shorter than the edge is reflected again and again; one sample stands for all.
-    """
-    index = torch.arange(-edge, wavs.shape[1] + edge, device=wavs.device)
-    last = (samples - 1).unsqueeze(1)
-    period = (2 * last).clamp(min=1)
-    index = index.remainder(period)  # (batch, samples + 2 edge)
-    index = torch.minimum(index, period - index).clamp(min=0)
-    return wavs.gather(1, torch.minimum(index, last))
 
 
 class WaveToSpec(nn.Module):

@@ -1,6 +1,7 @@
 """Checks that every speaker network must pass, whatever it is made of."""
 
 import torch
+import transformers
 
 
 def largest_shift(model, pairs=50, longest=8000, seed=0):
@@ -20,3 +21,46 @@ def largest_shift(model, pairs=50, longest=8000, seed=0):
             alone = torch.cat([model(wav[None, :n]) for wav, n in zip(wavs, samples, strict=True)])
             worst = max(worst, float((together - alone).abs().max() / alone.abs().max()))
     return worst
+
+
+# tiny teachers of each family, in both kinds of normalisation
+_TINY = {
+    "hidden_size": 16,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 2,
+    "intermediate_size": 24,
+    "conv_dim": [8] * 7,
+    "num_conv_pos_embeddings": 6,
+    "num_conv_pos_embedding_groups": 2,
+    "num_buckets": 16,
+    "max_bucket_distance": 20,
+}
+_GROUP = {"feat_extract_norm": "group", "do_stable_layer_norm": False, "do_normalize": False}
+_LAYER = {"feat_extract_norm": "layer", "do_stable_layer_norm": True, "do_normalize": True}
+TEACHERS = {
+    f"{kind}-{norm['feat_extract_norm']}": {"model_type": kind, **_TINY, **norm}
+    for kind in ("wav2vec2", "hubert", "wavlm")
+    for norm in (_GROUP, {**_LAYER, "conv_bias": True})
+}
+
+
+def build_teacher(name):
+    """A tiny random network of the transformers library, in evaluation mode, moved off its initial values."""
+    config = dict(TEACHERS[name])
+    config.pop("do_normalize")
+    config = transformers.AutoConfig.for_model(config.pop("model_type"), **config)
+    network = transformers.AutoModel.from_config(config)
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, parameter.mean().item(), 0.2)
+    return network.eval()
+
+
+def save_teacher(name, folder):
+    """Save :func:`build_teacher`'s network and its preprocessor to ``folder``, and return the network."""
+    network = build_teacher(name)
+    network.save_pretrained(folder)
+    preprocessor = transformers.Wav2Vec2FeatureExtractor(
+        do_normalize=TEACHERS[name]["do_normalize"]
+    )
+    preprocessor.save_pretrained(folder)
+    return network
