@@ -152,7 +152,7 @@ def make_parser():
     add("--choose", metavar="OPTION", help="option whose best value in validation is compared")
     add(
         "--metric",
-        help="metric of the differences, such as sdr_i; by default WER, si-snr_i or accuracy",
+        help="metric of the differences, such as sdr_i; by default WER, si-snr_i, accuracy or EER",
     )
     add(
         "--against", metavar="NAME", help="system that the others are compared with, else the first"
@@ -160,8 +160,8 @@ def make_parser():
     add(
         "--draw",
         choices=("item", "speaker"),
-        help="unit of the bootstrap: by default speakers where --speakers names them, and in keyword spotting from "
-        "six speakers on, else items",
+        help="unit of the bootstrap: by default speakers where --speakers names them, and from six speakers on in "
+        "keyword spotting and speaker verification, else items",
     )
     add(
         "--speakers",

@@ -11,10 +11,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mamba_speech.evaluation.bootstrap import mean_interval, paired_difference
-from mamba_speech.evaluation.classification import wilson_interval
 from mamba_speech.figures import read_train_log
 from mamba_speech.run import OPTIONS_FILE, read_options
+from training.intervals import difference, interval, whole_figure
 from training.options import name_here, read_keys
 from training.results import read_rows
 
@@ -218,7 +217,8 @@ class Figures:
             for name in self.names
         ]
         if draw is None:
-            enough = few_speakers and len(set(heard)) >= FEWEST_SPEAKERS
+            distinct = {who for own in heard for who in own}
+            enough = few_speakers and len(distinct) >= FEWEST_SPEAKERS
             draw = "speaker" if speakers is not None or enough else "item"
         if draw == "item":
             return "items", None
@@ -324,7 +324,7 @@ def summarise(figures, options):
     if not figures.has(options.metric):
         raise ValueError(f"--metric {options.metric}: not every item was scored with it")
     scores, sizes = figures.scores(options.metric)
-    by_seed = [metric.scale * float(one.sum()) / sum(sizes) for one in scores]
+    by_seed = [whole_figure(metric, one, sizes) for one in scores]
     found, drawn = interval(figures, options.metric, options)
     row = {"items": len(figures.names), "mean": found.estimate, "low": found.low}
     row |= {"high": found.high, "drawn": drawn, "by_seed": by_seed}
@@ -333,43 +333,3 @@ def summarise(figures, options):
     others = [name for name in task.metrics if name != options.metric and figures.has(name)]
     row["others"] = {name: interval(figures, name, options)[0]._asdict() for name in others}
     return row | {"extras": task.extras(list(figures.by_seed.values()))}
-
-
-def interval(figures, name, options):
-    """The mean over items and seeds, with its interval over what is drawn."""
-    task, metric = options.task, options.task.metrics[name]
-    scores, sizes = figures.scores(name)
-    drawn, groups = figures.groups(options.draw, options.speakers, task.few_speakers)
-    drawing = {"resamples": options.resamples, "student": task.few_speakers}
-    found = mean_interval(scores.mean(0), sizes, groups, scale=metric.scale, **drawing)
-    if metric.proportion:
-        low, high = (
-            metric.scale * end for end in wilson_interval(scores.mean(0).sum(), sum(sizes))
-        )
-        if groups is not None:
-            low, high = min(low, found.low), max(high, found.high)
-        found = found._replace(low=low, high=high)
-    return found, drawn
-
-
-def difference(against, figures, options):
-    """The second system's figure minus the first's, paired item by item, and of each speaker.
-
-    Arguments
-    ---------
-    against, figures : Figures
-    options : argparse.Namespace
-        See :func:`compare`.
-
-    Returns
-    -------
-    dict
-    """
-    task, metric = options.task, options.task.metrics[options.metric]
-    first, second = (one.scores(options.metric)[0].mean(0) for one in (against, figures))
-    sizes = figures.scores(options.metric)[1]
-    drawn, groups = figures.groups(options.draw, options.speakers, task.few_speakers)
-    drawing = {"resamples": options.resamples, "student": task.few_speakers}
-    found = paired_difference(first, second, sizes, groups, scale=metric.scale, **drawing)
-    gains = figures.by_speaker(second - first, sizes, metric.scale)
-    return {"against": options.against} | found._asdict() | {"drawn": drawn, "speakers": gains}

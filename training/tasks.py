@@ -1,11 +1,17 @@
 """The tasks whose systems can be compared: the file that a test leaves with one row an item, and its metrics."""
 
 import statistics
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from mamba_speech.evaluation.classification import macro_f1, read_predictions
 from mamba_speech.evaluation.separation import read_scores
+from mamba_speech.evaluation.verification import (
+    TrialErrors,
+    read_trial_scores,
+    speakers_of,
+)
 from mamba_speech.evaluation.wer import read_errors
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -23,7 +29,8 @@ class Metric(NamedTuple):
     """How a metric is shown: column, unit of differences, factor of the ratio, and whether more of it is better.
 
     A ``proportion`` counts items that are right, so its interval is at least Wilson's. What is not ``shown`` has a
-    column only as the metric of the differences.
+    column only as the metric of the differences. A ``figure`` serves where the metric is no ratio of sums over items:
+    from the items' values and sizes it makes a callable, from their weights or None to the metric or None.
     """
 
     label: str
@@ -32,6 +39,7 @@ class Metric(NamedTuple):
     higher: bool = True
     proportion: bool = False
     shown: bool = True
+    figure: Any = None
 
 
 class Task(NamedTuple):
@@ -101,6 +109,37 @@ def _read_mixtures(path):
     }
 
 
+def _read_trials(path):
+    # a trial's label stands for its size, so that systems with other labels are told apart
+    pairs, scored = {}, {}
+    for number, one in read_trial_scores(path).items():
+        # both speakers of a trial, also where they are one; most trials share their pair with others
+        speakers = speakers_of([one.enrolment, one.test])
+        speakers = pairs.setdefault(tuple(speakers), tuple(speakers)) if speakers else ()
+        score = (one.score, one.label)
+        scores = {"EER": score, "minDCF": score, "minDCF 0.05": score}
+        scored[f"{number} {one.enrolment} {one.test}"] = Item(scores, speakers, one)
+    return scored
+
+
+def _eer(scores, labels):
+    return _figure(scores, labels, lambda errors: errors.eer()[0])
+
+
+def _min_dcf(p_target, scores, labels):
+    return _figure(scores, labels, lambda errors: errors.min_dcf(p_target, normalise=True)[0])
+
+
+def _figure(scores, labels, rate):
+    errors = TrialErrors(labels, scores)
+
+    def figure(weights):
+        found = errors if weights is None else errors.weighted(weights)
+        return None if found is None else rate(found)
+
+    return figure
+
+
 def _mean_macro_f1(runs):
     rows = ([item.row for item in run.values()] for run in runs)
     return {"macro F1 %": statistics.fmean(macro_f1(own) for own in rows)}
@@ -147,6 +186,22 @@ TASKS = (
         metrics={"accuracy": Metric("accuracy %", "points", 100, proportion=True)},
         validation="valid accuracy",
         extras=_mean_macro_f1,
+        few_speakers=True,
+    ),
+    Task(
+        name="speaker verification",
+        items="trials",
+        scripts=("VoxCeleb/SV/train.py", "VoxCeleb/SV/distill.py"),
+        file="scores_*.csv",
+        read=_read_trials,
+        metrics={
+            "EER": Metric("EER %", "points", 100, higher=False, figure=_eer),
+            "minDCF": Metric("minDCF 0.01", "minDCF", higher=False, figure=partial(_min_dcf, 0.01)),
+            "minDCF 0.05": Metric(
+                "minDCF 0.05", "minDCF", higher=False, figure=partial(_min_dcf, 0.05)
+            ),
+        },
+        validation="valid EER",
         few_speakers=True,
     ),
 )

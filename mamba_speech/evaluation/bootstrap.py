@@ -113,6 +113,100 @@ def paired_difference(first, second, sizes=None, groups=None, **drawing):
     return _interval(differences, sizes, groups, **drawing)
 
 
+def figure_intervals(figures, items, groups=None, *, resamples=10_000, seed=0, student=False):
+    """Figures that are no mean of a test set's items, such as equal error rates, with their 95 % intervals.
+
+    It draws as :func:`mean_interval` does. All figures share every draw. So the difference of two systems may be one of
+    them, for which ``p`` is meant. A draw in which a figure has no value is left out.
+
+    Arguments
+    ---------
+    figures : callable
+        From an array of int, how often each item counts (items,), to a sequence of figures, or to None where they have
+        no value. From None, to the figures of the whole test set.
+    items : int
+        Number of items.
+    groups, resamples, seed, student
+        See :func:`mean_interval`. An item whose tuple names one speaker twice counts as often as the square of this
+        speaker's draws, which widens the interval somewhat.
+
+    Returns
+    -------
+    list of Interval
+        One a figure.
+
+    Raises
+    ------
+    ValueError
+        As :func:`mean_interval`.
+
+    Example
+    -------
+    >>> values = np.array([3.0, 4.0, 5.0, 4.0] * 5)
+    >>> found = figure_intervals(lambda weights: [np.average(values, weights=weights)], 20)[0]
+    >>> found.estimate, 3 < found.low < 4 < found.high < 5
+    (4.0, True)
+    """
+    if not items:
+        raise ValueError("there are no items to draw from")
+    if groups is not None and len(groups) != items:
+        raise ValueError(f"each of the {items} items needs one group")
+    drawn, units = [], items
+    generator = np.random.default_rng(seed)
+    if groups is None:
+        weights = (
+            np.bincount(generator.integers(items, size=items), minlength=items)
+            for _ in range(resamples)
+        )
+    else:
+        tuples = isinstance(groups[0], tuple)
+        units, heard = _members(groups if tuples else [(group,) for group in groups])
+        weights = _crossed_weights(units, heard, resamples, generator)
+    for one in weights:
+        values = figures(one)
+        if values is not None:
+            drawn.append(values)
+    if not drawn:
+        raise ValueError("there are too few speakers to draw from: draw the items instead")
+    estimates = zip(figures(None), np.array(drawn, dtype=float).T, strict=True)
+    return [
+        Interval(float(estimate), *_bounds(column, units if student else None))
+        for estimate, column in estimates
+    ]
+
+
+def _members(groups):
+    """Number of speakers, and the speakers of each item, (items, most speakers), filled up with one past the last."""
+    missing = sum(not speakers for speakers in groups)
+    if missing:
+        raise ValueError(f"{missing} of {len(groups)} items have no speaker")
+    names = sorted({name for speakers in groups for name in speakers})
+    index = {name: number for number, name in enumerate(names)}
+    heard = np.full((len(groups), max(map(len, groups))), len(names))
+    heard[np.arange(heard.shape[1]) < np.array([[len(one)] for one in groups])] = [
+        index[name] for speakers in groups for name in speakers
+    ]
+    return len(names), heard
+
+
+def _counts(speakers, resamples, generator):
+    """How often each speaker is drawn, (resamples, speakers + 1); one past the last counts once in every draw."""
+    counts = generator.multinomial(speakers, np.full(speakers, 1 / speakers), resamples)
+    return np.pad(counts, ((0, 0), (0, 1)), constant_values=1)
+
+
+def _crossed_weights(speakers, heard, resamples, generator):
+    """How often each item counts in each draw of the speakers, (items,) a draw."""
+    columns = [np.ascontiguousarray(column) for column in heard.T]
+    for start in range(0, resamples, CHUNK):
+        # products of counts are small, and small numbers are gathered faster
+        for counts in _counts(speakers, min(CHUNK, resamples - start), generator).astype(np.int32):
+            weights = counts[columns[0]]
+            for column in columns[1:]:
+                weights *= counts[column]
+            yield weights
+
+
 def _interval(values, sizes, groups, *, resamples=10_000, seed=0, student=False, scale=1.0):
     values = np.asarray(values, dtype=float)
     sizes = np.ones(len(values), dtype=int) if sizes is None else np.asarray(sizes)
@@ -150,17 +244,8 @@ def _draw_crossed(values, sizes, resamples, generator, groups):
 
     A draw without any whole item says nothing and is left out.
     """
-    missing = sum(not speakers for speakers in groups)
-    if missing:
-        raise ValueError(f"{missing} of {len(groups)} items have no speaker")
-    names, member = np.unique(
-        [name for speakers in groups for name in speakers], return_inverse=True
-    )
-    # (items, most speakers), filled up with one past the last speaker, who counts once in every draw
-    heard = np.full((len(groups), max(map(len, groups))), len(names))
-    heard[np.arange(heard.shape[1]) < np.array([[len(one)] for one in groups])] = member
-    counts = generator.multinomial(len(names), np.full(len(names), 1 / len(names)), resamples)
-    counts = np.pad(counts, ((0, 0), (0, 1)), constant_values=1)
+    speakers, heard = _members(groups)
+    counts = _counts(speakers, resamples, generator)
     weights = np.ones((resamples, len(groups)), dtype=int)
     for column in heard.T:
         weights *= counts[:, column]

@@ -7,6 +7,7 @@ Sources: the definitions in SpeechBrain's ``metric_stats``, whose figures these 
 1999 speaker recognition evaluation", Digital Signal Processing 10 (2000), for the detection cost.
 """
 
+from copy import copy
 from typing import NamedTuple
 
 import numpy as np
@@ -29,9 +30,9 @@ class ScoredTrial(NamedTuple):
 
 
 class TrialErrors:
-    """Misses and false alarms of one system at every threshold, for trials that may have weights.
+    """Misses and false alarms of one system at every threshold.
 
-    The scores are sorted once. Whole weights are counted in whole numbers, so the figures are exact.
+    The scores are sorted once, also for many sets of weights. Errors are counted in whole numbers, so rates are exact.
 
     Arguments
     ---------
@@ -39,6 +40,15 @@ class TrialErrors:
         (trials,), 1 for a target and 0 for an impostor.
     scores : array of float
         (trials,), higher for the same speaker.
+
+    Attributes
+    ----------
+    thresholds : array of float
+        (points,) distinct scores, from the lowest on; a score must be above the threshold.
+    missed, refused : array of int
+        (points,) targets and impostors that each threshold rejects.
+    targets, impostors : int
+        Number of trials, or the sum of their weights.
 
     Raises
     ------
@@ -51,102 +61,85 @@ class TrialErrors:
     >>> rate, threshold = errors.eer()
     >>> round(rate, 3), round(threshold, 2)
     (0.333, 0.35)
-    >>> errors.eer(np.array([1, 1, 0, 1, 1, 1]))[0]
+    >>> errors.weighted(np.array([1, 1, 0, 1, 1, 1])).eer()[0]
     0.0
     """
 
     def __init__(self, labels, scores):
         labels, scores = check_trials(labels, scores)
-        self.order = np.argsort(scores, kind="stable")
-        self.scores = scores[self.order]
-        self.target = labels[self.order] == 1
+        self._order = np.argsort(scores, kind="stable")
+        scores = scores[self._order]
+        self._target = labels[self._order] == 1
         # the last trial of each score: a threshold there rejects all trials of this score
-        self.last = np.flatnonzero(np.append(self.scores[1:] != self.scores[:-1], True))
+        self._last = np.flatnonzero(np.append(scores[1:] != scores[:-1], True))
+        self.thresholds = scores[self._last]
+        self._count(np.cumsum(self._target), np.arange(1, len(scores) + 1))
 
-    def _weights(self, weights):
-        """Weights by score, (trials,), and the sums over targets and over impostors."""
-        if weights is None:
-            targets = int(self.target.sum())
-            return np.ones(len(self.order), dtype=int), targets, len(self.order) - targets
-        weights = np.asarray(weights)[self.order]
-        targets = weights[self.target].sum()
-        return weights, targets, weights.sum() - targets
+    def _count(self, missed, rejected):
+        """Set the counts from running sums over the sorted trials, (trials,) each."""
+        self.targets, total = int(missed[-1]), int(rejected[-1])
+        self.impostors = total - self.targets
+        if len(self._last) < len(missed):
+            missed, rejected = missed[self._last], rejected[self._last]
+        self.missed, self.refused = missed, rejected - missed
 
-    def eer(self, weights=None):
-        """Equal error rate and its threshold; see :func:`eer`.
+    def weighted(self, weights):
+        """The same scores with trials that count more than once, or not at all.
 
         Arguments
         ---------
-        weights : array of int, optional
-            (trials,) in the order of the labels; 1 by default.
+        weights : array of int
+            (trials,) in the order of the labels.
 
         Returns
         -------
-        (float, float) or None
+        TrialErrors or None
             None if no target, or no impostor, has a weight.
         """
-        weights, targets, impostors = self._weights(weights)
-        if not targets or not impostors:
-            return None
+        weights = weights[self._order]
+        found = copy(self)
+        found._count(np.cumsum(weights * self._target), np.cumsum(weights))
+        return found if found.targets and found.impostors else None
+
+    def eer(self):
+        """Equal error rate and its threshold; see :func:`eer`."""
         # (miss rate - false alarm rate + 1) * targets * impostors, which grows with the threshold
-        rejected = np.cumsum(weights * np.where(self.target, impostors, targets))
-        level = targets * impostors
-        crossing = np.searchsorted(rejected, level)
-        place = np.searchsorted(self.last, crossing)
+        rising = self.missed * self.impostors + self.refused * self.targets
+        level = self.targets * self.impostors
+        point = int(np.searchsorted(rising, level))
         # the lower threshold where two are equally close
-        if place and level - rejected[self.last[place - 1]] <= rejected[self.last[place]] - level:
-            place -= 1
-        miss, false_alarm = self._rates(weights, targets, impostors, place)
-        return (miss + false_alarm) / 2, self._threshold(place)
+        if point and level - rising[point - 1] <= rising[point] - level:
+            point = int(np.searchsorted(rising, rising[point - 1]))
+        miss, false_alarm = self._rates_at(point)
+        return (miss + false_alarm) / 2, self._threshold(point)
 
-    def min_dcf(self, p_target=0.01, c_miss=1.0, c_fa=1.0, weights=None, normalise=False):
-        """Minimum detection cost and its threshold; see :func:`min_dcf`.
-
-        Arguments
-        ---------
-        weights : array of int, optional
-            (trials,) in the order of the labels; 1 by default.
-        p_target, c_miss, c_fa, normalise
-            See :func:`min_dcf`.
-
-        Returns
-        -------
-        (float, float) or None
-            None if no target, or no impostor, has a weight.
-        """
-        weights, targets, impostors = self._weights(weights)
-        if not targets or not impostors:
-            return None
+    def min_dcf(self, p_target=0.01, c_miss=1.0, c_fa=1.0, *, normalise=False):
+        """Minimum detection cost and its threshold; see :func:`min_dcf`."""
         miss_cost, alarm_cost = c_miss * p_target, c_fa * (1 - p_target)
-        steps = np.where(self.target, miss_cost / targets, -alarm_cost / impostors)
         # above the cost of accepting every trial
-        cost = np.cumsum(weights * steps)[self.last]
-        place = int(np.argmin(cost))
-        miss, false_alarm = self._rates(weights, targets, impostors, place)
-        best, threshold = miss_cost * miss + alarm_cost * false_alarm, self._threshold(place)
+        cost = self.missed * (miss_cost / self.targets)
+        cost -= self.refused * (alarm_cost / self.impostors)
+        point = int(np.argmin(cost))
+        miss, false_alarm = self._rates_at(point)
+        best, threshold = miss_cost * miss + alarm_cost * false_alarm, self._threshold(point)
         if alarm_cost < best:
-            best, threshold = alarm_cost, float(np.nextafter(self.scores[0], -np.inf))
+            best, threshold = alarm_cost, float(np.nextafter(self.thresholds[0], -np.inf))
         return best / (min(miss_cost, alarm_cost) if normalise else 1), threshold
 
     def rates(self):
-        """Miss and false alarm rates at every distinct score as threshold, (scores,) each, from the lowest on."""
-        rejected = np.cumsum(self.target)[self.last]
-        targets = rejected[-1]
-        impostors = len(self.order) - targets
-        return rejected / targets, 1 - (self.last + 1 - rejected) / impostors
+        """Miss and false alarm rates, (points,) each, from the lowest threshold on."""
+        return self.missed / self.targets, 1 - self.refused / self.impostors
 
-    def _rates(self, weights, targets, impostors, place):
-        end = self.last[place] + 1
-        missed = weights[:end][self.target[:end]].sum()
-        refused = weights[:end].sum() - missed
-        return float(missed / targets), float((impostors - refused) / impostors)
+    def _rates_at(self, point):
+        alarms = self.impostors - int(self.refused[point])
+        return int(self.missed[point]) / self.targets, alarms / self.impostors
 
-    def _threshold(self, place):
+    def _threshold(self, point):
         """Middle between a score and the next: all thresholds between them reject the same trials."""
-        score = self.scores[self.last[place]]
-        if place + 1 == len(self.last):
+        score = self.thresholds[point]
+        if point + 1 == len(self.thresholds):
             return float(score)
-        above = self.scores[self.last[place + 1]]
+        above = self.thresholds[point + 1]
         middle = score + (above - score) / 2
         return float(middle if middle < above else score)
 

@@ -5,6 +5,7 @@ import csv
 import numpy as np
 
 from mamba_speech.evaluation.classification import Prediction, write_predictions
+from mamba_speech.evaluation.verification import write_trial_scores
 from training.results import (
     FILE_NAME,
     VERSION,
@@ -74,4 +75,11 @@ def write_separator(folder, gains, validation=(1.0, 2.0), lr=0.001, **figures):
         rows = [(f"m{number}", gain, gain - 1, gain) for number, gain in enumerate(gains)]
         rows.append(("avg", *[np.mean(gains)] * 3))
         csv.writer(file).writerows([("snt_id", "sdr_i", "si-snr", "si-snr_i"), *rows])
+    return str(folder)
+
+
+def write_verifier(folder, labels, enrolment, test, scores, test_set="mine", **figures):
+    """A speaker run with these trials; a file is ``SPEAKER/SESSION/FILE``."""
+    write_record(folder, test_set, **figures)
+    write_trial_scores(folder / f"scores_{test_set}.csv", labels, enrolment, test, scores)
     return str(folder)

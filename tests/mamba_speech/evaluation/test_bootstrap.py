@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from mamba_speech.evaluation.bootstrap import mean_interval, paired_difference
+from mamba_speech.evaluation.bootstrap import figure_intervals, mean_interval, paired_difference
 
 # estimate, low, high and p of an earlier version with three bootstraps
 RECORDED = {
@@ -150,3 +150,60 @@ def test_where_speakers_of_mixtures_differ_only_the_interval_over_speakers_holds
             truth_held[name] += found.low <= 0 <= found.high
     assert truth_held["speakers"] >= 52
     assert truth_held["mixtures"] <= 48
+
+
+@pytest.mark.parametrize(
+    "groups",
+    [
+        None,
+        [str(n // 7) for n in range(60)],
+        [(str(n % 9), str(n % 5)) for n in range(60)],
+        [(str(n % 9),) for n in range(60)],
+    ],
+)
+def test_a_mean_as_any_other_figure_has_the_interval_of_a_mean(groups):
+    values = np.random.default_rng(8).integers(0, 9, 60)
+    mean = mean_interval(values, groups=groups, resamples=4000)
+
+    def both(weights):
+        weights = np.ones(60) if weights is None else weights
+        if not weights.any():
+            return None
+        value = np.average(values, weights=weights)
+        return value, -value
+
+    found, mirrored = figure_intervals(both, 60, groups, resamples=4000, seed=1)
+    assert found.estimate == mean.estimate == -mirrored.estimate
+    assert (found.low, found.high) == pytest.approx((mean.low, mean.high), abs=0.12)
+    assert (found.low, found.high) == pytest.approx((-mirrored.high, -mirrored.low))
+    wider = figure_intervals(both, 60, groups, resamples=4000, seed=1, student=True)[0]
+    assert wider.low < found.low and found.high < wider.high
+
+
+def test_an_item_counts_as_the_product_of_its_speakers_draws():
+    pairs, seen = [("a", "a"), ("b", "b"), ("c", "c"), ("a", "b"), ("c", "b")], []
+
+    def keep(weights):
+        seen.append(weights)
+        return [0.0]
+
+    figure_intervals(keep, 5, pairs, resamples=200)
+    drawn = np.array([weights for weights in seen if weights is not None])
+    # the three speakers are drawn three times in all
+    counts = np.sqrt(drawn[:, :3])
+    assert (counts.sum(1) == 3).all() and counts.max() == 3
+    np.testing.assert_array_equal(drawn[:, 3:], counts[:, [0, 2]] * counts[:, [1, 1]])
+
+
+def test_figures_that_no_draw_has_are_refused():
+    def only_whole(weights):
+        return [1.0] if weights is None else None
+
+    with pytest.raises(ValueError, match="too few speakers"):
+        figure_intervals(only_whole, 3, ["a", "a", "b"], resamples=10)
+    with pytest.raises(ValueError, match="no items"):
+        figure_intervals(only_whole, 0)
+    with pytest.raises(ValueError, match="each of the 3 items needs"):
+        figure_intervals(only_whole, 3, ["a"])
+    with pytest.raises(ValueError, match="1 of 2 items have no speaker"):
+        figure_intervals(only_whole, 2, [("a", "b"), ()])

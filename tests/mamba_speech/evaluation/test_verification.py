@@ -95,9 +95,10 @@ def test_weights_count_as_repeated_trials():
     weights = random.integers(0, 4, 300)
     errors = TrialErrors(labels, scores)
     repeated = TrialErrors(np.repeat(labels, weights), np.repeat(scores, weights))
-    assert errors.eer(weights)[0] == repeated.eer()[0]
-    assert errors.min_dcf(0.05, weights=weights)[0] == pytest.approx(repeated.min_dcf(0.05)[0])
-    assert errors.eer(labels) is None and errors.min_dcf(weights=1 - labels) is None
+    before, found = errors.eer(), errors.weighted(weights)
+    assert found.eer()[0] == repeated.eer()[0] and errors.eer() == before
+    assert found.min_dcf(0.05)[0] == repeated.min_dcf(0.05)[0]
+    assert errors.weighted(labels) is None and errors.weighted(1 - labels) is None
 
 
 def test_580_000_trials_are_scored_within_five_seconds():
