@@ -9,11 +9,13 @@ from data_prep.spoken.librispeech_layout import DEFAULT_TRAIN_VOICES, generate_l
 from data_prep.spoken.speechcommands_layout import generate_speechcommands
 from data_prep.spoken.stream_layout import generate_stream
 from data_prep.spoken.voices import available_languages
+from data_prep.spoken.voxceleb_layout import generate_voxceleb
 
 LAYOUTS = {
     "librispeech": generate_librispeech,
     "speechcommands": generate_speechcommands,
     "stream": generate_stream,
+    "voxceleb": generate_voxceleb,
 }
 
 
@@ -30,7 +32,8 @@ def parse_arguments(arguments=None):
     parser = argparse.ArgumentParser(
         prog="python -m data_prep.spoken",
         description="Speak a small corpus with eSpeak NG: sentences in LibriSpeech's layout, words "
-        "in that of Speech Commands, or a long recording of sentences with keywords in it. "
+        "in that of Speech Commands, a long recording of sentences with keywords in it, or many "
+        "voices in that of VoxCeleb. "
         "Running the same command again does nothing.",
         argument_default=argparse.SUPPRESS,
     )
@@ -54,10 +57,11 @@ def parse_arguments(arguments=None):
     group.add_argument(
         "--train_voices", type=int, help=f"default: {DEFAULT_TRAIN_VOICES}, or all there are"
     )
-    group = parser.add_argument_group("speechcommands")
+    group = parser.add_argument_group("speechcommands and voxceleb")
     group.add_argument("--voices", type=int, help="voices for training (default: 64)")
+    group.add_argument("--test_voices", type=int, help="default: 16")
+    group = parser.add_argument_group("speechcommands")
     group.add_argument("--valid_voices", type=int, help="default: 7, all there are")
-    group.add_argument("--test_voices", type=int, help="default: 16, all there are")
     group.add_argument("--repeats", type=int, help="clips of a word by a voice (default: 2)")
     group.add_argument("--noise_seconds", type=float, help="of each background (default: 60)")
     group.add_argument(
@@ -66,6 +70,10 @@ def parse_arguments(arguments=None):
     group = parser.add_argument_group("stream")
     group.add_argument("--minutes", type=float, help="of speech without keywords (default: 30)")
     group.add_argument("--keywords_per_minute", type=float, help="default: 6")
+    group = parser.add_argument_group("voxceleb")
+    group.add_argument("--sessions", type=int, help="of each voice (default: 4)")
+    group.add_argument("--utterances", type=int, help="of each session (default: 4)")
+    group.add_argument("--trials", type=int, help="in the trial list at most (default: 3000)")
     group = parser.add_argument_group("speechcommands and stream")
     group.add_argument("--words", nargs="+", metavar="WORD", help="default: Speech Commands' 35")
     options = vars(parser.parse_args(arguments))
