@@ -1,6 +1,6 @@
 """Using trained speech models, from Python and by the command `mamba-speech`.
 
->>> from mamba_speech import KeywordSpotter, Recognizer, Separator
+>>> from mamba_speech import KeywordSpotter, Recognizer, Separator, SpeakerVerifier
 
 Each class is imported when it is first asked for, so that no task loads another and help does not wait for torch.
 """
@@ -11,13 +11,14 @@ import sys
 from pathlib import Path
 
 __version__ = "0.1.0"
-__all__ = ["AudioError", "KeywordSpotter", "Recognizer", "Separator"]
+__all__ = ["AudioError", "KeywordSpotter", "Recognizer", "Separator", "SpeakerVerifier"]
 
 _HOMES = {
     "AudioError": "mamba_speech.audio",
     "KeywordSpotter": "mamba_speech.kws.spotter",
     "Recognizer": "mamba_speech.asr.recognizer",
     "Separator": "mamba_speech.separation.separator",
+    "SpeakerVerifier": "mamba_speech.speaker.verifier",
 }
 
 

@@ -21,6 +21,13 @@ COMMANDS = {
         "mamba_speech.separation.separate",
         "write each speaker of a recording into a file of its own",
     ),
+    "verify": ("mamba_speech.speaker.verify", "say whether recordings are of one speaker"),
+    "embed": ("mamba_speech.speaker.embed", "write the speaker embeddings of audio files"),
+    "enroll": ("mamba_speech.speaker.enroll", "add recordings of a speaker to a database"),
+    "identify": (
+        "mamba_speech.speaker.identify",
+        "say which speaker of a database is heard, if any",
+    ),
 }
 
 

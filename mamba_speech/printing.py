@@ -3,6 +3,8 @@
 import json
 import sys
 
+from tqdm import tqdm
+
 from mamba_speech.audio import AudioError
 
 
@@ -28,7 +30,7 @@ def each_file(files, work):
             yield {"path": str(file), "error": str(error)}
 
 
-def print_records(records, columns, done, as_json=False):
+def print_records(records, columns, done, as_json=False, total=None):
     """Print records as they come, and the errors among them on stderr at the end.
 
     Arguments
@@ -41,6 +43,8 @@ def print_records(records, columns, done, as_json=False):
         Past participle of the work, for the list of files that failed.
     as_json : bool
         Print a JSON object a record, errors included.
+    total : int, optional
+        Number of the records, if it is known. A progress bar is then shown where stderr is a terminal.
 
     Returns
     -------
@@ -54,13 +58,17 @@ def print_records(records, columns, done, as_json=False):
     True
     """
     errors = []
-    for record in records:
+    hidden = None if total is not None and total > 1 else True
+    bar = tqdm(records, total=total, unit="file", disable=hidden, leave=False, mininterval=0.5)
+    for record in bar:
         if "error" in record:
             errors.append(record["error"])
-        if as_json:
-            print(json.dumps(record, ensure_ascii=False), flush=True)
-        elif "error" not in record:
-            print(*columns(record), sep="\t", flush=True)
+        # the bar makes way for the line
+        with bar.external_write_mode():
+            if as_json:
+                print(json.dumps(record, ensure_ascii=False), flush=True)
+            elif "error" not in record:
+                print(*columns(record), sep="\t", flush=True)
     if errors:
         count = "1 file was" if len(errors) == 1 else f"{len(errors)} files were"
         print(f"mamba-speech: {count} not {done}:", *errors, sep="\n  ", file=sys.stderr)

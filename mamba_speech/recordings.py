@@ -1,4 +1,4 @@
-"""What the three public classes take and give: one recording or many, and a result for each.
+"""What the public classes take and give: one recording or many, and a result for each.
 
 One recording is a file, or a waveform in an array. Several are a folder, or any iterable of files, folders and
 waveforms.

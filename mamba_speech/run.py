@@ -16,6 +16,7 @@ from mamba_speech.checkpoints import (
 )
 from mamba_speech.network_yaml import read_keys
 from mamba_speech.option_types import OF_EVERY_RUN, check_types
+from mamba_speech.plain_yaml import shorten
 
 OPTIONS_FILE = "hyperparams.yaml"
 # What loading needs of every run, whatever its task.
@@ -97,6 +98,8 @@ def read_options(folder, wanted, optional=()):
         raise ValueError(f"{file}: lacks {', '.join(missing)}; it is a run of another task")
     for key in options:
         if key.endswith("_file") or key == "save_folder":
+            if not isinstance(options[key], str):
+                raise ValueError(f"{file}: {key} must be a path; got {shorten(options[key])}")
             options[key] = moved(options[key], options["output_folder"], folder)
     return options
 

@@ -158,6 +158,30 @@ def embed_recording(model, recording, min_speech=MIN_SPEECH_SECONDS):
     )
 
 
+def embed_waveform(model, waveform):
+    """The embedding of a waveform in memory, whatever speech it holds.
+
+    Arguments
+    ---------
+    model : torch.nn.Module
+        See :func:`embed_files`.
+    waveform : torch.Tensor
+        (samples,), float32, at the model's rate.
+
+    Returns
+    -------
+    torch.Tensor
+        (embedding_size,), float32, on the CPU.
+
+    Raises
+    ------
+    ValueError
+        If the waveform has fewer samples than the model needs.
+    """
+    with _evaluating(model):
+        return embed_blocks(model, [waveform.cpu()])
+
+
 def _check_speech(name, found, least):
     if found < least:
         raise AudioError(f"{name}: holds {found:.2f} s of speech; {least:g} s are needed")

@@ -1,4 +1,4 @@
-"""The threshold of a run: the score from which two recordings count as one speaker, and the trials it was set on."""
+"""The threshold of a run: the score above which two recordings count as one speaker, and the trials it was set on."""
 
 import math
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ class Threshold:
     Attributes
     ----------
     value : float
-        Least score of one speaker.
+        A higher score means one speaker.
     source : str
         Where it comes from, in words.
 
@@ -36,13 +36,13 @@ def write_threshold(file, value, trials_list, trials, speakers, eer, **more):
     file : str or Path
         ``threshold.json`` in the run.
     value : float
-        Score at which misses and false alarms are equally frequent on the list.
+        Score at which misses and false alarms are equally frequent on the list; what lies above is one speaker.
     trials_list : str
         Name of the list of trials.
     trials, speakers : int
         Trials on the list, and speakers in them.
     eer : float
-        Equal error rate on the list, in percent.
+        Equal error rate on the list, from 0 to 1.
     **more
         Further plain values, such as the seed.
     """
@@ -71,7 +71,7 @@ def read_threshold(file):
     -------
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     write_threshold(f"{folder}/threshold.json", 0.4, "valid_trials.txt", 900, 12, 3.25)
+    ...     write_threshold(f"{folder}/threshold.json", 0.4, "valid_trials.txt", 900, 12, 0.0325)
     ...     read_threshold(f"{folder}/threshold.json").source
     'equal error rate (3.25 %) on valid_trials.txt (900 trials, 12 speakers)'
     """
@@ -92,7 +92,7 @@ def _source(content, file):
     eer, name = content.get("eer"), content.get("list")
     counts = (content.get(key) for key in ("trials", "speakers"))
     counts = [f"{count:,}" if isinstance(count, int) else "?" for count in counts]
-    rate = f" ({eer:.2f} %)" if isinstance(eer, int | float) else ""
+    rate = f" ({100 * eer:.2f} %)" if isinstance(eer, int | float) else ""
     if not isinstance(name, str):
         return str(file)
     return f"equal error rate{rate} on {name} ({counts[0]} trials, {counts[1]} speakers)"

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from mamba_speech.asr.tokenizer import Tokenizer
+from tests.support import verification
 from tests.support.keywords import TASK, train_here, write_corpus
 from tests.support.recognition import (
     run_script,
@@ -111,4 +112,13 @@ def spotters(tmp_path_factory):
     options = TASK | {"data_folder": write_corpus(folder / "corpus"), "number_of_epochs": 1}
     for kind in ("causal", "whole"):
         train_here("debug", **options, causal=kind == "causal", output_folder=folder / kind)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def speaker_runs(tmp_path_factory):
+    """Output folders of two speaker models, one without a threshold; tests must not alter them."""
+    folder = tmp_path_factory.mktemp("speakers")
+    verification.write_run(folder / "run")
+    verification.write_run(folder / "other", threshold=None, seed=1)
     return folder

@@ -14,6 +14,7 @@ TASKS = {
     "asr": ("Recognizer", "transcribe"),
     "separation": ("Separator", "separate"),
     "kws": ("KeywordSpotter", "spot"),
+    "speaker": ("SpeakerVerifier", "verify"),
 }
 
 

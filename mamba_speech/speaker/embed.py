@@ -1,0 +1,140 @@
+"""The command `mamba-speech embed`: one file of numbers for each recording, which says who speaks."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from mamba_speech.arguments import add_device, add_inputs, add_json, add_run_folder
+from mamba_speech.audio import AudioError, check_file, find_audio
+from mamba_speech.files import read_json, whole_file, write_json
+from mamba_speech.printing import each_file, print_records
+from mamba_speech.speaker.database import locked
+from mamba_speech.speaker.verifier import SpeakerVerifier
+
+# which weights made the embeddings of a folder
+RECORD = "embeddings.json"
+
+
+def add_arguments(parser):
+    """Give the parser of `mamba-speech embed` its arguments."""
+    add_run_folder(parser)
+    add_inputs(parser)
+    parser.add_argument("--output_folder", required=True, help="folder of the embeddings")
+    add_device(parser)
+    add_json(parser)
+    parser.epilog = (
+        "Writes NAME.npy for each input: a vector of 32-bit floats, not normalised. Of a folder, its tree is kept; of "
+        "several inputs, the tree below the folder that holds them all. An embedding that is there, is newer than its "
+        "recording and was made by the same weights is not made again. Prints a line an input: its path and that of "
+        "its embedding, with a tab between. Files that cannot be embedded are listed on stderr at the end; then the "
+        "exit status is 1."
+    )
+
+
+def run_command(arguments):
+    """Run `mamba-speech embed`; returns the exit status, 0 if every file was good."""
+    folder = Path(arguments.output_folder)
+    plan = plan_outputs(arguments.inputs, folder)
+    verifier = SpeakerVerifier.load(arguments.run_folder, arguments.device)
+    ours = claim_folder(folder, verifier.weights_hash, arguments.run_folder)
+    outputs, taken = iter(plan.values()), {}
+
+    def embed(path):
+        output = next(outputs)
+        check_file(path)
+        other = taken.setdefault(output, path)
+        if other != path:
+            raise AudioError(
+                f"{path}: its embedding would have the name of that of {other}; embed it into another folder"
+            )
+        made = _is_made(path, output, ours)
+        if not made:
+            vector = verifier.embed(path).vector
+            output.parent.mkdir(parents=True, exist_ok=True)
+            with whole_file(output, "wb") as file:
+                np.save(file, vector)
+        yield {"embedding": str(output), "new": not made}
+
+    records = each_file(plan, embed)
+    return print_records(
+        records, lambda one: (one["path"], one["embedding"]), "embedded", arguments.json, len(plan)
+    )
+
+
+def plan_outputs(inputs, output_folder):
+    """Which files are embedded, and the files of their embeddings.
+
+    Arguments
+    ---------
+    inputs : list of str
+        Files and folders.
+    output_folder : Path
+
+    Returns
+    -------
+    plan : dict of Path to Path
+        From recordings to embeddings. Names are kept below the innermost folder that holds all inputs, so two files of
+        one name in two folders stay two.
+
+    Example
+    -------
+    >>> plan = plan_outputs(["a/x.wav", "b/x.wav"], Path("out"))
+    >>> [path.as_posix() for path in plan.values()]
+    ['out/a/x.npy', 'out/b/x.npy']
+    """
+    tops = [one if os.path.isdir(one) else os.path.dirname(os.path.abspath(one)) for one in inputs]
+    root = os.path.commonpath([os.path.abspath(top) for top in tops])
+    plan = {}
+    for path in find_audio(inputs):
+        name = Path(os.path.relpath(os.path.abspath(path), root))
+        plan[path] = output_folder / name.with_suffix(".npy") if name.name else output_folder
+    return plan
+
+
+def claim_folder(folder, weights, run):
+    """Make a folder for the embeddings of one model, or refuse one with those of another.
+
+    Arguments
+    ---------
+    folder : Path
+    weights : str
+        Hash of the model.
+    run : str or Path
+        Noted for readers.
+
+    Returns
+    -------
+    claimed : bool
+        Whether the folder was of this model before.
+
+    Raises
+    ------
+    ValueError
+        If it holds embeddings of another model.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    record = folder / RECORD
+    with locked(record):
+        if not record.exists():
+            write_json(record, {"weights": weights, "run": str(run)})
+            return False
+        content = read_json(record)
+        made_by = content.get("weights") if isinstance(content, dict) else None
+        if made_by != weights:
+            raise ValueError(
+                f"{folder}: holds embeddings of another model ({record} names weights {str(made_by)[:8]}, this run has "
+                f"{weights[:8]}); give another --output_folder"
+            )
+    return True
+
+
+def _is_made(path, output, ours):
+    """Whether a recording has its embedding already."""
+    if not output.exists():
+        return False
+    if not ours:
+        raise AudioError(
+            f"{path}: {output} is there already, and nothing says which model made it; give another --output_folder"
+        )
+    return output.stat().st_mtime_ns >= path.stat().st_mtime_ns

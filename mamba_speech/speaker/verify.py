@@ -1,0 +1,152 @@
+"""The command `mamba-speech verify`: whether recordings are of one speaker."""
+
+import sys
+from argparse import ArgumentTypeError
+from pathlib import Path
+
+from mamba_speech.arguments import add_device, add_json, add_run_folder
+from mamba_speech.audio import find_audio
+from mamba_speech.printing import print_records
+from mamba_speech.speaker.embedding import embed_files
+from mamba_speech.speaker.threshold import Threshold
+from mamba_speech.speaker.verifier import SpeakerVerifier
+
+SAME, DIFFERENT, UNDECIDED = "same speaker", "different speakers", "no threshold"
+
+
+def add_arguments(parser):
+    """Give the parser of `mamba-speech verify` its arguments."""
+    add_run_folder(parser)
+    parser.add_argument(
+        "inputs",
+        metavar="FILE",
+        nargs="*",
+        help="two audio files, or more: each further file, or folder of files, is compared with the first",
+    )
+    parser.add_argument(
+        "--pairs",
+        metavar="LIST",
+        help="text file with two audio files a line, a tab between them, to compare in place of FILE",
+    )
+    add_threshold(parser, "the run's, which it set on trials of its validation speakers")
+    add_device(parser)
+    add_json(parser)
+    parser.epilog = (
+        "Prints a line a pair: both paths, the score (the cosine of two embeddings, from -1 to 1) and the decision, "
+        "with tabs between. The decision is the same speaker if the score is above the threshold. stderr says where "
+        "the threshold comes from. Files that cannot be used are listed there at the end; then the exit status is 1. "
+        "The decision does not change the exit status."
+    )
+
+
+def add_threshold(parser, default):
+    """Add `--threshold`."""
+    parser.add_argument(
+        "--threshold",
+        type=_score,
+        metavar="SCORE",
+        help=f"score above which two recordings are of one speaker; default: {default}",
+    )
+
+
+def _score(text):
+    """A score: a number from -1 to 1."""
+    try:
+        value = float(text)
+    except ValueError as error:
+        raise ArgumentTypeError(f"must be a number, not {text}") from error
+    if not -1 <= value <= 1:
+        raise ArgumentTypeError(f"must be from -1 to 1, not {text}")
+    return value
+
+
+def run_command(arguments):
+    """Run `mamba-speech verify`; returns the exit status, 0 if every file was good."""
+    if (arguments.pairs is None) == (len(arguments.inputs) < 2):
+        raise ValueError("give two files or more, or else a list of them as --pairs LIST")
+    if arguments.pairs is not None and arguments.inputs:
+        raise ValueError("--pairs LIST names the files: give no others")
+    pairs = None if arguments.pairs is None else read_pairs(arguments.pairs)
+    verifier = SpeakerVerifier.load(arguments.run_folder, arguments.device)
+    if arguments.threshold is not None:
+        verifier.threshold = Threshold(arguments.threshold, "given as --threshold")
+    if not arguments.json:
+        say_threshold(verifier)
+    if pairs is None:
+        first, *others = arguments.inputs
+        others = find_audio(others)
+        results, total = verifier.verify(first, others), len(others)
+    else:
+        results, total = _each_pair(verifier, pairs), len(pairs)
+    records = map(_record, results)
+    return print_records(records, _columns, "compared", arguments.json, total)
+
+
+def say_threshold(verifier):
+    """Tell on stderr which threshold holds and where it comes from."""
+    limit = verifier.threshold
+    if limit is None:
+        text = "the run has no threshold: scores only; give --threshold SCORE for decisions"
+    else:
+        text = f"threshold {limit.value:.4f}: {limit.source}"
+    print(f"mamba-speech: {text}", file=sys.stderr, flush=True)
+
+
+def read_pairs(file):
+    """The pairs of files that a list names.
+
+    Arguments
+    ---------
+    file : str or Path
+        A line a pair, a tab between the two; where neither holds a space, spaces will do.
+
+    Returns
+    -------
+    list of (str, str)
+
+    Raises
+    ------
+    OSError
+        If the file cannot be read.
+    ValueError
+        If a line does not name two files, or no line does.
+    """
+    pairs = []
+    text = Path(file).read_text(encoding="utf-8", errors="surrogateescape")
+    for number, line in enumerate(text.splitlines(), 1):
+        names = line.split("\t") if "\t" in line else line.split()
+        names = [name.strip() for name in names]
+        if not any(names):
+            continue
+        if len(names) != 2 or not all(names):
+            raise ValueError(
+                f"{file}: line {number} must name two files, with a tab between them; got {line!r:.80}"
+            )
+        folder = next((name for name in names if Path(name).is_dir()), None)
+        if folder:
+            raise ValueError(f"{file}: line {number} names the folder {folder}; name two files")
+        pairs.append(tuple(names))
+    if not pairs:
+        raise ValueError(f"{file}: names no pair of files")
+    return pairs
+
+
+def _each_pair(verifier, pairs):
+    """The verification of each pair; each file is read once."""
+    known = {}
+    for pair in pairs:
+        for path in pair:
+            if path not in known:
+                (known[path],) = embed_files(verifier.model, [path])
+        yield verifier.compare(*(known[path] for path in pair))
+
+
+def _record(result):
+    told = ("path", "enrolment", "score", "same", "threshold", "threshold_source")
+    told = ("path", "enrolment", "error") if result.error else told
+    return {name: getattr(result, name) for name in told}
+
+
+def _columns(record):
+    decision = {True: SAME, False: DIFFERENT, None: UNDECIDED}[record["same"]]
+    return record["enrolment"], record["path"], f"{record['score']:.4f}", decision
