@@ -12,7 +12,7 @@ import logging
 import os
 from pathlib import Path
 
-from data_prep.speakers.held_out import group_usable, read_lists
+from data_prep.speakers.held_out import group_usable, name_lists, read_lists
 from data_prep.speakers.manifests import write_manifests
 from data_prep.speakers.recordings import NAME_REASONS, Recordings
 from data_prep.speakers.splits import choose_classes, choose_valid_speakers, split_utterances
@@ -134,7 +134,8 @@ def prepare_voxceleb(
     }
     lists = [find_list(one, folders) for one in _as_list(trials)]
     if skip_prep:
-        return prepared | {"trials": {read_trials(one).name: one for one in lists}}
+        named = name_lists([(one, read_trials(one).name) for one in lists])
+        return prepared | {"trials": named}
     recordings = find_recordings(folders)
     tested, named = read_lists(lists, [*_as_list(trial_folders), *folders], recordings)
     record = options | {
@@ -216,6 +217,8 @@ def find_recordings(folders):
                 f"{folder} is not laid out like VoxCeleb: it has no "
                 "<speaker>/<session>/<file> with the ending .wav or .flac"
             )
+    if recordings.doubled:
+        logger.info("%d files repeat one beside them in a better format", recordings.doubled)
     count, first = recordings.first_of(".m4a")
     if count and inspect(first)[2] == "unreadable audio":
         raise ValueError(

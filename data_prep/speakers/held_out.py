@@ -2,10 +2,47 @@
 
 import logging
 import re
+from collections import Counter
 
 from data_prep.trials import read_trials, speaker_of
 
 logger = logging.getLogger(__name__)
+
+
+def name_lists(lists):
+    """Name trial lists as `read_trials` does, with their folder's name before it where two would be called alike.
+
+    Arguments
+    ---------
+    lists : list of (Path, str)
+        Each file with the name that `read_trials` gives.
+
+    Returns
+    -------
+    named : dict of str to Path
+
+    Raises
+    ------
+    ValueError
+        If two lists are still called alike.
+
+    Example
+    -------
+    >>> from pathlib import Path
+    >>> list(name_lists([(Path("a/veri_test2.txt"), "veri_test2"), (Path("b/veri_test2.txt"), "veri_test2")]))
+    ['a-veri_test2', 'b-veri_test2']
+    """
+    taken = Counter(name for _, name in lists)
+    named = {}
+    for file, name in lists:
+        if taken[name] > 1:
+            name = f"{file.absolute().parent.name}-{name}"
+        if name in named:
+            raise ValueError(
+                f"the trial lists {named[name]} and {file} would both be called {name}; rename one of them"
+            )
+        named[name] = file
+    return named
 
 
 def read_lists(lists, folders, recordings):
@@ -15,7 +52,7 @@ def read_lists(lists, folders, recordings):
     ---------
     lists : list of Path
     folders : list of Path
-    recordings : Recordings
+    recordings : data_prep.speakers.recordings.Recordings
 
     Returns
     -------
@@ -26,29 +63,24 @@ def read_lists(lists, folders, recordings):
 
     Raises
     ------
-    ValueError
-        If two lists have one name.
+    FileNotFoundError, ValueError
+        As `read_trials` and `name_lists`.
     """
-    tested, named = set(), {}
+    tested, found = set(), []
     for file in lists:
         trials = read_trials(file, folders)
-        if trials.name in named:
-            raise ValueError(
-                f"{named[trials.name]} and {file} would both be called {trials.name}; rename one of them"
-            )
-        named[trials.name] = file
+        found.append((file, trials.name))
         speakers = {speaker_of(one) for one in trials.files}
         speakers |= {recordings.speaker_of_path(path) for path in trials.paths}
         tested |= speakers - {None}
         logger.info(
-            "%s (%s): %d trials of %d recordings, %d of them target trials",
-            trials.name,
+            "%s: %d trials of %d recordings, %d of them target trials",
             file,
             len(trials),
             len(trials.files),
             int(trials.labels.sum()),
         )
-    return tested, named
+    return tested, name_lists(found)
 
 
 def person(speaker):

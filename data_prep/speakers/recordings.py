@@ -28,8 +28,7 @@ SHARE = 128
 # Why a recording is left out for its place or name.
 NO_SPEAKER = "no speaker's folder above it"
 VARIABLE_IN_PATH = "a '$' before a letter or digit, which SpeechBrain takes for a variable"
-OTHER_FORMAT = "the same recording in another format"
-NAME_REASONS = (NO_SPEAKER, VARIABLE_IN_PATH, OTHER_FORMAT)
+NAME_REASONS = (NO_SPEAKER, VARIABLE_IN_PATH)
 
 
 class Recordings:
@@ -50,13 +49,15 @@ class Recordings:
         Samples and samples a second of each file; 0 samples mark a file that cannot be used. Zeros before `check`.
     skipped : list of Skipped
         Files that were left out so far, and why.
+    doubled : int
+        Files that were passed over since the same recording lies beside them in a better format.
     """
 
     def __init__(self):
         self.speakers, self.folder_of_speaker, self.sessions = [], [], []
         self.speaker, self.session = array("i"), array("i")
         self.frames = self.rate = np.zeros(0, dtype=np.int32)
-        self.skipped = []
+        self.skipped, self.doubled = [], 0
         self._roots, self._prefixes = [], []
         self._places, self._root_of_place = [], []
         self._place, self._names = array("i"), []
@@ -93,14 +94,15 @@ class Recordings:
         for name in names:
             self._digest.update(f"{name}\n".encode())
             stem = os.path.splitext(name)[0]
+            if stem in stems:
+                self.doubled += 1
+                continue
             found = identify(parts, stem)
             path = os.path.join(place, name)
             if found is None:
                 reason = NO_SPEAKER
             elif VARIABLE.search(path):
                 reason = VARIABLE_IN_PATH
-            elif stem in stems:
-                reason = OTHER_FORMAT
             else:
                 stems.add(stem)
                 self._add(place, name, *found)

@@ -54,14 +54,14 @@ class Person:
 
     @property
     def name(self):
-        """The name in VoxCeleb's form.
+        """The name in VoxCeleb's form, beyond the numbers of VoxCeleb's and LibriSpeech's own speakers.
 
         Example
         -------
         >>> Person(1001, "train", "F", Voice("en-us", "f3"), 1.0).name
-        'id01001'
+        'id21001'
         """
-        return f"id{self.id:05d}"
+        return f"id{20000 + self.id}"
 
 
 def people(split, count, seed):
