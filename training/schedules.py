@@ -10,7 +10,8 @@ from speechbrain.utils.checkpoints import mark_as_loader, mark_as_saver, registe
 class WarmupCosine:
     """Linear warm-up from 0, then half a cosine down to ``floor`` at the last step.
 
-    Called after every optimiser step, as SpeechBrain's schedulers are.
+    Called after every optimiser step, as SpeechBrain's schedulers are. A parameter group with ``lr_scale`` gets
+    that many times the rate.
 
     Arguments
     ---------
@@ -62,7 +63,7 @@ class WarmupCosine:
             scale = self.floor + (1 - self.floor) * cosine
         self.current_lr = self.lr_initial * scale
         for group in optimizer.param_groups:
-            group["lr"] = self.current_lr
+            group["lr"] = self.current_lr * group.get("lr_scale", 1.0)
         return old, self.current_lr
 
     @mark_as_saver

@@ -1,7 +1,10 @@
 """Speaker encoder: a front-end, bidirectional Mamba blocks or Transformer layers, attention pooling, an embedding.
 
-Source: the project document "Mamba Speaker Verification", which gives 3 BiMamba blocks and attention pooling on
-wav2vec 2.0. Normalisation, widths and the embedding's layers are our interpretation.
+Source: the project document "Mamba Speaker Verification": wav2vec2-large-xlsr-53, partly fine-tuned, 3 BiMamba blocks,
+attention pooling, 468 classes, 53 M trainable parameters, and 61 M with a Transformer. It gives no width and does not
+say which layers learn. Our interpretation: the 4 highest layers learn, both encoders have 3 layers of width 512,
+the blocks have ``expand=1``, the Transformer has a feed-forward width of 2048, embeddings have 192 channels.
+That makes 53.90 M (1.7 % more) and 60.62 M (0.6 % less). Normalisation and dropout are our choice too.
 """
 
 from speechbrain.lobes.models.transformer.Transformer import TransformerEncoder as _Transformer

@@ -6,7 +6,7 @@ import torch
 _SPARED_NAMES = ("A_log", "A_b_log", "D", "D_b")
 
 
-def parameter_groups(modules, weight_decay):
+def parameter_groups(modules, weight_decay, leave_out=()):
     """Two optimiser groups: parameters that decay, and those that must not.
 
     Spared are the state matrices (``A_log``, ``A_b_log``), skip connections (``D``, ``D_b``), every bias (the
@@ -18,6 +18,8 @@ def parameter_groups(modules, weight_decay):
     modules : torch.nn.Module or iterable of torch.nn.Module
     weight_decay : float
         Decay of the first group.
+    leave_out : iterable of torch.nn.Parameter
+        Parameters that other groups hold.
 
     Returns
     -------
@@ -34,7 +36,7 @@ def parameter_groups(modules, weight_decay):
     """
     if isinstance(modules, torch.nn.Module):
         modules = [modules]
-    decayed, spared, seen = [], [], set()
+    decayed, spared, seen = [], [], {id(parameter) for parameter in leave_out}
     for module in modules:
         for name, parameter in module.named_parameters():
             if not parameter.requires_grad or id(parameter) in seen:

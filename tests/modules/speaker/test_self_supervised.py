@@ -115,6 +115,23 @@ def test_frozen_parts_stay_in_evaluation_mode_and_dropped_layers_still_count():
     assert not any(m.training for m in whole.eval().modules())
 
 
+def test_a_dropped_layer_leaves_no_gradient_missing_where_processes_train_together():
+    torch.distributed.init_process_group(
+        "gloo", store=torch.distributed.HashStore(), rank=0, world_size=1
+    )
+    try:
+        model = build("wav2vec2-group", layer="last", trainable_layers=2)
+        model.layerdrop = 1.0
+        wavs = torch.randn(1, 2000)
+        features, _ = model(wavs)
+        torch.testing.assert_close(features, model.hidden_states(wavs)[0][1])
+        features.sum().backward()
+        trained = [p for p in model.parameters() if p.requires_grad]
+        assert trained and all(p.grad is not None and p.grad.abs().max() == 0 for p in trained)
+    finally:
+        torch.distributed.destroy_process_group()
+
+
 @pytest.mark.parametrize("name", ["hubert-group", "wavlm-layer"])
 def test_a_lower_layer_is_the_same_without_those_above_it(name, tmp_path):
     save_teacher(name, tmp_path)
