@@ -10,6 +10,7 @@ from tests.support.keywords import RATE, SPEAKERS, say
 from tests.support.recipes import ROOT
 from tests.support.recognition import write_noise
 from tests.support.separation import write_run
+from tests.support.verification import write_voice
 
 PAGE = ROOT / "docs" / "python.md"
 # an example, and what it prints, if that stands there
@@ -17,12 +18,15 @@ EXAMPLE = re.compile(r"```python\n(.*?)```\n(?:```\n(.*?)```\n)?", re.DOTALL)
 
 
 @pytest.fixture
-def project(trained, spotters, tmp_path, monkeypatch):
+def project(trained, spotters, speaker_runs, tmp_path, monkeypatch):
     """A working folder with a run of every task and the recordings that the page names."""
     results = tmp_path / "results"
     shutil.copytree(trained, results / "demo" / "run")
     write_run(results / "separation" / "run", "mambatasnet_debug.yaml")
     shutil.copytree(spotters / "causal", results / "keywords" / "run")
+    shutil.copytree(speaker_runs / "run", results / "speakers" / "run")
+    write_voice(tmp_path / "ada.wav", 1)
+    write_voice(tmp_path / "call.wav", 1, seed=1)
     write_noise(tmp_path / "x.wav", 2.5, 7)
     write_noise(tmp_path / "interview.wav", 1.5, 6)
     write_noise(tmp_path / "mix.wav", 2.0, 8)

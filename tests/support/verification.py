@@ -1,5 +1,7 @@
 """Voices made of harmonics, and a network of a few weights that tells them apart without training."""
 
+import json
+
 import numpy as np
 import soundfile
 import torch
@@ -55,6 +57,16 @@ def write_voice(path, speaker, seconds=1.5, seed=0, rate=RATE, channels=1):
     sound = say(speaker, seconds, seed, rate)
     soundfile.write(path, np.stack([sound] * channels, axis=1), rate, "PCM_16")
     return path
+
+
+def json_rows(text):
+    """What a command printed with --json."""
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def tab_rows(text):
+    """What a command printed in columns."""
+    return [line.split("\t") for line in text.splitlines()]
 
 
 def write_run(folder, threshold=0.5, seed=0, statistic="EER", **options):

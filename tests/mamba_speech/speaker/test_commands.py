@@ -1,8 +1,6 @@
-"""The commands verify, embed, enroll and identify, as they are typed."""
+"""The commands verify and embed, as they are typed."""
 
 import io
-import json
-import multiprocessing
 import os
 import shutil
 import sys
@@ -14,44 +12,7 @@ import soundfile
 from mamba_speech import SpeakerVerifier
 from mamba_speech.cli import main
 from mamba_speech.speaker.embed import plan_outputs
-from tests.support.verification import RATE, write_run, write_voice
-
-
-@pytest.fixture
-def run(speaker_runs):
-    return str(speaker_runs / "run")
-
-
-@pytest.fixture
-def voices(tmp_path):
-    """Two voices in two recordings each, of the same names, in folders with a space."""
-    return {
-        (voice, name): str(
-            write_voice(tmp_path / f"voice {voice}" / f"{name}.wav", voice, seed=seed)
-        )
-        for voice in (1, 2)
-        for seed, name in enumerate("ab")
-    }
-
-
-@pytest.fixture
-def silent(tmp_path):
-    path = tmp_path / "silent file.wav"
-    soundfile.write(path, np.zeros(RATE), RATE)
-    return str(path)
-
-
-def objects(text):
-    """What --json printed."""
-    return [json.loads(line) for line in text.splitlines()]
-
-
-def rows(text):
-    """What was printed in columns."""
-    return [line.split("\t") for line in text.splitlines()]
-
-
-# --- verify
+from tests.support.verification import json_rows, tab_rows, write_run, write_voice
 
 
 def test_two_files_get_a_score_a_decision_and_the_source_of_the_threshold(run, voices, capsys):
@@ -60,11 +21,11 @@ def test_two_files_get_a_score_a_decision_and_the_source_of_the_threshold(run, v
     shown = capsys.readouterr()
     expected = SpeakerVerifier.load(run).verify(a, b)
     decision = "same speaker" if expected.same else "different speakers"
-    assert rows(shown.out) == [[a, b, f"{expected.score:.4f}", decision]]
+    assert tab_rows(shown.out) == [[a, b, f"{expected.score:.4f}", decision]]
     source = "equal error rate (3.25 %) on valid_trials.txt (900 trials, 12 speakers)"
     assert shown.err == f"mamba-speech: threshold 0.5000: {source}\n"
     assert main(["verify", run, b, a, "--threshold", "1", "--json"]) == 0
-    (found,) = objects(capsys.readouterr().out)
+    (found,) = json_rows(capsys.readouterr().out)
     assert found == {
         "path": a,
         "enrolment": b,
@@ -78,7 +39,7 @@ def test_two_files_get_a_score_a_decision_and_the_source_of_the_threshold(run, v
 def test_further_files_and_folders_are_compared_with_the_first(run, voices, tmp_path, capsys):
     a = voices[1, "a"]
     assert main(["verify", run, a, a, str(tmp_path / "voice 2"), voices[1, "b"]]) == 0
-    found = rows(capsys.readouterr().out)
+    found = tab_rows(capsys.readouterr().out)
     others = [a, voices[2, "a"], voices[2, "b"], voices[1, "b"]]
     assert [row[:2] for row in found] == [[a, other] for other in others]
     assert found[0][2:] == ["1.0000", "same speaker"]
@@ -90,7 +51,7 @@ def test_a_list_of_pairs_gives_the_scores_of_each_alone(run, voices, silent, tmp
     file.write_text("\n\n".join("\t".join(pair) for pair in [*pairs, (silent, pairs[0][0])]) + "\n")
     assert main(["verify", run, "--pairs", str(file), "--json"]) == 1
     shown = capsys.readouterr()
-    *found, bad = objects(shown.out)
+    *found, bad = json_rows(shown.out)
     verifier = SpeakerVerifier.load(run)
     for one, (first, second) in zip(found, pairs, strict=True):
         assert (one["enrolment"], one["path"]) == (first, second)
@@ -108,9 +69,9 @@ def test_a_run_without_a_threshold_says_so_and_scores(speaker_runs, voices, caps
     assert main(arguments) == 0
     shown = capsys.readouterr()
     assert "the run has no threshold: scores only; give --threshold" in shown.err
-    assert rows(shown.out)[0][3] == "no threshold"
+    assert tab_rows(shown.out)[0][3] == "no threshold"
     assert main([*arguments, "--json"]) == 0
-    (found,) = objects(capsys.readouterr().out)
+    (found,) = json_rows(capsys.readouterr().out)
     assert found["same"] is found["threshold"] is None and found["score"] < 1
 
 
@@ -119,7 +80,7 @@ def test_a_bad_file_is_named_and_the_others_are_compared(run, voices, silent, tm
     missing = str(tmp_path / "missing.wav")
     assert main(["verify", run, a, silent, missing, b]) == 1
     shown = capsys.readouterr()
-    assert [row[1] for row in rows(shown.out)] == [b]
+    assert [row[1] for row in tab_rows(shown.out)] == [b]
     assert "2 files were not compared:" in shown.err
     assert f"{silent}: holds 0.00 s of speech" in shown.err and f"{missing}: no such" in shown.err
     assert main(["verify", run, silent, a, b]) == 2
@@ -148,9 +109,6 @@ def test_wrong_pairs_and_arguments_get_one_sentence(run, voices, tmp_path, capsy
         assert "--threshold: must be" in capsys.readouterr().err
 
 
-# --- embed
-
-
 def test_embeddings_have_the_names_and_the_tree_of_their_recordings(
     run, voices, silent, tmp_path, capsys
 ):
@@ -166,7 +124,7 @@ def test_embeddings_have_the_names_and_the_tree_of_their_recordings(
         expected[path] = str(output)
         vector = np.load(output)
         assert vector.dtype == np.float32 and np.array_equal(vector, verifier.embed(path).vector)
-    assert dict(rows(shown.out)) == expected
+    assert dict(tab_rows(shown.out)) == expected
     assert "2 files were not embedded:" in shown.err
     assert sorted(path.suffix for path in out.rglob("*.*")) == [".json", ".lock"] + [".npy"] * 4
 
@@ -191,13 +149,13 @@ def test_a_second_run_makes_only_what_is_missing_or_changed(run, voices, tmp_pat
     out = tmp_path / "out"
     arguments = ["embed", run, str(tmp_path), "--output_folder", str(out), "--json"]
     assert main(arguments) == 0
-    assert [one["new"] for one in objects(capsys.readouterr().out)] == [True] * 4
+    assert [one["new"] for one in json_rows(capsys.readouterr().out)] == [True] * 4
     times = {path: path.stat().st_mtime_ns for path in out.rglob("*.npy")}
     (out / "voice 1" / "a.npy").unlink()
     write_voice(tmp_path / "voice 2" / "a.wav", 5)
     os.utime(tmp_path / "voice 2" / "a.wav", ns=(max(times.values()) + 10**9,) * 2)
     assert main(arguments) == 0
-    found = {one["path"]: one["new"] for one in objects(capsys.readouterr().out)}
+    found = {one["path"]: one["new"] for one in json_rows(capsys.readouterr().out)}
     made = [voices[1, "a"], voices[2, "a"]]
     assert {path for path, new in found.items() if new} == set(made)
     kept = out / "voice 2" / "b.npy"
@@ -228,7 +186,7 @@ def test_two_recordings_whose_embeddings_would_have_one_name_are_named(run, tmp_
     out = tmp_path / "out"
     assert main(["embed", run, str(folder), str(a), "--output_folder", str(out)]) == 1
     shown = capsys.readouterr()
-    assert len(rows(shown.out)) == 1
+    assert len(tab_rows(shown.out)) == 1
     assert f"{a}: its embedding would have the name of that of {folder / 'a.flac'}" in shown.err
 
 
@@ -246,163 +204,6 @@ def test_many_files_show_their_progress_on_a_terminal_and_nowhere_else(
     monkeypatch.setattr(sys, "stderr", terminal)
     assert main(arguments) == 0
     assert "/4 [" in terminal.getvalue()
-
-
-# --- enroll and identify
-
-
-@pytest.fixture
-def database(run, voices, tmp_path):
-    """Two speakers in a database whose threshold knows each by the other recording."""
-    file = tmp_path / "known speakers.json"
-    for voice, name in ((1, "Ada"), (2, "Emil Ö.")):
-        command = ["enroll", run, name, voices[voice, "a"], "--database", str(file)]
-        assert main(command) == 0
-    return file
-
-
-def test_a_known_voice_is_identified_and_an_unknown_one_is_not(
-    run, voices, database, tmp_path, capsys
-):
-    capsys.readouterr()
-    stranger = str(write_voice(tmp_path / "stranger.wav", 9))
-    files = [voices[1, "a"], voices[2, "a"], stranger]
-    command = ["identify", run, *files, "--database", str(database), "--threshold", "0.99999"]
-    assert main(command) == 0
-    shown = capsys.readouterr()
-    found = rows(shown.out)
-    assert [row[:2] for row in found] == list(
-        map(list, zip(files, ["Ada", "Emil Ö.", "unknown"], strict=True))
-    )
-    assert found[0][2] == "1.0000" and "threshold 1.0000: given as --threshold" in shown.err
-    assert main([*command, "--json"]) == 0
-    one, other, unknown = objects(capsys.readouterr().out)
-    assert one["score"] == pytest.approx(1) and unknown["speaker"] == "unknown"
-    for record in (one, other, unknown):
-        scores = [entry["score"] for entry in record["ranking"]]
-        assert sorted(scores, reverse=True) == scores and scores[0] == record["score"]
-        assert {entry["speaker"] for entry in record["ranking"]} == {"Ada", "Emil Ö."}
-    assert main(["identify", run, stranger, "--database", str(database)]) == 0
-    assert f"threshold 0.5000: {database}" in capsys.readouterr().err
-
-
-def test_recordings_of_a_speaker_add_up_in_any_order_and_count_once(run, voices, tmp_path, capsys):
-    a, b = voices[1, "a"], voices[1, "b"]
-    one, two = (str(tmp_path / f"{name}.json") for name in ("one", "two"))
-    assert main(["enroll", run, "Ada", a, b, "--database", one]) == 0
-    assert "Ada has 2 recordings in" in capsys.readouterr().err
-    for path in (b, a, a):
-        assert main(["enroll", run, "Ada", path, "--database", two]) == 0
-    assert "2 recordings in" in (err := capsys.readouterr().err) and ", 0 new" in err
-    verifier = SpeakerVerifier.load(run)
-    ranking = [verifier.identify(voices[2, "a"], path).ranking for path in (one, two)]
-    assert ranking[0][0] == ("Ada", pytest.approx(ranking[1][0][1], abs=1e-12))
-    vectors = [verifier.embed(path).vector.astype(float) for path in (a, b, voices[2, "a"])]
-    units = [vector / np.linalg.norm(vector) for vector in vectors]
-    mean = (units[0] + units[1]) / 2
-    assert ranking[0][0][1] == pytest.approx(mean @ units[2] / np.linalg.norm(mean), abs=1e-9)
-    assert main(["enroll", run, "Ada", voices[2, "a"], "--database", one, "--replace"]) == 0
-    assert "Ada has 1 recording " in capsys.readouterr().err
-    assert verifier.identify(voices[2, "a"], one).ranking == [("Ada", 1.0)]
-
-
-def test_bad_files_are_left_out_and_a_speaker_of_bad_files_only_is_not_enrolled(
-    run, voices, silent, tmp_path, capsys
-):
-    file = tmp_path / "speakers.json"
-    assert main(["enroll", run, "Ada", silent, "--database", str(file)]) == 1
-    assert f"{silent}: holds 0.00 s" in capsys.readouterr().err and not file.exists()
-    assert main(["enroll", run, "Ada", silent, voices[1, "a"], "--database", str(file)]) == 1
-    shown = capsys.readouterr()
-    assert [row[0] for row in rows(shown.out)] == [voices[1, "a"]]
-    assert "Ada has 1 recording " in shown.err
-    files = [silent, voices[1, "a"]]
-    assert main(["identify", run, *files, "--database", str(file)]) == 1
-    shown = capsys.readouterr()
-    assert len(rows(shown.out)) == 1 and "1 file was not identified:" in shown.err
-
-
-def test_a_database_of_another_model_is_refused(speaker_runs, voices, database, capsys):
-    other, before = str(speaker_runs / "other"), database.read_bytes()
-    capsys.readouterr()
-    for command in (
-        ["identify", other, voices[1, "a"]],
-        ["enroll", other, "Bo", voices[1, "a"]],
-    ):
-        assert main([*command, "--database", str(database)]) == 2
-        shown = capsys.readouterr()
-        assert shown.out == ""
-        assert f"error: {database}: was made with another model (weights " in shown.err
-    assert database.read_bytes() == before
-
-
-def _database(**changes):
-    """The text of a database with another value for one of its keys."""
-    content = {"format": "mamba-speech speakers 1", "weights": "w", "threshold": 0.5}
-    return json.dumps(content | {"speakers": {}} | changes)
-
-
-@pytest.mark.parametrize(
-    "content, message",
-    [
-        ("{", "not a JSON file"),
-        ("[]", "is no database of speakers"),
-        ('{"format": "mamba-speech speakers 1"}', "is a damaged database"),
-        (_database(speakers={"A": {"sum": ["x"], "recordings": []}}), "is a damaged database"),
-        (_database(speakers={"A": {"sum": [0.0], "recordings": []}}), "is a damaged database"),
-        (_database(speakers={"A": {"sum": [[1.0]], "recordings": []}}), "is a damaged database"),
-        (_database(speakers=[]), "is a damaged database"),
-        (_database(threshold="high"), "is a damaged database"),
-    ],
-)
-def test_a_file_that_is_no_database_is_named(content, message, run, voices, tmp_path, capsys):
-    file = tmp_path / "speakers.json"
-    file.write_text(content)
-    for command in (["identify", run], ["enroll", run, "Ada"]):
-        assert main([*command, voices[1, "a"], "--database", str(file)]) == 2
-        assert f"error: {file}: {message}" in capsys.readouterr().err
-    assert file.read_text() == content
-
-
-def test_what_cannot_be_identified_by_is_refused(speaker_runs, run, voices, tmp_path, capsys):
-    a, file = voices[1, "a"], str(tmp_path / "speakers.json")
-    assert main(["identify", run, a, "--database", file]) == 2
-    assert f"{file}: no such database; mamba-speech enroll makes one" in capsys.readouterr().err
-    other = str(speaker_runs / "other")
-    assert main(["enroll", other, "Ada", a, "--database", file]) == 0
-    capsys.readouterr()
-    assert main(["identify", other, a, "--database", file]) == 2
-    assert f"{file}: has no threshold" in capsys.readouterr().err
-    assert main(["identify", other, a, "--database", file, "--threshold", "0.2"]) == 0
-    # which an enrolment may bring
-    assert main(["enroll", other, "Bo", a, "--database", file, "--threshold", "0.3"]) == 0
-    assert main(["identify", other, a, "--database", file]) == 0
-    for name in ("unknown", " ", "a\tb", "a\nb"):
-        assert main(["enroll", run, name, a, "--database", file]) == 2
-        assert "a speaker's name must be a printable text" in capsys.readouterr().err
-    nowhere = str(tmp_path / "nowhere" / "speakers.json")
-    assert main(["enroll", run, "Ada", a, "--database", nowhere]) == 2
-    assert f"{nowhere}: its folder is not there" in capsys.readouterr().err
-
-
-def enroll_many(run, name, path, file):
-    """Enroll a speaker; the work of one process."""
-    sys.exit(SpeakerVerifier.load(run).enroll(name, path, file).error is not None)
-
-
-def test_two_writers_lose_nothing(run, voices, tmp_path):
-    file = tmp_path / "speakers.json"
-    context = multiprocessing.get_context("fork")
-    names = [f"speaker {number}" for number in range(6)]
-    work = [(run, name, voices[1, "a"], file) for name in names]
-    writers = [context.Process(target=enroll_many, args=arguments) for arguments in work]
-    for writer in writers:
-        writer.start()
-    for writer in writers:
-        writer.join()
-    assert [writer.exitcode for writer in writers] == [0] * 6
-    ranking = SpeakerVerifier.load(run).identify(voices[1, "a"], file).ranking
-    assert sorted(name for name, _ in ranking) == names
 
 
 def test_a_run_of_classes_and_a_name_that_is_no_text_are_used_as_any_other(tmp_path, monkeypatch):
