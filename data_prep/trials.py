@@ -271,14 +271,17 @@ def _find_roots(folder, firsts):
         below = []
         for place in level:
             with os.scandir(place) as entries:
-                found = sorted((entry for entry in entries if entry.is_dir()), key=lambda e: e.name)
+                found = sorted(entries, key=lambda entry: entry.name)
+            # a list of plain file names begins where the files lie
             if place == folder or any(entry.name in firsts for entry in found):
                 roots.append(place)
             # a speaker's folder holds no corpus
             below += [
                 entry.path
                 for entry in found
-                if entry.name not in firsts and not re.fullmatch(r"id\d+|\..*", entry.name)
+                if entry.name not in firsts
+                and not re.fullmatch(r"id\d+|\..*", entry.name)
+                and entry.is_dir()
             ]
         level = below
     return roots

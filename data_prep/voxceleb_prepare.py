@@ -10,6 +10,7 @@ import csv
 import hashlib
 import logging
 import os
+import re
 from pathlib import Path
 
 from data_prep.speakers.held_out import group_usable, name_lists, read_lists
@@ -217,6 +218,7 @@ def find_recordings(folders):
                 f"{folder} is not laid out like VoxCeleb: it has no "
                 "<speaker>/<session>/<file> with the ending .wav or .flac"
             )
+    warn_of_other_names(recordings, data_folder=folders[0])
     if recordings.doubled:
         logger.info("%d files repeat one beside them in a better format", recordings.doubled)
     count, first = recordings.first_of(".m4a")
@@ -226,6 +228,25 @@ def find_recordings(folders):
             "each beside itself, with: ffmpeg -i FILE.m4a -ac 1 -ar 16000 FILE.wav"
         )
     return recordings
+
+
+def warn_of_other_names(recordings, data_folder):
+    """Warn of speakers unlike `id10001` among such: noise or another corpus may lie in the data folder."""
+    own = [
+        name
+        for name, folder in zip(recordings.speakers, recordings.folder_of_speaker, strict=True)
+        if folder == 0
+    ]
+    others = [name for name in own if not re.fullmatch(r"id\d+", name)]
+    if 0 < len(others) < len(own):
+        logger.warning(
+            "%d of %d speakers in %s have other names than id and a number, the first is %s; if their folders hold "
+            "no speakers, such as noise, move them elsewhere",
+            len(others),
+            len(own),
+            data_folder,
+            others[0],
+        )
 
 
 def prefix_of(folder, taken):

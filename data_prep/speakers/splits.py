@@ -91,8 +91,8 @@ def choose_classes(counts, n_speakers, n_utterances):
             f"n_utterances must be {2 * n_speakers} or more, two for each of {n_speakers} speakers, "
             f"not {n_utterances}"
         )
-    limit = 0
-    while sum(min(able[speaker], limit + 1) for speaker in chosen) <= wanted and limit < total:
+    limit, most = 0, able[chosen[0]]
+    while limit < most and sum(min(able[one], limit + 1) for one in chosen) <= wanted:
         limit += 1
     shares = {speaker: min(able[speaker], limit) for speaker in chosen}
     more = wanted - sum(shares.values())

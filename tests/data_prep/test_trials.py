@@ -130,6 +130,14 @@ def test_recordings_are_found_in_any_nesting_of_several_folders(tmp_path, below)
     assert locate([str(wanted)], tmp_path / "first") == [str(wanted)]
 
 
+def test_plain_file_names_are_found_where_the_files_lie(tmp_path):
+    paths = [tmp_path / "voxsrc" / "VoxSRC2023_val" / f"{name}.wav" for name in "ab"]
+    paths[0].parent.mkdir(parents=True)
+    for path in paths:
+        path.touch()
+    assert locate(["b.wav", "a.wav"], tmp_path) == [str(path) for path in reversed(paths)]
+
+
 def test_missing_recordings_are_one_error_with_the_first_and_the_count(write, tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "1.wav").touch()

@@ -3,10 +3,6 @@
 import csv
 import json
 import logging
-import os
-import subprocess
-import sys
-import time
 
 import numpy as np
 import pytest
@@ -298,6 +294,14 @@ def test_a_folder_that_is_missing_empty_or_given_twice_is_named(corpus, tmp_path
         prepare_voxceleb(corpus, tmp_path / "save", other_folders=[corpus / "vox1_dev_wav"])
 
 
+def test_noise_among_the_speakers_is_warned_of(corpus, tmp_path, write, caplog):
+    prepare_voxceleb(corpus, tmp_path / "save", **OPTIONS)
+    assert "other names" not in caplog.text
+    write(corpus / "musan" / "noise" / "free-sound" / "noise-free-sound-0000.wav")
+    prepare_voxceleb(corpus, tmp_path / "save", **OPTIONS)
+    assert "1 of 7 speakers in" in caplog.text and "the first is noise;" in caplog.text
+
+
 def test_lists_that_hold_every_speaker_leave_one_error(corpus, tmp_path):
     file = tmp_path / "all.txt"
     lines = [
@@ -320,56 +324,6 @@ def test_lists_of_one_name_are_called_by_their_folders_too(corpus, tmp_path):
     assert found == prepare_voxceleb(corpus, tmp_path / "save", **options, skip_prep=True)
     with pytest.raises(ValueError, match="would both be called one-veri_test2"):
         prepare_voxceleb(corpus, tmp_path / "save", trials=[files[0], files[0]])
-
-
-PREPARE = """
-import pathlib, re, sys
-from data_prep.voxceleb_prepare import prepare_voxceleb
-prepare_voxceleb(sys.argv[1], sys.argv[2])
-# the peak of this process alone, in KiB; getrusage would begin with its parent's
-status = pathlib.Path("/proc/self/status")
-print(re.search(r"VmHWM:\\s+(\\d+)", status.read_text())[1] if status.is_file() else 0)
-"""
-
-
-def link_corpus(root, speakers, write):
-    """A hundred hard links to one recording for each speaker, in ten sessions."""
-    write(root / "first.wav", 0.05)
-    for speaker in range(speakers):
-        for session in range(10):
-            folder = root / "dev" / "aac" / f"id{speaker:05d}" / f"session{session:04d}"
-            folder.mkdir(parents=True)
-            for index in range(10):
-                os.link(root / "first.wav", folder / f"{index:05d}.wav")
-    os.rename(root / "first.wav", root / "dev" / "first.txt")
-
-
-@pytest.mark.exhaustive
-def test_memory_of_many_recordings_is_small(tmp_path, write):
-    link_corpus(tmp_path / "corpus", 400, write)
-    command = [sys.executable, "-c", PREPARE, tmp_path / "corpus", tmp_path / "save"]
-    run = subprocess.run(command, capture_output=True, text=True, check=True)
-    # 200,000 recordings may have 2 GiB; they take 76 MiB, of which Python and its packages have half
-    assert int(run.stdout) < 2**18
-    assert len(read(tmp_path / "save/train.csv")) + len(read(tmp_path / "save/valid.csv")) == 40000
-
-
-@pytest.mark.exhaustive
-def test_a_killed_preparation_leaves_no_half_manifest_and_the_next_one_is_whole(tmp_path, write):
-    link_corpus(tmp_path / "corpus", 100, write)
-    save = tmp_path / "save"
-    command = [sys.executable, "-c", PREPARE, tmp_path / "corpus", save]
-    for seconds in (0, 0.3, 1.0):
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        while not save.is_dir():
-            time.sleep(0.02)
-        time.sleep(seconds)
-        process.kill()
-        process.wait()
-        for name, count in (("train.csv", 9500), ("valid.csv", 500)):
-            assert not (save / name).is_file() or len(read(save / name)) == count
-    found = prepare_voxceleb(tmp_path / "corpus", save)
-    assert [len(read(found[name])) for name in ("train", "valid")] == [9500, 500]
 
 
 @pytest.mark.data("libri_voxceleb", "wake_words", "free_spoken_digits", "librispeech_asr")
