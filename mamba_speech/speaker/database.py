@@ -12,7 +12,7 @@ from mamba_speech.files import read_json, write_json
 from mamba_speech.speaker.embedding import file_hash, similarity
 
 FORMAT = "mamba-speech speakers 1"
-# what `identify` prints for who is none of them
+# printed by `identify` for a voice that nobody of the database has
 UNKNOWN = "unknown"
 
 
@@ -90,12 +90,12 @@ class SpeakerDatabase:
         write_json(self.path, content | {"speakers": speakers})
 
     def check_model(self, weights):
-        """Refuse a model whose embeddings are not those of the database.
+        """Refuse a model other than the one that made the database.
 
         Raises
         ------
         ValueError
-            If it is another one.
+            If it is another model.
         """
         if weights != self.weights:
             raise ValueError(
@@ -122,7 +122,7 @@ class SpeakerDatabase:
         Raises
         ------
         ValueError
-            If the name is none.
+            If the name cannot be one.
         """
         check_name(name)
         vector = vector.astype(np.float64)
@@ -190,7 +190,7 @@ def enroll(path, name, embeddings, weights, run_threshold=None, threshold=None, 
     threshold : float, optional
         Threshold of the database from now on.
     replace : bool
-        Forget what was enrolled under the name before.
+        Removal of the recordings that the name has so far.
 
     Returns
     -------
@@ -200,7 +200,7 @@ def enroll(path, name, embeddings, weights, run_threshold=None, threshold=None, 
     Raises
     ------
     OSError, ValueError
-        If the name is none, or the database is damaged, of another model, or cannot be written.
+        If the name cannot be one, or the database is damaged, of another model, or cannot be written.
     """
     check_name(name)
     good = [one for one in embeddings if one.error is None]
@@ -221,7 +221,7 @@ def enroll(path, name, embeddings, weights, run_threshold=None, threshold=None, 
 
 
 def _content_hash(embedding):
-    """What tells a recording from others: its file's bytes; for a waveform its embedding."""
+    """A hash of a recording's file; of a waveform, of its embedding."""
     if embedding.path is not None:
         return file_hash(embedding.path)
     return hashlib.sha256(embedding.vector.tobytes()).hexdigest()[:32]
@@ -242,7 +242,7 @@ def locked(path):
 
 
 def check_name(name):
-    """Refuse what is no speaker's name.
+    """Refuse a text that cannot be a speaker's name.
 
     Raises
     ------

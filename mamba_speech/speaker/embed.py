@@ -26,7 +26,7 @@ def add_arguments(parser):
     parser.epilog = (
         "Writes NAME.npy for each input: a vector of 32-bit floats, not normalised. Of a folder, its tree is kept; of "
         "several inputs, the tree below the folder that holds them all. An embedding that is there, is newer than its "
-        "recording and was made by the same weights is not made again. Prints a line an input: its path and that of "
+        "recording and was made by the same weights is not made again. Prints a line an input: the recording and "
         "its embedding, with a tab between. Files that cannot be embedded are listed on stderr at the end; then the "
         "exit status is 1."
     )
@@ -46,7 +46,7 @@ def run_command(arguments):
         other = taken.setdefault(output, path)
         if other != path:
             raise AudioError(
-                f"{path}: its embedding would have the name of that of {other}; embed it into another folder"
+                f"{path}: its embedding would replace the embedding of {other}; embed it into another folder"
             )
         made = _is_made(path, output, ours)
         if not made:
@@ -93,7 +93,7 @@ def plan_outputs(inputs, output_folder):
 
 
 def claim_folder(folder, weights, run):
-    """Make a folder for the embeddings of one model, or refuse one with those of another.
+    """Make a folder for the embeddings of one model; refuse one that holds another model's.
 
     Arguments
     ---------
@@ -101,7 +101,7 @@ def claim_folder(folder, weights, run):
     weights : str
         Hash of the model.
     run : str or Path
-        Noted for readers.
+        Output folder of the model's training, noted for readers.
 
     Returns
     -------
@@ -117,7 +117,9 @@ def claim_folder(folder, weights, run):
     record = folder / RECORD
     with locked(record):
         if not record.exists():
-            write_json(record, {"weights": weights, "run": str(run)})
+            # a folder's name may hold bytes that are no text
+            name = str(run).encode("utf-8", "replace").decode()
+            write_json(record, {"weights": weights, "run": name})
             return False
         content = read_json(record)
         made_by = content.get("weights") if isinstance(content, dict) else None

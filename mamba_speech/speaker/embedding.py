@@ -13,7 +13,7 @@ from mamba_speech.recordings import Recording, RecordingResult, each_result
 from mamba_speech.speaker.speech import MIN_SPEECH_SECONDS, SpeechMeter
 from modules.speaker.windows import embed_blocks
 
-# of the way from a recording to its embedding: another way makes embeddings that are not comparable
+# number of the way from a recording to its embedding: embeddings of two ways are not comparable
 METHOD = 1
 
 
@@ -194,7 +194,7 @@ def _evaluating(model):
     device = next((one.device.type for one in model.parameters()), "cpu")
     model.eval()
     try:
-        # not inference_mode: what the model may keep for later serves training too
+        # not inference_mode: tensors that the model keeps for later serve training too
         with torch.no_grad(), torch.autocast(device, enabled=False):
             yield
     finally:
@@ -228,9 +228,9 @@ def similarity(a, b):
 
 
 def model_hash(model):
-    """What tells a model's embeddings from those of any other: a hash of its weights.
+    """A hash of a model's weights, which tells its embeddings from any other model's.
 
-    The lengths that it reads and the way to embed a recording count too.
+    The lengths that the model reads and the way to embed a recording count too.
 
     Arguments
     ---------

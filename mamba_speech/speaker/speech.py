@@ -6,7 +6,7 @@ MIN_SPEECH_SECONDS = 0.5
 FRAME_SECONDS = 0.02
 # below the loud reference, and below the level of full scale, in dB
 RANGE_DB, FLOOR_DB = 30.0, -70.0
-# what is louder for less than this is a click
+# a louder sound that is shorter is a click
 REFERENCE_SECONDS = 0.1
 
 

@@ -31,7 +31,7 @@ class EmbeddingStore:
     FileNotFoundError
         If its folder is not there.
     ValueError
-        If the file is something else, or damaged.
+        If the file is no store, or is damaged.
 
     Example
     -------
@@ -112,7 +112,7 @@ class EmbeddingStore:
             self.flush()
 
     def flush(self):
-        """Write what was put since the last time."""
+        """Write the embeddings that were put since the last time."""
         rows = [
             (*key, one.vector.astype("<f4").tobytes(), one.seconds, one.speech_seconds)
             for key, one in self._unwritten.items()
@@ -124,7 +124,7 @@ class EmbeddingStore:
         self._unwritten = {}
 
     def close(self):
-        """Write what is left and close the file."""
+        """Write the last embeddings and close the file."""
         self.flush()
         self._file.close()
 

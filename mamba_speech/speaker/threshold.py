@@ -14,7 +14,7 @@ class Threshold:
     Attributes
     ----------
     value : float
-        A higher score means one speaker.
+        Score above which two recordings are of one speaker.
     source : str
         Where it comes from, in words.
 

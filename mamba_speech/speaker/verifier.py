@@ -247,7 +247,7 @@ class SpeakerVerifier:
         database : str or Path
             A JSON file. Another process may write to it at the same time.
         replace : bool
-            Forget what was enrolled under the name before; by default it adds up.
+            Removal of the recordings that the name has so far; by default they stay, and the new ones add up.
         threshold : float, optional
             Threshold of the database from now on. A new one has the verifier's by default.
 
@@ -261,7 +261,7 @@ class SpeakerVerifier:
         mamba_speech.audio.AudioError
             If a single recording cannot be used; see :meth:`embed`.
         OSError, ValueError
-            If the name is none, or the database is damaged, of another model, or cannot be written.
+            If the name cannot be one, or the database is damaged, of another model, or cannot be written.
         """
         found = self.embed(audio, sample_rate)
         found = found if isinstance(found, Embedding) else list(found)

@@ -120,7 +120,8 @@ def read_pairs(file):
             continue
         if len(names) != 2 or not all(names):
             raise ValueError(
-                f"{file}: line {number} must name two files, with a tab between them; got {line!r:.80}"
+                f"{file}: line {number} must name two files, with a tab between them; got {line!r:.80} "
+                "(score.py of the recipe takes lists of trials)"
             )
         folder = next((name for name in names if Path(name).is_dir()), None)
         if folder:

@@ -1,6 +1,6 @@
 """One embedding of a recording of any length: windows of a minute, and crops for networks that read one length only.
 
-Memory does not grow with the recording. What comes out does not depend on the pieces that the recording came in.
+Memory does not grow with the recording. The embedding does not depend on the pieces that the recording comes in.
 """
 
 import math
@@ -64,7 +64,7 @@ def cut_windows(blocks, longest):
     blocks : iterable of torch.Tensor
         (samples,) each.
     longest : int
-        Samples of a window. What is left at the end is shared among the last two windows.
+        Samples of a window. The last two windows share the end of the stream equally.
 
     Yields
     ------

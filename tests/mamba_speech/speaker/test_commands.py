@@ -187,7 +187,7 @@ def test_two_recordings_whose_embeddings_would_have_one_name_are_named(run, tmp_
     assert main(["embed", run, str(folder), str(a), "--output_folder", str(out)]) == 1
     shown = capsys.readouterr()
     assert len(tab_rows(shown.out)) == 1
-    assert f"{a}: its embedding would have the name of that of {folder / 'a.flac'}" in shown.err
+    assert f"{a}: its embedding would replace the embedding of {folder / 'a.flac'}" in shown.err
 
 
 def test_many_files_show_their_progress_on_a_terminal_and_nowhere_else(

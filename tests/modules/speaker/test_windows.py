@@ -24,6 +24,22 @@ def test_windows_cover_a_stream_without_a_gap_whatever_its_pieces(samples, size)
     assert [len(one) for one in windows] == [len(one) for one in cut_windows([stream], 10)]
 
 
+def test_a_stream_is_read_two_windows_ahead_at_most():
+    read = 0
+
+    def blocks():
+        nonlocal read
+        for _ in range(1000):
+            read += 7
+            yield torch.zeros(7)
+
+    given = 0
+    for window in cut_windows(blocks(), 50):
+        assert read - given <= 2 * 50 + 7
+        given += len(window)
+    assert given == read == 7000
+
+
 @pytest.mark.parametrize("samples", [1, 3, 7, 8, 14, 15, 100])
 def test_crops_have_one_length_and_cover_the_waveform_in_even_steps(samples):
     waveform = torch.arange(samples)
