@@ -38,6 +38,20 @@ checkpointer: !new:speechbrain.utils.checkpoints.Checkpointer
     recoverables:
         model: !ref <model>
 """
+# the same on a self-supervised network, whose configuration stands in the YAML
+FILTERBANKS = "modules.speaker.front_ends.FilterbankFrontEnd\n    sample_rate: !ref <sample_rate>\n    n_mels: 24"
+SELF_SUPERVISED = "modules.speaker.self_supervised.SelfSupervised\n    config: !ref <ssl_config>"
+SSL_RUN = """\
+ssl_config:
+    model_type: wavlm
+    hidden_size: 16
+    num_hidden_layers: 2
+    num_attention_heads: 2
+    intermediate_size: 32
+    conv_dim: [8, 8, 8, 8, 8, 8, 8]
+    num_conv_pos_embedding_groups: 2
+    do_normalize: True
+""" + RUN.replace(FILTERBANKS, SELF_SUPERVISED)
 
 
 def say(speaker, seconds, seed=0, rate=RATE):
@@ -69,10 +83,9 @@ def tab_rows(text):
     return [line.split("\t") for line in text.splitlines()]
 
 
-def write_run(folder, threshold=0.5, seed=0, statistic="EER", **options):
+def write_run(folder, threshold=0.5, seed=0, statistic="EER", yaml=RUN):
     """What a run of the recipe leaves behind: options, two checkpoints of random weights, and a threshold."""
-    options = {"output_folder": str(folder), **options}
-    text = resolve_references(RUN, options).getvalue()
+    text = resolve_references(yaml, {"output_folder": str(folder)}).getvalue()
     for epoch in (1, 2):
         with torch.random.fork_rng():
             torch.manual_seed(10 * seed + epoch)

@@ -12,12 +12,18 @@ from mamba_speech import AudioError, SpeakerVerifier
 from mamba_speech.speaker.export import save_for_speechbrain
 from mamba_speech.speaker.threshold import Threshold
 from tests.support import separation
-from tests.support.verification import RATE, Timbre, write_run, write_voice
+from tests.support.verification import RATE, SSL_RUN, Timbre, write_run, write_voice
 
 
 @pytest.fixture(scope="session")
 def verifier(speaker_runs):
     return SpeakerVerifier.load(speaker_runs / "run", "cpu")
+
+
+@pytest.fixture(scope="session")
+def ssl_run(tmp_path_factory):
+    """The output folder of a run on a self-supervised network."""
+    return write_run(tmp_path_factory.mktemp("ssl") / "run", yaml=SSL_RUN)
 
 
 @pytest.fixture
@@ -181,11 +187,22 @@ def test_options_that_do_not_fit_the_model_are_named(tmp_path):
             SpeakerVerifier.load(run)
 
 
+def test_a_run_on_a_self_supervised_network_needs_nothing_but_itself(ssl_run, voices):
+    verifier = SpeakerVerifier.load(ssl_run, "cpu")
+    assert "front_end.network" in " ".join(verifier.model.state_dict())
+    score = verifier.verify(voices[0], voices[1]).score
+    assert score == verifier.verify(voices[1], voices[0]).score < 1
+    assert SpeakerVerifier.load(ssl_run, "cpu").verify(voices[0], voices[1]).score == score
+
+
+@pytest.mark.parametrize("kind", ["run", "ssl"])
 def test_speechbrains_own_interface_gives_the_same_scores(
-    speaker_runs, verifier, voices, tmp_path, monkeypatch
+    kind, speaker_runs, ssl_run, voices, tmp_path, monkeypatch
 ):
     folder = tmp_path / "saved"
-    save_for_speechbrain(speaker_runs / "run", folder)
+    run = ssl_run if kind == "ssl" else speaker_runs / kind
+    verifier = SpeakerVerifier.load(run, "cpu")
+    save_for_speechbrain(run, folder)
     assert sorted(path.name for path in folder.iterdir()) == [
         "embedding_model.ckpt",
         "hyperparams.yaml",
