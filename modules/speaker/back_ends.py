@@ -66,7 +66,7 @@ class EcapaBackEnd(ECAPA_TDNN):
     Raises
     ------
     ValueError
-        If ``res2net_scale`` does not divide ``channels``.
+        If ``res2net_scale`` does not divide ``channels``, or a batch to train on has one utterance.
 
     Example
     -------
@@ -92,6 +92,11 @@ class EcapaBackEnd(ECAPA_TDNN):
 
     def forward(self, x, lengths=None):
         """Embed ``x`` (batch, time, input_size) with frame counts (batch,)."""
+        if self.training and len(x) == 1:
+            raise ValueError(
+                "ECAPA-TDNN trains on two utterances a batch or more, it normalises over the batch: "
+                "leave the last one out (drop_last), or make batches larger"
+            )
         lengths = _counts(x, lengths)
         valid = valid_frames(lengths, x.shape[1], x.device)
         x = x.transpose(1, 2)  # (batch, channels, time)

@@ -81,3 +81,10 @@ def test_every_parameter_learns_under_bfloat16_autocast(kind):
 def test_channels_that_scales_cannot_share_are_refused_by_name():
     with pytest.raises(ValueError, match="channels must be a multiple of res2net_scale = 8"):
         EcapaBackEnd(12, channels=20)
+
+
+def test_a_batch_of_one_utterance_is_refused_in_training_only():
+    back_end = EcapaBackEnd(12, 6, channels=16, **SIZES)
+    with pytest.raises(ValueError, match="two utterances a batch"):
+        back_end(torch.randn(1, 9, 12))
+    assert back_end.eval()(torch.randn(1, 9, 12)).shape == (1, 6)

@@ -187,8 +187,9 @@ def test_a_teacher_of_another_shape_is_refused_with_the_difference(change, said,
 
 
 def test_sources_that_hold_no_teacher_are_refused_by_name(tmp_path, monkeypatch):
-    with pytest.raises(FileNotFoundError, match=f"cannot read a model from {tmp_path}"):
-        read_config(tmp_path)
+    for source in (tmp_path, tmp_path / "absent"):
+        with pytest.raises(FileNotFoundError, match=f"cannot read a model from {source}: give"):
+            read_config(source)
     save_teacher("wavlm-group", tmp_path)
     (tmp_path / "model.safetensors").unlink()
     with pytest.raises(FileNotFoundError, match=f"cannot read a model from {tmp_path}"):
