@@ -37,6 +37,8 @@ WHEEL = ("mamba_speech", "modules")
 FOLDERS = (*PACKAGES, "benchmarks", "docs", "examples", "recipes", "tests")
 
 TASKS = ("asr", "separation", "kws", "speaker")
+# recipes whose folder has another name than their task
+RECIPES = {"speaker": "SV"}
 TABLE = re.compile(r"^\| (`[^|]+`) \| [^|]+ \| ([^|]+) \|$", re.MULTILINE)
 
 
@@ -58,7 +60,8 @@ def read_rules() -> dict[str, set[str]]:
 def lies_in(path: str, place: str) -> bool:
     """Whether a file is what a cell of the table names: a file, the files of a folder, or all below it."""
     if place.startswith("recipes/CORPUS/"):
-        return bool(re.match(rf"recipes/\w+/{place.rpartition('/')[2]}/", path, re.IGNORECASE))
+        task = place.rpartition("/")[2]
+        return bool(re.match(rf"recipes/\w+/{RECIPES.get(task, task)}/", path, re.IGNORECASE))
     if place.endswith("/*.py"):
         return Path(path).parent.as_posix() == place.removesuffix("/*.py")
     return path == place or path.startswith(f"{place}/")

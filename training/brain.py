@@ -6,7 +6,6 @@ import math
 
 import speechbrain as sb
 import torch
-from speechbrain.nnet.schedulers import update_learning_rate
 from speechbrain.utils.distributed import if_main_process, run_on_main
 
 from mamba_speech.checkpoints import average_model, checkpoints_to_average, selection_value
@@ -21,6 +20,7 @@ from training.recording import (
     record_epoch,
     record_result,
 )
+from training.schedules import set_rate
 
 logger = logging.getLogger(__name__)
 
@@ -36,13 +36,15 @@ class RecipeBrain(ExactBrain):
 
     The YAML gives ``fidelity``, ``avg_checkpoints`` and ``checkpoint_choice`` (``best`` by ``selection_key``, or
     ``last``). The schedules are ``lr_annealing``, which acts at every step, and ``lr_plateau``, which acts at every
-    epoch. Both may be missing.
+    epoch. Both may be missing. An ``epoch_counter`` that stops early watches ``selection_key``.
     """
 
     # name of the items of a data set, in logs and results
     items = "items"
     # stage statistic by which checkpoints are compared; lower is better
     selection_key = "WER"
+    # stage statistic that moves the rate of ``lr_plateau``
+    plateau_key = "loss"
 
     @classmethod
     def from_hparams(cls, hparams, run_opts, lists=None, test_lists=None):
@@ -150,7 +152,7 @@ class RecipeBrain(ExactBrain):
             # a finished run that is started again has no epoch to add; one killed before the last epoch's
             # validation has that to do
             self.hparams.epoch_counter.current = self.hparams.epoch_counter.limit
-        if self.hparams.epoch_counter.current < self.hparams.epoch_counter.limit:
+        if not _is_over(self.hparams.epoch_counter):
             run_on_main(begin_training, args=(self,))
         schedule = getattr(self.hparams, "lr_annealing", None)
         if (
@@ -169,8 +171,7 @@ class RecipeBrain(ExactBrain):
     @property
     def is_last_epoch(self):
         """Whether the epoch that runs is the last, by the number of epochs or of steps."""
-        counter = self.hparams.epoch_counter
-        return counter.current >= counter.limit or bool(self._optimizer_step_limit_exceeded)
+        return _is_over(self.hparams.epoch_counter) or bool(self._optimizer_step_limit_exceeded)
 
     def on_stage_end(self, stage, stage_loss, epoch=None):
         """Log the stage, and save: a checkpoint after validation, the results after a test."""
@@ -203,10 +204,14 @@ class RecipeBrain(ExactBrain):
         )
         plateau = getattr(self.hparams, "lr_plateau", None)
         if plateau is not None:
-            _, rate = plateau([self.optimizer], epoch, _comparable(stats["loss"]))
-            update_learning_rate(self.optimizer, rate)
-        # after the schedule, whose state the checkpoint holds
-        self.save_epoch({self.selection_key: _comparable(self.selection_of(stats)), "epoch": epoch})
+            _, rate = plateau([self.optimizer], epoch, _comparable(stats[self.plateau_key]))
+            set_rate(self.optimizer, rate)
+        value = _comparable(self.selection_of(stats))
+        stopper = getattr(self.hparams.epoch_counter, "update_metric", None)
+        if stopper is not None:
+            stopper(value)
+        # after the schedule and the counter, whose state the checkpoint holds
+        self.save_epoch({self.selection_key: value, "epoch": epoch})
 
     def save_epoch(self, meta):
         """Save an end-of-epoch checkpoint and drop those that averaging will not want."""
@@ -317,6 +322,11 @@ class RecipeBrain(ExactBrain):
                 f"this YAML describes ({first}); give another --output_folder, or the options that the run was "
                 "started with"
             ) from error
+
+
+def _is_over(counter):
+    """Whether an epoch counter has no epoch left, or has stopped early."""
+    return counter.current >= counter.limit or getattr(counter, "should_stop", False)
 
 
 def _comparable(value):

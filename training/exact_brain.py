@@ -44,16 +44,22 @@ class ExactBrain(sb.Brain):
             # SpeechBrain clips the first parameter group only: all are clipped together as the optimiser steps
             self._clip_norm, self.max_grad_norm = self.max_grad_norm, float("inf")
 
-    def init_optimizers(self):
-        """Build the optimiser with two parameter groups; see :func:`modules.ssm.parameter_groups`."""
+    def parameter_groups(self):
+        """Parameter groups of the optimiser; see :func:`modules.ssm.parameter_groups`.
+
+        The first decays by the optimiser's own setting, the second by 0. With ``fidelity: upstream`` there is one.
+        """
         modules = list(self.modules.values())
         if self.hparams.fidelity == "upstream":
-            groups = [p for module in modules for p in module.parameters() if p.requires_grad]
-        else:
-            # the first group decays by the optimiser's own setting, the second by 0
-            groups = parameter_groups(modules, weight_decay=None)
-            del groups[0]["weight_decay"]
-        self.optimizer = self.opt_class(groups)
+            parameters = (p for module in modules for p in module.parameters())
+            return [{"params": [p for p in parameters if p.requires_grad]}]
+        groups = parameter_groups(modules, weight_decay=None)
+        del groups[0]["weight_decay"]
+        return groups
+
+    def init_optimizers(self):
+        """Build the optimiser of :meth:`parameter_groups`."""
+        self.optimizer = self.opt_class(self.parameter_groups())
         self.optimizers_dict = {"opt_class": self.optimizer}
         self.optimizer.register_step_pre_hook(self._note_rate)
         if self._clip_norm is not None and self._clip_norm > 0:

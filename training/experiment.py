@@ -9,8 +9,10 @@ import sys
 from functools import partial
 from pathlib import Path
 
+import ruamel.yaml
 import speechbrain as sb
 import torch
+import yaml
 from hyperpyyaml import load_hyperpyyaml
 from hyperpyyaml.core import resolve_references
 from speechbrain.utils.distributed import ddp_init_group
@@ -24,13 +26,17 @@ from training.quiet import keep_details_of_libraries_out
 logger = logging.getLogger(__name__)
 
 
-def load_experiment(arguments=None):
+def load_experiment(arguments=None, complete=None):
     """Read ``train.py hparams.yaml --key value ...``, create the output folder and start the log.
 
     Arguments
     ---------
     arguments : list of str, optional
         ``sys.argv[1:]`` by default.
+    complete : callable, optional
+        Function that derives options from others before anything is built. It gets the plain values of all options
+        and the names of the given ones, and returns a dict of values that replace those of the YAML. They also go
+        into the run's ``hyperparams.yaml``.
 
     Returns
     -------
@@ -50,18 +56,19 @@ def load_experiment(arguments=None):
     # creates the process group under torchrun, before anything is written
     ddp_init_group(run_opts)
     atexit.register(_leave_process_group)
-    with open(hparams_file, encoding="utf-8") as file:
-        try:
-            hparams = load_hyperpyyaml(file, line.overrides)
-            check_fidelity(hparams["fidelity"])
-        except ValueError as error:
-            # an object refused its arguments: its own sentence says which
-            message = name_options(str(error.args[0]), hparams_file)
-            raise SystemExit(f"{hparams_file}: {message}") from error
+    try:
+        overrides = _complete(line, complete)
+        with open(hparams_file, encoding="utf-8") as file:
+            hparams = load_hyperpyyaml(file, overrides)
+        check_fidelity(hparams["fidelity"])
+    except ValueError as error:
+        # an object refused its arguments: its own sentence says which
+        message = name_options(str(error.args[0]), hparams_file)
+        raise SystemExit(f"{hparams_file}: {message}") from error
     hparams["invocation"] = start | {"yaml": hparams_file, "overrides": line.given}
     # the options are written when they are known to fit the checkpoints there: see RecipeBrain
     hparams["write_hyperparams"] = partial(
-        _write_hyperparams, hparams_file, line.overrides, hparams["output_folder"]
+        _write_hyperparams, hparams_file, overrides, hparams["output_folder"]
     )
     sb.create_experiment_directory(experiment_directory=hparams["output_folder"])
     keep_details_of_libraries_out()
@@ -69,6 +76,25 @@ def load_experiment(arguments=None):
     for alias, option in line.aliases.items():
         logger.info("--%s is --%s here", alias, option)
     return hparams, run_opts
+
+
+def _complete(line, complete):
+    """The overrides of a command line, with those that ``complete`` derives from them."""
+    if complete is None:
+        return line.overrides
+    with open(line.yaml, encoding="utf-8") as file:
+        resolved = resolve_references(file, line.overrides).getvalue()
+    # as HyperPyYAML reads them
+    overrides = ruamel.yaml.YAML().load(line.overrides) or {}
+    overrides.update(complete(yaml.load(resolved, Loader=_PlainValues), line.given))
+    return overrides
+
+
+class _PlainValues(yaml.SafeLoader):
+    """YAML's plain values; objects are None."""
+
+
+_PlainValues.add_multi_constructor("!", lambda loader, tag, node: None)
 
 
 def _leave_process_group():

@@ -1,9 +1,25 @@
-"""Learning-rate schedules that SpeechBrain does not have."""
+"""Learning-rate schedules that SpeechBrain does not have, and rates that differ between parameter groups."""
 
 import math
 
 import torch
 from speechbrain.utils.checkpoints import mark_as_loader, mark_as_saver, register_checkpoint_hooks
+
+
+def set_rate(optimizer, rate):
+    """Set the learning rate of all parameter groups, each times its ``lr_scale`` if it has one.
+
+    Example
+    -------
+    >>> import torch
+    >>> groups = [{"params": [torch.zeros(1)]}, {"params": [torch.zeros(1)], "lr_scale": 0.5}]
+    >>> optimizer = torch.optim.SGD(groups, lr=1.0)
+    >>> set_rate(optimizer, 0.2)
+    >>> [group["lr"] for group in optimizer.param_groups]
+    [0.2, 0.1]
+    """
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group.get("lr_scale", 1.0)
 
 
 @register_checkpoint_hooks
@@ -62,8 +78,7 @@ class WarmupCosine:
             cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
             scale = self.floor + (1 - self.floor) * cosine
         self.current_lr = self.lr_initial * scale
-        for group in optimizer.param_groups:
-            group["lr"] = self.current_lr * group.get("lr_scale", 1.0)
+        set_rate(optimizer, self.current_lr)
         return old, self.current_lr
 
     @mark_as_saver

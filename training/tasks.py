@@ -214,7 +214,7 @@ def find_script(yaml):
     ---------
     yaml : str or Path
         ``hparams/DATASET/TASK/FILE.yaml``, which ``train.py`` of that recipe trains, or
-        ``hparams/DATASET/TASK/KIND/FILE.yaml``, which ``train_KIND.py`` trains.
+        ``hparams/DATASET/TASK/KIND/FILE.yaml``, which ``train_KIND.py`` or ``KIND.py`` trains.
 
     Returns
     -------
@@ -229,10 +229,11 @@ def find_script(yaml):
     hparams = ROOT / "hparams"
     parts = place.relative_to(hparams).parts if place.is_relative_to(hparams) else ()
     if len(parts) in (3, 4):
-        name = f"train_{parts[2]}.py" if len(parts) == 4 else "train.py"
-        script = ROOT / "recipes" / parts[0] / parts[1] / name
-        if script.is_file():
-            return script
+        names = (f"train_{parts[2]}.py", f"{parts[2]}.py") if len(parts) == 4 else ("train.py",)
+        for name in names:
+            script = ROOT / "recipes" / parts[0] / parts[1] / name
+            if script.is_file():
+                return script
     raise ValueError(
         f"{yaml}: does not lie in a recipe's folder of hparams: give its script as --script"
     )

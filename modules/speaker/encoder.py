@@ -168,7 +168,7 @@ class SpeakerEncoder(nn.Module):
             nn.Linear(self.pooling.output_size, embedding_size),
         )
 
-    def forward(self, wavs, samples=None):
+    def forward(self, wavs, samples=None, augment=None):
         """Embed utterances.
 
         Arguments
@@ -177,6 +177,9 @@ class SpeakerEncoder(nn.Module):
             (batch, samples) at ``sample_rate``; what stands behind an utterance's end does not matter.
         samples : torch.Tensor, optional
             (batch,) integer sample counts; ``None`` if all utterances fill the batch.
+        augment : callable, optional
+            Function of the features (batch, time, channels) and their counts (batch,) that changes the features, for
+            training.
 
         Returns
         -------
@@ -184,6 +187,7 @@ class SpeakerEncoder(nn.Module):
             (batch, embedding_size), not normalised.
         """
         x, lengths = self.front_end(wavs, check_samples(wavs, samples, self.min_samples))
+        x = x if augment is None else augment(x, lengths)
         x, lengths = self._join(x, lengths)
         x = self.encoder(self.project(x), lengths)
         return self.embed(self.pooling(x, lengths))

@@ -1,0 +1,53 @@
+"""A corpus of harmonic voices, and the speaker recipe's scripts run on it."""
+
+import numpy as np
+import pytest
+import soundfile
+
+from tests.support.recipes import scripts
+from tests.support.speakers import RECIPE, SMALL, train_here, write_corpus
+
+
+@pytest.fixture
+def recipe(monkeypatch):
+    """The recipe's scripts as modules, their folder being where Python looks first."""
+    with scripts(monkeypatch, RECIPE) as load:
+        yield load
+
+
+@pytest.fixture(scope="session")
+def voices(tmp_path_factory):
+    """Five voices to train and validate, two to test; tests must not alter it."""
+    return write_corpus(tmp_path_factory.mktemp("voices") / "corpus")
+
+
+@pytest.fixture(scope="session")
+def trained(voices, tmp_path_factory):
+    """Output folder of an encoder that was trained for one epoch; tests must not alter it."""
+    folder = tmp_path_factory.mktemp("trained") / "run"
+    options = {"data_folder": voices, "output_folder": folder, "number_of_epochs": 1}
+    return train_here("debug", small=SMALL, **SMALL, **options)
+
+
+@pytest.fixture(scope="session")
+def sounds(tmp_path_factory):
+    """Folders of a noise and of a room's response, at other rates than the voices."""
+    folder, random = tmp_path_factory.mktemp("sounds"), np.random.default_rng(0)
+    for name, sound, rate in (
+        ("noise", 0.1 * random.standard_normal(4000), 8000),
+        ("rooms", np.exp(-np.arange(2000) / 200) * random.standard_normal(2000), 44100),
+    ):
+        (folder / name).mkdir()
+        soundfile.write(folder / name / "one.wav", sound, rate)
+    return folder
+
+
+@pytest.fixture
+def run(voices, tmp_path):
+    """Run a script on the voices within this process; gives the output folder."""
+
+    def train(name, *flags, **options):
+        options = SMALL | {"data_folder": voices, "output_folder": tmp_path / "run"} | options
+        return train_here(name, *flags, small=SMALL, **options)
+
+    return train

@@ -1,0 +1,97 @@
+"""Training crops: length, speed, class, noise and rooms, each the same whatever was read before."""
+
+import pytest
+import soundfile
+import torch
+
+from tests.support.recipes import load_options
+from tests.support.speakers import FOLDER, SMALL
+from training.loading import SeededItems
+
+RATE = 16000
+
+
+@pytest.fixture
+def crops(recipe, voices, sounds, tmp_path):
+    """The training set of the debug YAML; options may be overridden."""
+
+    def make(**options):
+        options = SMALL | {"data_folder": voices, "output_folder": tmp_path} | options
+        options = {key: value for key, value in options.items() if key not in ("nhead", "d_ffn")}
+        arguments = [part for key, value in options.items() for part in (f"--{key}", str(value))]
+        hparams, _ = load_options([str(FOLDER / "debug.yaml"), *arguments])
+        data = recipe("speaker_data")
+        prepared = data.prepare_speakers(hparams)
+        return data.make_datasets(hparams, prepared)[0], hparams, prepared
+
+    return make
+
+
+def test_short_recordings_are_repeated_and_every_crop_has_the_longest_length(crops):
+    train, hparams, _ = crops()
+    lengths = {len(train[index]["sig"]) for index in range(len(train))}
+    assert lengths == {round(hparams["crop_seconds_max"] * RATE)}
+    train, *_ = crops(speeds="[100]", crop_seconds_max=2)
+    sound, _ = soundfile.read(train.rows.wav[0], dtype="float32")
+    crop = train[0]["sig"]
+    assert torch.equal(crop[: len(sound)], torch.from_numpy(sound))
+    assert torch.equal(crop[len(sound) : 2 * len(sound)], torch.from_numpy(sound))
+
+
+def test_each_speed_of_a_voice_is_a_class_of_its_own(crops):
+    train, _, prepared = crops(speeds="[100, 90, 110]", crops_per_recording=3)
+    assert len(train) == 3 * len(train.rows)
+    count, found = len(prepared.speakers), set()
+    for index in range(len(train)):
+        for _ in range(6):
+            target = train[index]["target"]
+            assert target % count == train.rows.speaker[index % len(train.rows)]
+            found.add(target)
+    assert found == set(range(3 * count))
+
+
+def test_a_slower_voice_is_lower(crops):
+    train, *_ = crops(speeds="[100, 50]", crop_seconds=0.3, crop_seconds_max=0.4)
+    peaks = {}
+    for _ in range(20):
+        item = train[0]
+        spectrum = torch.fft.rfft(item["sig"]).abs()
+        bins = torch.arange(len(spectrum))
+        peaks.setdefault(item["target"], []).append(float((bins * spectrum).sum() / spectrum.sum()))
+    own, slow = (sum(one) / len(one) for _, one in sorted(peaks.items()))
+    assert 0.4 < slow / own < 0.65
+
+
+def test_a_batch_has_one_length_between_the_shortest_and_the_longest(crops, recipe):
+    train, hparams, _ = crops()
+    collate = recipe("crops").CropBatch(*recipe("speaker_data").crop_lengths(hparams))
+    lengths = {collate([train[0], train[1]]).sig.data.shape[1] for _ in range(30)}
+    low, high = (round(hparams[key] * RATE) for key in ("crop_seconds", "crop_seconds_max"))
+    assert len(lengths) > 10 and low <= min(lengths) and max(lengths) <= high
+
+
+def test_a_crop_with_noise_and_room_depends_on_seed_epoch_and_index_alone(crops, sounds):
+    options = {"noise_folder": sounds / "noise", "rir_folder": sounds / "rooms"}
+    train, *_ = crops(**options, augment_probability=1, time_stretch="[0.8, 1.2]")
+    items = SeededItems(train, seed=1)
+    items.set_epoch(1)
+    first = items[3]
+    assert not torch.equal(items[4]["sig"], first["sig"])
+    again = items[3]
+    assert torch.equal(again["sig"], first["sig"]) and again["target"] == first["target"]
+    items.set_epoch(2)
+    assert not torch.equal(items[3]["sig"], first["sig"])
+
+
+def test_noise_has_the_ratio_that_was_asked_for(crops, sounds):
+    options = {"noise_folder": sounds / "noise", "speeds": "[100]", "noise_snr": "[10, 10]"}
+    clean, *_ = crops(speeds="[100]", crop_seconds_max=0.6)
+    noisy, *_ = crops(**options, augment_probability=1, crop_seconds_max=0.6)
+    # a recording that is as long as a crop or shorter is taken whole
+    index = min(range(len(clean)), key=lambda one: clean.rows.stop[one])
+    a, b = clean[index]["sig"], noisy[index]["sig"]
+    # SpeechBrain scales the speech down too
+    scale = torch.dot(a, b) / a.square().sum()
+    rest = b - scale * a
+    ratio = 10 * torch.log10((scale * a).square().mean() / rest.square().mean())
+    assert ratio.item() == pytest.approx(10, abs=1)

@@ -1,0 +1,76 @@
+"""The speaker recipe's options: every one can be overridden and is used, wrong ones get one sentence."""
+
+import shutil
+
+import pytest
+
+from tests.support.recipes import another, override, plain_options, unused_options
+from tests.support.speakers import FOLDER, RECIPE
+
+YAMLS = sorted(FOLDER.glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", YAMLS, ids=lambda p: p.stem)
+def test_every_option_can_be_overridden_from_the_command_line(path, tmp_path):
+    fixed = {"fidelity": "upstream", "precision": "fp16", "lr_floor": 0.5, "warmup_fraction": 0.5}
+    # sizes must fit one another, and small ones are quick
+    fixed |= {"d_model": 24, "num_layers": 2, "nhead": 3, "n_mels": 30, "dropout": 0.4}
+    fixed |= {"trials": "none", "speeds": [100, 80], "noise_snr": [1, 2], "subsampling": 2}
+    wanted = {key: fixed.get(key, another(value)) for key, value in plain_options(path).items()}
+    wanted |= {"output_folder": str(tmp_path)}
+    hparams = override(path, wanted)
+    model, classifier = hparams["model"], hparams["classifier"](n_speakers=3)
+    assert (model.embedding_size, model.subsampling) == (wanted["embedding_size"], 2)
+    assert classifier.margin == wanted["margin"] and classifier.scale == wanted["scale"]
+    assert hparams["freq_mask"].drop_length_high == wanted["freq_mask_max"] + 1
+
+
+def test_every_option_is_used_by_the_recipe_or_its_yaml():
+    assert unused_options(YAMLS, RECIPE) == {}
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"data_folder": "null"}, "give --data_folder"),
+        ({"data_folder": "{tmp}/nowhere"}, "does not exist"),
+        ({"trials": "{tmp}/list.txt"}, "the trial list .*list.txt does not exist"),
+        ({"valid_speakers": 5}, "valid_speakers 5 leaves 0 of 5 speakers"),
+        ({"split": "sessions"}, "split must be"),
+        ({"speeds": "[90, 110]"}, "speeds must be percentages above 0, 100 the first"),
+        ({"crops_per_recording": 0}, "crops_per_recording must be 1 or more"),
+        ({"crop_seconds_max": 0.1}, "crop_seconds must be above 0, and crop_seconds_max no less"),
+        ({"augment_probability": 2}, "augment_probability must be from 0 to 1"),
+        ({"noise_folder": "{tmp}/nowhere"}, "noise_folder .*nowhere: holds no sound"),
+        ({"time_stretch": "[1.2, 0.8]"}, "time_stretch must be two tempos"),
+        ({"batch_size": 64}, "set --batch_size lower"),
+        ({"margin": 2}, "margin must be from 0"),
+        ({"stop_after": 0}, "stop_after must be 1 epoch or more"),
+        ({"subsampling": 0}, "subsampling must be 1 frame or more"),
+        ({"skip_prep": True}, "not there; run once without --skip_prep"),
+        ({"skip_train": True}, "nothing to test"),
+        ({"fine_tune": "{tmp}/nowhere"}, "fine_tune: .*nowhere: no such folder"),
+        ({"fidelity": "both"}, "fidelity must be one of"),
+    ],
+    ids=str,
+)
+def test_a_wrong_option_gets_one_sentence(options, message, run, tmp_path):
+    with pytest.raises(SystemExit, match=message):
+        run("debug", **{key: str(value).format(tmp=tmp_path) for key, value in options.items()})
+
+
+def test_the_second_stage_wants_the_run_s_own_speakers_and_model(run, trained, voices, tmp_path):
+    with pytest.raises(SystemExit, match="fine_tune: .* is of another model"):
+        run("debug", fine_tune=trained, d_model=24, output_folder=tmp_path / "other")
+    corpus = shutil.copytree(voices, tmp_path / "corpus")
+    shutil.rmtree(corpus / "wav" / "id00000")
+    with pytest.raises(SystemExit, match="was trained on other speakers"):
+        run("debug", fine_tune=trained, data_folder=corpus, output_folder=tmp_path / "fewer")
+
+
+def test_the_data_never_change_under_a_trained_run(run, trained, voices, tmp_path):
+    folder = shutil.copytree(trained, tmp_path / "run")
+    corpus = shutil.copytree(voices, tmp_path / "corpus")
+    shutil.rmtree(corpus / "wav" / "id00000")
+    with pytest.raises(SystemExit, match=r"trained with other data \(train"):
+        run("debug", data_folder=corpus, output_folder=folder)

@@ -1,0 +1,179 @@
+"""The speaker recipe: every YAML, resuming, the second stage, early stopping, the threshold and the test."""
+
+import json
+import shutil
+
+import pytest
+import soundfile
+import torch
+import yaml
+
+from mamba_speech.evaluation.verification import TrialErrors, read_trial_scores
+from mamba_speech.run import load_run, read_options
+from mamba_speech.speaker.embedding import embed_files, similarity
+from tests.support.recipes import (
+    TORCHRUN,
+    check_output,
+    check_record,
+    checkpoints,
+    command_line,
+    logged,
+    results,
+    run_script,
+)
+from tests.support.speakers import FOLDER, RECIPE, SMALL
+
+LIST = "veri_test2"
+# the debug recipe is trained in every run of the tests, the others in the exhaustive one
+EACH = [
+    pytest.param(p, id=p.stem, marks=() if p.stem == "debug" else pytest.mark.exhaustive)
+    for p in sorted(FOLDER.glob("*.yaml"))
+]
+
+
+def weights(folder, name="model"):
+    return torch.load(checkpoints(folder)[-1] / f"{name}.ckpt", weights_only=True)
+
+
+def same(a, b):
+    return all(torch.equal(a[key], b[key]) for key in a)
+
+
+@pytest.mark.parametrize("path", EACH)
+def test_every_yaml_trains_saves_resumes_and_tests(path, run):
+    folder = run(path.stem, number_of_epochs=1, avg_checkpoints=2)
+    before = weights(folder)
+    run(path.stem, number_of_epochs=2, avg_checkpoints=2)
+    assert len(list(logged(folder))) == 2
+    assert not same(before, weights(folder))
+    found = results(folder, LIST)
+    assert found["fidelity"] == "corrected" and found["trials"] == 4 and 0 <= found["EER"] <= 100
+    check_record(folder, "train.py", {"train", "valid", "valid_trials"})
+    scores = read_trial_scores(folder / f"scores_{LIST}.csv")
+    assert len(scores) == 4 and all(-1 <= one.score <= 1 for one in scores.values())
+    assert not list(folder.rglob("*.partial"))
+
+
+def test_a_resumed_run_ends_where_an_uninterrupted_one_does(run, sounds, tmp_path):
+    options = {"total_steps": 6, "augment_probability": 1}
+    options |= {"noise_folder": sounds / "noise", "rir_folder": sounds / "rooms"}
+    whole = run("debug", **options, number_of_epochs=2, output_folder=tmp_path / "whole")
+    for epochs in (1, 2):
+        parts = run("debug", **options, number_of_epochs=epochs, output_folder=tmp_path / "parts")
+    assert same(weights(whole), weights(parts))
+    assert same(weights(whole, "classifier"), weights(parts, "classifier"))
+    # but for the date and what the machine spent, nothing in a result tells the two apart
+    spent = {"train_seconds": 0, "peak_memory_mb": 0}
+    assert {**results(whole, LIST), **spent} == {**results(parts, LIST), **spent}
+
+
+def test_an_epoch_resumed_in_its_middle_is_logged_as_a_whole_one(run):
+    options = {"total_steps": 6, "number_of_epochs": 2, "checkpoint_choice": "last"}
+    options |= {"ckpt_interval_minutes": 0, "ckpt_interval_steps": 2}
+    folder = run("debug", **options)
+    within, last = checkpoints(folder)
+    assert "EER" not in yaml.safe_load((within / "CKPT.yaml").read_text())
+    before = weights(folder)
+    shutil.rmtree(last)
+    run("debug", **options)
+    _, whole, resumed = ({**figures, "train seconds": 0} for figures in logged(folder))
+    assert resumed == whole and same(before, weights(folder))
+
+
+def test_the_threshold_is_that_of_the_validation_trials_and_scores_are_those_of_use(
+    trained, voices
+):
+    kept = json.loads((trained / "save" / "threshold.json").read_text())
+    assert kept["trials"] == 16 and kept["speakers"] == 2
+    model = load_run(trained, [], selection_key=("EER", "error"))["model"]
+    trials = [line.split() for line in (trained / "valid_trials.txt").read_text().splitlines()]
+    files = sorted({path for _, *pair in trials for path in pair})
+    found = embed_files(model, [voices / path for path in files], min_speech=0)
+    found = {path: one.vector for path, one in zip(files, found, strict=True)}
+    scores = [similarity(*(found[path] for path in pair)) for _, *pair in trials]
+    errors = TrialErrors([int(label) for label, *_ in trials], scores)
+    rate, threshold = errors.eer()
+    assert kept["eer"] == pytest.approx(rate)
+    assert kept["threshold"] == pytest.approx(threshold, abs=1e-6)
+    row = next(iter(read_trial_scores(trained / f"scores_{LIST}.csv").values()))
+    pair = embed_files(model, [voices / "wav" / row.enrolment, voices / "wav" / row.test])
+    assert row.score == pytest.approx(similarity(*(one.vector for one in pair)), abs=1e-6)
+
+
+def test_testing_again_changes_nothing_and_other_lists_are_named(run, voices, tmp_path):
+    folder = run("debug", number_of_epochs=1)
+    saved, first = weights(folder), results(folder, LIST)
+    mine = tmp_path / "my list.txt"
+    mine.write_text((voices / f"{LIST}.txt").read_text())
+    lists = f"['{mine}', '{voices / LIST}.txt']"
+    run("debug", "--test_only", trials=lists)
+    again = results(folder, LIST)
+    assert again["EER"] == first["EER"] == results(folder, "my list")["EER"]
+    assert (folder / "scores_my list.csv").is_file() and same(saved, weights(folder))
+
+
+def test_training_stops_early_and_started_again_has_nothing_to_add(run):
+    # two voices that are told apart at once: no epoch is better than the first
+    options = {"number_of_epochs": 9, "stop_after": 2, "lr": 0, "checkpoint_choice": "last"}
+    folder = run("debug", **options)
+    assert len(list(logged(folder))) == 3
+    first = results(folder, LIST)
+    run("debug", **options)
+    assert len(list(logged(folder))) == 3
+    again = results(folder, LIST)
+    assert again["date"] >= first["date"] and again["EER"] == first["EER"]
+
+
+def test_the_second_stage_keeps_each_speakers_own_class_and_takes_its_own_options(
+    run, trained, tmp_path
+):
+    options = {"fine_tune": trained, "fine_tune_lr": 0, "fine_tune_epochs": 1}
+    options |= {"fine_tune_crop_seconds": 0.9, "fine_tune_crop_seconds_max": 0.9}
+    folder = run("debug", **options, output_folder=tmp_path / "second")
+    assert same(weights(folder), weights(trained))
+    rows = weights(trained, "classifier")["centres"]
+    assert torch.equal(weights(folder, "classifier")["centres"], rows[: len(rows) // 3])
+    kept = read_options(folder, ["margin", "speeds", "number_of_epochs"])
+    assert kept["margin"] == 0.5 and kept["speeds"] == [100] and kept["number_of_epochs"] == 1
+    kept = read_options(folder, ["crop_seconds", "crop_seconds_max", "threshold_file"])
+    assert kept["crop_seconds"] == kept["crop_seconds_max"] == 0.9
+    assert kept["threshold_file"].is_file()
+
+
+@pytest.mark.exhaustive
+def test_a_small_network_learns_voices(run):
+    folder = run("debug", number_of_epochs=12, lr=0.01, crops_per_recording=4, margin=0.1)
+    accuracies = [figures["train accuracy"] for figures in logged(folder)]
+    assert accuracies[-1] > 2 * accuracies[0]
+    assert results(folder, LIST)["EER"] == 0
+
+
+@pytest.mark.exhaustive
+def test_a_run_says_what_is_worth_saying(voices, tmp_path, monkeypatch):
+    # an earlier training in this process has left its own there
+    monkeypatch.delenv("SB_LOG_LEVEL", raising=False)
+    folder = tmp_path / "a run"
+    options = SMALL | {"data_folder": voices, "output_folder": folder, "number_of_epochs": 1}
+    arguments = command_line(FOLDER / "debug.yaml", small=SMALL, **options)
+    check_output(run_script(RECIPE, "train.py", *arguments).output, folder)
+
+
+@pytest.mark.exhaustive
+def test_torchrun_trains_on_two_processes(voices, tmp_path):
+    options = SMALL | {"data_folder": voices, "output_folder": tmp_path, "number_of_epochs": 1}
+    options |= {"batch_size": 2}
+    arguments = command_line(
+        FOLDER / "debug.yaml", small=SMALL, **options, distributed_backend="gloo"
+    )
+    run_script(RECIPE, "train.py", *arguments, launcher=TORCHRUN)
+    assert results(tmp_path, LIST)["trials"] == 4
+    assert not any(name.startswith("module.") for name in weights(tmp_path))
+    assert (checkpoints(tmp_path)[-1] / "random_state.rank1.ckpt").exists()
+
+
+def test_a_silent_recording_of_a_list_is_named(run, voices, tmp_path):
+    corpus = shutil.copytree(voices, tmp_path / "corpus")
+    silent = corpus / "wav" / "id00005" / "s0" / "00000.wav"
+    soundfile.write(silent, torch.zeros(16000).numpy(), 16000)
+    with pytest.raises(SystemExit, match=f"{LIST}: .*{silent.name}: holds 0.00 s of speech"):
+        run("debug", data_folder=corpus, number_of_epochs=1)
