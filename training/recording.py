@@ -236,7 +236,7 @@ def _session(brain):
             seeds={key: value for key, value in options.items() if _is_seed(key, value)},
             lists={name: _hash(one) for name, one in brain.lists.items()},
             commit=None if commit is None else Commit(*commit),
-            versions=_versions(),
+            versions=installed_versions(),
             device=describe_device(brain.device),
             processor=processor(),
             threads=torch.get_num_threads(),
@@ -257,7 +257,8 @@ def _hash(one):
     return hash_list(one) if isinstance(one, Path) else one
 
 
-def _versions():
+def installed_versions():
+    """Versions of the software that runs, for the record."""
     named = ("torch", "torchaudio", "speechbrain")
     versions = {name: version_of(name) for name in named}
     # the version with its build, such as +cpu
