@@ -10,6 +10,7 @@ import numpy as np
 
 from mamba_speech.files import read_json, write_json
 from mamba_speech.speaker.embedding import file_hash, similarity
+from mamba_speech.speaker.threshold import given_threshold
 
 FORMAT = "mamba-speech speakers 1"
 # printed by `identify` for a voice that nobody of the database has
@@ -140,9 +141,9 @@ class SpeakerDatabase:
         Raises
         ------
         ValueError
-            If there is neither.
+            If there is neither, or the one given is no score.
         """
-        limit = self.threshold if given is None else float(given)
+        limit = self.threshold if given is None else given_threshold(given).value
         if limit is None:
             raise ValueError(
                 f"{self.path}: has no threshold, since the run that made it has none; give a threshold"
@@ -203,6 +204,7 @@ def enroll(path, name, embeddings, weights, run_threshold=None, threshold=None, 
         If the name cannot be one, or the database is damaged, of another model, or cannot be written.
     """
     check_name(name)
+    threshold = None if threshold is None else given_threshold(threshold).value
     good = [one for one in embeddings if one.error is None]
     if not good:
         return 0, 0

@@ -37,7 +37,7 @@ def run_command(arguments):
     folder = Path(arguments.output_folder)
     plan = plan_outputs(arguments.inputs, folder)
     verifier = SpeakerVerifier.load(arguments.run_folder, arguments.device)
-    ours = claim_folder(folder, verifier.weights_hash, arguments.run_folder)
+    claim_folder(folder, verifier.weights_hash, arguments.run_folder)
     outputs, taken = iter(plan.values()), {}
 
     def embed(path):
@@ -48,7 +48,8 @@ def run_command(arguments):
             raise AudioError(
                 f"{path}: its embedding would replace the embedding of {other}; embed it into another folder"
             )
-        made = _is_made(path, output, ours)
+        # of the same weights, as is all that lies there; an older one is of another recording
+        made = output.exists() and output.stat().st_mtime_ns >= path.stat().st_mtime_ns
         if not made:
             vector = verifier.embed(path).vector
             output.parent.mkdir(parents=True, exist_ok=True)
@@ -103,24 +104,25 @@ def claim_folder(folder, weights, run):
     run : str or Path
         Output folder of the model's training, noted for readers.
 
-    Returns
-    -------
-    claimed : bool
-        Whether the folder was of this model before.
-
     Raises
     ------
     ValueError
-        If it holds embeddings of another model.
+        If it holds embeddings of another model, or of nobody knows which.
     """
     folder.mkdir(parents=True, exist_ok=True)
     record = folder / RECORD
     with locked(record):
         if not record.exists():
+            found = next(folder.rglob("*.npy"), None)
+            if found:
+                raise ValueError(
+                    f"{folder}: holds {found.relative_to(folder)}, and no {RECORD} says which model made it; give "
+                    "another --output_folder"
+                )
             # a folder's name may hold bytes that are no text
             name = str(run).encode("utf-8", "replace").decode()
             write_json(record, {"weights": weights, "run": name})
-            return False
+            return
         content = read_json(record)
         made_by = content.get("weights") if isinstance(content, dict) else None
         if made_by != weights:
@@ -128,15 +130,3 @@ def claim_folder(folder, weights, run):
                 f"{folder}: holds embeddings of another model ({record} names weights {str(made_by)[:8]}, this run has "
                 f"{weights[:8]}); give another --output_folder"
             )
-    return True
-
-
-def _is_made(path, output, ours):
-    """Whether a recording has its embedding already."""
-    if not output.exists():
-        return False
-    if not ours:
-        raise AudioError(
-            f"{path}: {output} is there already, and nothing says which model made it; give another --output_folder"
-        )
-    return output.stat().st_mtime_ns >= path.stat().st_mtime_ns

@@ -28,6 +28,33 @@ class Threshold:
     source: str
 
 
+def given_threshold(value):
+    """The threshold that a caller gives.
+
+    Arguments
+    ---------
+    value : float
+        A score.
+
+    Returns
+    -------
+    Threshold
+
+    Raises
+    ------
+    ValueError
+        If no score can be above it, or every score is.
+
+    Example
+    -------
+    >>> given_threshold(0.4).source
+    'given by the caller'
+    """
+    if not -1 <= value <= 1:
+        raise ValueError(f"threshold must be a score, from -1 to 1; got {value!r:.60}")
+    return Threshold(float(value), "given by the caller")
+
+
 def write_threshold(file, value, trials_list, trials, speakers, eer, **more):
     """Write the threshold of a run, whole or not at all.
 
@@ -36,7 +63,8 @@ def write_threshold(file, value, trials_list, trials, speakers, eer, **more):
     file : str or Path
         ``threshold.json`` in the run.
     value : float
-        Score at which misses and false alarms are equally frequent on the list; what lies above is one speaker.
+        Score at which misses and false alarms are equally frequent on the list; what lies above is one speaker. One
+        outside -1 to 1, as a list of equal scores gives, is written as the nearer of these.
     trials_list : str
         Name of the list of trials.
     trials, speakers : int
@@ -46,6 +74,7 @@ def write_threshold(file, value, trials_list, trials, speakers, eer, **more):
     **more
         Further plain values, such as the seed.
     """
+    value = max(-1.0, min(1.0, float(value)))
     content = {"threshold": value, "list": trials_list, "trials": trials, "speakers": speakers}
     write_json(file, content | {"eer": eer} | more)
 

@@ -17,7 +17,7 @@ from mamba_speech.speaker.embedding import (
     similarity,
 )
 from mamba_speech.speaker.results import Identification, Similarity, Verification
-from mamba_speech.speaker.threshold import Threshold, read_threshold
+from mamba_speech.speaker.threshold import given_threshold, read_threshold
 
 WANTED = ["sample_rate", "threshold_file"]
 # of the validation: on trials, or of classes
@@ -326,7 +326,7 @@ class SpeakerVerifier:
         return one_or_each(embed_recordings(self.model, recordings), many=False)
 
     def _threshold(self, given):
-        return self.threshold if given is None else Threshold(float(given), "given by the caller")
+        return self.threshold if given is None else given_threshold(given)
 
 
 def _model_and_threshold(run, options, given=None):
@@ -341,7 +341,7 @@ def _model_and_threshold(run, options, given=None):
             f"{file}: sample_rate is {options['sample_rate']}, and its model reads {model.sample_rate} Hz"
         )
     if given is not None:
-        return model, Threshold(float(given), "given by the caller")
+        return model, given_threshold(given)
     return model, read_threshold(options["threshold_file"])
 
 

@@ -2,7 +2,6 @@
 
 import io
 import os
-import shutil
 import sys
 
 import numpy as np
@@ -171,11 +170,14 @@ def test_embeddings_of_two_models_are_never_mixed(run, speaker_runs, voices, tmp
     assert main(second) == 2
     assert f"error: {out}: holds embeddings of another model" in capsys.readouterr().err
     assert sorted(out.iterdir()) == before
-    # and what nobody knows the origin of is not replaced
-    shutil.copy(out / "a.npy", out / "b.npy")
+    # nor do others lie beside an embedding whose model nobody knows
     (out / "embeddings.json").unlink()
-    assert main(second) == 1
-    assert f"{out / 'b.npy'} is there already, and nothing says" in capsys.readouterr().err
+    for _ in range(2):
+        assert main(second) == 2
+        assert f"error: {out}: holds a.npy, and no embeddings.json" in capsys.readouterr().err
+    (out / "embeddings.json").write_text("[]")
+    assert main(second) == 2
+    assert "holds embeddings of another model" in capsys.readouterr().err
 
 
 def test_two_recordings_whose_embeddings_would_have_one_name_are_named(run, tmp_path, capsys):

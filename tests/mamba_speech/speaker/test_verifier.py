@@ -1,6 +1,7 @@
 """The Python interface: loading a run, scores of recordings, the published methods, and SpeechBrain's own class."""
 
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,10 +10,11 @@ import torch
 from speechbrain.inference.speaker import SpeakerRecognition
 
 from mamba_speech import AudioError, SpeakerVerifier
+from mamba_speech.cli import main
 from mamba_speech.speaker.export import save_for_speechbrain
-from mamba_speech.speaker.threshold import Threshold
+from mamba_speech.speaker.threshold import Threshold, read_threshold, write_threshold
 from tests.support import separation
-from tests.support.verification import RATE, SSL_RUN, Timbre, write_run, write_voice
+from tests.support.verification import RATE, SSL_RUN, Timbre, tab_rows, write_run, write_voice
 
 
 @pytest.fixture(scope="session")
@@ -70,6 +72,19 @@ def test_a_decision_names_its_threshold_and_where_it_comes_from(verifier, voices
     assert undecided.same is undecided.threshold is undecided.threshold_source is None
     assert -1 <= undecided.score < 1
     assert SpeakerVerifier.load(speaker_runs / "other", threshold=0.1).verify(a, a).same is True
+    for call in (
+        lambda: verifier.verify(a, b, threshold=float("nan")),
+        lambda: SpeakerVerifier.load(speaker_runs / "run", threshold=2),
+    ):
+        with pytest.raises(ValueError, match="threshold must be a score, from -1 to 1"):
+            call()
+
+
+def test_a_threshold_of_equal_scores_is_one_that_can_be_read(tmp_path):
+    file = tmp_path / "threshold.json"
+    for value, written in ((np.inf, 1.0), (-np.inf, -1.0), (np.float32(0.5), 0.5)):
+        write_threshold(file, value, "list", 1, 2, 0.5)
+        assert read_threshold(file).value == written
 
 
 def test_one_recording_raises_and_many_go_on(verifier, voices, tmp_path):
@@ -226,3 +241,25 @@ def test_speechbrains_own_interface_gives_the_same_scores(
         expected = verifier.verify(*pair, sample_rate=RATE)
         assert float(score[number]) == pytest.approx(expected.score, abs=1e-6)
         assert bool(same[number]) is expected.same
+
+
+@pytest.mark.data("libri_voxceleb")
+def test_real_recordings_of_one_name_in_two_folders_are_two(verifier, data, tmp_path, capsys):
+    corpus = data("libri_voxceleb") / "wav"
+    a, b, *_ = sorted(corpus.rglob("00001.wav"))
+    score = verifier.verify(a, b).score
+    assert -1 <= score < 1 and score == verifier.verify(b, a).score
+    assert verifier.verify(a, a).score == 1.0
+    folders = [str(path) for path in sorted(corpus.iterdir())[:20]]
+    out = tmp_path / "out"
+    run = ["embed", str(tmp_path / "run"), *folders, "--output_folder", str(out)]
+    write_run(tmp_path / "run")
+    assert main(run) == 0
+    rows = tab_rows(capsys.readouterr().out)
+    recordings = sorted(path for folder in folders for path in Path(folder).rglob("*.wav"))
+    assert sorted(path for path, _ in rows) == list(map(str, recordings))
+    assert len({embedding for _, embedding in rows}) == len(recordings)
+    for path, embedding in rows:
+        relative = Path(path).relative_to(corpus).with_suffix(".npy")
+        assert Path(embedding) == out / relative
+        assert np.array_equal(np.load(embedding), verifier.embed(path).vector)
