@@ -93,8 +93,8 @@ def prepare_voxceleb(
     Returns
     -------
     prepared : dict
-        Paths of the manifests as `train` and `valid`; `valid_trials`, a list whose paths lie in `data_folder` and
-        `other_folders`; `speakers`, a JSON list of the training speakers; `trials`, from the name of each given
+        Paths of the manifests as `train` and `valid`; `valid_trials`, a list whose paths lie in `data_folder`
+        or are absolute; `speakers`, a JSON list of the training speakers; `trials`, from the name of each given
         list to its file.
 
     Raises

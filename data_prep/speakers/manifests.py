@@ -41,7 +41,7 @@ def write_manifests(prepared, recordings, rows, options, folders):
             "impostor trials; take more of them"
         )
     logger.info("validation: %d target and %d impostor trials", targets, len(pairs) - targets)
-    path = recordings.relative_path
+    path = recordings.listed_path
     trials = [(label, path(left), path(right)) for label, left, right in pairs]
     write_trials(prepared["valid_trials"], trials)
     speakers = {recordings.speakers[recordings.speaker[index]] for index in rows["train"]}

@@ -137,10 +137,11 @@ class Recordings:
         relative = os.path.relpath(self.path(index), self._roots[root])
         return self._prefixes[root] + os.path.splitext(relative)[0].replace(os.sep, "/")
 
-    def relative_path(self, index):
-        """The path of a file within the folder that it was found in."""
-        root = self._root_of_place[self._place[index]]
-        return os.path.relpath(self.path(index), self._roots[root]).replace(os.sep, "/")
+    def listed_path(self, index):
+        """The path of a file for a trial list: within the first folder, absolute in any further one."""
+        if self._root_of_place[self._place[index]]:
+            return self.path(index)
+        return os.path.relpath(self.path(index), self._roots[0]).replace(os.sep, "/")
 
     def fingerprint(self):
         """A hash that changes when files come or go."""

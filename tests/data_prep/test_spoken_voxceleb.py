@@ -9,7 +9,8 @@ import soundfile
 
 from data_prep.spoken import generate_voxceleb
 from data_prep.spoken.__main__ import main, parse_arguments
-from data_prep.spoken.people import people
+from data_prep.spoken.acoustics import Scene
+from data_prep.spoken.people import Session, people, speak_in_session
 from data_prep.trials import read_trials
 from data_prep.voxceleb_prepare import prepare_voxceleb
 
@@ -50,6 +51,30 @@ def test_a_session_has_its_own_acoustics_and_all_its_utterances_share_them(voice
         own.add(tuple(row[key] for key in keys))
     assert len(sessions) == 16 and all(len(own) == 1 for own in sessions.values())
     assert len(set.union(*sessions.values())) == 16
+
+
+class Click:
+    """A source of sound that says a single click, so that what is recorded is the room."""
+
+    sample_rate = 22050
+
+    def speak(self, voice, text, seed):
+        """A click between two silences."""
+        waveform = np.zeros(self.sample_rate)
+        waveform[self.sample_rate // 2] = 1.0
+        return waveform
+
+
+def test_the_room_is_the_same_in_all_utterances_of_a_session_and_in_no_other():
+    person = people("train", 2, seed=1)[0]
+    scene = Scene(level_db=-30.0, rt60=0.3, direct_db=0.0)
+    sessions = [Session(1.0, 0, scene, 0.0, (1, number)) for number in range(2)]
+    first, again, other = (
+        speak_in_session(Click(), person, session, "", np.random.default_rng(seed))
+        for session, seed in zip((sessions[0], *sessions), (1, 2, 3), strict=True)
+    )
+    assert np.allclose(first, again)
+    assert not np.allclose(first, other)
 
 
 def test_trials_join_sessions_of_unseen_voices_and_half_of_the_impostors_one_sex(voices):

@@ -119,6 +119,17 @@ def test_speakers_of_trial_lists_are_in_no_manifest_under_any_name(corpus, tmp_p
     assert not {"books:77", "id10001"} & speakers_of(read(found["train"]) + read(found["valid"]))
 
 
+def test_a_list_of_speakers_without_sessions_keeps_them_out_too(corpus, tmp_path, write):
+    for name in ("anna", "ben"):
+        write(tmp_path / "people" / name / "first.wav")
+    file = tmp_path / "list.txt"
+    file.write_text("1 anna/first.wav anna/first.wav\n0 anna/first.wav id10005/vidA/00001.wav\n")
+    options = OPTIONS | {"trials": file, "other_folders": tmp_path / "people"}
+    found = prepare_voxceleb(corpus, tmp_path / "save", **options)
+    trained = speakers_of(read(found["train"]))
+    assert "people:ben" in trained and not {"people:anna", "id10005"} & trained
+
+
 def test_other_folders_lend_voices_of_every_layout_under_names_of_their_own(
     corpus, tmp_path, write
 ):
@@ -199,6 +210,20 @@ def test_a_classification_takes_the_most_frequent_speakers_and_splits_their_utte
     assert trials.labels.sum() >= 3
     with pytest.raises(ValueError, match="n_speakers must be 2 to 6"):
         prepare_voxceleb(corpus, tmp_path / "save", split="utterance")
+
+
+def test_trials_of_a_classification_name_the_right_one_of_two_folders(corpus, tmp_path, write):
+    other = tmp_path / "other"
+    for index in range(9):
+        write(other / f"vox1_dev_wav/wav/id10000/vidA/0000{index}.wav")
+    options = {"split": "utterance", "n_speakers": 2, "n_utterances": None, "valid_fraction": 0.5}
+    found = prepare_voxceleb(corpus, tmp_path / "save", other_folders=[other], **options)
+    trials = read_trials(found["valid_trials"], [corpus, other])
+    listed = {row["wav"]: row["speaker"] for row in read(found["valid"])}
+    assert set(listed.values()) == {"id10000", "other:id10000"} and set(trials.paths) <= set(listed)
+    for label, left, right in zip(trials.labels, trials.enrolment, trials.test, strict=True):
+        one, another = (listed[trials.paths[k]] for k in (left, right))
+        assert (one == another) == bool(label)
 
 
 def test_the_same_options_give_the_same_files_and_a_second_run_does_nothing(corpus, tmp_path):
