@@ -46,6 +46,28 @@ def test_features_ignore_gain_and_what_lies_behind_the_end():
     torch.testing.assert_close(front_end(wavs * 8, samples)[0], features, atol=1e-4, rtol=0)
 
 
+def test_a_loud_sound_leaves_the_differences_between_other_frames_as_they_were():
+    front_end = FilterbankFrontEnd(n_mels=24)
+    wavs = 1e-3 * torch.randn(1, 8000)
+    quiet, _ = front_end(wavs)
+    wavs[:, 6000:] += 1e4 * torch.randn(1, 2000)
+    loud, _ = front_end(wavs)
+    torch.testing.assert_close(
+        loud[:, 5] - loud[:, 9], quiet[:, 5] - quiet[:, 9], atol=1e-4, rtol=0
+    )
+    silence, _ = front_end(torch.cat([torch.randn(1, 4000), torch.zeros(1, 4000)], 1))
+    assert (silence.amax(1) - silence.amin(1)).max() < 24
+
+
+@pytest.mark.parametrize("encoder", [BiMambaEncoder(8, 2), TransformerEncoder(8, 2, n_heads=2)])
+def test_encoders_give_zeros_behind_each_end(encoder):
+    lengths = torch.tensor([9, 4])
+    x = torch.randn(2, 9, 8)
+    x[1, 4:] = torch.nan
+    out = encoder(x, lengths)
+    assert out.isfinite().all() and out[1, 4:].abs().max() == 0 and out[1, :4].abs().min() > 0
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_parameter_learns_in_float32_and_under_bfloat16_autocast(kind):
     torch.manual_seed(2)
