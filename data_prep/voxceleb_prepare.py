@@ -86,7 +86,7 @@ def prepare_voxceleb(
         Length of a training crop. Shorter recordings stay, and are counted in the log.
     seed : int
     num_workers : int, optional
-        Files opened at a time; by default twice the number of processors, at most 16.
+        Files opened at a time; by default one or two for each processor, at most 16.
     skip_prep : bool
         Return at once.
 

@@ -9,13 +9,13 @@ import logging
 import os
 import re
 from array import array
-from concurrent.futures import ThreadPoolExecutor
 from sys import intern
 
 import numpy as np
 from tqdm import tqdm
 
-from data_prep.verify import VARIABLE, Skipped, inspect
+from data_prep.speakers.checker import SHARE, Checkers
+from data_prep.verify import VARIABLE, Skipped
 
 logger = logging.getLogger(__name__)
 
@@ -23,12 +23,11 @@ SUFFIXES = (".wav", ".flac", ".ogg", ".m4a")
 # Where nothing tells one time of recording from another.
 ONE_SESSION = "-"
 DIGIT = re.compile(r"\d_(\w+)_\d+")
-# Files that a thread checks at a time.
-SHARE = 128
 # Why a recording is left out for its place or name.
 NO_SPEAKER = "no speaker's folder above it"
 VARIABLE_IN_PATH = "a '$' before a letter or digit, which SpeechBrain takes for a variable"
-NAME_REASONS = (NO_SPEAKER, VARIABLE_IN_PATH)
+NOT_UTF8 = "a name that is not UTF-8, so that no manifest can hold it"
+NAME_REASONS = (NO_SPEAKER, VARIABLE_IN_PATH, NOT_UTF8)
 
 
 class Recordings:
@@ -89,10 +88,10 @@ class Recordings:
     def _add_place(self, root, place, names):
         """Add the files of one folder, each stem once."""
         parts = tuple(os.path.relpath(place, root).split(os.sep)) if place != root else ()
-        self._digest.update(f"{place} {os.stat(place).st_mtime_ns}\n".encode())
+        self._digest.update(os.fsencode(f"{place} {os.stat(place).st_mtime_ns}\n"))
         stems = set()
         for name in names:
-            self._digest.update(f"{name}\n".encode())
+            self._digest.update(os.fsencode(f"{name}\n"))
             stem = os.path.splitext(name)[0]
             if stem in stems:
                 self.doubled += 1
@@ -101,13 +100,16 @@ class Recordings:
             path = os.path.join(place, name)
             if found is None:
                 reason = NO_SPEAKER
+            elif not is_utf8(path):
+                reason = NOT_UTF8
             elif VARIABLE.search(path):
                 reason = VARIABLE_IN_PATH
             else:
                 stems.add(stem)
                 self._add(place, name, *found)
                 continue
-            self.skipped.append(Skipped("/".join((*parts, stem)), path, reason))
+            name = "/".join((*parts, stem))
+            self.skipped.append(Skipped(printable(name), printable(path), reason))
 
     def _add(self, place, name, speaker, session):
         number = len(self._roots) - 1
@@ -162,39 +164,54 @@ class Recordings:
         Arguments
         ---------
         workers : int, optional
-            Files opened at a time; by default twice the number of processors, at most 16.
+            Files opened at a time; see `data_prep.speakers.checker.Checkers`.
         """
-        workers = workers or min(2 * (os.cpu_count() or 1), 16)
         self.frames = np.zeros(len(self), dtype=np.int32)
         self.rate = np.ones(len(self), dtype=np.int32)
         starts = range(0, len(self), SHARE)
         with (
-            ThreadPoolExecutor(workers) as threads,
+            Checkers(len(self), workers) as checkers,
             tqdm(total=len(self), desc="checking", unit="file", mininterval=0.5) as bar,
         ):
             # only so many at once: a queue of a whole corpus would outgrow the corpus
-            for first in range(0, len(starts), 64 * workers):
-                for start, faults in threads.map(
-                    self._check_share, starts[first : first + 64 * workers]
-                ):
-                    self.skipped += faults
-                    bar.update(min(SHARE, len(self) - start))
+            size = 32 * checkers.workers
+            for first in range(0, len(starts), size):
+                shares = [
+                    range(one, min(one + SHARE, len(self))) for one in starts[first : first + size]
+                ]
+                paths = [[self.path(index) for index in share] for share in shares]
+                for share, results in zip(shares, checkers.map(paths), strict=True):
+                    for index, result in zip(share, results, strict=True):
+                        self._note(index, *result)
+                    bar.update(len(share))
 
-    def _check_share(self, start):
-        faults = []
-        for index in range(start, min(start + SHARE, len(self))):
-            frames, rate, reason = inspect(self.path(index))
-            if reason is None and frames > np.iinfo(np.int32).max:
-                frames, reason = 0, "more samples than a recording can have"
-            self.frames[index], self.rate[index] = frames, rate
-            if reason:
-                faults.append(Skipped(self.id(index), self.path(index), reason))
-        return start, faults
+    def _note(self, index, frames, rate, reason):
+        if reason is None and frames > np.iinfo(np.int32).max:
+            frames, reason = 0, "more samples than a recording can have"
+        self.frames[index], self.rate[index] = frames, rate
+        if reason:
+            self.skipped.append(Skipped(self.id(index), self.path(index), reason))
 
     def first_of(self, suffix):
         """How many files have an ending, and the path of the first."""
         found = [k for k, name in enumerate(self._names) if name.lower().endswith(suffix)]
         return len(found), self.path(found[0]) if found else None
+
+
+def is_utf8(path):
+    """Whether a path can be written as UTF-8."""
+    return printable(path) == path
+
+
+def printable(path):
+    """A path with `\\udce9` and the like in place of bytes that are not UTF-8.
+
+    Example
+    -------
+    >>> printable("caf\\udce9.wav")
+    'caf\\\\udce9.wav'
+    """
+    return path.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def walk(folder):

@@ -8,6 +8,7 @@ import time
 import numpy as np
 import pytest
 
+from data_prep.speakers.checker import MANY, Checkers
 from data_prep.speakers.splits import choose_classes, split_utterances
 from data_prep.voxceleb_prepare import prepare_voxceleb
 
@@ -57,6 +58,26 @@ def test_the_published_sizes_give_468_speakers_and_14_per_cent_to_validation():
     train, valid = split_utterances(utterances, shares, 0.14, seed=1)
     assert (len(train), len(valid)) == (39010, 6350) and not set(train) & set(valid)
     assert sum(choose_classes(counts, None, None).values()) == sum(counts.values())
+
+
+def test_threads_and_processes_find_the_same_faults_and_a_dead_process_is_one_error(
+    tmp_path, write_tone
+):
+    paths = [str(write_tone(tmp_path / "whole é.wav")), str(tmp_path / "none.wav")]
+    (tmp_path / "empty.flac").touch()
+    paths.append(str(tmp_path / "empty.flac"))
+    found = {}
+    for total in (3, MANY):
+        with Checkers(total, workers=2) as checkers:
+            found[total] = list(checkers.map([paths, paths[1:]]))
+    assert found[3] == found[MANY]
+    assert found[3][0] == [
+        (8000, 16000, None),
+        (0, 1, "audio file not found"),
+        (0, 1, "empty audio file"),
+    ]
+    with Checkers(MANY, workers=1) as checkers, pytest.raises(RuntimeError, match="has ended"):
+        list(checkers.map([[1.5]]))
 
 
 @pytest.mark.exhaustive
