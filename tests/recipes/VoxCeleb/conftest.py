@@ -5,6 +5,7 @@ import pytest
 import soundfile
 
 from tests.support.recipes import scripts
+from tests.support.speaker_networks import save_teacher
 from tests.support.speakers import RECIPE, SMALL, train_here, write_corpus
 
 
@@ -42,12 +43,21 @@ def sounds(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="session")
+def teacher(tmp_path_factory):
+    """Folder of a tiny random WavLM; tests must not alter it."""
+    folder = tmp_path_factory.mktemp("teacher") / "wavlm"
+    save_teacher("wavlm-layer", folder)
+    return folder
+
+
 @pytest.fixture
-def run(voices, tmp_path):
+def run(voices, teacher, tmp_path):
     """Run a script on the voices within this process; gives the output folder."""
 
     def train(name, *flags, **options):
-        options = SMALL | {"data_folder": voices, "output_folder": tmp_path / "run"} | options
-        return train_here(name, *flags, small=SMALL, **options)
+        small = SMALL | {"ssl_source": teacher, "teacher": teacher}
+        options = small | {"data_folder": voices, "output_folder": tmp_path / "run"} | options
+        return train_here(name, *flags, small=small, **options)
 
     return train

@@ -5,6 +5,7 @@ import shutil
 import pytest
 
 from tests.support.recipes import another, override, plain_options, unused_options
+from tests.support.speaker_networks import TEACHERS
 from tests.support.speakers import FOLDER, RECIPE
 
 YAMLS = sorted(FOLDER.glob("*.yaml"))
@@ -15,14 +16,22 @@ def test_every_option_can_be_overridden_from_the_command_line(path, tmp_path):
     fixed = {"fidelity": "upstream", "precision": "fp16", "lr_floor": 0.5, "warmup_fraction": 0.5}
     # sizes must fit one another, and small ones are quick
     fixed |= {"d_model": 24, "num_layers": 2, "nhead": 3, "n_mels": 30, "dropout": 0.4}
+    fixed |= {"ssl_layer": 2, "trainable_layers": 1, "label_smoothing": 0.3}
+    fixed |= {"time_stretch": [0.7, 0.8], "n_speakers": 12, "split": "utterance"}
     fixed |= {"trials": "none", "speeds": [100, 80], "noise_snr": [1, 2], "subsampling": 2}
     wanted = {key: fixed.get(key, another(value)) for key, value in plain_options(path).items()}
     wanted |= {"output_folder": str(tmp_path)}
+    if "ssl_source" in wanted:
+        wanted["ssl_config"] = TEACHERS["wavlm-layer"]
     hparams = override(path, wanted)
     model, classifier = hparams["model"], hparams["classifier"](n_speakers=3)
     assert (model.embedding_size, model.subsampling) == (wanted["embedding_size"], 2)
-    assert classifier.margin == wanted["margin"] and classifier.scale == wanted["scale"]
-    assert hparams["freq_mask"].drop_length_high == wanted["freq_mask_max"] + 1
+    for name in ("margin", "scale", "label_smoothing"):
+        assert name not in wanted or getattr(classifier, name) == wanted[name]
+    if "ssl_source" in wanted:
+        assert model.front_end.layer == 2 and model.front_end.trainable_layers == 1
+    else:
+        assert hparams["freq_mask"].drop_length_high == wanted["freq_mask_max"] + 1
 
 
 def test_every_option_is_used_by_the_recipe_or_its_yaml():

@@ -7,6 +7,7 @@ import pytest
 import soundfile
 import torch
 import yaml
+from safetensors.torch import load_file
 
 from mamba_speech.evaluation.verification import TrialErrors, read_trial_scores
 from mamba_speech.run import load_run, read_options
@@ -138,6 +139,45 @@ def test_the_second_stage_keeps_each_speakers_own_class_and_takes_its_own_option
     kept = read_options(folder, ["crop_seconds", "crop_seconds_max", "threshold_file"])
     assert kept["crop_seconds"] == kept["crop_seconds_max"] == 0.9
     assert kept["threshold_file"].is_file()
+
+
+def test_a_run_on_a_pretrained_network_starts_from_it_and_needs_it_never_again(
+    run, teacher, tmp_path
+):
+    source = shutil.copytree(teacher, tmp_path / "source")
+    options = {"ssl_source": source, "number_of_epochs": 1, "lr_front_end": 1e-30}
+    folder = run("mamba_wav2vec2", **options)
+    weight = "encoder.layers.2.feed_forward.output_dense.weight"
+    theirs = load_file(source / "model.safetensors")[weight]
+    assert torch.allclose(weights(folder)[f"front_end.network.{weight}"], theirs)
+    shutil.rmtree(source)
+    first = results(folder, LIST)
+    run("mamba_wav2vec2", "--test_only", **options)
+    assert results(folder, LIST)["EER"] == first["EER"]
+    run("mamba_wav2vec2", **options | {"number_of_epochs": 2})
+    assert len(list(logged(folder))) == 2
+    model = load_run(folder, [], selection_key=("EER", "error"))["model"]
+    assert model.front_end.config["hidden_size"] == 16
+
+
+def test_a_classification_is_judged_by_known_speakers_and_has_error_rates_beside(run):
+    folder = run("mamba_wav2vec2_classification", number_of_epochs=1)
+    (figures,) = logged(folder)
+    assert figures["valid accuracy"] + figures["valid error"] == pytest.approx(100, abs=0.1)
+    assert figures["valid loss"] > 0 and 0 <= figures["valid EER"] <= 100
+    meta = yaml.safe_load((checkpoints(folder)[-1] / "CKPT.yaml").read_text())
+    assert meta["error"] == pytest.approx(figures["valid error"], rel=1e-2)
+    assert len(json.loads((folder / "speakers.json").read_text())) == 5
+
+
+@pytest.mark.parametrize("kind", ["missing", "another"])
+def test_a_pretrained_network_that_cannot_be_read_is_named(kind, run, tmp_path):
+    source = tmp_path / "source"
+    if kind == "another":
+        source.mkdir()
+        (source / "config.json").write_text('{"model_type": "bert"}')
+    with pytest.raises(SystemExit, match=f"ssl_source: .*{source.name}"):
+        run("mamba_wav2vec2", ssl_source=source)
 
 
 @pytest.mark.exhaustive
