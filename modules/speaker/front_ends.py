@@ -111,8 +111,14 @@ def check_samples(wavs, samples, min_samples):
     Raises
     ------
     ValueError
-        If counts are no integers within the batch, or one is below ``min_samples`` (looked at on the CPU only).
+        If waveforms are not (batch, samples) of floating numbers, counts are no integers within the batch, or one is
+        below ``min_samples`` (looked at on the CPU only).
     """
+    if wavs.dim() != 2 or not wavs.dtype.is_floating_point:
+        raise ValueError(
+            "waveforms must be floating numbers of the shape (batch, samples); got "
+            f"{wavs.dtype} of the shape {tuple(wavs.shape)}"
+        )
     if samples is None:
         samples = torch.full(wavs.shape[:1], wavs.shape[1], dtype=torch.long)
     check_lengths(samples, *wavs.shape)

@@ -83,8 +83,13 @@ def _library_config(config):
 
 def build(config):
     """A network of the transformers library with random weights, as ``config`` says."""
-    network = import_transformers().AutoModel.from_config(_library_config(config))
-    if config["model_type"] == "wavlm":
+    wavlm = config["model_type"] == "wavlm"
+    network = import_transformers().AutoModel.from_config(
+        _library_config(config),
+        # masks are boolean, which the library's own loop does not take; it gives WavLM nothing else
+        attn_implementation="eager" if wavlm else "sdpa",
+    )
+    if wavlm:
         for layer in network.encoder.layers:
             layer.attention.__class__ = _fused(type(layer.attention))
     return network

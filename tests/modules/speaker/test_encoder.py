@@ -90,6 +90,11 @@ def test_too_short_an_utterance_and_impossible_sizes_are_refused_by_name():
     assert model(torch.randn(1, 400)).isfinite().all()
     with pytest.raises(ValueError, match="399 samples is too short.*400"):
         model(torch.randn(2, 800), torch.tensor([800, 399]))
+    for wrong in (torch.randn(1, 800, 1), torch.ones(1, 800, dtype=torch.int16)):
+        with pytest.raises(ValueError, match=r"floating numbers of the shape \(batch, samples\)"):
+            model(wrong)
+    with pytest.raises(ValueError, match="lengths must be an integer tensor"):
+        model(torch.randn(1, 800), torch.tensor([1.0]))
     with pytest.raises(ValueError, match="subsampling must be 1"):
         SpeakerEncoder(FilterbankFrontEnd(), BiMambaEncoder(16, 1), subsampling=0)
     with pytest.raises(ValueError, match="n_heads"):

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 import torch
+import transformers
 
 from modules.speaker.encoder import BiMambaEncoder, SpeakerEncoder
 from modules.speaker.self_supervised import SelfSupervised, load_pretrained, read_config
@@ -37,13 +38,10 @@ def test_a_saved_teacher_gives_the_hidden_states_of_the_transformers_library(sav
     model = SelfSupervised(config).eval()
     load_pretrained(model, folder, tmp_path)
     model, network = model.double(), copy.deepcopy(network).double()
-    wavs = torch.randn(2, 4000, dtype=torch.float64)
-    if config["do_normalize"]:
-        theirs = (wavs - wavs.mean(1, keepdim=True)) / wavs.var(
-            1, keepdim=True, correction=0
-        ).sqrt()
-    else:
-        theirs = wavs
+    wavs = 3 * torch.randn(2, 4000, dtype=torch.float64) + 1
+    preprocess = transformers.AutoFeatureExtractor.from_pretrained(folder)
+    theirs = preprocess(list(wavs.numpy()), sampling_rate=16000, return_tensors="pt").input_values
+    theirs = theirs.double()
     with torch.no_grad():
         wanted = network(theirs, output_hidden_states=True)
         states, lengths = model.hidden_states(wavs)
