@@ -111,15 +111,14 @@ def _read_mixtures(path):
 
 def _read_trials(path):
     # a trial's label stands for its size, so that systems with other labels are told apart
-    pairs, scored = {}, {}
+    pairs, items = {}, {}
     for number, one in read_trial_scores(path).items():
         # both speakers of a trial, also where they are one; most trials share their pair with others
-        speakers = speakers_of([one.enrolment, one.test])
-        speakers = pairs.setdefault(tuple(speakers), tuple(speakers)) if speakers else ()
-        score = (one.score, one.label)
-        scores = {"EER": score, "minDCF": score, "minDCF 0.05": score}
-        scored[f"{number} {one.enrolment} {one.test}"] = Item(scores, speakers, one)
-    return scored
+        speakers = tuple(speakers_of([one.enrolment, one.test]) or ())
+        speakers = pairs.setdefault(speakers, speakers)
+        scores = dict.fromkeys(VERIFICATION_METRICS, (one.score, one.label))
+        items[f"{number} {one.enrolment} {one.test}"] = Item(scores, speakers, None)
+    return items
 
 
 def _eer(scores, labels):
@@ -149,6 +148,12 @@ def _below_10_db(runs):
     gains = [statistics.fmean(run[name].scores["si-snr_i"][0] for run in runs) for name in runs[0]]
     return {"below 10 dB, %": 100 * statistics.fmean(gain < 10 for gain in gains)}
 
+
+VERIFICATION_METRICS = {
+    "EER": Metric("EER %", "points", 100, higher=False, figure=_eer),
+    "minDCF": Metric("minDCF 0.01", "minDCF", higher=False, figure=partial(_min_dcf, 0.01)),
+    "minDCF 0.05": Metric("minDCF 0.05", "minDCF", higher=False, figure=partial(_min_dcf, 0.05)),
+}
 
 TASKS = (
     Task(
@@ -194,13 +199,7 @@ TASKS = (
         scripts=("VoxCeleb/SV/train.py", "VoxCeleb/SV/distill.py"),
         file="scores_*.csv",
         read=_read_trials,
-        metrics={
-            "EER": Metric("EER %", "points", 100, higher=False, figure=_eer),
-            "minDCF": Metric("minDCF 0.01", "minDCF", higher=False, figure=partial(_min_dcf, 0.01)),
-            "minDCF 0.05": Metric(
-                "minDCF 0.05", "minDCF", higher=False, figure=partial(_min_dcf, 0.05)
-            ),
-        },
+        metrics=VERIFICATION_METRICS,
         validation="valid EER",
         few_speakers=True,
     ),

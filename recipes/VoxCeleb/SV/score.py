@@ -22,10 +22,10 @@ from score_record import (
     describe_list,
     describe_session,
     test_name,
+    write_all_scores,
     write_record,
-    write_scores,
 )
-from scoring import Cohort, Scorer, embed_list, read_cohort
+from scoring import Cohort, Scorer, embed_with_quality, read_cohort
 
 from data_prep.trials import Trials, find_list, read_trials
 from mamba_speech.evaluation.tables import as_text
@@ -193,7 +193,7 @@ def score(options):
     with EmbeddingStore(options.output_folder / "embeddings.sqlite") as store:
 
         def embed(paths, name):
-            return embed_list(verifier.model, paths, store, name, not options.noprogressbar)
+            return embed_with_quality(verifier.model, paths, store, name, not options.noprogressbar)
 
         if "threshold_from" in others:
             verifier = set_threshold(others["threshold_from"], embed, verifier, options)
@@ -303,7 +303,7 @@ def report(lists, scorer, embed, verifier, manifests, options):
     for own in lists:
         trials = own.trials
         scores = scorer.scores(trials, embed(trials.paths, trials.name))
-        write_scores(folder, trials, scores)
+        write_all_scores(folder, trials, scores)
         drawing = {"resamples": options.resamples, "seed": options.seed}
         found = ListFigures(trials, scores, own.speakers, **drawing)
         conditions = {"list": own.describe(), "drawn": found.drawn, "speakers": len(own.speakers)}

@@ -1,9 +1,10 @@
 """What score.py leaves behind: a table, a row a trial in CSV files, pictures, and a record as a test leaves it."""
 
 import numpy as np
+from trial_lists import write_scores
 
 from mamba_speech.evaluation.bootstrap import figure_intervals
-from mamba_speech.evaluation.verification import TrialErrors, speakers_of, write_trial_scores
+from mamba_speech.evaluation.verification import TrialErrors, speakers_of
 from training.experiment import describe_device
 from training.provenance import find_commit, load_average, processor, utc_now
 from training.recording import installed_versions
@@ -122,14 +123,10 @@ def test_name(trials, way):
     return trials.name if way == "cosine" else f"{trials.name}.{way}"
 
 
-def write_scores(folder, trials, scores):
+def write_all_scores(folder, trials, scores):
     """Write ``scores_<list>.csv``, and ``scores_<list>.as_norm.csv`` and so on for other ways of scoring."""
-    enrolment, test = (
-        [trials.files[one] for one in side] for side in (trials.enrolment, trials.test)
-    )
     for way, own in scores.items():
-        path = folder / f"scores_{test_name(trials, way)}.csv"
-        write_trial_scores(path, trials.labels, enrolment, test, own)
+        write_scores(folder / f"scores_{test_name(trials, way)}.csv", trials, own)
 
 
 def describe_session(overrides, fidelity, seed, lists, device, threads):

@@ -5,7 +5,7 @@ import logging
 from typing import NamedTuple
 
 import numpy as np
-from tqdm import tqdm
+from trial_lists import embed_each
 
 from mamba_speech.evaluation.calibration import Calibration, quality_measures
 from mamba_speech.evaluation.plda import PldaScorer
@@ -15,12 +15,8 @@ from mamba_speech.evaluation.score_normalisation import (
     trial_products,
     unit_length,
 )
-from mamba_speech.speaker.embedding import embed_files
 
 logger = logging.getLogger(__name__)
-
-# seconds of speech: a list counts every recording, however short, but silence has no speaker
-LEAST_SPEECH = 1e-3
 
 
 class Embedded(NamedTuple):
@@ -57,7 +53,7 @@ class Cohort(NamedTuple):
         return unit_length(sums)
 
 
-def embed_list(model, paths, store, name, progress=True):
+def embed_with_quality(model, paths, store, name, progress=True):
     """Embed recordings, or find their embeddings in the store, with a progress bar.
 
     Arguments
@@ -79,16 +75,10 @@ def embed_list(model, paths, store, name, progress=True):
     ValueError
         If a recording cannot be used; the sentence names it.
     """
-    vectors, seconds = [], []
-    found = embed_files(model, paths, store, min_speech=LEAST_SPEECH)
-    bar = {"desc": f"embedding {name}", "unit": "recording", "disable": not progress}
-    for one in tqdm(found, total=len(paths), mininterval=0.5, **bar):
-        if one.error:
-            raise ValueError(f"{name}: {one.error}")
-        vectors.append(one.vector)
-        seconds.append(one.speech_seconds)
-    vectors = np.stack(vectors).astype(np.float64)
-    return Embedded(unit_length(vectors), np.linalg.norm(vectors, axis=1), np.array(seconds))
+    found = embed_each(model, paths, name, progress, store)
+    vectors = np.stack([one.vector for one in found]).astype(np.float64)
+    seconds = np.array([one.speech_seconds for one in found])
+    return Embedded(unit_length(vectors), np.linalg.norm(vectors, axis=1), seconds)
 
 
 def read_cohort(manifest, per_speaker):

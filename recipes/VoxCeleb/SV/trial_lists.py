@@ -12,8 +12,8 @@ from mamba_speech.speaker.embedding import embed_files
 logger = logging.getLogger(__name__)
 
 
-def embed_list(model, paths, name, progress=True):
-    """Embeddings of the recordings of a list, (files, embedding_size).
+def embed_each(model, paths, name, progress=True, store=None):
+    """The embedding of each recording of a list, with a progress bar.
 
     Arguments
     ---------
@@ -23,21 +23,41 @@ def embed_list(model, paths, name, progress=True):
         What the progress bar and errors call the list.
     progress : bool
         Whether there is a progress bar.
+    store : mamba_speech.speaker.store.EmbeddingStore, optional
+        Embeddings that are kept there are not computed again.
+
+    Returns
+    -------
+    list of mamba_speech.speaker.embedding.Embedding
+
+    Raises
+    ------
+    ValueError
+        If a recording cannot be used; the sentence names it.
+    """
+    # a list counts every recording, however short, but silence has no speaker
+    found = embed_files(model, paths, store, min_speech=1e-3)
+    embeddings = []
+    bar = {"desc": f"embedding {name}", "unit": "recording", "disable": not progress}
+    for one in tqdm(found, total=len(paths), mininterval=0.5, **bar):
+        if one.error:
+            raise ValueError(f"{name}: {one.error}")
+        embeddings.append(one)
+    return embeddings
+
+
+def embed_list(model, paths, name, progress=True):
+    """Embeddings of the recordings of a list, (files, embedding_size); see :func:`embed_each`.
 
     Raises
     ------
     SystemExit
         If a recording cannot be used; the sentence names it.
     """
-    # a list counts every recording, however short, but silence has no speaker
-    found = embed_files(model, paths, min_speech=1e-3)
-    vectors = []
-    bar = {"desc": f"embedding {name}", "unit": "recording", "disable": not progress}
-    for one in tqdm(found, total=len(paths), **bar):
-        if one.error:
-            raise SystemExit(f"{name}: {one.error}")
-        vectors.append(one.vector)
-    return np.stack(vectors)
+    try:
+        return np.stack([one.vector for one in embed_each(model, paths, name, progress)])
+    except ValueError as error:
+        raise SystemExit(str(error)) from error
 
 
 def score(trials, vectors):

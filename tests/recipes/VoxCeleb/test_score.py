@@ -166,6 +166,20 @@ def test_scored_folders_are_compared_and_share_a_det_picture(score, run, corpus,
     assert (run / "scores" / "det_mine.png").read_bytes() != alone
 
 
+def test_a_trained_run_scores_as_its_own_test_did(trained, voices, tmp_path, monkeypatch):
+    words = ["--trials", str(voices / "veri_test2.txt"), "--data_folder", str(voices)]
+    words += ["--as_norm", "train", "--output_folder", str(tmp_path), "--resamples", "100"]
+    with scripts(monkeypatch, RECIPE) as load:
+        load("score").main([str(trained), *words, "--device", "cpu"])
+    own, found = (read_results(folder) for folder in (trained, tmp_path))
+    assert found.training == own.training
+    for figure, value in own.tests["veri_test2"].figures.items():
+        if figure in ("EER", "minDCF", "minDCF_0.05"):
+            assert found.tests["veri_test2"].figures[figure] == pytest.approx(value, abs=1e-4)
+    scores = [read_trial_scores(one / "scores_veri_test2.csv") for one in (trained, tmp_path)]
+    assert scores[0] == scores[1]
+
+
 def test_tests_of_other_weights_leave_the_record(score, run, corpus):
     score("--trials", corpus / "mine.txt")
     score("--trials", corpus / "others.txt")
