@@ -172,7 +172,7 @@ def write_record(folder, run, session, weights, parameters, tests):
     before = _before(folder, weights)
     for name, (items, digest, figures, conditions, scoring) in tests.items():
         before[name] = Result(
-            figures={key: round(float(value), 6) for key, value in figures.items()},
+            figures={key: round(float(value), 4) for key, value in figures.items()},
             items=items,
             manifest=digest,
             decoding=scoring,

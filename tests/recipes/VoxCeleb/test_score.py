@@ -90,9 +90,9 @@ def test_scores_are_those_of_verify_and_figures_are_theirs(score, run, corpus):
         assert one.score == pytest.approx(verifier.compare(first, second).score, abs=1e-12)
     errors = TrialErrors(*zip(*((one.label, one.score) for one in rows.values()), strict=True))
     found = read_results(run / "scores").tests["mine"]
-    assert found.figures["EER"] == pytest.approx(100 * errors.eer()[0], abs=1e-5)
+    assert found.figures["EER"] == pytest.approx(100 * errors.eer()[0], abs=1e-4)
     assert found.figures["minDCF_0.05"] == pytest.approx(
-        errors.min_dcf(0.05, normalise=True)[0], abs=1e-5
+        errors.min_dcf(0.05, normalise=True)[0], abs=1e-4
     )
     assert found.figures["EER_low"] <= found.figures["EER"] <= found.figures["EER_high"]
     assert found.conditions["drawn"] == "speakers" and found.items == 210
@@ -158,8 +158,8 @@ def test_scored_folders_are_compared_and_share_a_det_picture(score, run, corpus,
     assert compare.main([*systems, *out]) == 0
     rows = read_json(tmp_path / "compared" / "compare.json")["rows"]
     eers = [read_results(one).tests["mine"].figures["EER"] for one in (run / "scores", other)]
-    assert [row["mean"] for row in rows] == pytest.approx(eers, abs=1e-5)
-    assert rows[1]["difference"]["estimate"] == pytest.approx(eers[1] - eers[0], abs=1e-5)
+    assert [row["mean"] for row in rows] == pytest.approx(eers, abs=1e-4)
+    assert rows[1]["difference"]["estimate"] == pytest.approx(eers[1] - eers[0], abs=1e-4)
     score("--trials", corpus / "mine.txt", "--det")
     alone = (run / "scores" / "det_mine.png").read_bytes()
     score("--trials", corpus / "mine.txt", "--det", f"other={other}")
