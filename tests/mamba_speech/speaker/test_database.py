@@ -1,14 +1,16 @@
 """The commands enroll and identify, as they are typed, and the file of known speakers."""
 
 import json
-import multiprocessing
-import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+import soundfile
 
-from mamba_speech import SpeakerVerifier
+from mamba_speech import AudioError, SpeakerVerifier
 from mamba_speech.cli import main
+from mamba_speech.speaker.database import SpeakerDatabase, enroll
+from mamba_speech.speaker.embedding import Embedding
 from tests.support.verification import json_rows, tab_rows, write_voice
 
 
@@ -146,21 +148,31 @@ def test_what_cannot_be_identified_by_is_refused(speaker_runs, run, voices, tmp_
     assert f"{nowhere}: its folder is not there" in capsys.readouterr().err
 
 
-def enroll_many(run, name, path, file):
-    """Enroll a speaker; the work of one process."""
-    sys.exit(SpeakerVerifier.load(run).enroll(name, path, file).error is not None)
-
-
-def test_two_writers_lose_nothing(run, voices, tmp_path):
+def test_writers_at_the_same_time_lose_nothing(voices, tmp_path):
     file = tmp_path / "speakers.json"
-    context = multiprocessing.get_context("fork")
-    names = [f"speaker {number}" for number in range(6)]
-    work = [(run, name, voices[1, "a"], file) for name in names]
-    writers = [context.Process(target=enroll_many, args=arguments) for arguments in work]
-    for writer in writers:
-        writer.start()
-    for writer in writers:
-        writer.join()
-    assert [writer.exitcode for writer in writers] == [0] * 6
-    ranking = SpeakerVerifier.load(run).identify(voices[1, "a"], file).ranking
-    assert sorted(name for name, _ in ranking) == names
+    found = Embedding(path=voices[1, "a"], vector=np.ones(4, dtype=np.float32))
+    names = [f"speaker {number}" for number in range(40)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda name: enroll(file, name, [found], "weights"), names))
+    ranking = SpeakerDatabase.read(file).rank(found.vector)
+    assert sorted(name for name, _ in ranking) == sorted(names)
+    assert {score for _, score in ranking} == {1.0}
+
+
+def test_python_enrolls_one_recording_or_many_and_waveforms(run, voices, silent, tmp_path):
+    verifier, file = SpeakerVerifier.load(run), tmp_path / "speakers.json"
+    with pytest.raises(AudioError, match="silent file.wav"):
+        verifier.enroll("Ada", silent, file)
+    assert not file.exists()
+    one = verifier.enroll("Ada", voices[1, "a"], file)
+    assert one.path == voices[1, "a"]
+    good, bad = verifier.enroll("Ada", [voices[1, "b"], silent], file)
+    assert good.error is None and "0.00 s of speech" in bad.error
+    sound, rate = soundfile.read(voices[2, "a"])
+    for _ in range(2):
+        verifier.enroll("Bo", sound, file, rate, threshold=0.25)
+    database = SpeakerDatabase.read(file)
+    counts = {name: len(voice["recordings"]) for name, voice in database.voices.items()}
+    assert counts == {"Ada": 2, "Bo": 1} and database.threshold == 0.25
+    assert verifier.identify(sound, file, rate).speaker == "Bo"
+    assert verifier.identify(sound, database, rate, threshold=1.0).speaker is None
