@@ -1,7 +1,7 @@
 """wav2vec 2.0, HuBERT and WavLM as front-ends and as teachers, whole or partly frozen, exact in any padded batch.
 
-The networks are those of the transformers library. They are built from a plain dictionary, so that a trained run
-needs no file but its own. Sources: wav2vec 2.0 (arXiv 2006.11477), HuBERT (arXiv 2106.07447), WavLM (arXiv 2110.13900).
+The transformers library builds the networks from a plain dictionary, so that a trained run needs no file but its own.
+Sources: wav2vec 2.0 (arXiv 2006.11477), HuBERT (arXiv 2106.07447), WavLM (arXiv 2110.13900).
 """
 
 import torch

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from modules.speaker.convolutional import DEFAULTS
 
 KINDS = ("wav2vec2", "hubert", "wavlm")
-# what a network is built from; everything else in a config.json serves other purposes
+# keys that shape a network; all others in a config.json serve other purposes
 SHAPE = (
     "model_type",
     *DEFAULTS,
