@@ -65,7 +65,7 @@ WORTH_SAYING = (
     r"speechbrain\.utils\.train_logger - (epoch|test set): .+",
     r"speechbrain\.utils\.checkpoints - (Saved an end-of-epoch checkpoint in|Loading a checkpoint from) .+",
     r"data_prep\.[\w.]+ - \S+: \d+ (utterances|clips|mixtures|speakers), .+",
-    r"data_prep\.speakers\.held_out - .+ \(.+\): \d+ trials of \d+ recordings, \d+ of them target trials",
+    r"data_prep\.speakers\.held_out - .+: \d+ trials of \d+ recordings, \d+ of them target trials",
     r"data_prep\.speakers\.held_out - \d+ speakers of the trial lists, .+",
     r"data_prep\.speakers\.manifests - \S+: \d+ (target and \d+ impostor trials|recordings are shorter .+)",
     r"looking through .+",

@@ -2,8 +2,12 @@
 
 from pathlib import Path
 
+import torch
+
+from modules.speaker.resemblyzer import VoiceEncoder
 from tests.support.recipes import call_main, command_line
 from tests.support.verification import write_voice
+from training.tasks import find_script
 
 ROOT = Path(__file__).parents[2]
 RECIPE = ROOT / "recipes" / "VoxCeleb" / "SV"
@@ -32,8 +36,18 @@ def write_corpus(folder, speakers=7, sessions=2, utterances=2):
     return folder
 
 
-def train_here(yaml, *flags, small=(), script="train", **options):
-    """Run a script of the recipe within this process; gives the output folder."""
+def train_here(yaml, *flags, small=(), **options):
+    """Run the script of a YAML of the recipe within this process; gives the output folder."""
     path = FOLDER / f"{yaml}.yaml"
+    script = find_script(path.resolve()).stem
     call_main(RECIPE, script, *command_line(path, *flags, small=small, **options))
     return Path(options["output_folder"])
+
+
+def write_voice_encoder(folder):
+    """What of an installed Resemblyzer is read, with random weights, and a package that fails if it is imported."""
+    folder.mkdir(parents=True)
+    (folder / "__init__.py").write_text("raise ImportError('must not be imported')")
+    state = VoiceEncoder().state_dict()
+    state |= {"similarity_weight": torch.ones(1), "similarity_bias": torch.ones(1)}
+    torch.save({"model_state": state, "step": 3}, folder / "pretrained.pt")

@@ -6,7 +6,7 @@ import soundfile
 
 from tests.support.recipes import scripts
 from tests.support.speaker_networks import save_teacher
-from tests.support.speakers import RECIPE, SMALL, train_here, write_corpus
+from tests.support.speakers import RECIPE, SMALL, train_here, write_corpus, write_voice_encoder
 
 
 @pytest.fixture
@@ -51,12 +51,23 @@ def teacher(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="session")
+def voice_encoder(tmp_path_factory):
+    """Where a Resemblyzer of random weights is installed."""
+    folder = tmp_path_factory.mktemp("packages")
+    write_voice_encoder(folder / "resemblyzer")
+    return folder
+
+
 @pytest.fixture
-def run(voices, teacher, tmp_path):
-    """Run a script on the voices within this process; gives the output folder."""
+def run(voices, teacher, voice_encoder, tmp_path, monkeypatch):
+    """Run the script of a YAML on the voices within this process; gives the output folder."""
+    monkeypatch.syspath_prepend(str(voice_encoder))
 
     def train(name, *flags, **options):
-        small = SMALL | {"ssl_source": teacher, "teacher": teacher}
+        small = SMALL | {"ssl_source": teacher}
+        if not name.endswith("resemblyzer"):
+            small |= {"teacher": teacher}
         options = small | {"data_folder": voices, "output_folder": tmp_path / "run"} | options
         return train_here(name, *flags, small=small, **options)
 

@@ -1,0 +1,93 @@
+#!/usr/bin/env python3
+"""Train a small speaker encoder under a pretrained teacher: distillation and the classes of speakers at once.
+
+    python distill.py hparams/distill/svmixer_wavlm_large.yaml --data_folder voxceleb
+    python distill.py hparams/distill/svmixer_wavlm_large.yaml --data_folder voxceleb --student mlp_mixer \\
+        --back_end linear --teacher microsoft/wavlm-base-plus
+    python distill.py hparams/distill/mamba_fbank_resemblyzer.yaml --data_folder voxceleb
+
+The same command again resumes. What it has trained needs no teacher. Any top-level key of the YAML is an option.
+Sources: Heo et al., "One-step knowledge distillation and fine-tuning in using large pre-trained self-supervised
+learning models for speaker verification" (arXiv 2305.17394), and the SV-Mixer paper.
+"""
+
+from pathlib import Path
+
+import torch
+from speaker_brain import VerificationBrain
+from speaker_data import (
+    keep_data,
+    make_datasets,
+    prepare_speakers,
+    training_options,
+    validation_options,
+)
+from starting import add_classifier, complete_options, is_new
+from teachers import RESEMBLYZER, copy_front_end, load_teacher
+
+from training.experiment import is_training, load_experiment, suggest
+from training.loading import SeededItems
+
+
+class DistillBrain(VerificationBrain):
+    """Crop to speaker, and to what the teacher makes of it."""
+
+    epoch_counts = (*VerificationBrain.epoch_counts, "distance_sum")
+    teacher = None
+
+    def embed_crops(self, wavs):
+        """Embeddings (batch, embedding_size) of crops (batch, samples), and their distance from the teacher."""
+        samples = torch.full(wavs.shape[:1], wavs.shape[1], device=wavs.device)
+        if self.hparams.teacher == RESEMBLYZER:
+            with torch.no_grad():
+                wanted = self.teacher(wavs, samples)
+            embeddings = self.modules.model(wavs, samples)
+            return embeddings, self.modules.distance(embeddings, wanted)
+        with torch.no_grad():
+            wanted, lengths = self.teacher.hidden_states(wavs, samples)
+        embeddings, hidden, _ = self.modules.model(wavs, samples, return_hidden=True)
+        return embeddings, self.modules.distance(hidden, wanted, lengths)
+
+    def loss_of_crops(self, predictions, targets):
+        """Loss of the classes, and the weighted distance."""
+        embeddings, distance = predictions
+        self.distance_sum += float(distance.detach()) * len(targets)
+        return self.classify(embeddings, targets) + self.hparams.distillation_weight * distance
+
+    def training_stats(self, loss):
+        """Statistics of an epoch of training, and the mean distance from the teacher."""
+        mean = self.distance_sum / max(1, self.crops_heard)
+        return super().training_stats(loss) | {"distance": mean}
+
+
+def main():
+    """Prepare, distill, test."""
+    hparams, run_opts = load_experiment(complete=complete_options)
+    training = is_training(hparams, run_opts)
+    prepared = prepare_speakers(hparams)
+    if training:
+        keep_data(hparams, prepared)
+    add_classifier(hparams, prepared.speakers)
+    teacher = load_teacher(hparams) if training else None
+    if training and is_new(hparams) and "teacher_config" in hparams:
+        copy_front_end(hparams["model"], teacher)
+    brain = DistillBrain.from_prepared(hparams, run_opts, prepared)
+    if training:
+        # beside the modules, since it neither learns nor is saved
+        brain.teacher = teacher.to(brain.device)
+        train, valid = make_datasets(hparams, prepared)
+        brain.train_on(
+            SeededItems(train, hparams["seed"]),
+            valid,
+            training_options(hparams),
+            validation_options(hparams),
+        )
+    brain.test_trials()
+    if training:
+        trials = prepared.valid_trials
+        pair = [Path(trials.paths[one[0]]) for one in (trials.enrolment, trials.test)]
+        suggest("mamba-speech", "verify", Path(hparams["output_folder"]), *pair)
+
+
+if __name__ == "__main__":
+    main()
