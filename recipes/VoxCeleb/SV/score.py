@@ -240,8 +240,8 @@ def refuse_common(option, first, second):
     if recordings or speakers:
         kind, common = ("recordings", recordings) if recordings else ("speakers", speakers)
         raise ValueError(
-            f"{option} {first.trials.name}: shares {len(common)} {kind} with {second.trials.name}, such as "
-            f"{min(common)}; give a list of other speakers"
+            f"{option} {first.trials.name}: has {kind} in common with {second.trials.name} ({len(common)}, such as "
+            f"{min(common)}); give a list of other speakers"
         )
 
 

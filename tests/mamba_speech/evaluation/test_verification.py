@@ -5,8 +5,10 @@ import time
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 from speechbrain.utils.metric_stats import EER, minDCF
 
+from mamba_speech.evaluation.bootstrap import figure_intervals
 from mamba_speech.evaluation.verification import (
     TrialErrors,
     check_list,
@@ -99,6 +101,34 @@ def test_weights_count_as_repeated_trials():
     assert found.eer()[0] == repeated.eer()[0] and errors.eer() == before
     assert found.min_dcf(0.05)[0] == repeated.min_dcf(0.05)[0]
     assert errors.weighted(labels) is None and errors.weighted(1 - labels) is None
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("speakers", [9, 30])
+def test_an_interval_over_speakers_holds_the_error_rate_in_nineteen_lists_of_twenty(speakers):
+    random = np.random.default_rng(speakers)
+    # scores of a list depend on who speaks, for targets and for impostors
+    spread, distance, count = 0.7, 2.5, 24 * speakers
+    truth = stats.norm.sf(distance / 2 / np.hypot(1, spread))
+    first = np.repeat(np.arange(speakers), 24)
+    labels, held = np.repeat([1, 0], count), 0
+    for _ in range(100):
+        ease, likeness = random.normal(0, spread, (2, speakers))
+        second = (first + random.integers(1, speakers, count)) % speakers
+        targets = distance + ease[first] + random.normal(size=count)
+        pairs = (likeness[first] + likeness[second]) / np.sqrt(2)
+        scores = np.concatenate([targets, pairs + random.normal(size=count)])
+        errors = TrialErrors(labels, scores)
+
+        def rate(weights, errors=errors):
+            drawn = errors if weights is None else errors.weighted(weights)
+            return None if drawn is None else [drawn.eer()[0]]
+
+        sides = np.concatenate([first, first]), np.concatenate([first, second])
+        groups = list(zip(*(side.tolist() for side in sides), strict=True))
+        (found,) = figure_intervals(rate, 2 * count, groups, resamples=200, student=True)
+        held += found.low <= truth <= found.high
+    assert 88 <= held
 
 
 def test_580_000_trials_are_scored_within_five_seconds():

@@ -102,12 +102,15 @@ def test_scores_are_those_of_verify_and_figures_are_theirs(score, run, corpus):
 
 
 def test_every_way_of_scoring_is_reported_and_a_second_call_repeats_it(
-    score, run, corpus, monkeypatch
+    score, run, corpus, monkeypatch, caplog
 ):
     shutil.copyfile(corpus / "cohort.csv", run / "train.csv")
     options = ("--trials", corpus / "mine.txt", "--as_norm", "train", "--cohort_top", 4, "--plda")
     options += ("--calibrate", corpus / "others.txt")
+    caplog.set_level("INFO")
     printed = score(*options, "--det")
+    for measure in ("score", "lower log seconds", "lower magnitude", "higher cohort mean"):
+        assert re.search(rf"calibrated on others: .*{measure} [+-]", caplog.text)
     names = ("mine", "mine.as_norm", "mine.calibrated", "mine.plda")
     tests = read_results(run / "scores").tests
     assert sorted(tests) == sorted(names)
@@ -221,11 +224,15 @@ def test_folders_that_are_no_speakers_need_to_be_said(score, run, corpus, tmp_pa
         ),
         (
             ["--trials", "{corpus}/mine.txt", "--threshold_from", "{tmp}/one.txt"],
-            "--threshold_from one: shares 6 recordings with mine",
+            r"--threshold_from one: has recordings in common with mine \(6, such as",
         ),
         (
             ["--trials", "{corpus}/mine.txt", "--calibrate", "{corpus}/mine.txt"],
-            "--calibrate mine: shares 21 recordings",
+            r"--calibrate mine: has recordings in common with mine \(21,",
+        ),
+        (
+            ["--trials", "{tmp}/a.txt", "--calibrate", "{tmp}/b.txt"],
+            r"--calibrate b: has speakers in common with a \(1, such as id01\)",
         ),
         (["--trials", "{tmp}/silent.txt"], "silent: .*silent/a/1.wav: holds 0.00 s of speech"),
     ],
@@ -237,6 +244,10 @@ def test_bad_input_is_one_line(score, corpus, tmp_path, arguments, reason):
     flipped = "\n".join(f"{1 - int(line[0])}{line[1:]}" for line in lines)
     (tmp_path / "flipped.txt").write_text(flipped)
     write_list(tmp_path / "one.txt", range(2))
+    # one speaker in common, and no recording
+    for name, own in (("a", ((0, 0), (0, 1), (1, 0))), ("b", ((1, 1), (1, 2), (2, 0)))):
+        one, same, other = (file_of(*recording) for recording in own)
+        (tmp_path / f"{name}.txt").write_text(f"1\t{one}\t{same}\n0\t{one}\t{other}\n")
     path = corpus / "wav" / file_of(0, 0)
     (tmp_path / "same.csv").write_text(f"speaker,wav\nid00,{path}\n")
     for name in ("silent/a/1.wav", "silent/a/2.wav", "loud/a/1.wav"):
