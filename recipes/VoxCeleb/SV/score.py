@@ -36,6 +36,7 @@ from mamba_speech.evaluation.verification import (
     speakers_of,
 )
 from mamba_speech.figures import check_matplotlib
+from mamba_speech.files import read_json
 from mamba_speech.run import read_options
 from mamba_speech.speaker.figures import det_curve, score_histograms
 from mamba_speech.speaker.store import EmbeddingStore
@@ -59,8 +60,8 @@ class ReadList(NamedTuple):
         return describe_list(self.trials, self.file, self.digest, len(self.speakers))
 
 
-def parse_arguments(arguments=None):
-    """Read the command line."""
+def make_parser():
+    """The options of the command."""
     summary, _, rest = __doc__.partition("\n")
     parser = argparse.ArgumentParser(
         prog="score.py",
@@ -85,6 +86,13 @@ def parse_arguments(arguments=None):
         metavar="FOLDER",
         help="folders that the recordings of the lists lie in",
     )
+    add_ways_of_scoring(add)
+    add_drawing_and_machine(add)
+    return parser
+
+
+def add_ways_of_scoring(add):
+    """Give a parser the options that say how scores are made, by its ``add_argument``."""
     add(
         "--as_norm",
         metavar="COHORT",
@@ -114,6 +122,10 @@ def parse_arguments(arguments=None):
         default=10,
         help="recordings of each cohort speaker at most (default: 10)",
     )
+
+
+def add_drawing_and_machine(add):
+    """Give a parser the options of pictures, intervals, files and the machine, by its ``add_argument``."""
     add(
         "--det",
         nargs="*",
@@ -131,6 +143,11 @@ def parse_arguments(arguments=None):
     add("--device", help="cpu, cuda, cuda:0, ... (default: cuda if there is one, else cpu)")
     add("--threads", type=int, help="threads of torch (default: its own choice)")
     add("--noprogressbar", action="store_true", help="no progress bars")
+
+
+def parse_arguments(arguments=None):
+    """Read the command line."""
+    parser = make_parser()
     options = parser.parse_args(arguments)
     if not options.trials and not options.threshold_from:
         parser.error("give --trials, or --threshold_from, or both")
@@ -289,7 +306,8 @@ def set_threshold(own, embed, verifier, options):
 
 def report(lists, scorer, embed, verifier, manifests, options):
     """Score the lists, write all files, and print the table."""
-    folder, run = options.output_folder, read_options(options.run, ["fidelity"])
+    folder, run = options.output_folder, read_options(options.run, ["fidelity", "threshold_file"])
+    set_on = read_json(run["threshold_file"]).get("list") if verifier.threshold else None
     session = describe_session(
         {"arguments": options.command},
         run["fidelity"],
@@ -319,7 +337,10 @@ def report(lists, scorer, embed, verifier, manifests, options):
         }
         write_record(folder, options.run, session, verifier.weights_hash, parameters, tests)
         lines += found.table(trials.name)
-        decisions += decide(trials, scores["cosine"], verifier.threshold)
+        if set_on != trials.name:
+            decisions += decide(trials, scores["cosine"], verifier.threshold)
+        else:
+            logger.warning("%s: the run's threshold was set on it, so no errors at it", set_on)
         if options.det is not None:
             draw(folder, trials, scores, found, options.det)
         print(f"{own.describe()}; intervals over other {found.drawn}", flush=True)

@@ -144,6 +144,9 @@ def test_a_threshold_is_set_on_other_speakers_and_its_errors_are_reported(score,
     # alone, it reports no list
     assert score("--threshold_from", corpus / "mine.txt") == ""
     assert read_json(run / "save" / "threshold.json")["list"] == "mine"
+    # no errors at a threshold that was set on the same trials
+    assert "misses %" not in score("--trials", corpus / "mine.txt")
+    assert "misses %" in score("--trials", corpus / "others.txt")
 
 
 def test_scored_folders_are_compared_and_share_a_det_picture(score, run, corpus, tmp_path):
