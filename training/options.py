@@ -20,6 +20,7 @@ _MAMBA_ASR_S2S = "xi-j/Mamba-ASR, hparams/S2S"
 _MAMBA_ASR_CTC = "xi-j/Mamba-ASR, hparams/CTC"
 _MAMBA_TASNET = "xi-j/Mamba-TasNet, hparams/WSJ0Mix"
 _KWS_MAMBA = "Zig302/KWS-Mamba-Project, src/kws_mamba"
+_SPEECHBRAIN_SV = "SpeechBrain, recipes/VoxCeleb/SpeakerRec"
 
 
 class Alias(NamedTuple):
@@ -51,6 +52,9 @@ ALIASES = {
     "n_layers": Alias("num_layers", _KWS_MAMBA),
     "n_heads": Alias("nhead", _KWS_MAMBA),
     "save_dir": Alias("save_folder", _KWS_MAMBA),
+    "emb_dim": Alias("embedding_size", _SPEECHBRAIN_SV),
+    "sentence_len": Alias("crop_seconds", _SPEECHBRAIN_SV),
+    "verification_file": Alias("trials", _SPEECHBRAIN_SV),
     "learning_rate": Alias("lr", "Hugging Face Transformers, TrainingArguments"),
 }
 

@@ -121,7 +121,8 @@ class VerificationBrain(RecipeBrain):
             stats["EER"] / 100,
             seed=self.hparams.seed,
         )
-        for name, trials in self.prepared.tests.items():
+        tests = {} if self.hparams.skip_test else self.prepared.tests
+        for name, trials in tests.items():
             scores = score(trials, self._embed(trials, name))
             write_scores(Path(self.hparams.output_folder) / f"scores_{name}.csv", trials, scores)
             stats, _ = figures(trials, scores)

@@ -19,10 +19,12 @@ from tests.support.recipes import (
     checkpoints,
     command_line,
     logged,
+    read_csv,
     results,
     run_script,
 )
 from tests.support.speakers import FOLDER, RECIPE, SMALL
+from training.results import read_results
 
 LIST = "veri_test2"
 # the debug recipe is trained in every run of the tests, the others in the exhaustive one
@@ -116,6 +118,15 @@ def test_testing_again_changes_nothing_and_other_lists_are_named(run, voices, tm
     again = results(folder, LIST)
     assert again["EER"] == first["EER"] == results(folder, "my list")["EER"]
     assert (folder / "scores_my list.csv").is_file() and same(saved, weights(folder))
+
+
+def test_lists_that_are_not_scored_keep_their_speakers_out_all_the_same(run):
+    folder = run("debug", number_of_epochs=1, skip_test=True)
+    assert not list(folder.glob("scores_*.csv")) and not read_results(folder).tests
+    assert (folder / "save" / "threshold.json").is_file()
+    for name in ("train", "valid"):
+        heard = {row["speaker"] for row in read_csv(folder / f"{name}.csv")}
+        assert heard and not heard & {"id00005", "id00006"}
 
 
 def test_training_stops_early_and_started_again_has_nothing_to_add(run):
