@@ -11,22 +11,26 @@ from torch.nn import functional as F
 class EmbeddingDistance(nn.Module):
     """How far a student's embeddings are from those that a teacher makes of the same crops.
 
-    A linear layer maps the student's embeddings into the teacher's space, for the first part alone. The second part
-    compares the cosines of all pairs of a batch, so it wants no common space.
+    The first part compares directions, and the second the cosines of all pairs of a batch, which wants no common
+    space. The teacher's embeddings count without their mean over the training so far: what all voices share would
+    otherwise be most of what the student learns.
 
     Arguments
     ---------
     embedding_size, teacher_size : int
         Channels of the student's embeddings and of the teacher's.
     cosine_weight : float
-        Weight of 1 less the mean cosine between mapped embeddings and the teacher's.
+        Weight of 1 less the mean cosine between the student's embeddings and the teacher's.
     similarity_weight : float
         Weight of the mean squared difference of the cosines of pairs.
+    head : bool
+        Whether a linear layer maps the student's embeddings into the teacher's space for the first part. Without, the
+        student's space is the teacher's.
 
     Raises
     ------
     ValueError
-        If a weight is negative.
+        If a weight is negative, or the sizes differ without a head.
 
     Example
     -------
@@ -36,15 +40,30 @@ class EmbeddingDistance(nn.Module):
     torch.Size([])
     """
 
-    def __init__(self, embedding_size, teacher_size, cosine_weight=1.0, similarity_weight=1.0):
+    def __init__(
+        self, embedding_size, teacher_size, cosine_weight=1.0, similarity_weight=1.0, head=True
+    ):
         super().__init__()
         if cosine_weight < 0 or similarity_weight < 0:
             raise ValueError(
                 "cosine_weight and similarity_weight must be 0 or more; got "
                 f"{cosine_weight} and {similarity_weight}"
             )
+        if not head and embedding_size != teacher_size:
+            raise ValueError(
+                f"without a head, embedding_size must be the teacher's, {teacher_size}; got {embedding_size}"
+            )
         self.cosine_weight, self.similarity_weight = cosine_weight, similarity_weight
-        self.head = nn.Linear(embedding_size, teacher_size) if cosine_weight else None
+        self.head = nn.Linear(embedding_size, teacher_size) if head and cosine_weight else None
+        self.register_buffer("mean", torch.zeros(teacher_size))
+        self.register_buffer("count", torch.zeros(()))
+
+    def _centre(self, wanted):
+        """Embeddings of the teacher without their mean over the training so far, which counts those of this batch."""
+        if self.training:
+            self.count += len(wanted)
+            self.mean += (wanted.mean(0) - self.mean) * (len(wanted) / self.count)
+        return wanted - self.mean
 
     def forward(self, embeddings, wanted):
         """Compare embeddings.
@@ -61,9 +80,10 @@ class EmbeddingDistance(nn.Module):
         torch.Tensor
             The weighted sum of both parts; a batch of one has no pairs.
         """
-        distance = embeddings.new_zeros(())
+        distance, wanted = embeddings.new_zeros(()), self._centre(wanted)
         if self.cosine_weight:
-            cosines = F.cosine_similarity(self.head(embeddings), wanted, dim=1)
+            mapped = embeddings if self.head is None else self.head(embeddings)
+            cosines = F.cosine_similarity(mapped, wanted, dim=1)
             distance = distance + self.cosine_weight * (1 - cosines.mean())
         if self.similarity_weight and len(embeddings) > 1:
             first, second = torch.triu_indices(

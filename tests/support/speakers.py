@@ -15,7 +15,12 @@ FOLDER = RECIPE / "hparams"
 # sizes only: the rest of each YAML stays as it is
 SMALL = {"d_model": 16, "num_layers": 1, "nhead": 2, "d_ffn": 32, "embedding_size": 16}
 SMALL |= {"n_mels": 24, "batch_size": 4, "num_workers": 0, "d_state": 4, "valid_speakers": 2}
-SMALL |= {"trainable_layers": 1, "n_speakers": "null", "n_utterances": "null"}
+SMALL |= {
+    "trainable_layers": 1,
+    "crops_per_speaker": "null",
+    "n_speakers": "null",
+    "n_utterances": "null",
+}
 SMALL |= {"valid_fraction": 0.3, "grad_accumulation_factor": 1}
 SMALL |= {"crop_seconds": 0.6, "crop_seconds_max": 0.8, "warmup_fraction": 0.1}
 

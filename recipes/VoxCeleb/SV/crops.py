@@ -7,6 +7,7 @@ speeds as further speakers.
 
 import math
 
+import numpy as np
 import soundfile
 import torch
 import torchaudio
@@ -36,28 +37,54 @@ class TrainingCrops(Dataset):
         Function of a crop (1, samples) and its relative length (1,), which returns both.
     crops : int
         Crops of each recording in an epoch.
+    crops_of_speaker : int, optional
+        Crops of each speaker in an epoch instead, of recordings that are drawn.
 
     Raises
     ------
     ValueError
-        If there is no speed, the first is not 100, or one is 0 or less.
+        If there is no speed, the first is not 100, or one is 0 or less, or a number of crops is below 1.
     """
 
-    def __init__(self, rows, sample_rate, samples, speeds=(100,), augment=None, crops=1):
+    def __init__(
+        self,
+        rows,
+        sample_rate,
+        samples,
+        speeds=(100,),
+        augment=None,
+        crops=1,
+        crops_of_speaker=None,
+    ):
         if not speeds or speeds[0] != 100 or min(speeds) <= 0:
             raise ValueError(f"speeds must be percentages above 0, 100 the first; got {speeds}")
-        if crops < 1:
-            raise ValueError(f"crops_per_recording must be 1 or more; got {crops}")
-        self.rows, self.crops = rows, crops
+        if crops < 1 or (crops_of_speaker is not None and crops_of_speaker < 1):
+            raise ValueError(
+                "crops_per_recording must be 1 or more, crops_per_speaker too or null; got "
+                f"{crops} and {crops_of_speaker}"
+            )
+        self.rows, self.crops, self.crops_of_speaker = rows, crops, crops_of_speaker
+        # recordings in the order of their speakers, and where each speaker's begin
+        self.order = np.argsort(rows.speaker, kind="stable")
+        self.first = np.searchsorted(rows.speaker[self.order], np.arange(rows.n_speakers + 1))
         self.sample_rate, self.samples = sample_rate, samples
         self.speeds, self.augment = list(speeds), augment
         self.perturb = [SpeedPerturb(sample_rate, [speed]) for speed in self.speeds]
 
     def __len__(self):
+        if self.crops_of_speaker is not None:
+            return self.rows.n_speakers * self.crops_of_speaker
         return len(self.rows) * self.crops
 
+    def _choose(self, index):
+        """The recording of an item."""
+        if self.crops_of_speaker is None:
+            return index % len(self.rows)
+        first, end = self.first[index % self.rows.n_speakers :][:2]
+        return self.order[first + int(torch.randint(int(end - first), ()))]
+
     def __getitem__(self, index):
-        index %= len(self.rows)
+        index = self._choose(index)
         chance = float(torch.rand(()))
         # without a draw where there is no choice
         voice = int(torch.randint(len(self.speeds), ())) if len(self.speeds) > 1 else 0

@@ -268,6 +268,7 @@ def make_datasets(hparams, prepared):
             hparams["speeds"],
             make_augmenter(training_changes(hparams), hparams["augment_probability"]),
             hparams["crops_per_recording"],
+            hparams["crops_per_speaker"],
         )
     except (OSError, ValueError) as error:
         raise SystemExit(str(error)) from error

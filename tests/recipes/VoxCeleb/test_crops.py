@@ -4,7 +4,7 @@ import pytest
 import soundfile
 import torch
 
-from tests.support.recipes import load_options
+from tests.support.recipes import command_line, load_options
 from tests.support.speakers import FOLDER, SMALL
 from training.loading import SeededItems
 
@@ -17,9 +17,7 @@ def crops(recipe, voices, sounds, tmp_path):
 
     def make(**options):
         options = SMALL | {"data_folder": voices, "output_folder": tmp_path} | options
-        options = {key: value for key, value in options.items() if key not in ("nhead", "d_ffn")}
-        arguments = [part for key, value in options.items() for part in (f"--{key}", str(value))]
-        hparams, _ = load_options([str(FOLDER / "debug.yaml"), *arguments])
+        hparams, _ = load_options(command_line(FOLDER / "debug.yaml", small=SMALL, **options))
         data = recipe("speaker_data")
         prepared = data.prepare_speakers(hparams)
         return data.make_datasets(hparams, prepared)[0], hparams, prepared
@@ -48,6 +46,16 @@ def test_each_speed_of_a_voice_is_a_class_of_its_own(crops):
             assert target % count == train.rows.speaker[index % len(train.rows)]
             found.add(target)
     assert found == set(range(3 * count))
+
+
+def test_every_speaker_has_as_many_crops_where_these_are_counted_by_speaker(crops):
+    train, _, prepared = crops(speeds="[100]", crops_per_speaker=8)
+    assert len(train) == 8 * len(prepared.speakers)
+    items = [train[index] for index in range(len(train))]
+    for speaker in range(len(prepared.speakers)):
+        own = {item["id"] for item in items if item["target"] == speaker}
+        assert len([item for item in items if item["target"] == speaker]) == 8
+        assert len(own) > 1 and all(f"/{prepared.speakers[speaker]}/" in path for path in own)
 
 
 def test_a_slower_voice_is_lower(crops):
