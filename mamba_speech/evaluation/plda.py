@@ -9,7 +9,6 @@ Interspeech 2011; Prince and Elder, "Probabilistic linear discriminant analysis"
 
 import numpy as np
 from scipy import linalg
-from speechbrain.processing.PLDA_LDA import PLDA, StatObject_SB
 
 from mamba_speech.evaluation.score_normalisation import trial_products, unit_length
 
@@ -48,6 +47,9 @@ class PldaScorer:
     """
 
     def __init__(self, embeddings, speakers, iterations=10):
+        # here, since it loads SpeechBrain's networks, which the other scores do without
+        from speechbrain.processing.PLDA_LDA import PLDA
+
         names, member = np.unique(np.asarray(speakers), return_inverse=True)
         repeated = len(member) - len(names)
         if len(names) < 3 or not repeated:
@@ -113,6 +115,8 @@ def _whitening(centred, directions):
 
 def _statistics(vectors, member):
     """The vectors in SpeechBrain's form."""
+    from speechbrain.processing.PLDA_LDA import StatObject_SB
+
     count = len(vectors)
     unknown = np.full(count, None)
     return StatObject_SB(
