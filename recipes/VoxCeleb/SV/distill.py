@@ -23,7 +23,7 @@ from speaker_data import (
     validation_options,
 )
 from starting import add_classifier, complete_options, is_new
-from teachers import RESEMBLYZER, copy_front_end, load_teacher
+from teachers import RESEMBLYZER, RecordingTargets, copy_front_end, load_teacher
 
 from training.experiment import is_training, load_experiment, suggest
 from training.loading import SeededItems
@@ -33,20 +33,28 @@ class DistillBrain(VerificationBrain):
     """Crop to speaker, and to what the teacher makes of it."""
 
     epoch_counts = (*VerificationBrain.epoch_counts, "distance_sum")
-    teacher = None
+    teacher = targets = None
 
-    def embed_crops(self, wavs):
-        """Embeddings (batch, embedding_size) of crops (batch, samples), and their distance from the teacher."""
+    def embed_crops(self, batch):
+        """Embeddings (batch, embedding_size) of crops, and their distance from the teacher."""
+        wavs = batch.sig.data
         samples = torch.full(wavs.shape[:1], wavs.shape[1], device=wavs.device)
         if self.hparams.teacher == RESEMBLYZER:
-            with torch.no_grad():
-                wanted = self.teacher(wavs, samples)
             embeddings = self.modules.model(wavs, samples)
-            return embeddings, self.modules.distance(embeddings, wanted)
+            return embeddings, self.modules.distance(embeddings, self._wanted(batch, samples))
         with torch.no_grad():
             wanted, lengths = self.teacher.hidden_states(wavs, samples)
         embeddings, hidden, _ = self.modules.model(wavs, samples, return_hidden=True)
         return embeddings, self.modules.distance(hidden, wanted, lengths)
+
+    def _wanted(self, batch, samples):
+        """The teacher's embeddings of the crops, or of the recordings that they come from."""
+        if self.hparams.teacher_hears == "crops":
+            with torch.no_grad():
+                return self.teacher(batch.sig.data, samples)
+        if self.targets is None:
+            self.targets = RecordingTargets(self.teacher, self.hparams.speeds)
+        return self.targets(batch.id, (batch.target // len(self.prepared.speakers)).tolist())
 
     def loss_of_crops(self, predictions, targets):
         """Loss of the classes, and the weighted distance."""

@@ -50,7 +50,7 @@ class VerificationBrain(RecipeBrain):
     def compute_forward(self, batch, stage):
         """What the loss of crops needs, or the embedding (1, embedding_size) of a whole recording."""
         if stage == sb.Stage.TRAIN:
-            return self.embed_crops(batch.to(self.device).sig.data)
+            return self.embed_crops(batch.to(self.device))
         return embed_blocks(self.hparams.model, [batch["sig"]])[None].to(self.device)
 
     def compute_objectives(self, predictions, batch, stage):

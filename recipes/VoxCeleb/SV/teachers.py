@@ -3,11 +3,17 @@
 import importlib.util
 from pathlib import Path
 
+import torch
+from speechbrain.augment.time_domain import SpeedPerturb
+
+from mamba_speech.audio import load_audio
 from mamba_speech.checkpoints import read_tensors
 from modules.speaker.resemblyzer import VoiceEncoder
 from modules.speaker.self_supervised import SelfSupervised, load_pretrained
+from training.loading import seeded
 
 RESEMBLYZER = "resemblyzer"
+HEARS = ("recordings", "crops")
 
 
 def load_teacher(hparams):
@@ -28,6 +34,10 @@ def load_teacher(hparams):
     SystemExit
         If it cannot be read, or is another than its configuration says.
     """
+    if hparams.get("teacher_hears", HEARS[0]) not in HEARS:
+        raise SystemExit(
+            f"teacher_hears must be one of {', '.join(HEARS)}; got {hparams['teacher_hears']}"
+        )
     try:
         if hparams["teacher"] == RESEMBLYZER:
             teacher = VoiceEncoder()
@@ -62,6 +72,43 @@ def read_voice_encoder():
     state = read_tensors(file).get("model_state", {})
     # the scale and the offset of its training loss
     return {key: value for key, value in state.items() if not key.startswith("similarity_")}
+
+
+class RecordingTargets:
+    """A teacher's embeddings of whole recordings without noise, each made once and kept.
+
+    A crop's own embedding tells less of the voice, and takes the teacher's time at every step.
+
+    Arguments
+    ---------
+    teacher : torch.nn.Module
+        On its device.
+    speeds : list of int
+        Speeds in %, one a voice.
+    seconds : float
+        Longest part of a recording that is heard, from its start.
+    """
+
+    def __init__(self, teacher, speeds, seconds=20.0):
+        self.teacher, self.samples = teacher, round(seconds * teacher.sample_rate)
+        self.perturb = [SpeedPerturb(teacher.sample_rate, [speed]) for speed in speeds]
+        self.speeds, self.kept = list(speeds), {}
+
+    def __call__(self, paths, voices):
+        """Embeddings (recordings, size) of recordings at the speeds with these numbers."""
+        return torch.stack([self._embed(*key) for key in zip(paths, voices, strict=True)])
+
+    def _embed(self, path, voice):
+        if (path, voice) not in self.kept:
+            # alone, so that the bits do not depend on the others of a batch
+            wav = load_audio(path, self.teacher.sample_rate)[: self.samples]
+            if self.speeds[voice] != 100:
+                with seeded(0):
+                    wav = self.perturb[voice](wav[None])[0]
+            device = next(self.teacher.parameters()).device
+            with torch.no_grad():
+                self.kept[path, voice] = self.teacher(wav[None].to(device))[0]
+        return self.kept[path, voice]
 
 
 def copy_front_end(model, teacher):

@@ -43,8 +43,9 @@ class SpeakerBrain(VerificationBrain):
             options["weight_decay"],
         )
 
-    def embed_crops(self, wavs):
-        """Embeddings (batch, embedding_size) of crops (batch, samples)."""
+    def embed_crops(self, batch):
+        """Embeddings (batch, embedding_size) of crops."""
+        wavs = batch.sig.data
         samples = torch.full(wavs.shape[:1], wavs.shape[1], device=wavs.device)
         change = getattr(self.hparams, "fea_augment", None)
         if change is None:
