@@ -27,7 +27,7 @@ RECORD = "voxceleb_prepare.json"
 SKIPPED = "skipped_recordings.csv"
 SPLITS = ("speaker", "utterance")
 # Part of the record: raised when the manifests change, so that old ones are not taken for new.
-VERSION = 1
+VERSION = 2
 
 
 def prepare_voxceleb(
@@ -81,7 +81,8 @@ def prepare_voxceleb(
     valid_fraction : float
         For `utterance`: share of the utterances that is for validation.
     n_valid_trials : int
-        Trials among the validation recordings at most, half of them target trials.
+        Trials among the validation recordings at most, half of them target trials. Where there are fewer of
+        these, up to ten impostor trials for each.
     crop_seconds : float
         Length of a training crop. Shorter recordings stay, and are counted in the log.
     seed : int

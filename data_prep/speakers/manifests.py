@@ -9,6 +9,8 @@ from mamba_speech.files import write_csv, write_json
 
 logger = logging.getLogger(__name__)
 
+# Validation trials of two speakers for each of one, at most.
+IMPOSTORS = 10
 COLUMNS = ("ID", "duration", "wav", "start", "stop", "speaker", "session")
 
 
@@ -33,7 +35,8 @@ def write_manifests(prepared, recordings, rows, options, folders):
         If the validation recordings give no trials of one kind.
     """
     sessions = group_sessions(recordings, rows)
-    pairs = draw_trials(sessions, read_sexes(folders), options["n_valid_trials"], options["seed"])
+    sexes, count = read_sexes(folders), options["n_valid_trials"]
+    pairs = draw_trials(sessions, sexes, count, options["seed"], ratio=IMPOSTORS)
     targets = sum(label for label, *_ in pairs)
     if not 0 < targets < len(pairs):
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Trials for validation: pairs of recordings of one speaker, and as many of two.
+"""Trials for validation: pairs of recordings of one speaker, and at least as many of two.
 
 Every speaker gets the same share of the trials, as far as there are different pairs.
 """
@@ -11,8 +11,8 @@ import numpy as np
 MOST = 60
 
 
-def draw_trials(sessions, sexes, count, seed):
-    """Draw different pairs: half of them target trials, half impostor trials.
+def draw_trials(sessions, sexes, count, seed, ratio=1):
+    """Draw different pairs: half of them target trials, half impostor trials, or fewer target trials where pairs lack.
 
     Target trials join two sessions where a speaker has several. Half of the impostor trials join speakers of
     the same sex where the sexes are known.
@@ -26,6 +26,9 @@ def draw_trials(sessions, sexes, count, seed):
     count : int
         Trials at most, 2 or more.
     seed : int
+    ratio : int
+        Impostor trials for a target trial at most, where target trials are too few for half. Few trials resolve an
+        error rate coarsely.
 
     Returns
     -------
@@ -39,7 +42,8 @@ def draw_trials(sessions, sexes, count, seed):
     """
     random = np.random.default_rng([seed, 13])
     targets = _draw_targets(sessions, count // 2, random)
-    impostors = _draw_impostors(sessions, sexes, len(targets), random)
+    wanted = max(len(targets), min(count - len(targets), ratio * len(targets)))
+    impostors = _draw_impostors(sessions, sexes, wanted, random)
     return [(1, *pair) for pair in targets] + [(0, *pair) for pair in impostors]
 
 

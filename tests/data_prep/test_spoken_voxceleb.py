@@ -105,7 +105,7 @@ def test_the_preparation_reads_it_and_keeps_the_test_voices_out(voices, tmp_path
     test = {row["speaker"] for row in read(voices / "voices.csv") if row["split"] == "test"}
     assert not test & {row["speaker"] for row in train + valid}
     trials = read_trials(found["valid_trials"], voices)
-    assert trials.labels.sum() == 8 and len(trials) == 16
+    assert trials.labels.sum() == 8 and len(trials) == 24
 
 
 def test_two_people_with_one_variant_differ_in_tract_or_pitch_by_more_than_sessions_do():

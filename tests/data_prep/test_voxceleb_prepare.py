@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from data_prep.speakers.pairs import draw_trials
 from data_prep.trials import read_trials
 from data_prep.voxceleb_prepare import prepare_voxceleb
 
@@ -62,17 +63,25 @@ def test_manifests_hold_every_recording_once_and_share_no_speaker(corpus, tmp_pa
     assert json.loads(found["speakers"].read_text()) == sorted(speakers_of(train))
 
 
-def test_validation_trials_join_sessions_of_one_speaker_and_as_many_pairs_of_two(corpus, tmp_path):
+def test_validation_trials_join_sessions_of_one_speaker_and_pairs_of_two(corpus, tmp_path):
     found = prepare_voxceleb(corpus, tmp_path / "save", **OPTIONS)
     trials = read_trials(found["valid_trials"], corpus)
     valid = {row["wav"]: row for row in read(found["valid"])}
-    assert len(trials) == 16 and trials.labels.sum() == 8 and not trials.duplicates
+    # four recordings of each of two speakers have no more pairs
+    assert len(trials) == 24 and trials.labels.sum() == 8 and not trials.duplicates
     for label, left, right in zip(trials.labels, trials.enrolment, trials.test, strict=True):
         one, other = (valid[trials.paths[k]] for k in (left, right))
         assert (one["speaker"] == other["speaker"]) == bool(label)
         assert not label or one["session"] != other["session"]
     few = prepare_voxceleb(corpus, tmp_path / "few", n_valid_trials=6, **OPTIONS)
     assert read_trials(few["valid_trials"]).labels.tolist() == 3 * [1] + 3 * [0]
+
+
+def test_few_target_trials_get_at_most_ten_impostors_each():
+    sessions = {f"id{speaker}": {0: [2 * speaker, 2 * speaker + 1]} for speaker in range(12)}
+    for count, impostors in ((1000, 120), (60, 48), (16, 8)):
+        labels = [label for label, *_ in draw_trials(sessions, {}, count, seed=1, ratio=10)]
+        assert labels.count(0) == impostors and labels.count(1) == min(12, count // 2)
 
 
 def test_half_of_the_impostors_have_the_same_sex_where_the_corpus_tells_it(corpus, tmp_path):

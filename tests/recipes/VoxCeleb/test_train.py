@@ -92,7 +92,7 @@ def test_the_threshold_is_that_of_the_validation_trials_and_scores_are_those_of_
     trained, voices
 ):
     kept = json.loads((trained / "save" / "threshold.json").read_text())
-    assert kept["trials"] == 16 and kept["speakers"] == 2
+    assert kept["trials"] == 24 and kept["speakers"] == 2
     model = load_run(trained, [], selection_key=("EER", "error"))["model"]
     trials = [line.split() for line in (trained / "valid_trials.txt").read_text().splitlines()]
     files = sorted({path for _, *pair in trials for path in pair})
