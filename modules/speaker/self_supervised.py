@@ -273,7 +273,7 @@ def load_pretrained(module, source, save_path):
     theirs = read_config(source)
     ours = {key: value for key, value in complete(module.config).items() if key in theirs}
     differences = [
-        f"{key} is {theirs[key]}, not {ours[key]}"
+        f"{key} is {theirs[key]}, not {ours.get(key)}"
         for key in SHAPE
         if key in theirs and ours.get(key) != theirs[key]
     ]

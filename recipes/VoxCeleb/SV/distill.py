@@ -23,8 +23,9 @@ from speaker_data import (
     validation_options,
 )
 from starting import add_classifier, complete_options, is_new
-from teachers import RESEMBLYZER, RecordingTargets, copy_front_end, load_teacher
+from teachers import RESEMBLYZER, RecordingTargets, load_teacher
 
+from modules.speaker.distillation import copy_front_end
 from training.experiment import is_training, load_experiment, suggest
 from training.loading import SeededItems
 

@@ -109,8 +109,3 @@ class RecordingTargets:
             with torch.no_grad():
                 self.kept[path, voice] = self.teacher(wav[None].to(device))[0]
         return self.kept[path, voice]
-
-
-def copy_front_end(model, teacher):
-    """Let a student begin with its teacher's convolutions."""
-    model.front_end.load_state_dict(teacher.network.feature_extractor.state_dict(), strict=True)

@@ -2,12 +2,16 @@
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from speechbrain.augment.time_domain import SpeedPerturb
 
 from mamba_speech.audio import load_audio
 from mamba_speech.run import load_run
+from modules.speaker.back_ends import LinearBackEnd
+from modules.speaker.layers import LAYERS
 from modules.speaker.resemblyzer import VoiceEncoder
 from tests.support.recipes import checkpoints, logged, results
+from tests.support.speaker_networks import save_teacher
 from tests.support.speakers import write_voice_encoder
 
 LIST = "veri_test2"
@@ -80,3 +84,73 @@ def test_a_damaged_teacher_is_named(run, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(SystemExit, match="teacher: .*pretrained.pt: cannot be read as weights"):
         run(RESEMBLYZER)
+
+
+@pytest.mark.parametrize("student", LAYERS)
+def test_students_and_back_ends_are_chosen_by_one_option_and_take_the_teacher_s_shape(student, run):
+    options = {"student": student, "back_end": "linear", "d_model": "null", "num_layers": "null"}
+    folder = run("distill/svmixer_wavlm_large", **options, number_of_epochs=1)
+    model = load_run(folder, [], selection_key=("EER", "error"))["model"]
+    assert len(model.layers) == 3 and model.project[1].out_features == 16
+    assert isinstance(model.layers[0], LAYERS[student]) and isinstance(
+        model.back_end, LinearBackEnd
+    )
+    assert (model.crop_samples is None) == LAYERS[student].any_length
+    assert not torch.load(checkpoints(folder)[-1] / "distance.ckpt", weights_only=True)
+
+
+def test_a_student_begins_with_its_teacher_s_convolutions_and_draws_nearer_to_it(run, teacher):
+    options = {"d_model": "null", "num_layers": "null", "back_end": "linear", "student": "bimamba"}
+    options |= {"skip_test": True, "stop_after": "null"}
+    folder = run("distill/bimamba_wavlm_large", **options, number_of_epochs=1, lr=1e-30)
+    name = "conv_layers.3.conv.weight"
+    theirs = load_file(teacher / "model.safetensors")[f"feature_extractor.{name}"]
+    model = torch.load(checkpoints(folder)[-1] / "model.ckpt", weights_only=True)
+    assert torch.equal(model[f"front_end.{name}"], theirs)
+    options |= {"lr": 0.01, "number_of_epochs": 6, "crops_per_recording": 2}
+    folder = run("distill/bimamba_wavlm_large", **options, output_folder=folder.parent / "long")
+    distances = [figures["train distance"] for figures in logged(folder)]
+    assert distances[-1] < 0.8 * distances[0]
+
+
+def test_the_rate_is_halved_where_the_error_rate_does_not_improve(run):
+    options = {"number_of_epochs": 4, "lr_patience": 0, "stop_after": "null", "skip_test": True}
+    folder = run("distill/svmixer_wavlm_large", back_end="linear", **options)
+    rate, lowest = 0.0002, float("inf")
+    for figures in logged(folder):
+        assert figures["lr"] == pytest.approx(rate, rel=1e-2)
+        rate = rate / 2 if figures["valid EER"] > lowest else rate
+        lowest = min(lowest, figures["valid EER"])
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"num_layers": 9, "d_model": "null"}, "n_layers must be at most the teacher's 3"),
+        ({"student": "perceptron"}, "layer must be one of sv_mixer"),
+        ({"back_end": "none"}, "back_end must be one of linear"),
+        ({"teacher": "{tmp}/nowhere"}, "teacher: cannot read a model from"),
+        ({"prediction_heads": 4}, "n_heads must be from 1 to the teacher's 3"),
+    ],
+    ids=str,
+)
+def test_a_wrong_option_of_a_student_gets_one_sentence(options, message, run, tmp_path):
+    options = {key: str(value).format(tmp=tmp_path) for key, value in options.items()}
+    with pytest.raises(SystemExit, match=message):
+        run("distill/svmixer_wavlm_large", **options)
+
+
+def test_a_student_of_one_length_refuses_other_crops(run):
+    with pytest.raises(SystemExit, match="this model reads crops of 0.6 s alone"):
+        run("distill/svmixer_wavlm_large", "--crop_seconds_max", "0.7")
+
+
+def test_a_teacher_of_another_shape_than_the_run_s_is_named(run, teacher, tmp_path):
+    options = {"back_end": "linear", "number_of_epochs": 1, "skip_test": True}
+    run("distill/svmixer_wavlm_large", **options)
+    other = tmp_path / "other"
+    save_teacher("hubert-layer", other)
+    with pytest.raises(
+        SystemExit, match="teacher: .*other is another model than the configuration"
+    ):
+        run("distill/svmixer_wavlm_large", **options | {"teacher": other, "number_of_epochs": 2})
