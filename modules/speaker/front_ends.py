@@ -15,7 +15,10 @@ from modules.ssm.precision import at_least_float32
 
 
 class FilterbankFrontEnd(nn.Module):
-    """Log mel filterbanks without their mean over the utterance, which holds the channel more than the speaker.
+    """Log mel filterbanks without their mean over the utterance, of each band or of all together.
+
+    A band's mean holds the channel and the speaker. Where channels vary little, or training data are few, it tells
+    speakers apart better than anything else. Then only the level, the mean over all bands, is taken away.
 
     Features are natural logarithms of power. A fixed floor replaces SpeechBrain's floor below the loudest value.
 
@@ -31,13 +34,16 @@ class FilterbankFrontEnd(nn.Module):
         Points of the Fourier transform; by default one window.
     floor_db : float
         Least power of a band in dB; a full-scale sine has about 40 dB.
+    remove_mean : str
+        ``band`` or ``level``.
     normalise_variance : bool
         Division of each band by its standard deviation over the utterance.
 
     Raises
     ------
     ValueError
-        If counts are no integers within the batch, or an utterance has fewer than ``min_samples`` samples.
+        If ``remove_mean`` is neither, counts are no integers within the batch, or an utterance has fewer than
+        ``min_samples`` samples.
 
     Example
     -------
@@ -57,8 +63,12 @@ class FilterbankFrontEnd(nn.Module):
         n_fft=None,
         floor_db=-60.0,
         normalise_variance=False,
+        remove_mean="band",
     ):
         super().__init__()
+        if remove_mean not in ("band", "level"):
+            raise ValueError(f"remove_mean must be band or level; got {remove_mean!r}")
+        self.remove_mean = remove_mean
         self.sample_rate, self.output_size = sample_rate, n_mels
         self.min_samples = round(sample_rate / 1000.0 * win_length)
         self.floor_db, self.normalise_variance = floor_db, normalise_variance
@@ -98,9 +108,13 @@ class FilterbankFrontEnd(nn.Module):
         counts = lengths.view(-1, 1, 1)
         features = at_least_float32(features)
         mean = keep_valid(features, valid).sum(1, keepdim=True) / counts
+        if self.remove_mean == "level":
+            mean = mean.mean(2, keepdim=True)
         features = keep_valid(features - mean, valid)
         if self.normalise_variance:
-            variance = features.square().sum(1, keepdim=True) / counts
+            own = features.sum(1, keepdim=True) / counts
+            centred = keep_valid(features - own, valid)
+            variance = centred.square().sum(1, keepdim=True) / counts
             features = features * (variance + 1e-6).rsqrt()
         return features, lengths
 

@@ -17,6 +17,11 @@ KINDS = {
         AttentiveStatistics(16),
         subsampling=3,
     ),
+    "level": lambda: SpeakerEncoder(
+        FilterbankFrontEnd(n_mels=24, remove_mean="level", normalise_variance=True),
+        BiMambaEncoder(16, 1),
+        8,
+    ),
     "transformer": lambda: SpeakerEncoder(
         FilterbankFrontEnd(n_mels=24), TransformerEncoder(16, 2, n_heads=2), 8
     ),
@@ -32,6 +37,22 @@ def test_an_embedding_does_not_depend_on_neighbours_in_the_batch(kind):
 def test_neighbours_change_nothing_beyond_rounding_in_float64():
     torch.manual_seed(1)
     assert largest_shift(KINDS["subsampled"]().double(), pairs=10) < 1e-12
+
+
+def test_without_their_level_alone_features_keep_what_a_filter_adds_to_each_band():
+    bands, level = (FilterbankFrontEnd(n_mels=24, remove_mean=one) for one in ("band", "level"))
+    wavs, samples = torch.randn(1, 8000), torch.tensor([5000])
+    features, lengths = level(wavs, samples)
+    valid = features[:, : int(lengths)]
+    assert features[:, int(lengths) :].abs().max() == 0 and valid.mean().abs() < 1e-4
+    assert valid.mean(1).std() > 0.2
+    torch.testing.assert_close(level(4 * wavs, samples)[0], features, atol=1e-3, rtol=0)
+    own = valid - valid.mean(1, keepdim=True)
+    torch.testing.assert_close(bands(wavs, samples)[0][:, : int(lengths)], own, atol=1e-4, rtol=0)
+    scaled, _ = FilterbankFrontEnd(n_mels=24, remove_mean="level", normalise_variance=True)(wavs)
+    assert torch.allclose(scaled.std(1, unbiased=False), torch.ones(24), atol=1e-3)
+    with pytest.raises(ValueError, match="remove_mean must be band or level"):
+        FilterbankFrontEnd(remove_mean="all")
 
 
 def test_features_ignore_gain_and_what_lies_behind_the_end():
