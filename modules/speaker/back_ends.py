@@ -37,7 +37,7 @@ class LinearBackEnd(nn.Module):
 
     def forward(self, x, lengths=None):
         """Embed ``x`` (batch, time, input_size) with frame counts (batch,)."""
-        lengths = _counts(x, lengths)
+        lengths = frame_counts(x, lengths)
         x = keep_valid(at_least_float32(x), valid_frames(lengths, x.shape[1], x.device))
         return self.linear(x.sum(1) / lengths.unsqueeze(1))
 
@@ -92,12 +92,8 @@ class EcapaBackEnd(ECAPA_TDNN):
 
     def forward(self, x, lengths=None):
         """Embed ``x`` (batch, time, input_size) with frame counts (batch,)."""
-        if self.training and len(x) == 1:
-            raise ValueError(
-                "ECAPA-TDNN trains on two utterances a batch or more, it normalises over the batch: "
-                "leave the last one out (drop_last), or make batches larger"
-            )
-        lengths = _counts(x, lengths)
+        refuse_one(self, x, "ECAPA-TDNN")
+        lengths = frame_counts(x, lengths)
         valid = valid_frames(lengths, x.shape[1], x.device)
         x = x.transpose(1, 2)  # (batch, channels, time)
         frames = _Frames(lengths, valid)
@@ -128,12 +124,7 @@ class _Frames:
 
     def normalise(self, norm, x):
         """Batch normalisation; in training its statistics are over valid frames."""
-        if not norm.training or bool(self.valid.all()):
-            return norm(x)
-        valid = self.valid.squeeze(1)
-        x = x.transpose(1, 2)
-        out = torch.zeros_like(x).masked_scatter(valid.unsqueeze(2), norm(x[valid]).to(x.dtype))
-        return out.transpose(1, 2)
+        return normalise_valid(norm, x, self.valid.squeeze(1))
 
     def res2net(self, block, x):
         """A block of several scales with squeeze and excitation."""
@@ -158,21 +149,51 @@ class _Frames:
         context = x
         if pooling.global_context:
             wide = at_least_float32(x)
-            statistics = _statistics(wide, self.valid.to(wide.dtype) / self.counts, pooling.eps)
+            statistics = weighted_statistics(
+                wide, self.valid.to(wide.dtype) / self.counts, pooling.eps
+            )
             context = torch.cat([x, *(one.to(x.dtype).expand_as(x) for one in statistics)], dim=1)
         scores = pooling.conv(pooling.tanh(self.tdnn(pooling.tdnn, context)))
         weights = at_least_float32(scores).masked_fill(~self.valid, -torch.inf).softmax(2)
-        return torch.cat(_statistics(at_least_float32(x), weights, pooling.eps), dim=1)
+        return torch.cat(weighted_statistics(at_least_float32(x), weights, pooling.eps), dim=1)
 
 
-def _statistics(x, weights, epsilon):
+def weighted_statistics(x, weights, epsilon):
     """Weighted mean and deviation of ``x`` (batch, channels, time) over time, each (batch, channels, 1)."""
     mean = (weights * x).sum(2, keepdim=True)
     variance = (weights * (x - mean).square()).sum(2, keepdim=True)
     return mean, variance.clamp(min=epsilon).sqrt()
 
 
-def _counts(x, lengths):
+def normalise_valid(norm, x, valid):
+    """Batch normalisation of ``x`` (batch, channels, ..., time); in training its statistics are over valid frames.
+
+    Example
+    -------
+    >>> import torch
+    >>> x, valid = torch.randn(2, 3, 5), torch.tensor([[True] * 5, [True] * 2 + [False] * 3])
+    >>> normalise_valid(torch.nn.BatchNorm1d(3), x, valid).shape
+    torch.Size([2, 3, 5])
+    """
+    if not norm.training or bool(valid.all()):
+        return norm(x)
+    x = x.movedim(-1, 1)  # (batch, time, channels, ...)
+    frames = x[valid]
+    frames = norm(frames.unsqueeze(-1) if isinstance(norm, nn.BatchNorm2d) else frames)
+    mask = valid.view(*valid.shape, *[1] * (x.dim() - 2))
+    return torch.zeros_like(x).masked_scatter(mask, frames.to(x.dtype)).movedim(1, -1)
+
+
+def refuse_one(module, x, name):
+    """Raise ``ValueError`` if the back-end ``name`` would train on a batch of one."""
+    if module.training and len(x) == 1:
+        raise ValueError(
+            f"{name} trains on two utterances a batch or more, it normalises over the batch: "
+            "leave the last one out (drop_last), or make batches larger"
+        )
+
+
+def frame_counts(x, lengths):
     """Frame counts of ``x`` (batch, time, ...) on its device; ``None`` stands for full rows."""
     if lengths is None:
         return torch.full(x.shape[:1], x.shape[1], device=x.device)

@@ -91,6 +91,17 @@ def copy_front_end(student, teacher):
     ---------
     student : modules.speaker.student.Student
     teacher : modules.speaker.self_supervised.SelfSupervised
+
+    Raises
+    ------
+    ValueError
+        If the two have convolutions of different sizes or normalisations.
     """
     front_end = teacher.network.feature_extractor
-    student.front_end.load_state_dict(front_end.state_dict(), strict=True)
+    try:
+        student.front_end.load_state_dict(front_end.state_dict(), strict=True)
+    except RuntimeError as error:
+        raise ValueError(
+            "the student's convolutions are not its teacher's: build it from the teacher's own configuration, whose "
+            f"conv_dim, conv_kernel, conv_bias and feat_extract_norm count ({str(error).splitlines()[-1].strip()})"
+        ) from error

@@ -87,7 +87,8 @@ class SpeakerClassifier(nn.Module):
     def cosines(self, embeddings):
         """Cosines (batch, classes) of embeddings (batch, embedding_size), in float32 or better."""
         with torch.autocast(embeddings.device.type, enabled=False):
-            unit = F.normalize(embeddings.to(self.centres.dtype), dim=-1)
+            # no gradient of a silent embedding is so large that fp16 overflows
+            unit = F.normalize(embeddings.to(self.centres.dtype), dim=-1, eps=1e-3)
             return torch.einsum("be,cke->bck", unit, F.normalize(self.centres, dim=-1)).amax(-1)
 
     def forward(self, embeddings, targets):

@@ -10,9 +10,10 @@ from modules.speaker.back_ends import EcapaBackEnd, LinearBackEnd
 from modules.speaker.convolutional import ConvolutionalFrontEnd
 from modules.speaker.front_ends import check_samples
 from modules.speaker.layers import LAYERS
+from modules.speaker.redimnet import ReDimNetBackEnd
 from modules.ssm.masking import keep_valid, valid_frames
 
-BACK_ENDS = {"linear": LinearBackEnd, "ecapa": EcapaBackEnd}
+BACK_ENDS = {"linear": LinearBackEnd, "ecapa": EcapaBackEnd, "redimnet": ReDimNetBackEnd}
 
 
 class Student(nn.Module):
@@ -26,7 +27,7 @@ class Student(nn.Module):
     layer : str
         Kind of the layers, one of :data:`modules.speaker.layers.LAYERS`.
     back_end : str
-        ``linear`` or ``ecapa``.
+        ``linear``, ``ecapa`` or ``redimnet``.
     d_model, n_layers : int, optional
         Channels and number of the layers; by default those of the teacher.
     crop_seconds : float
@@ -111,6 +112,7 @@ class Student(nn.Module):
             (batch, time, d_model), with the frame counts (batch,).
         """
         samples = check_samples(wavs, samples, self.min_samples)
+        self._check_crops(wavs, samples)
         x, lengths = self.front_end(wavs, samples)
         valid = valid_frames(lengths, x.shape[1], x.device)
         hidden = [keep_valid(self.project(x), valid)]
@@ -120,6 +122,17 @@ class Student(nn.Module):
         mean = sum(w * one for w, one in zip(weights, hidden[1:], strict=True))
         embeddings = self.back_end(mean, lengths)
         return (embeddings, hidden, lengths) if return_hidden else embeddings
+
+    def _check_crops(self, wavs, samples):
+        """Raise ``ValueError`` unless layers of a fixed length get utterances of that length."""
+        if self.crop_samples is None or torch.compiler.is_compiling():
+            return
+        longest = wavs.shape[1] if samples.device.type != "cpu" else int(samples.max())
+        if longest != self.crop_samples or wavs.shape[1] != longest:
+            raise ValueError(
+                f"this student takes crops of exactly {self.crop_samples} samples; got {max(longest, wavs.shape[1])}: "
+                "cut longer recordings into crops, and average the embeddings"
+            )
 
 
 def _size(name, given, config, key):

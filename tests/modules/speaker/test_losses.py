@@ -83,3 +83,26 @@ def test_labels_are_smoothed_while_training_alone():
     assert torch.equal(classifier.eval()(embeddings, targets)[0], F.cross_entropy(logits, targets))
     with pytest.raises(ValueError, match="label_smoothing must be from 0"):
         SoftmaxClassifier(6, 7, label_smoothing=1.0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_gradients_are_finite_where_an_embedding_lies_on_a_centre_or_opposite(dtype):
+    classifier, embeddings, targets = example(margin=0.5, hard_impostors=2, hard_weight=10.0)
+    with torch.no_grad():
+        embeddings[0], embeddings[1] = classifier.centres[0, 0], -classifier.centres[3, 0]
+        embeddings[2] = 0
+    embeddings = embeddings.to(dtype).requires_grad_()
+    loss, _ = classifier(embeddings, targets)
+    loss.backward()
+    assert loss.isfinite() and embeddings.grad.isfinite().all()
+    assert classifier.centres.grad.isfinite().all()
+
+
+def test_more_hard_impostors_than_there_are_impostors_are_all_of_them():
+    torch.manual_seed(8)
+    classifier = SpeakerClassifier(6, 3, hard_impostors=5, hard_weight=10.0)
+    loss, _ = classifier(torch.randn(4, 6), torch.tensor([0, 1, 2, 0]))
+    alone, _ = SpeakerClassifier(6, 1, hard_impostors=5, hard_weight=10.0)(
+        torch.randn(2, 6), torch.tensor([0, 0])
+    )
+    assert loss.isfinite() and alone == 0

@@ -6,6 +6,7 @@ from torch.nn import functional as F
 
 from modules.speaker.distillation import HiddenDistance, copy_front_end
 from modules.speaker.layers import LAYERS
+from modules.speaker.losses import SpeakerClassifier
 from modules.speaker.self_supervised import SelfSupervised
 from modules.speaker.student import Student
 from tests.support.speaker_networks import TEACHERS, largest_shift
@@ -26,10 +27,10 @@ def test_a_student_has_the_layout_of_its_teacher(layer):
     assert torch.equal(student.front_end(wavs)[0], teacher.network.feature_extractor(wavs)[0])
 
 
-@pytest.mark.parametrize("back_end", ["linear", "ecapa"])
+@pytest.mark.parametrize("back_end", ["linear", "ecapa", "redimnet"])
 @pytest.mark.parametrize("layer", ["transformer", "bimamba", "cycle_mlp"])
 def test_a_padded_batch_equals_each_utterance_alone(layer, back_end):
-    options = {"channels": 16} if back_end == "ecapa" else {}
+    options = {"linear": {}, "ecapa": {"channels": 16}, "redimnet": {"size": "b0"}}[back_end]
     student = Student(CONFIG, layer, back_end, embedding_size=8, back_end_options=options)
     assert largest_shift(student.double(), pairs=5, longest=9000) < 1e-6
 
@@ -40,8 +41,41 @@ def test_layers_that_mix_frames_take_crops_alone(layer):
     assert student.crop_samples == student.min_samples == 8000
     with pytest.raises(ValueError, match="too short"):
         student(torch.randn(2, 7000))
-    with pytest.raises(ValueError):
-        student(torch.randn(2, 9000))
+    # 8010 samples give as many frames as 8000
+    for longer in (8010, 9000):
+        with pytest.raises(ValueError, match=f"exactly 8000 samples; got {longer}"):
+            student(torch.randn(2, longer))
+
+
+def test_convolutions_of_another_width_than_the_teachers_are_refused():
+    student = Student(CONFIG | {"conv_dim": [6] * 7}, "bimamba", "linear")
+    with pytest.raises(ValueError, match="convolutions are not its teacher's: build it from"):
+        copy_front_end(student, SelfSupervised(CONFIG, layer="last"))
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_a_step_under_a_teacher_brings_a_student_nearer_to_teacher_and_speakers(layer):
+    torch.manual_seed(7)
+    teacher = SelfSupervised(CONFIG, layer="last").eval()
+    student = Student(CONFIG, layer, "linear", crop_seconds=0.5, embedding_size=8)
+    copy_front_end(student, teacher)
+    classifier, distance = (
+        SpeakerClassifier(8, 4, hard_impostors=2, hard_weight=10.0),
+        HiddenDistance(CONFIG),
+    )
+    wavs, speakers = torch.randn(4, 8000), torch.arange(4)
+    with torch.no_grad():
+        wanted, lengths = teacher.hidden_states(wavs)
+
+    def loss():
+        embeddings, hidden, _ = student(wavs, return_hidden=True)
+        return classifier(embeddings, speakers)[0] + distance(hidden, wanted, lengths)
+
+    optimiser = torch.optim.SGD([*student.parameters(), *classifier.parameters()], lr=1e-3)
+    before = loss()
+    before.backward()
+    optimiser.step()
+    assert loss() < before
 
 
 def test_the_distance_is_the_mean_over_layers_and_valid_frames():
