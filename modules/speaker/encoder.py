@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from modules.lengths import strided_frames
 from modules.speaker.front_ends import check_samples
-from modules.speaker.pooling import AttentionPooling
+from modules.speaker.pooling import AttentionPooling, CepstralStatistics
 from modules.ssm import BiMamba, RMSNorm, scale_output_projections
 from modules.ssm.masking import keep_valid, valid_frames
 
@@ -128,11 +128,15 @@ class SpeakerEncoder(nn.Module):
         Frames that are joined into one before the encoder, a convolution of this kernel and stride.
     dropout : float
         Dropout of the projected frames and of the pooled vector.
+    cepstral_statistics : int
+        Cepstra whose mean and deviation over the utterance are added to the embedding, for filterbanks; 0 for none. See
+        :class:`modules.speaker.pooling.CepstralStatistics`.
 
     Raises
     ------
     ValueError
-        If ``subsampling`` is below 1, or an utterance has fewer than ``min_samples`` samples.
+        If ``subsampling`` is below 1, there are more cepstra than features, or an utterance has fewer than
+        ``min_samples`` samples.
 
     Example
     -------
@@ -147,7 +151,14 @@ class SpeakerEncoder(nn.Module):
     crop_samples = None
 
     def __init__(
-        self, front_end, encoder, embedding_size=192, pooling=None, subsampling=1, dropout=0.0
+        self,
+        front_end,
+        encoder,
+        embedding_size=192,
+        pooling=None,
+        subsampling=1,
+        dropout=0.0,
+        cepstral_statistics=0,
     ):
         super().__init__()
         if subsampling < 1:
@@ -167,6 +178,11 @@ class SpeakerEncoder(nn.Module):
             nn.Dropout(dropout),
             nn.Linear(self.pooling.output_size, embedding_size),
         )
+        self.statistics = None
+        if cepstral_statistics:
+            self.statistics = CepstralStatistics(
+                front_end.output_size, cepstral_statistics, embedding_size, dropout
+            )
 
     def forward(self, wavs, samples=None, augment=None):
         """Embed utterances.
@@ -187,10 +203,12 @@ class SpeakerEncoder(nn.Module):
             (batch, embedding_size), not normalised.
         """
         x, lengths = self.front_end(wavs, check_samples(wavs, samples, self.min_samples))
+        # of the features before augmentation, which would blank bands of them
+        from_statistics = 0 if self.statistics is None else self.statistics(x, lengths)
         x = x if augment is None else augment(x, lengths)
         x, lengths = self._join(x, lengths)
         x = self.encoder(self.project(x), lengths)
-        return self.embed(self.pooling(x, lengths))
+        return self.embed(self.pooling(x, lengths)) + from_statistics
 
     def _join(self, x, lengths):
         """Every ``subsampling`` frames as one; zeros fill up an utterance's last."""

@@ -1,11 +1,13 @@
 """Speaker encoders on filterbanks: exact in any batch, trained in float32 and bfloat16, refused input named."""
 
+import numpy as np
 import pytest
 import torch
+from scipy.fft import dct
 
 from modules.speaker.encoder import BiMambaEncoder, SpeakerEncoder, TransformerEncoder
 from modules.speaker.front_ends import FilterbankFrontEnd
-from modules.speaker.pooling import AttentiveStatistics
+from modules.speaker.pooling import AttentiveStatistics, CepstralStatistics
 from tests.support.speaker_networks import largest_shift
 
 KINDS = {
@@ -21,6 +23,12 @@ KINDS = {
         FilterbankFrontEnd(n_mels=24, remove_mean="level", normalise_variance=True),
         BiMambaEncoder(16, 1),
         8,
+    ),
+    "cepstral": lambda: SpeakerEncoder(
+        FilterbankFrontEnd(n_mels=24, remove_mean="level"),
+        BiMambaEncoder(16, 1),
+        8,
+        cepstral_statistics=20,
     ),
     "transformer": lambda: SpeakerEncoder(
         FilterbankFrontEnd(n_mels=24), TransformerEncoder(16, 2, n_heads=2), 8
@@ -120,3 +128,23 @@ def test_too_short_an_utterance_and_impossible_sizes_are_refused_by_name():
         SpeakerEncoder(FilterbankFrontEnd(), BiMambaEncoder(16, 1), subsampling=0)
     with pytest.raises(ValueError, match="n_heads"):
         TransformerEncoder(18, 1, n_heads=2)
+
+
+def test_cepstral_statistics_are_the_moments_of_scipys_cepstra_over_valid_frames():
+    torch.manual_seed(1)
+    statistics = CepstralStatistics(24, n_cepstra=20, output_size=60).eval()
+    statistics.embed.weight.data = torch.eye(60)
+    statistics.embed.bias.data.zero_()
+    x = torch.randn(2, 30, 24)
+    got = statistics(x, torch.tensor([30, 17]))
+    for row, n in zip(range(2), (30, 17), strict=True):
+        cepstra = dct(x[row, :n].double().numpy(), norm="ortho")[:, :20]
+        change = cepstra[2:] - cepstra[:-2]
+        want = np.concatenate([cepstra.mean(0), cepstra.std(0), change.std(0)])
+        assert np.abs(got[row].detach().numpy() - want).max() < 1e-4
+    # one frame has no difference
+    assert torch.isfinite(statistics(x, torch.tensor([1, 2]))).all()
+    with pytest.raises(ValueError, match="set batch_size to 2 or more"):
+        statistics.train()(x[:1])
+    with pytest.raises(ValueError, match="from 1 to the 24 mel bands, or 0"):
+        CepstralStatistics(24, 25, 8)
