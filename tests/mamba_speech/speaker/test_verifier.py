@@ -14,7 +14,15 @@ from mamba_speech.cli import main
 from mamba_speech.speaker.export import save_for_speechbrain
 from mamba_speech.speaker.threshold import Threshold, read_threshold, write_threshold
 from tests.support import separation
-from tests.support.verification import RATE, SSL_RUN, Timbre, tab_rows, write_run, write_voice
+from tests.support.verification import (
+    RATE,
+    SSL_RUN,
+    STUDENT_RUN,
+    Timbre,
+    tab_rows,
+    write_run,
+    write_voice,
+)
 
 
 @pytest.fixture(scope="session")
@@ -26,6 +34,12 @@ def verifier(speaker_runs):
 def ssl_run(tmp_path_factory):
     """The output folder of a run on a self-supervised network."""
     return write_run(tmp_path_factory.mktemp("ssl") / "run", yaml=SSL_RUN)
+
+
+@pytest.fixture(scope="session")
+def student_run(tmp_path_factory):
+    """The output folder of a student that takes crops of one length."""
+    return write_run(tmp_path_factory.mktemp("student") / "run", yaml=STUDENT_RUN)
 
 
 @pytest.fixture
@@ -210,12 +224,26 @@ def test_a_run_on_a_self_supervised_network_needs_nothing_but_itself(ssl_run, vo
     assert SpeakerVerifier.load(ssl_run, "cpu").verify(voices[0], voices[1]).score == score
 
 
-@pytest.mark.parametrize("kind", ["run", "ssl"])
+def test_a_student_of_fixed_length_embeds_the_mean_of_its_crops(student_run, voices):
+    verifier = SpeakerVerifier.load(student_run, "cpu")
+    assert verifier.model.crop_samples == 9600
+    sound, _ = soundfile.read(voices[0], dtype="float32")
+    crops = torch.stack(
+        [torch.from_numpy(sound[start : start + 9600]) for start in (0, 7200, 14400)]
+    )
+    with torch.no_grad():
+        expected = verifier.model(crops).mean(0)
+    found = torch.as_tensor(verifier.embed(voices[0]).vector)
+    assert torch.cosine_similarity(found, expected, dim=-1).item() == pytest.approx(1.0, abs=1e-5)
+    assert verifier.verify(voices[0], voices[0]).score == 1.0
+
+
+@pytest.mark.parametrize("kind", ["run", "ssl", "student"])
 def test_speechbrains_own_interface_gives_the_same_scores(
-    kind, speaker_runs, ssl_run, voices, tmp_path, monkeypatch
+    kind, speaker_runs, ssl_run, student_run, voices, tmp_path, monkeypatch
 ):
     folder = tmp_path / "saved"
-    run = ssl_run if kind == "ssl" else speaker_runs / kind
+    run = {"ssl": ssl_run, "student": student_run}.get(kind, speaker_runs / "run")
     verifier = SpeakerVerifier.load(run, "cpu")
     save_for_speechbrain(run, folder)
     assert sorted(path.name for path in folder.iterdir()) == [
