@@ -7,13 +7,16 @@ the blocks have ``expand=1``, the Transformer has a feed-forward width of 2048, 
 That makes 53.90 M (1.7 % more) and 60.62 M (0.6 % less). Normalisation and dropout are our choice too.
 """
 
+import torch
 from speechbrain.lobes.models.transformer.Transformer import TransformerEncoder as _Transformer
 from torch import nn
 from torch.nn import functional as F
 
 from modules.lengths import strided_frames
 from modules.speaker.front_ends import check_samples
+from modules.speaker.layers import LAYERS
 from modules.speaker.pooling import AttentionPooling, CepstralStatistics
+from modules.speaker.windows import check_crops
 from modules.ssm import BiMamba, RMSNorm, scale_output_projections
 from modules.ssm.masking import keep_valid, valid_frames
 
@@ -109,6 +112,52 @@ class TransformerEncoder(nn.Module):
         return keep_valid(x, valid)
 
 
+class MixerEncoder(nn.Module):
+    """Layers of students as an encoder of a fixed number of frames, such as SV-Mixer's.
+
+    Arguments
+    ---------
+    d_model : int
+        Channels in and out.
+    n_layers : int
+        Layers.
+    n_frames : int
+        Frames that each layer mixes: the frames of a training crop after subsampling.
+    layer : str
+        Kind of the layers, one of :data:`modules.speaker.layers.LAYERS`.
+    **layer_options
+        Options of the layers.
+
+    Raises
+    ------
+    ValueError
+        If the kind is unknown.
+
+    Example
+    -------
+    >>> import torch
+    >>> MixerEncoder(16, n_layers=2, n_frames=9)(torch.randn(2, 9, 16)).shape
+    torch.Size([2, 9, 16])
+    """
+
+    def __init__(self, d_model, n_layers=5, n_frames=51, layer="sv_mixer", **layer_options):
+        super().__init__()
+        if layer not in LAYERS:
+            raise ValueError(f"layer must be one of {', '.join(LAYERS)}; got {layer!r}")
+        self.d_model, self.n_frames = d_model, n_frames
+        self.layers = nn.ModuleList(
+            LAYERS[layer](d_model, n_frames=n_frames, **layer_options) for _ in range(n_layers)
+        )
+
+    def forward(self, x, lengths=None):
+        """Encode ``x`` (batch, n_frames, d_model); every utterance fills its row."""
+        if lengths is None:
+            lengths = torch.full(x.shape[:1], x.shape[1], device=x.device)
+        for layer in self.layers:
+            x = layer(x, lengths)
+        return x
+
+
 class SpeakerEncoder(nn.Module):
     """Waveforms to speaker embeddings: front-end, projection, encoder, pooling, embedding.
 
@@ -131,12 +180,15 @@ class SpeakerEncoder(nn.Module):
     cepstral_statistics : int
         Cepstra whose mean and deviation over the utterance are added to the embedding, for filterbanks; 0 for none. See
         :class:`modules.speaker.pooling.CepstralStatistics`.
+    crop_seconds : float, optional
+        Length of every utterance, for an encoder of a fixed number of frames (``n_frames``).
 
     Raises
     ------
     ValueError
-        If ``subsampling`` is below 1, there are more cepstra than features, or an utterance has fewer than
-        ``min_samples`` samples.
+        If ``subsampling`` is below 1, crops have another number of frames than the encoder takes, there are more
+        cepstra than features, or an utterance has fewer than ``min_samples`` samples or, with ``crop_seconds``, another
+        length.
 
     Example
     -------
@@ -147,9 +199,6 @@ class SpeakerEncoder(nn.Module):
     torch.Size([2, 8])
     """
 
-    # utterances of any length
-    crop_samples = None
-
     def __init__(
         self,
         front_end,
@@ -159,12 +208,16 @@ class SpeakerEncoder(nn.Module):
         subsampling=1,
         dropout=0.0,
         cepstral_statistics=0,
+        crop_seconds=None,
     ):
         super().__init__()
         if subsampling < 1:
             raise ValueError(f"subsampling must be 1 frame or more; got {subsampling}")
         self.embedding_size, self.subsampling = embedding_size, subsampling
-        self.sample_rate, self.min_samples = front_end.sample_rate, front_end.min_samples
+        self.sample_rate = front_end.sample_rate
+        # utterances of any length, if there is none
+        self.crop_samples = _crop_samples(front_end, encoder, subsampling, crop_seconds)
+        self.min_samples = self.crop_samples or front_end.min_samples
         self.front_end = front_end
         self.project = nn.Sequential(
             nn.Linear(subsampling * front_end.output_size, encoder.d_model),
@@ -202,7 +255,9 @@ class SpeakerEncoder(nn.Module):
         torch.Tensor
             (batch, embedding_size), not normalised.
         """
-        x, lengths = self.front_end(wavs, check_samples(wavs, samples, self.min_samples))
+        samples = check_samples(wavs, samples, self.front_end.min_samples)
+        check_crops(wavs, samples, self.crop_samples)
+        x, lengths = self.front_end(wavs, samples)
         # of the features before augmentation, which would blank bands of them
         from_statistics = 0 if self.statistics is None else self.statistics(x, lengths)
         x = x if augment is None else augment(x, lengths)
@@ -220,3 +275,20 @@ class SpeakerEncoder(nn.Module):
             (0, 0, 0, -x.shape[1] % step),
         )
         return x.unflatten(1, (-1, step)).flatten(2), strided_frames(lengths, step)
+
+
+def _crop_samples(front_end, encoder, subsampling, crop_seconds):
+    """Samples of every utterance, or ``None`` if the encoder takes any length."""
+    n_frames = getattr(encoder, "n_frames", None)
+    if n_frames is None:
+        return None
+    if crop_seconds is None:
+        raise ValueError("an encoder of a fixed number of frames needs crop_seconds")
+    samples = round(crop_seconds * front_end.sample_rate)
+    frames = int(strided_frames(front_end.frames(torch.tensor([samples])), subsampling))
+    if frames != n_frames:
+        raise ValueError(
+            f"crops of {crop_seconds:g} s have {frames} frames after subsampling by {subsampling}, and the encoder "
+            f"takes {n_frames}: set n_frames to {frames}"
+        )
+    return samples

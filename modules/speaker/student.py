@@ -11,6 +11,7 @@ from modules.speaker.convolutional import ConvolutionalFrontEnd
 from modules.speaker.front_ends import check_samples
 from modules.speaker.layers import LAYERS
 from modules.speaker.redimnet import ReDimNetBackEnd
+from modules.speaker.windows import check_crops
 from modules.ssm.masking import keep_valid, valid_frames
 
 BACK_ENDS = {"linear": LinearBackEnd, "ecapa": EcapaBackEnd, "redimnet": ReDimNetBackEnd}
@@ -112,7 +113,7 @@ class Student(nn.Module):
             (batch, time, d_model), with the frame counts (batch,).
         """
         samples = check_samples(wavs, samples, self.min_samples)
-        self._check_crops(wavs, samples)
+        check_crops(wavs, samples, self.crop_samples)
         x, lengths = self.front_end(wavs, samples)
         valid = valid_frames(lengths, x.shape[1], x.device)
         hidden = [keep_valid(self.project(x), valid)]
@@ -122,17 +123,6 @@ class Student(nn.Module):
         mean = sum(w * one for w, one in zip(weights, hidden[1:], strict=True))
         embeddings = self.back_end(mean, lengths)
         return (embeddings, hidden, lengths) if return_hidden else embeddings
-
-    def _check_crops(self, wavs, samples):
-        """Raise ``ValueError`` unless layers of a fixed length get utterances of that length."""
-        if self.crop_samples is None or torch.compiler.is_compiling():
-            return
-        longest = wavs.shape[1] if samples.device.type != "cpu" else int(samples.max())
-        if longest != self.crop_samples or wavs.shape[1] != longest:
-            raise ValueError(
-                f"this student takes crops of exactly {self.crop_samples} samples; got {max(longest, wavs.shape[1])}: "
-                "cut longer recordings into crops, and average the embeddings"
-            )
 
 
 def _size(name, given, config, key):

@@ -168,3 +168,29 @@ class Unchanged(torch.nn.Module):
     def forward(self, x, *_):
         """``x``."""
         return x
+
+
+def check_crops(wavs, samples, crop_samples):
+    """Raise ``ValueError`` unless a model of a fixed length gets utterances of that length.
+
+    Arguments
+    ---------
+    wavs : torch.Tensor
+        (batch, samples).
+    samples : torch.Tensor
+        (batch,) integer sample counts, looked at on the CPU only.
+    crop_samples : int or None
+        Samples that the model takes; ``None`` for any length.
+
+    Example
+    -------
+    >>> check_crops(torch.zeros(2, 4), torch.tensor([4, 4]), crop_samples=4)
+    """
+    if crop_samples is None or torch.compiler.is_compiling():
+        return
+    longest = wavs.shape[1] if samples.device.type != "cpu" else int(samples.max())
+    if longest != crop_samples or wavs.shape[1] != longest:
+        raise ValueError(
+            f"this student takes crops of exactly {crop_samples} samples; got {max(longest, wavs.shape[1])}: cut "
+            "longer recordings into crops, and average the embeddings"
+        )

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.fft import dct
 
-from modules.speaker.encoder import BiMambaEncoder, SpeakerEncoder, TransformerEncoder
+from modules.speaker.encoder import BiMambaEncoder, MixerEncoder, SpeakerEncoder, TransformerEncoder
 from modules.speaker.front_ends import FilterbankFrontEnd
 from modules.speaker.pooling import AttentiveStatistics, CepstralStatistics
 from tests.support.speaker_networks import largest_shift
@@ -148,3 +148,25 @@ def test_cepstral_statistics_are_the_moments_of_scipys_cepstra_over_valid_frames
         statistics.train()(x[:1])
     with pytest.raises(ValueError, match="from 1 to the 24 mel bands, or 0"):
         CepstralStatistics(24, 25, 8)
+
+
+def test_sv_mixer_on_filterbanks_takes_crops_of_one_length_and_refuses_others():
+    torch.manual_seed(1)
+
+    def build(n_frames, **options):
+        encoder = MixerEncoder(16, n_layers=2, n_frames=n_frames)
+        return SpeakerEncoder(FilterbankFrontEnd(n_mels=24), encoder, 8, subsampling=4, **options)
+
+    model = build(26, crop_seconds=1.0).eval()
+    assert model.crop_samples == model.min_samples == 16000
+    wavs = torch.randn(3, 16000)
+    torch.testing.assert_close(model(wavs)[1:2], model(wavs[1:2]), atol=1e-5, rtol=0)
+    for n in (15000, 17000):
+        with pytest.raises(ValueError, match=f"exactly 16000 samples; got {n}"):
+            model(torch.randn(1, n), torch.tensor([n]))
+    with pytest.raises(ValueError, match="1.5 s have 38 frames .* set n_frames to 38"):
+        build(26, crop_seconds=1.5)
+    with pytest.raises(ValueError, match="needs crop_seconds"):
+        build(26)
+    with pytest.raises(ValueError, match="layer must be one of sv_mixer"):
+        MixerEncoder(16, layer="mixer")
