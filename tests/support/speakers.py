@@ -14,7 +14,14 @@ RECIPE = ROOT / "recipes" / "VoxCeleb" / "SV"
 FOLDER = RECIPE / "hparams"
 # sizes only: the rest of each YAML stays as it is
 SMALL = {"d_model": 16, "num_layers": 1, "nhead": 2, "d_ffn": 32, "embedding_size": 16}
-SMALL |= {"n_mels": 24, "batch_size": 4, "num_workers": 0, "d_state": 4, "valid_speakers": 2}
+SMALL |= {
+    "n_mels": 24,
+    "cepstral_statistics": 20,
+    "batch_size": 4,
+    "num_workers": 0,
+    "d_state": 4,
+    "valid_speakers": 2,
+}
 SMALL |= {
     "trainable_layers": 1,
     "crops_per_speaker": "null",
@@ -22,6 +29,8 @@ SMALL |= {
     "n_utterances": "null",
 }
 SMALL |= {"valid_fraction": 0.3, "grad_accumulation_factor": 1}
+# 61 frames, of which four are joined into one
+SMALL |= {"n_frames": 16}
 SMALL |= {"crop_seconds": 0.6, "crop_seconds_max": 0.8, "warmup_fraction": 0.1}
 
 

@@ -18,7 +18,9 @@ def test_every_option_can_be_overridden_from_the_command_line(path, tmp_path):
     fixed |= {"d_model": 24, "num_layers": 2, "nhead": 3, "n_mels": 30, "dropout": 0.4}
     fixed |= {"ssl_layer": 2, "trainable_layers": 1, "label_smoothing": 0.3}
     fixed |= {"time_stretch": [0.7, 0.8], "n_speakers": 12, "split": "utterance"}
-    fixed |= {"remove_mean": "level"}
+    fixed |= {"remove_mean": "level", "cepstral_statistics": 20}
+    # 121 frames, of which two are joined into one
+    fixed |= {"groups": 4, "crop_seconds": 1.2, "n_frames": 61}
     fixed |= {"student": "mlp_mixer", "back_end": "linear", "prediction_heads": 2}
     fixed |= {"distillation_head": False, "embedding_size": 256} if "resembl" in path.stem else {}
     fixed |= {"trials": "none", "speeds": [100, 80], "noise_snr": [1, 2], "subsampling": 2}
