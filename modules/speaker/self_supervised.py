@@ -249,6 +249,21 @@ def read_config(source):
     return {key: list(one) if isinstance(one, tuple) else one for key, one in kept.items()}
 
 
+def check_shape(config, theirs, source):
+    """Raise ``ValueError`` unless ``config`` has the kind, the depth and the widths of a source's own, ``theirs``."""
+    ours = {key: value for key, value in complete(config).items() if key in theirs}
+    differences = [
+        f"{key} is {theirs[key]}, not {ours.get(key)}"
+        for key in SHAPE
+        if key in theirs and ours.get(key) != theirs[key]
+    ]
+    if differences:
+        raise ValueError(
+            f"{source} is another model than the configuration says ({'; '.join(differences)}): "
+            "give its own configuration, which read_config reads, or another source"
+        )
+
+
 def load_pretrained(module, source, save_path):
     """Load a teacher's weights into a :class:`SelfSupervised` through SpeechBrain's wrapper of its family.
 
@@ -271,17 +286,7 @@ def load_pretrained(module, source, save_path):
         If the transformers library is not installed.
     """
     theirs = read_config(source)
-    ours = {key: value for key, value in complete(module.config).items() if key in theirs}
-    differences = [
-        f"{key} is {theirs[key]}, not {ours.get(key)}"
-        for key in SHAPE
-        if key in theirs and ours.get(key) != theirs[key]
-    ]
-    if differences:
-        raise ValueError(
-            f"{source} is another model than the configuration says ({'; '.join(differences)}): "
-            "give its own configuration, which read_config reads, or another source"
-        )
+    check_shape(module.config, theirs, source)
     try:
         weights = _wrapper(theirs["model_type"])(str(source), str(save_path), freeze=True).model
     except (OSError, RuntimeError, ValueError) as error:

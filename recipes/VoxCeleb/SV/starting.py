@@ -17,7 +17,7 @@ from mamba_speech.checkpoints import (
 )
 from mamba_speech.files import read_json
 from mamba_speech.run import OPTIONS_FILE, read_options
-from modules.speaker.self_supervised import load_pretrained, read_config
+from modules.speaker.self_supervised import check_shape, load_pretrained, read_config
 
 logger = logging.getLogger(__name__)
 
@@ -85,18 +85,26 @@ def _second_stage(options, given):
 
 
 def _configuration(options, source, config, folder):
-    """The configuration of a pretrained model: that of the run, or of the source if nothing is trained yet."""
-    if any((folder / "save").glob("CKPT*")) and (folder / OPTIONS_FILE).is_file():
+    """The configuration of a pretrained model: that of a trained run, or of the source if nothing is trained yet."""
+    run, option = folder, "output_folder"
+    if not any((folder / "save").glob("CKPT*")) or not (folder / OPTIONS_FILE).is_file():
+        run, option = options.get("fine_tune"), "fine_tune"
+    if run:
         try:
-            kept = read_options(folder, [config])[config]
+            kept = read_options(run, [config])[config]
         except (OSError, ValueError) as error:
-            raise SystemExit(str(error)) from error
+            raise SystemExit(f"{option}: {error}") from error
         if kept:
             return kept
+    stated = options[config] or {}
+    if not isinstance(stated, dict):
+        raise SystemExit(f"{config} must be a mapping of settings, or {{}}; got {stated!r}")
     try:
-        return read_config(options[source])
+        theirs = read_config(options[source])
+        check_shape(theirs | stated, theirs, options[source])
     except (OSError, RuntimeError, ValueError) as error:
         raise SystemExit(f"{source}: {error}") from error
+    return theirs | stated
 
 
 def add_classifier(hparams, speakers):
@@ -161,7 +169,7 @@ def average_of(run, model, name="model"):
         raise SystemExit(f"fine_tune: {error}") from error
 
 
-def start_from_run(run, model, classifier, speakers):
+def start_from_run(run, model, classifier, speakers, speeds):
     """Give a model and its classifier the averaged weights of a run; classes of other speeds are dropped.
 
     Arguments
@@ -172,18 +180,26 @@ def start_from_run(run, model, classifier, speakers):
     classifier : modules.speaker.losses.SpeakerClassifier
     speakers : list of str
         Training speakers in the order of the classes.
+    speeds : list of int
+        Speeds in %, whose classes follow one another.
 
     Raises
     ------
     SystemExit
-        If the run is of another model or of other speakers.
+        If the run is of another model, of other speakers, or of other speeds.
     """
     weights = average_of(run, model)
-    record = read_options(run, ["save_folder"])["save_folder"] / "speakers.json"
+    kept = read_options(run, ["save_folder", "speeds"])
+    record = kept["save_folder"] / "speakers.json"
     if not record.is_file() or read_json(record)["speakers"] != speakers:
         raise SystemExit(
             f"fine_tune: {run} was trained on other speakers than {len(speakers)} of this data; give the data "
             "that it was trained on"
+        )
+    if kept["speeds"][: len(speeds)] != list(speeds):
+        raise SystemExit(
+            f"fine_tune: the classes of {run} are its speakers at the speeds {kept['speeds']}; give --speeds the "
+            f"first of these in their order, not {list(speeds)}"
         )
     rows = average_of(run, classifier, "classifier")
     rows = {key: value[: len(classifier.state_dict()[key])] for key, value in rows.items()}

@@ -71,7 +71,13 @@ def main():
     classifier = add_classifier(hparams, prepared.speakers)
     if training and is_new(hparams):
         if hparams["fine_tune"]:
-            start_from_run(hparams["fine_tune"], hparams["model"], classifier, prepared.speakers)
+            start_from_run(
+                hparams["fine_tune"],
+                hparams["model"],
+                classifier,
+                prepared.speakers,
+                hparams["speeds"],
+            )
         elif "ssl_source" in hparams:
             load_teacher(hparams["front_end"], hparams, "ssl_source")
     brain = SpeakerBrain.from_prepared(hparams, run_opts, prepared)

@@ -78,6 +78,8 @@ def test_a_wrong_option_gets_one_sentence(options, message, run, tmp_path):
 def test_the_second_stage_wants_the_run_s_own_speakers_and_model(run, trained, voices, tmp_path):
     with pytest.raises(SystemExit, match="fine_tune: .* is of another model"):
         run("debug", fine_tune=trained, d_model=24, output_folder=tmp_path / "other")
+    with pytest.raises(SystemExit, match=r"at the speeds \[100, 90, 110\]; .*, not \[100, 110\]"):
+        run("debug", fine_tune=trained, speeds="[100, 110]", output_folder=tmp_path / "other")
     corpus = shutil.copytree(voices, tmp_path / "corpus")
     shutil.rmtree(corpus / "wav" / "id00000")
     with pytest.raises(SystemExit, match="was trained on other speakers"):

@@ -174,6 +174,10 @@ def test_a_run_on_a_pretrained_network_starts_from_it_and_needs_it_never_again(
     assert len(list(logged(folder))) == 2
     model = load_run(folder, [], selection_key=("EER", "error"))["model"]
     assert model.front_end.config["hidden_size"] == 16
+    # nor does the second stage
+    second = run("mamba_wav2vec2", **options, fine_tune=folder, output_folder=tmp_path / "second")
+    kept = [read_options(one, ["ssl_config"])["ssl_config"] for one in (folder, second)]
+    assert kept[0] == kept[1]
 
 
 def test_a_classification_is_judged_by_known_speakers_and_has_error_rates_beside(run):
