@@ -6,6 +6,7 @@ one name in all recipes, and :data:`ALIASES` holds the names that published reci
 
 import dataclasses
 import difflib
+import json
 import re
 import sys
 from pathlib import Path
@@ -125,7 +126,7 @@ def read_command_line(arguments):
     overrides = {}
     for name, values in options:
         if name in known:
-            overrides[name] = "True" if name in _SWITCHES else " ".join(values)
+            overrides[name] = "True" if name in _SWITCHES else _as_yaml(" ".join(values))
     text = "\n".join(f"{name}: {value}" for name, value in overrides.items())
     _check_values(file, text, known, overrides)
     _, run_opts, _ = sb.parse_arguments([file, *_of_speechbrain(options)])
@@ -136,6 +137,16 @@ def read_command_line(arguments):
             raise SystemExit(f"--optimizer_step_limit must be a whole number; got {limit}")
         run_opts = dataclasses.replace(run_opts, optimizer_step_limit=int(limit))
     return CommandLine(file, run_opts, text, given_options(translated), aliases)
+
+
+def _as_yaml(value):
+    """A value as YAML: a path such as ``speech #2`` in quotes, since `` #`` would begin a comment there."""
+    try:
+        node = yaml.compose(value, Loader=yaml.SafeLoader)
+    except yaml.YAMLError:
+        return value
+    plain = type(node) is yaml.ScalarNode and node.style is None
+    return json.dumps(value, ensure_ascii=False) if plain and " #" in value else value
 
 
 def name_here(name, known):

@@ -100,6 +100,9 @@ def test_options_may_precede_the_yaml_and_values_may_hold_any_sign(yaml):
     )
     assert line.yaml == str(yaml) and line.run_opts.debug and line.run_opts.device == "cpu"
     assert line.overrides == "output_folder: a=b\nd_model: -1"
+    # a comment in YAML, a part of the name here
+    line = read_command_line([str(yaml), "--output_folder", "speech é #2", "--d_model=[1, 2] #3"])
+    assert line.overrides == 'output_folder: "speech é #2"\nd_model: [1, 2] #3'
 
 
 @pytest.mark.parametrize("name", ["dpmamba_XS", "conmamba_large", "retnet", "mamba_small"])
