@@ -73,6 +73,26 @@ model: !new:modules.speaker.student.Student
 """,
 )
 
+# the same with a student that reads crops of one length
+_MODEL = RUN[RUN.index("d_model:") : RUN.index("checkpointer:")]
+STUDENT_RUN = RUN.replace(
+    _MODEL,
+    """\
+teacher_config:
+    model_type: wavlm
+    hidden_size: 16
+    num_hidden_layers: 2
+    conv_dim: [8, 8, 8, 8, 8, 8, 8]
+    do_normalize: True
+model: !new:modules.speaker.student.Student
+    config: !ref <teacher_config>
+    layer: sv_mixer
+    back_end: linear
+    crop_seconds: 1.0
+    embedding_size: 6
+""",
+)
+
 
 def say(speaker, seconds, seed=0, rate=RATE):
     """A few syllables of one speaker's pitch and timbre with a little noise, (samples,)."""
