@@ -281,7 +281,8 @@ def _find_roots(folder, firsts):
                 for entry in found
                 if entry.name not in firsts
                 and not re.fullmatch(r"id\d+|\..*", entry.name)
-                and entry.is_dir()
+                # a link in a circle is no folder
+                and os.path.isdir(entry.path)
             ]
         level = below
     return roots

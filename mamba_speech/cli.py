@@ -64,7 +64,10 @@ def main(argv=None):
             # the reader of our output has left, as `head` does; nothing more can be said to it
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 1
-        print(f"mamba-speech: error: {error}", file=sys.stderr)
+        # not at the top, since it loads numpy, which help does without
+        from mamba_speech.files import error_text
+
+        print(f"mamba-speech: error: {error_text(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("mamba-speech: interrupted", file=sys.stderr)

@@ -148,6 +148,19 @@ def _finite(value):
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
+def error_text(error):
+    """An error as a sentence for users: that of the system begins with the file, without its number.
+
+    Example
+    -------
+    >>> error_text(FileExistsError(17, "File exists", "a.wav")), error_text(ValueError("no"))
+    ('a.wav: file exists', 'no')
+    """
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+        return f"{os.fsdecode(error.filename)}: {error.strerror[:1].lower()}{error.strerror[1:]}"
+    return str(error)
+
+
 def read_json(path):
     """The value of a JSON file; ``float`` turns the texts of ``NOT_FINITE`` back into numbers.
 

@@ -74,6 +74,8 @@ def _draw_targets(sessions, count, random):
 def _draw_impostors(sessions, sexes, count, random):
     """Pairs of different speakers, the first speakers taking turns."""
     speakers = sorted(sessions)
+    if len(speakers) < 2:
+        return []
     files = {
         speaker: [k for own in sessions[speaker].values() for k in own] for speaker in speakers
     }

@@ -233,7 +233,8 @@ def walk(folder):
                     continue
                 if entry.name.lower().endswith(SUFFIXES):
                     names.append(entry.name)
-                elif entry.is_dir():
+                # a link in a circle is no folder
+                elif os.path.isdir(entry.path):
                     below.append(entry.path)
         if names:
             yield place, sorted(names, key=_by_stem_and_format)

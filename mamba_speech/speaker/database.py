@@ -74,7 +74,7 @@ class SpeakerDatabase:
                     "recordings": list(map(str, voice["recordings"])),
                 }
             if database.threshold is not None:
-                database.threshold = float(database.threshold)
+                database.threshold = given_threshold(float(database.threshold)).value
             if len({len(voice["sum"]) for voice in database.voices.values()}) > 1:
                 raise ValueError("its voices are of several models")
         except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -126,6 +126,7 @@ class SpeakerDatabase:
             If the name cannot be one.
         """
         check_name(name)
+        self._check_size(vector)
         vector = vector.astype(np.float64)
         vector /= math.sqrt(math.fsum((vector * vector).tolist()))
         voice = self.voices.setdefault(name, {"sum": np.zeros(len(vector)), "recordings": []})
@@ -134,6 +135,14 @@ class SpeakerDatabase:
         voice["sum"] = voice["sum"] + vector
         voice["recordings"].append(content)
         return True
+
+    def _check_size(self, vector):
+        sizes = {len(voice["sum"]) for voice in self.voices.values()} - {len(vector)}
+        if sizes:
+            raise ValueError(
+                f"{self.path}: is a damaged database of speakers (its voices have {min(sizes)} numbers, and the "
+                f"model's {len(vector)})"
+            )
 
     def limit(self, given=None):
         """The threshold: the one given, else the database's.
@@ -169,6 +178,7 @@ class SpeakerDatabase:
         """
         if not self.voices:
             raise ValueError(f"{self.path}: holds no speaker; enroll one first")
+        self._check_size(vector)
         scores = ((name, similarity(vector, one["sum"])) for name, one in self.voices.items())
         return sorted(scores, key=lambda pair: (-pair[1], pair[0]))
 

@@ -1,5 +1,6 @@
 """The command `mamba-speech embed`: one file of numbers for each recording, which says who speaks."""
 
+import json
 import os
 from pathlib import Path
 
@@ -12,8 +13,9 @@ from mamba_speech.printing import each_file, print_records
 from mamba_speech.speaker.database import locked
 from mamba_speech.speaker.verifier import SpeakerVerifier
 
-# which weights made the embeddings of a folder
+# which weights made the embeddings of a folder, and of which recordings
 RECORD = "embeddings.json"
+RECORDINGS = "recordings.jsonl"
 
 
 def add_arguments(parser):
@@ -25,10 +27,10 @@ def add_arguments(parser):
     add_json(parser)
     parser.epilog = (
         "Writes NAME.npy for each input: a vector of 32-bit floats, not normalised. Of a folder, its tree is kept; of "
-        "several inputs, the tree below the folder that holds them all. An embedding that is there, is newer than its "
-        "recording and was made by the same weights is not made again. Prints a line an input: the recording and "
-        "its embedding, with a tab between. Files that cannot be embedded are listed on stderr at the end; then the "
-        "exit status is 1."
+        "several inputs, the tree below the folder that holds them all. An embedding that is there is not made again, "
+        "if it was made by the same weights of the same recording, unchanged since. An embedding of another recording "
+        "is never replaced. Prints a line an input: the recording and its embedding, with a tab between. Files that "
+        "cannot be embedded are listed on stderr at the end; then the exit status is 1."
     )
 
 
@@ -38,29 +40,76 @@ def run_command(arguments):
     plan = plan_outputs(arguments.inputs, folder)
     verifier = SpeakerVerifier.load(arguments.run_folder, arguments.device)
     claim_folder(folder, verifier.weights_hash, arguments.run_folder)
-    outputs, taken = iter(plan.values()), {}
+    outputs, made = iter(plan.values()), MadeEmbeddings(folder)
 
     def embed(path):
         output = next(outputs)
         check_file(path)
-        other = taken.setdefault(output, path)
-        if other != path:
-            raise AudioError(
-                f"{path}: its embedding would replace the embedding of {other}; embed it into another folder"
-            )
-        # of the same weights, as is all that lies there; an older one is of another recording
-        made = output.exists() and output.stat().st_mtime_ns >= path.stat().st_mtime_ns
-        if not made:
+        new = not made.holds(output, path)
+        if new:
             vector = verifier.embed(path).vector
             output.parent.mkdir(parents=True, exist_ok=True)
             with whole_file(output, "wb") as file:
                 np.save(file, vector)
-        yield {"embedding": str(output), "new": not made}
+            made.add(output, path)
+        yield {"embedding": str(output), "new": new}
 
     records = each_file(plan, embed)
     return print_records(
         records, lambda one: (one["path"], one["embedding"]), "embedded", arguments.json, len(plan)
     )
+
+
+class MadeEmbeddings:
+    """Which recording each embedding of a folder is of, so that two recordings of one name stay two.
+
+    They stand in a file, a line each, which is added to as embeddings are made.
+
+    Arguments
+    ---------
+    folder : Path
+        Of the embeddings.
+    """
+
+    def __init__(self, folder):
+        self.folder, self._file, self._made = folder, folder / RECORDINGS, {}
+        text = self._file.read_text(encoding="utf-8") if self._file.exists() else ""
+        for line in text.splitlines():
+            try:
+                name, *made = json.loads(line)
+            except (TypeError, ValueError):
+                # a killed run leaves half a line at most: its embedding is made again
+                continue
+            self._made[name] = made
+
+    def holds(self, output, path):
+        """Whether an embedding is there, and of a recording as it now is.
+
+        Raises
+        ------
+        AudioError
+            If it is the embedding of another recording, which is still there.
+        """
+        made = self._made.get(os.path.relpath(output, self.folder))
+        if made is None or not output.exists():
+            return False
+        if made[0] != os.path.realpath(path) and os.path.exists(made[0]):
+            raise AudioError(
+                f"{path}: its embedding would replace the embedding of {made[0]}; embed it into another folder"
+            )
+        return made == self._state(path)
+
+    def add(self, output, path):
+        """Tell that an embedding was made of a recording."""
+        name = os.path.relpath(output, self.folder)
+        self._made[name] = self._state(path)
+        with open(self._file, "a", encoding="utf-8") as file:
+            file.write("\n" * (file.tell() > 0) + json.dumps([name, *self._made[name]]))
+
+    @staticmethod
+    def _state(path):
+        status = os.stat(path)
+        return [os.path.realpath(path), status.st_size, status.st_mtime_ns]
 
 
 def plan_outputs(inputs, output_folder):

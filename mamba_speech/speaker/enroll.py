@@ -39,6 +39,8 @@ def run_command(arguments):
     name, path = arguments.name, Path(arguments.database)
     check_name(name)
     verifier = SpeakerVerifier.load(arguments.run_folder, arguments.device)
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"{path}: its folder is not there")
     if path.exists():
         # before the work; it is read again when it is written
         SpeakerDatabase.read(path).check_model(verifier.weights_hash)

@@ -41,7 +41,8 @@ class SpeechMeter:
         samples = np.concatenate([self._left, block.numpy()])
         count = len(samples) // self.frame
         frames = samples[: count * self.frame].reshape(count, self.frame)
-        self._powers.append(frames.var(axis=1, dtype=np.float64).astype(np.float32))
+        powers = frames.var(axis=1, dtype=np.float64).clip(max=np.finfo(np.float32).max)
+        self._powers.append(powers.astype(np.float32))
         self._left = samples[count * self.frame :]
 
     def seconds(self):

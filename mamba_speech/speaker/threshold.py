@@ -1,6 +1,5 @@
 """The threshold of a run: the score above which two recordings count as one speaker, and the trials it was set on."""
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -94,7 +93,7 @@ def read_threshold(file):
     Raises
     ------
     ValueError
-        If it is no JSON file, or holds no number as ``threshold``.
+        If it is no JSON file, or holds no score as ``threshold``.
 
     Example
     -------
@@ -110,9 +109,9 @@ def read_threshold(file):
     except (FileNotFoundError, NotADirectoryError):
         return None
     value = content.get("threshold") if isinstance(content, dict) else None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not -1 <= value <= 1:
         raise ValueError(
-            f"{file}: must hold a number as `threshold`; let the recipe write it again, or give a threshold"
+            f"{file}: must hold a score from -1 to 1 as `threshold`; let the recipe write it again, or give a threshold"
         )
     return Threshold(float(value), _source(content, file))
 

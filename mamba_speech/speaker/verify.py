@@ -112,7 +112,7 @@ def read_pairs(file):
         If a line does not name two files, or no line does.
     """
     pairs = []
-    text = Path(file).read_text(encoding="utf-8", errors="surrogateescape")
+    text = Path(file).read_text(encoding="utf-8-sig", errors="surrogateescape")
     for number, line in enumerate(text.splitlines(), 1):
         names = line.split("\t") if "\t" in line else line.split()
         names = [name.strip() for name in names]

@@ -77,6 +77,19 @@ def test_validation_trials_join_sessions_of_one_speaker_and_pairs_of_two(corpus,
     assert read_trials(few["valid_trials"]).labels.tolist() == 3 * [1] + 3 * [0]
 
 
+def test_one_validation_speaker_of_a_classification_is_one_error(corpus, tmp_path):
+    options = OPTIONS | {"split": "utterance", "n_speakers": 3, "n_utterances": 6}
+    with pytest.raises(ValueError, match="validation recordings give .* 0 impostor trials"):
+        prepare_voxceleb(corpus, tmp_path / "save", **options)
+
+
+def test_links_in_a_circle_are_passed_over(corpus, tmp_path):
+    (corpus / "circle").symlink_to("circle")
+    found = prepare_voxceleb(corpus, tmp_path / "save", **OPTIONS)
+    assert len(read(found["train"])) == 16
+    assert len(read_trials(found["valid_trials"], corpus)) == 24
+
+
 def test_few_target_trials_get_at_most_ten_impostors_each():
     sessions = {f"id{speaker}": {0: [2 * speaker, 2 * speaker + 1]} for speaker in range(12)}
     for count, impostors in ((1000, 120), (60, 48), (16, 8)):

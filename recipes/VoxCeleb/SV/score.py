@@ -36,7 +36,7 @@ from mamba_speech.evaluation.verification import (
     speakers_of,
 )
 from mamba_speech.figures import check_matplotlib
-from mamba_speech.files import read_json
+from mamba_speech.files import error_text, read_json
 from mamba_speech.run import read_options
 from mamba_speech.speaker.figures import det_curve, score_histograms
 from mamba_speech.speaker.store import EmbeddingStore
@@ -154,6 +154,8 @@ def parse_arguments(arguments=None):
     for name, least in (("cohort_top", 2), ("cohort_recordings", 1), ("resamples", 100)):
         if getattr(options, name) < least:
             parser.error(f"--{name} must be {least} or more")
+    if options.seed < 0:
+        parser.error("--seed must be 0 or more")
     if options.threads is not None and options.threads < 1:
         parser.error("--threads must be 1 or more")
     for system in options.det or ():
@@ -175,7 +177,7 @@ def main(arguments=None):
     try:
         score(options)
     except (OSError, ValueError, RuntimeError) as error:
-        sys.exit(f"error: {error}")
+        sys.exit(f"error: {error_text(error)}")
 
 
 def score(options):
@@ -307,7 +309,7 @@ def set_threshold(own, embed, verifier, options):
 def report(lists, scorer, embed, verifier, manifests, options):
     """Score the lists, write all files, and print the table."""
     folder, run = options.output_folder, read_options(options.run, ["fidelity", "threshold_file"])
-    set_on = read_json(run["threshold_file"]).get("list") if verifier.threshold else None
+    set_on = read_json(run["threshold_file"]) if verifier.threshold else {}
     session = describe_session(
         {"arguments": options.command},
         run["fidelity"],
@@ -337,10 +339,10 @@ def report(lists, scorer, embed, verifier, manifests, options):
         }
         write_record(folder, options.run, session, verifier.weights_hash, parameters, tests)
         lines += found.table(trials.name)
-        if set_on != trials.name:
+        if set_on.get("list_hash") != own.digest:
             decisions += decide(trials, scores["cosine"], verifier.threshold)
         else:
-            logger.warning("%s: the run's threshold was set on it, so no errors at it", set_on)
+            logger.warning("%s: the run's threshold was set on it, so no errors at it", own.file)
         if options.det is not None:
             draw(folder, trials, scores, found, options.det)
         print(f"{own.describe()}; intervals over other {found.drawn}", flush=True)

@@ -12,6 +12,7 @@ from trial_lists import count_speakers, embed_list, figures, score, write_scores
 from mamba_speech.speaker.threshold import write_threshold
 from modules.speaker.windows import embed_blocks
 from training.brain import RecipeBrain
+from training.provenance import hash_list
 
 logger = logging.getLogger(__name__)
 
@@ -120,6 +121,7 @@ class VerificationBrain(RecipeBrain):
             count_speakers(trials),
             stats["EER"] / 100,
             seed=self.hparams.seed,
+            list_hash=hash_list(self.prepared.files["valid_trials"]),
         )
         tests = {} if self.hparams.skip_test else self.prepared.tests
         for name, trials in tests.items():

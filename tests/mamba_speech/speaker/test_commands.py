@@ -57,9 +57,10 @@ def test_a_list_of_pairs_gives_the_scores_of_each_alone(run, voices, silent, tmp
         assert one["score"] == verifier.verify(first, second).score
     assert bad["enrolment"] == silent and "0.00 s of speech" in bad["error"]
     assert f"1 file was not compared:\n  {silent}: holds" in shown.err
-    file.write_text("a.wav b.wav\n")
+    # as Windows writes text
+    file.write_text("a.wav b.wav\r\n", encoding="utf-8-sig")
     assert main(["verify", run, "--pairs", str(file)]) == 1
-    assert "a.wav: no such file" in capsys.readouterr().err
+    assert "\n  a.wav: no such file" in capsys.readouterr().err
 
 
 def test_a_run_without_a_threshold_says_so_and_scores(speaker_runs, voices, capsys):
@@ -125,7 +126,11 @@ def test_embeddings_have_the_names_and_the_tree_of_their_recordings(
         assert vector.dtype == np.float32 and np.array_equal(vector, verifier.embed(path).vector)
     assert dict(tab_rows(shown.out)) == expected
     assert "2 files were not embedded:" in shown.err
-    assert sorted(path.suffix for path in out.rglob("*.*")) == [".json", ".lock"] + [".npy"] * 4
+    assert sorted(path.name for path in out.glob("*.*")) == [
+        ".embeddings.json.lock",
+        "embeddings.json",
+        "recordings.jsonl",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -190,6 +195,42 @@ def test_two_recordings_whose_embeddings_would_have_one_name_are_named(run, tmp_
     shown = capsys.readouterr()
     assert len(tab_rows(shown.out)) == 1
     assert f"{a}: its embedding would replace the embedding of {folder / 'a.flac'}" in shown.err
+
+
+def test_recordings_of_one_name_embedded_one_by_one_stay_two(run, voices, tmp_path, capsys):
+    out = tmp_path / "out"
+    first, second = (["embed", run, voices[k, "a"], "--output_folder", str(out)] for k in (1, 2))
+    assert main(first) == 0 and main([*first, "--json"]) == 0
+    assert json_rows(capsys.readouterr().out.splitlines()[1])[0]["new"] is False
+    assert main(second) == 1
+    shown = capsys.readouterr()
+    assert shown.out == "" and f"would replace the embedding of {voices[1, 'a']}" in shown.err
+    # moved there from elsewhere, older than the embedding
+    before = (out / "a.npy").read_bytes()
+    os.replace(voices[2, "a"], voices[1, "a"])
+    os.utime(voices[1, "a"], ns=(10**18, 10**18))
+    assert main(first) == 0 and (out / "a.npy").read_bytes() != before
+    # a killed run leaves half a line
+    file = out / "recordings.jsonl"
+    file.write_text(file.read_text()[:-5])
+    capsys.readouterr()
+    for new in (True, False):
+        assert main([*first, "--json"]) == 0
+        assert json_rows(capsys.readouterr().out)[0]["new"] is new
+
+
+def test_a_folder_in_a_file_s_place_is_named(run, voices, tmp_path, capsys):
+    a, folder = voices[1, "a"], str(tmp_path / "voice 1")
+    for arguments, message in (
+        (["verify", run, "--pairs", folder], f"{folder}: is a directory"),
+        (["verify", run, "--pairs", f"{folder}/no"], f"{folder}/no: no such file or directory"),
+        (["embed", run, a, "--output_folder", a], f"{a}: file exists"),
+        (["enroll", run, "A", a, "--database", folder], f"{folder}: is a directory"),
+        (["enroll", run, "A", a, "--database", "no/a.json"], "no/a.json: its folder is not there"),
+    ):
+        assert main(arguments) == 2
+        shown = capsys.readouterr()
+        assert shown.out == "" and f"error: {message}\n" in shown.err
 
 
 def test_many_files_show_their_progress_on_a_terminal_and_nowhere_else(

@@ -116,6 +116,7 @@ def _database(**changes):
         (_database(speakers={"A": {"sum": [[1.0]], "recordings": []}}), "is a damaged database"),
         (_database(speakers=[]), "is a damaged database"),
         (_database(threshold="high"), "is a damaged database"),
+        (_database(threshold=7), "is a damaged database"),
     ],
 )
 def test_a_file_that_is_no_database_is_named(content, message, run, voices, tmp_path, capsys):
@@ -125,6 +126,18 @@ def test_a_file_that_is_no_database_is_named(content, message, run, voices, tmp_
         assert main([*command, voices[1, "a"], "--database", str(file)]) == 2
         assert f"error: {file}: {message}" in capsys.readouterr().err
     assert file.read_text() == content
+
+
+def test_voices_of_another_size_than_the_model_s_are_damage(run, voices, database, capsys):
+    content = json.loads(database.read_text())
+    for voice in content["speakers"].values():
+        voice["sum"] = [1.0, 2.0]
+    database.write_text(json.dumps(content))
+    capsys.readouterr()
+    for command in (["identify", run], ["enroll", run, "Bo"]):
+        assert main([*command, voices[1, "a"], "--database", str(database)]) == 2
+        message = f"error: {database}: is a damaged database of speakers (its voices have 2"
+        assert message in capsys.readouterr().err
 
 
 def test_what_cannot_be_identified_by_is_refused(speaker_runs, run, voices, tmp_path, capsys):

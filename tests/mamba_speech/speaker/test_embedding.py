@@ -2,6 +2,7 @@
 
 import shutil
 import sqlite3
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -121,6 +122,11 @@ def test_speech_is_measured_alike_in_any_pieces_and_a_click_is_none():
     quiet.add(clicking)
     assert quiet.seconds() >= 0.8
     assert SpeechMeter(RATE).seconds() == 0
+    # beyond any recording, and without a warning
+    huge = SpeechMeter(RATE)
+    with warnings.catch_warnings(action="error"):
+        huge.add(1e30 * sound)
+    assert huge.seconds() == found[0]
 
 
 class Broken(Timbre):

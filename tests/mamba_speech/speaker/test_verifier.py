@@ -177,7 +177,15 @@ def test_a_moved_run_that_may_only_be_read_loads_and_stays_as_it_is(speaker_runs
 
 @pytest.mark.parametrize(
     "content",
-    ["{", "[]", "{}", '{"threshold": "high"}', '{"threshold": true}', '{"threshold": "nan"}'],
+    [
+        "{",
+        "[]",
+        "{}",
+        '{"threshold": "high"}',
+        '{"threshold": true}',
+        '{"threshold": "nan"}',
+        '{"threshold": 7}',
+    ],
 )
 def test_a_threshold_that_cannot_be_read_is_named_in_one_sentence(content, speaker_runs, tmp_path):
     run = shutil.copytree(speaker_runs / "run", tmp_path / "run")

@@ -282,6 +282,7 @@ def test_a_run_of_another_task_and_bad_options_are_refused(corpus, tmp_path, mon
             (["--resamples", "5"], "--resamples must be 100 or more"),
             (["--det", "other"], "--det other: write NAME=FOLDER"),
             (["--threads", "0"], "--threads must be 1 or more"),
+            (["--seed", "-1"], "--seed must be 0 or more"),
         ):
             with pytest.raises(SystemExit):
                 main([str(tmp_path), *words, *more])

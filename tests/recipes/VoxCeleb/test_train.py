@@ -24,6 +24,7 @@ from tests.support.recipes import (
     run_script,
 )
 from tests.support.speakers import FOLDER, RECIPE, SMALL
+from training.provenance import hash_list
 from training.results import read_results
 
 LIST = "veri_test2"
@@ -93,6 +94,8 @@ def test_the_threshold_is_that_of_the_validation_trials_and_scores_are_those_of_
 ):
     kept = json.loads((trained / "save" / "threshold.json").read_text())
     assert kept["trials"] == 24 and kept["speakers"] == 2
+    # by which score.py knows the list again
+    assert kept["list_hash"] == hash_list(trained / "valid_trials.txt")
     model = load_run(trained, [], selection_key=("EER", "error"))["model"]
     trials = [line.split() for line in (trained / "valid_trials.txt").read_text().splitlines()]
     files = sorted({path for _, *pair in trials for path in pair})
