@@ -10,6 +10,7 @@ from mamba_speech.run import OPTIONS_FILE
 from mamba_speech.speaker.verifier import SpeakerVerifier
 from modules.speaker.windows import RecordingEmbedding
 
+WEIGHTS_FILE = "embedding_model.ckpt"
 # what SpeakerRecognition asks of a YAML; the file that it loads stands beside it under the key's name
 _SPEAKER_RECOGNITION = """\
 embedding_model: !new:modules.speaker.windows.RecordingEmbedding
@@ -47,6 +48,8 @@ def save_for_speechbrain(run_folder, folder):
 
     Raises
     ------
+    FileExistsError
+        If the folder holds a run, or another model.
     FileNotFoundError, ValueError
         As :meth:`mamba_speech.speaker.verifier.SpeakerVerifier.load`.
 
@@ -59,6 +62,11 @@ def save_for_speechbrain(run_folder, folder):
         limit = recognition.hparams.threshold
         score, same = recognition.verify_batch(wavs1, wavs2, threshold=limit)
     """
+    folder = Path(folder)
+    if (folder / OPTIONS_FILE).exists() and not (folder / WEIGHTS_FILE).exists():
+        raise FileExistsError(
+            f"{folder}: holds a run, or another model, in {OPTIONS_FILE}; give another folder"
+        )
     verifier = SpeakerVerifier.load(run_folder, "cpu")
     text = (Path(run_folder) / OPTIONS_FILE).read_text(encoding="utf-8")
     options = yaml.compose(text, Loader=yaml.SafeLoader)
@@ -67,9 +75,8 @@ def save_for_speechbrain(run_folder, folder):
     limit = "null" if verifier.threshold is None else repr(verifier.threshold.value)
     content = f"sample_rate: {verifier.sample_rate}\nthreshold: {limit}\n"
     content += yaml.serialize(options) + _SPEAKER_RECOGNITION
-    folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    with whole_file(folder / "embedding_model.ckpt", "wb") as file:
+    with whole_file(folder / WEIGHTS_FILE, "wb") as file:
         torch.save(RecordingEmbedding(verifier.model).state_dict(), file)
     # last: without it the folder is no model
     write_text(folder / OPTIONS_FILE, content)

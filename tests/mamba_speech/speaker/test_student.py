@@ -53,6 +53,10 @@ def test_a_run_of_a_student_verifies_embeds_and_is_exported(run, voices, tmp_pat
     assert scores[0] == 1.0 and max(scores[1:]) < 1
     assert [verifier.verify(one, files[0]).score for one in files[1:]] == scores
     save_for_speechbrain(run, tmp_path / "saved")
+    save_for_speechbrain(run, tmp_path / "saved")
+    with pytest.raises(FileExistsError, match="holds a run"):
+        save_for_speechbrain(run, run)
+    assert np.array_equal(SpeakerVerifier.load(run, "cpu").embed(files[0]).vector, found["short"])
     loaded = SpeakerRecognition.from_hparams(str(tmp_path / "saved"), savedir=str(tmp_path / "had"))
     waves = [torch.from_numpy(soundfile.read(one, dtype="float32")[0])[None] for one in files]
     theirs = [float(loaded.verify_batch(waves[0], wave)[0]) for wave in waves[1:]]
