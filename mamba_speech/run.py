@@ -104,6 +104,28 @@ def read_options(folder, wanted, optional=()):
     return options
 
 
+def check_export_folder(folder, weights):
+    """Refuse to export a model into a folder that holds a run, whose options it would replace.
+
+    Arguments
+    ---------
+    folder : str or Path
+        It need not be there.
+    weights : str
+        Name of a file that an exported model has, and a run has not.
+
+    Raises
+    ------
+    FileExistsError
+        If the folder holds options, and no such file beside them.
+    """
+    folder = Path(folder)
+    if (folder / OPTIONS_FILE).exists() and not (folder / weights).exists():
+        raise FileExistsError(
+            f"{folder}: holds a run, or another model, in {OPTIONS_FILE}; give another folder"
+        )
+
+
 def moved(path, old_root, new_root):
     """Where a file of a run lies now; one that was never in its output folder stays where it is."""
     try:

@@ -8,7 +8,7 @@ from speechbrain.dataio.encoder import CategoricalEncoder
 
 from mamba_speech.files import whole_file, whole_path, write_text
 from mamba_speech.kws.spotter import KeywordSpotter
-from mamba_speech.run import OPTIONS_FILE
+from mamba_speech.run import OPTIONS_FILE, check_export_folder
 from modules.kws.classifier import WaveformClassifier
 
 # what EncoderClassifier asks of a YAML; the files that it loads stand beside it under the keys' names
@@ -50,6 +50,8 @@ def save_for_speechbrain(run_folder, folder):
 
     Raises
     ------
+    FileExistsError
+        If the folder holds a run, or another model.
     FileNotFoundError, ValueError
         As :class:`mamba_speech.kws.spotter.KeywordSpotter`.
 
@@ -61,6 +63,7 @@ def save_for_speechbrain(run_folder, folder):
         classifier = EncoderClassifier.from_hparams(source="exported", savedir="loaded")
         words = classifier.classify_file("yes.wav")[-1]
     """
+    check_export_folder(folder, "embedding_model.ckpt")
     spotter = KeywordSpotter.load(run_folder, "cpu")
     window = spotter.window if spotter.pad_clips else 0
     text = (Path(run_folder) / OPTIONS_FILE).read_text(encoding="utf-8")

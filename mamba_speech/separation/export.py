@@ -9,7 +9,7 @@ import torch
 import yaml
 
 from mamba_speech.files import whole_file, write_text
-from mamba_speech.run import OPTIONS_FILE
+from mamba_speech.run import OPTIONS_FILE, check_export_folder
 from mamba_speech.separation.published import MASK_NETS, PARTS, describe, load_strictly
 from mamba_speech.separation.separator import Separator
 
@@ -52,6 +52,8 @@ def save_for_speechbrain(run_folder, folder):
 
     Raises
     ------
+    FileExistsError
+        If the folder holds a run, or another model.
     FileNotFoundError, ValueError
         As :class:`mamba_speech.separation.separator.Separator`.
 
@@ -63,6 +65,7 @@ def save_for_speechbrain(run_folder, folder):
         separator = SepformerSeparation.from_hparams(source="exported", savedir="loaded")
         sources = separator.separate_file("mix.wav")
     """
+    check_export_folder(folder, f"{PARTS[0]}.ckpt")
     separator = Separator.load(run_folder, "cpu")
     weights = separator.network.state_dict()
     scalars = _scalars_of(separator.network) | {"sample_rate": separator.sample_rate}

@@ -6,7 +6,7 @@ import torch
 import yaml
 
 from mamba_speech.files import whole_file, write_text
-from mamba_speech.run import OPTIONS_FILE
+from mamba_speech.run import OPTIONS_FILE, check_export_folder
 from mamba_speech.speaker.verifier import SpeakerVerifier
 from modules.speaker.windows import RecordingEmbedding
 
@@ -63,10 +63,7 @@ def save_for_speechbrain(run_folder, folder):
         score, same = recognition.verify_batch(wavs1, wavs2, threshold=limit)
     """
     folder = Path(folder)
-    if (folder / OPTIONS_FILE).exists() and not (folder / WEIGHTS_FILE).exists():
-        raise FileExistsError(
-            f"{folder}: holds a run, or another model, in {OPTIONS_FILE}; give another folder"
-        )
+    check_export_folder(folder, WEIGHTS_FILE)
     verifier = SpeakerVerifier.load(run_folder, "cpu")
     text = (Path(run_folder) / OPTIONS_FILE).read_text(encoding="utf-8")
     options = yaml.compose(text, Loader=yaml.SafeLoader)

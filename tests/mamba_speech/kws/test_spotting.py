@@ -316,6 +316,8 @@ def test_speechbrains_own_interface_gives_the_same_words_and_probabilities(
 ):
     kind = "causal" if classifier.causal else "whole"
     folder = tmp_path / "saved"
+    with pytest.raises(FileExistsError, match="holds a run"):
+        save_for_speechbrain(runs / kind, runs / kind)
     save_for_speechbrain(runs / kind, folder)
     loaded = EncoderClassifier.from_hparams(str(folder), savedir=str(folder))
     clips = [torch.from_numpy(say(word, SPEAKERS[1])).float() for word in WORDS]
