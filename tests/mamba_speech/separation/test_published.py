@@ -3,6 +3,7 @@
 import logging
 import math
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -356,8 +357,10 @@ def test_an_exported_separator_is_the_same_in_speechbrain_and_here(kind, tmp_pat
     scalars |= {"mask_nonlinear": "softmax" if kind == "softmax" else "relu"}
     run = write_parts(tmp_path / "run", network.state_dict())
     (run / "hyperparams.yaml").write_text(yaml.safe_dump(scalars))
+    (tmp_path / "other").mkdir()
+    shutil.copy(run / "hyperparams.yaml", tmp_path / "other")
     with pytest.raises(FileExistsError, match="holds a run"):
-        save_for_speechbrain(run, run)
+        save_for_speechbrain(run, tmp_path / "other")
     save_for_speechbrain(run, tmp_path / "exported")
     theirs = SepformerSeparation.from_hparams(
         source=str(tmp_path / "exported"), savedir=str(tmp_path / "loaded")
