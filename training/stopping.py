@@ -46,3 +46,5 @@ class EarlyStopping(EpochCounterWithStopper):
     def _recover(self, path, end_of_epoch):
         """Read what was written; an epoch that was cut short is counted again."""
         super()._recover(path, end_of_epoch)
+        # a run that has stopped goes on if more epochs without gain are allowed now
+        self.should_stop = self.current - self.best_limit >= self.limit_to_stop

@@ -32,3 +32,21 @@ def test_without_a_number_of_epochs_there_is_no_early_stop():
     assert counter.current == 4
     with pytest.raises(ValueError, match="stop_after must be 1 epoch or more"):
         EarlyStopping(limit=4, stop_after=0)
+
+
+def test_a_stopped_training_goes_on_if_more_epochs_without_gain_are_allowed(tmp_path):
+    def resume(**options):
+        counter = EarlyStopping(limit=6, **options)
+        checkpointer = AtomicCheckpointer(tmp_path, recoverables={"counter": counter})
+        checkpointer.recover_if_possible()
+        epochs = []
+        for epoch in counter:
+            counter.update_metric(1.0)
+            checkpointer.save_and_keep_only()
+            epochs.append(epoch)
+        return epochs
+
+    assert resume(stop_after=2) == [1, 2, 3]
+    assert resume(stop_after=2) == []
+    assert resume(stop_after=3) == [4]
+    assert resume() == [5, 6]
