@@ -167,7 +167,8 @@ def measure(options):
     print("students ...", file=sys.stderr)
     result["students"] = measure_students(options, size)
     result["lengths"] = measure_lengths(options, size)
-    result["claims"] = check_claims(result["layers"])
+    # the paper speaks of layers of width 1024
+    result["claims"] = [] if options.quick else check_claims(result["layers"])
     result["cores_used_by_others_during"] = load.others()
     return result
 

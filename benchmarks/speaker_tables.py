@@ -10,7 +10,7 @@ def layers_table(result):
     """One layer at 149 frames: parameters and work beside the paper's, time and memory of a call."""
     rows = []
     for name, one in result["layers"].items():
-        millions, billions = PUBLISHED[name]
+        millions, billions = PUBLISHED[name] if result["size"] == "large" else (None, None)
         rows.append(
             {
                 "layer": name,

@@ -26,9 +26,9 @@ def test_a_quick_run_writes_tables_that_a_readme_can_hold(tmp_path):
     assert {"processor", "torch", "date", "command"} <= set(result["machine"])
     assert set(result["lengths"]) == {"4"} and result["n_layers"] == 2
     assert (tmp_path / "speaker.png").stat().st_size > 10_000
-    names = ["conditions", "layers", "students", "lengths", "claims"]
+    names = ["conditions", "layers", "students", "lengths"]
     text = fill_readme(tmp_path, [f"speaker_{name}" for name in names])
-    assert text.count("| sv_mixer |") == 3 and text.count("| a layer ") == 2
+    assert text.count("| sv_mixer |") == 3 and not (tmp_path / "speaker_claims.json").exists()
 
 
 @pytest.mark.parametrize("name", ["sv_mixer", "bimamba"])
@@ -73,3 +73,15 @@ def test_a_claim_holds_from_the_papers_saving_on(speaker):
         }
         assert [claim["holds"] for claim in speaker.check_claims(layers)] == holds
     assert speaker.check_claims({"transformer": transformer}) == []
+
+
+def test_a_claim_says_true_or_false_in_its_table(load):
+    claims = [
+        {"claim": "a layer computes less", "paper": 49.6, "here": here, "holds": holds}
+        for here, holds in ((50.2, True), (30.0, False))
+    ]
+    rows = load("speaker_tables").claims_table({"claims": claims})
+    assert [list(row.values())[1:] for row in rows] == [
+        ["49.6 %", "50.2 %", "true"],
+        ["49.6 %", "30.0 %", "false"],
+    ]
