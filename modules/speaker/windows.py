@@ -191,6 +191,6 @@ def check_crops(wavs, samples, crop_samples):
     longest = wavs.shape[1] if samples.device.type != "cpu" else int(samples.max())
     if longest != crop_samples or wavs.shape[1] != longest:
         raise ValueError(
-            f"this student takes crops of exactly {crop_samples} samples; got {max(longest, wavs.shape[1])}: cut "
+            f"this model takes crops of exactly {crop_samples} samples; got {max(longest, wavs.shape[1])}: cut "
             "longer recordings into crops, and average the embeddings"
         )
