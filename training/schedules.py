@@ -3,6 +3,7 @@
 import math
 
 import torch
+from speechbrain.nnet.schedulers import ReduceLROnPlateau
 from speechbrain.utils.checkpoints import mark_as_loader, mark_as_saver, register_checkpoint_hooks
 
 
@@ -92,3 +93,24 @@ class WarmupCosine:
         del end_of_epoch
         state = torch.load(path, weights_only=True)
         self.n_steps, self.current_lr = state["n_steps"], state["current_lr"]
+
+
+class StrictPlateau(ReduceLROnPlateau):
+    """SpeechBrain's ReduceLROnPlateau, for which an equal value is no gain, as it is none for early stopping.
+
+    Error rates on few trials repeat often. SpeechBrain's class takes each repetition for a gain.
+
+    Example
+    -------
+    >>> import torch
+    >>> optimizer = torch.optim.SGD([torch.zeros(1)], lr=1.0)
+    >>> plateau = StrictPlateau(patience=1, dont_halve_until_epoch=0)
+    >>> [plateau([optimizer], epoch, 37.5)[1] for epoch in (1, 2, 3)]
+    [1.0, 1.0, 0.5]
+    """
+
+    def __call__(self, optim_list, current_epoch, current_loss):
+        """Rates before and after, as SpeechBrain's method gives them."""
+        if current_loss == self.anchor:
+            current_loss = math.nextafter(current_loss, math.inf)
+        return super().__call__(optim_list, current_epoch, current_loss)

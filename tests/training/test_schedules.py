@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from tests.support.training import batches, make_brain
-from training.schedules import WarmupCosine
+from training.checkpoints import AtomicCheckpointer
+from training.schedules import StrictPlateau, WarmupCosine
 
 
 def test_first_step_is_taken_at_the_schedules_rate(tmp_path):
@@ -66,3 +67,19 @@ def test_the_cosine_begins_and_ends_where_its_fractions_say():
     assert rates[:10] == pytest.approx([0.2 * step for step in range(1, 11)])
     assert max(rates) == rates[9] == pytest.approx(2.0)
     assert rates[100:] == pytest.approx([0.5] * 20) and rates[99] == pytest.approx(0.5, abs=1e-2)
+
+
+def test_equal_values_halve_the_rate_after_the_patience_also_over_a_resume(tmp_path):
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=1.0)
+
+    def rate(epoch, value):
+        plateau = StrictPlateau(patience=4, dont_halve_until_epoch=0)
+        checkpointer = AtomicCheckpointer(tmp_path, recoverables={"plateau": plateau})
+        checkpointer.recover_if_possible()
+        _, after = plateau([optimizer], epoch, value)
+        checkpointer.save_and_keep_only()
+        return after
+
+    assert [rate(epoch, 5.0) for epoch in range(1, 7)] == [1.0] * 5 + [0.5]
+    # a lower value is a gain
+    assert rate(7, 4.0) == 1.0
