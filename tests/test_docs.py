@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from training.options import ALIASES, RUN_OPTIONS, read_keys
+from training.aliases import ALIASES
+from training.options import RUN_OPTIONS, read_keys
 
 ROOT = Path(__file__).resolve().parent.parent
 SKIPPED = {".venv", ".git", ".pytest_cache", "results", "build"}

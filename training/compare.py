@@ -20,8 +20,9 @@ from typing import NamedTuple
 from mamba_speech.evaluation.tables import as_markdown, as_text
 from mamba_speech.figures import curves
 from mamba_speech.files import write_json, write_text
+from training.aliases import name_here
 from training.launch import Run, run_all
-from training.options import hint, name_here, read_keys
+from training.options import hint, read_keys
 from training.scores import best_of, compare, read_run, read_speakers
 from training.tasks import find_script, task_of_run, task_of_script
 

@@ -13,8 +13,9 @@ import numpy as np
 
 from mamba_speech.figures import read_train_log
 from mamba_speech.run import OPTIONS_FILE, read_options
+from training.aliases import name_here
 from training.intervals import difference, interval, whole_figure
-from training.options import name_here, read_keys
+from training.options import read_keys
 from training.results import read_rows
 
 # columns of a run's record

@@ -5,9 +5,9 @@ import re
 import pytest
 
 from tests.support.recipes import ROOT, load_options, plain_options
+from training.aliases import ALIASES
 from training.experiment import load_experiment
 from training.options import (
-    ALIASES,
     RUN_OPTIONS,
     describe_options,
     given_options,

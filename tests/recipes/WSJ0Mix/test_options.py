@@ -25,8 +25,8 @@ from tests.support.separation import (
     write_speakers,
 )
 from tests.support.separation_networks import SIZES
+from training.aliases import ALIASES
 from training.experiment import count_parameters
-from training.options import ALIASES
 
 
 @pytest.mark.parametrize("name", SIZES)
