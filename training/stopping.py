@@ -20,7 +20,7 @@ class EarlyStopping(EpochCounterWithStopper):
     Raises
     ------
     ValueError
-        If ``stop_after`` is below 1.
+        If ``stop_after`` is no whole number from 1 on.
 
     Example
     -------
@@ -32,7 +32,7 @@ class EarlyStopping(EpochCounterWithStopper):
     """
 
     def __init__(self, limit, stop_after=None):
-        if stop_after is not None and stop_after < 1:
+        if stop_after is not None and not (isinstance(stop_after, int) and stop_after >= 1):
             raise ValueError(f"stop_after must be 1 epoch or more, or null; got {stop_after}")
         super().__init__(limit, limit if stop_after is None else stop_after, 0, "min")
 

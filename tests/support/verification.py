@@ -52,26 +52,6 @@ ssl_config:
     num_conv_pos_embedding_groups: 2
     do_normalize: True
 """ + RUN.replace(FILTERBANKS, SELF_SUPERVISED)
-# a student of SV-Mixer, which takes crops of one length
-_FROM_FRONT_END = RUN[RUN.index("front_end:") : RUN.index("checkpointer:")]
-STUDENT_RUN = RUN.replace(
-    _FROM_FRONT_END,
-    """\
-teacher_config:
-    hidden_size: 16
-    num_hidden_layers: 2
-    conv_dim: [8, 8, 8, 8, 8, 8, 8]
-model: !new:modules.speaker.student.Student
-    config: !ref <teacher_config>
-    layer: sv_mixer
-    back_end: ecapa
-    crop_seconds: 0.6
-    embedding_size: 6
-    back_end_options:
-        channels: 16
-        se_channels: 4
-""",
-)
 
 # the same with a student that reads crops of one length
 _MODEL = RUN[RUN.index("d_model:") : RUN.index("checkpointer:")]

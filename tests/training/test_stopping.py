@@ -30,8 +30,9 @@ def test_without_a_number_of_epochs_there_is_no_early_stop():
     for _ in counter:
         counter.update_metric(1.0)
     assert counter.current == 4
-    with pytest.raises(ValueError, match="stop_after must be 1 epoch or more"):
-        EarlyStopping(limit=4, stop_after=0)
+    for wrong in (0, "never", 1.5):
+        with pytest.raises(ValueError, match="stop_after must be 1 epoch or more"):
+            EarlyStopping(limit=4, stop_after=wrong)
 
 
 def test_a_stopped_training_goes_on_if_more_epochs_without_gain_are_allowed(tmp_path):

@@ -19,6 +19,7 @@ def test_every_option_can_be_overridden_from_the_command_line(path, tmp_path):
     fixed |= {"ssl_layer": 2, "trainable_layers": 1, "label_smoothing": 0.3}
     fixed |= {"time_stretch": [0.7, 0.8], "n_speakers": 12, "split": "utterance"}
     fixed |= {"remove_mean": "level", "cepstral_statistics": 20}
+    fixed |= {"stop_after": 7}
     # 121 frames, of which two are joined into one
     fixed |= {"groups": 4, "crop_seconds": 1.2, "n_frames": 61}
     fixed |= {"student": "mlp_mixer", "back_end": "linear", "prediction_heads": 2}

@@ -150,7 +150,9 @@ def test_the_second_stage_keeps_each_speakers_own_class_and_takes_its_own_option
     options = {"fine_tune": trained, "fine_tune_lr": 0, "fine_tune_epochs": 1}
     options |= {"fine_tune_crop_seconds": 0.9, "fine_tune_crop_seconds_max": 0.9}
     folder = run("debug", **options, output_folder=tmp_path / "second")
-    assert same(weights(folder), weights(trained))
+    # running statistics move without a rate
+    learnt = {key: one for key, one in weights(trained).items() if ".norm." not in key}
+    assert same(learnt, weights(folder))
     rows = weights(trained, "classifier")["centres"]
     assert torch.equal(weights(folder, "classifier")["centres"], rows[: len(rows) // 3])
     kept = read_options(folder, ["margin", "speeds", "number_of_epochs"])
