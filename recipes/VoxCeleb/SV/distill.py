@@ -11,6 +11,7 @@ Sources: Heo et al., "One-step knowledge distillation and fine-tuning in using l
 learning models for speaker verification" (arXiv 2305.17394), and the SV-Mixer paper.
 """
 
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -71,7 +72,8 @@ class DistillBrain(VerificationBrain):
 
 def main():
     """Prepare, distill, test."""
-    hparams, run_opts = load_experiment(complete=complete_options)
+    complete = partial(complete_options, script="distill.py")
+    hparams, run_opts = load_experiment(complete=complete)
     training = is_training(hparams, run_opts)
     prepared = prepare_speakers(hparams)
     if training:

@@ -23,6 +23,8 @@ logger = logging.getLogger(__name__)
 
 # validation statistics by which this recipe compares checkpoints
 SELECTION_KEYS = ("EER", "error")
+# the option by which a YAML is known to be a script's
+SCRIPTS = {"train.py": "fine_tune", "distill.py": "teacher"}
 # options of the second stage of training, by the option of the first that each replaces
 SECOND_STAGE = {
     "fine_tune_epochs": "number_of_epochs",
@@ -33,7 +35,7 @@ SECOND_STAGE = {
 }
 
 
-def complete_options(options, given):
+def complete_options(options, given, script="train.py"):
     """Options that follow from others, for :func:`training.experiment.load_experiment`.
 
     Arguments
@@ -42,6 +44,8 @@ def complete_options(options, given):
         Plain values of all options.
     given : dict
         Options of the command line.
+    script : str
+        Name of the script, one of ``SCRIPTS``.
 
     Returns
     -------
@@ -51,8 +55,12 @@ def complete_options(options, given):
     Raises
     ------
     SystemExit
-        If a pretrained model, or the run to fine-tune, cannot be read.
+        If the YAML is another script's, or if a pretrained model, or the run to fine-tune, cannot be read.
     """
+    if SCRIPTS[script] not in options:
+        other = next((name for name, option in SCRIPTS.items() if option in options), None)
+        remedy = f": give it to {other}" if other else ""
+        raise SystemExit(f"the YAML has no option {SCRIPTS[script]}, which {script} needs{remedy}")
     changed = {}
     if options.get("fine_tune"):
         changed |= _second_stage(options, given)

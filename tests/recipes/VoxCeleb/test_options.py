@@ -4,11 +4,19 @@ import shutil
 
 import pytest
 
-from tests.support.recipes import another, override, plain_options, unused_options
+from tests.support.recipes import (
+    another,
+    call_main,
+    command_line,
+    override,
+    plain_options,
+    unused_options,
+)
 from tests.support.speaker_networks import TEACHERS
 from tests.support.speakers import FOLDER, RECIPE
 
 YAMLS = sorted(FOLDER.rglob("*.yaml"))
+RESEMBLYZER = "distill/mamba_fbank_resemblyzer"
 
 
 @pytest.mark.parametrize("path", YAMLS, ids=lambda p: p.stem)
@@ -93,3 +101,19 @@ def test_the_data_never_change_under_a_trained_run(run, trained, voices, tmp_pat
     shutil.rmtree(corpus / "wav" / "id00000")
     with pytest.raises(SystemExit, match=r"trained with other data \(train"):
         run("debug", data_folder=corpus, output_folder=folder)
+
+
+@pytest.mark.parametrize(
+    ("script", "yaml", "message"),
+    [
+        ("train", RESEMBLYZER, "no option fine_tune.*: give it to distill.py"),
+        ("distill", "debug", "no option teacher.*: give it to train.py"),
+    ],
+)
+def test_a_yaml_of_the_other_script_is_refused_before_anything_is_written(
+    script, yaml, message, tmp_path
+):
+    folder = tmp_path / "run"
+    with pytest.raises(SystemExit, match=message):
+        call_main(RECIPE, script, *command_line(FOLDER / f"{yaml}.yaml", output_folder=folder))
+    assert not folder.exists()
