@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import soundfile
+import torch
 
 from tests.support.recipes import scripts
 from tests.support.speaker_networks import save_teacher
@@ -45,17 +46,21 @@ def sounds(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def teacher(tmp_path_factory):
-    """Folder of a tiny random WavLM; tests must not alter it."""
+    """Folder of a tiny random WavLM, the same every time; tests must not alter it."""
     folder = tmp_path_factory.mktemp("teacher") / "wavlm"
-    save_teacher("wavlm-layer", folder)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        save_teacher("wavlm-layer", folder)
     return folder
 
 
 @pytest.fixture(scope="session")
 def voice_encoder(tmp_path_factory):
-    """Where a Resemblyzer of random weights is installed."""
+    """Where a Resemblyzer of random weights, the same every time, is installed."""
     folder = tmp_path_factory.mktemp("packages")
-    write_voice_encoder(folder / "resemblyzer")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        write_voice_encoder(folder / "resemblyzer")
     return folder
 
 

@@ -119,7 +119,7 @@ def test_the_rate_is_halved_where_the_error_rate_does_not_improve(run):
     rate, lowest = 0.0002, float("inf")
     for figures in logged(folder):
         assert figures["lr"] == pytest.approx(rate, rel=1e-2)
-        rate = rate / 2 if figures["valid EER"] > lowest else rate
+        rate = rate / 2 if figures["valid EER"] >= lowest else rate
         lowest = min(lowest, figures["valid EER"])
 
 
