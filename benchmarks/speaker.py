@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Parameters, work, time and memory of the students of speaker verification, all kinds of layers in one run.
 
-    python benchmarks/speaker.py [--models sv_mixer bimamba ...] [--lengths 1 3 10 30 60] [--layers 24] [--rounds 5]
+    python benchmarks/speaker.py [--models sv_mixer bimamba ...] [--lengths 1 3 10 30 60] [--layers 12] [--rounds 5]
         [--threads 2] [--quick] [--out FOLDER]
 
 A single layer at 149 frames, a student for a crop of 3 s, and a student's embedding of longer utterances. Students of
@@ -178,7 +178,7 @@ def options_of(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--models", nargs="+", choices=NAMES, default=list(NAMES), metavar="NAME")
     parser.add_argument("--lengths", nargs="+", type=positive, default=LENGTHS, help="seconds")
-    parser.add_argument("--layers", type=positive, default=24, help="of a student")
+    parser.add_argument("--layers", type=positive, default=12, help="of a student")
     parser.add_argument("--quick", action="store_true", help="tiny students of two layers")
     options = parse(parser, arguments, rounds=5, threads=2)
     if options.quick:

@@ -1,6 +1,6 @@
 """The students that ``speaker.py`` measures, and their work.
 
-Every student has the layout of WavLM-Large (24 layers of width 1024 on its convolutions) and an ECAPA-TDNN as its
+Every student has the width and convolutions of WavLM-Large (1024 channels) and an ECAPA-TDNN as its
 back-end; ``quick`` stands for a tiny one. Weights are random.
 """
 
