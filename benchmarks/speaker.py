@@ -80,7 +80,9 @@ def student_memory(name, size, layers, seconds, threads):
 
 def measure_layers(options, size):
     """Figures of one layer of each kind, by name."""
-    times = interleaved({name: layer_call(name, size) for name in options.models}, options.rounds)
+    calls = {name: layer_call(name, size) for name in options.models}
+    # a call takes a hundredth of a second
+    times = interleaved(calls, 10 * options.rounds)
     result = {}
     for name, seconds in times.items():
         work, without = layer_work(name, size)

@@ -2,6 +2,7 @@
 
 from cells import conditions_table, megabytes, milliseconds, number
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 from measure import save_figure
 from speaker_models import PUBLISHED
 
@@ -89,7 +90,11 @@ def plot(result, path):
     for axis, title in zip(axes, ("computing time / audio", "peak memory, MB"), strict=True):
         axis.set(xscale="log", yscale="log", xlabel="utterance, s", title=title)
         axis.set_xticks(lengths, [str(length) for length in lengths])
-        axis.minorticks_off()
+        axis.xaxis.set_minor_locator(NullLocator())
+        # times span less than a decade, and one tick or none would be left
+        axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axis.yaxis.set_minor_locator(NullLocator())
         axis.spines[["top", "right"]].set_visible(False)
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right center", frameon=False)
     save_figure(figure, path)
