@@ -12,23 +12,15 @@ learning models for speaker verification" (arXiv 2305.17394), and the SV-Mixer p
 """
 
 from functools import partial
-from pathlib import Path
 
 import torch
 from speaker_brain import VerificationBrain
-from speaker_data import (
-    keep_data,
-    make_datasets,
-    prepare_speakers,
-    training_options,
-    validation_options,
-)
+from speaker_data import keep_data, prepare_speakers
 from starting import add_classifier, complete_options, is_new
 from teachers import RESEMBLYZER, RecordingTargets, load_teacher
 
 from modules.speaker.distillation import copy_front_end
-from training.experiment import is_training, load_experiment, suggest
-from training.loading import SeededItems
+from training.experiment import is_training, load_experiment
 
 
 class DistillBrain(VerificationBrain):
@@ -86,18 +78,7 @@ def main():
     if training:
         # beside the modules, since it neither learns nor is saved
         brain.teacher = teacher.to(brain.device)
-        train, valid = make_datasets(hparams, prepared)
-        brain.train_on(
-            SeededItems(train, hparams["seed"]),
-            valid,
-            training_options(hparams),
-            validation_options(hparams),
-        )
-    brain.test_trials()
-    if training:
-        trials = prepared.valid_trials
-        pair = [Path(trials.paths[one[0]]) for one in (trials.enrolment, trials.test)]
-        suggest("mamba-speech", "verify", Path(hparams["output_folder"]), *pair)
+    brain.train_and_test(hparams, training)
 
 
 if __name__ == "__main__":

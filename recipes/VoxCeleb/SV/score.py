@@ -21,11 +21,12 @@ from score_record import (
     ListFigures,
     describe_list,
     describe_session,
-    test_name,
+    scored_name,
     write_all_scores,
     write_record,
 )
 from scoring import Cohort, Scorer, embed_with_quality, read_cohort
+from trial_lists import refuse_other_list
 
 from data_prep.trials import Trials, find_list, read_trials
 from mamba_speech.evaluation.tables import as_text
@@ -193,6 +194,8 @@ def score(options):
     if options.threads:
         torch.set_num_threads(options.threads)
     lists = read_lists(options)
+    for one in lists:
+        refuse_other_list(options.output_folder, one.trials.name, one.digest)
     others = {
         name: read_list(getattr(options, name), options)
         for name in ("calibrate", "threshold_from")
@@ -328,7 +331,7 @@ def report(lists, scorer, embed, verifier, manifests, options):
         found = ListFigures(trials, scores, own.speakers, **drawing)
         conditions = {"list": own.describe(), "drawn": found.drawn, "speakers": len(own.speakers)}
         tests = {
-            test_name(trials, way): (
+            scored_name(trials, way): (
                 len(trials),
                 own.digest,
                 figures,

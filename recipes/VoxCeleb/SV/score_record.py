@@ -111,13 +111,13 @@ def describe_list(trials, file, digest, speakers):
     )
 
 
-def test_name(trials, way):
+def scored_name(trials, way):
     """The name of a scored list in files and in the record: plain for cosines.
 
     Example
     -------
     >>> from types import SimpleNamespace
-    >>> [test_name(SimpleNamespace(name="vox1-O-clean"), way) for way in ("cosine", "as_norm")]
+    >>> [scored_name(SimpleNamespace(name="vox1-O-clean"), way) for way in ("cosine", "as_norm")]
     ['vox1-O-clean', 'vox1-O-clean.as_norm']
     """
     return trials.name if way == "cosine" else f"{trials.name}.{way}"
@@ -126,7 +126,7 @@ def test_name(trials, way):
 def write_all_scores(folder, trials, scores):
     """Write ``scores_<list>.csv``, and ``scores_<list>.as_norm.csv`` and so on for other ways of scoring."""
     for way, own in scores.items():
-        write_scores(folder / f"scores_{test_name(trials, way)}.csv", trials, own)
+        write_scores(folder / f"scores_{scored_name(trials, way)}.csv", trials, own)
 
 
 def describe_session(overrides, fidelity, seed, lists, device, threads):

@@ -5,7 +5,7 @@ import logging
 from typing import NamedTuple
 
 import numpy as np
-from trial_lists import embed_each
+from trial_lists import embed_each, refuse_unusable
 
 from mamba_speech.evaluation.calibration import Calibration, quality_measures
 from mamba_speech.evaluation.plda import PldaScorer
@@ -73,9 +73,10 @@ def embed_with_quality(model, paths, store, name, progress=True):
     Raises
     ------
     ValueError
-        If a recording cannot be used; the sentence names it.
+        If recordings cannot be used; the sentence counts them and names the first.
     """
     found = embed_each(model, paths, name, progress, store)
+    refuse_unusable(name, found)
     vectors = np.stack([one.vector for one in found]).astype(np.float64)
     seconds = np.array([one.speech_seconds for one in found])
     return Embedded(unit_length(vectors), np.linalg.norm(vectors, axis=1), seconds)

@@ -6,12 +6,24 @@ from pathlib import Path
 import numpy as np
 import speechbrain as sb
 import torch
+from speaker_data import make_datasets, training_options, validation_options
 from speechbrain.utils.distributed import run_on_main
-from trial_lists import count_speakers, embed_list, figures, score, write_scores
+from trial_lists import (
+    count_speakers,
+    embed_each,
+    figures,
+    refuse_other_list,
+    refuse_unusable,
+    score,
+    without_unusable,
+    write_scores,
+)
 
 from mamba_speech.speaker.threshold import write_threshold
 from modules.speaker.windows import embed_blocks
 from training.brain import RecipeBrain
+from training.experiment import suggest
+from training.loading import SeededItems
 from training.provenance import hash_list
 
 logger = logging.getLogger(__name__)
@@ -47,6 +59,28 @@ class VerificationBrain(RecipeBrain):
             # a classification of known speakers
             brain.selection_key, brain.plateau_key = "error", "loss"
         return brain
+
+    def train_and_test(self, hparams, training):
+        """Train, unless the script only tests; then test, and say what to do with the result.
+
+        Arguments
+        ---------
+        hparams : dict
+        training : bool
+        """
+        if training:
+            train, valid = make_datasets(hparams, self.prepared)
+            self.train_on(
+                SeededItems(train, hparams["seed"]),
+                valid,
+                training_options(hparams),
+                validation_options(hparams),
+            )
+        self.test_trials()
+        if training:
+            trials = self.prepared.valid_trials
+            pair = [Path(trials.paths[one[0]]) for one in (trials.enrolment, trials.test)]
+            suggest("mamba-speech", "verify", Path(hparams["output_folder"]), *pair)
 
     def compute_forward(self, batch, stage):
         """What the loss of crops needs, or the embedding (1, embedding_size) of a whole recording."""
@@ -110,30 +144,60 @@ class VerificationBrain(RecipeBrain):
         run_on_main(self._test_trials)
 
     def _test_trials(self):
-        trials = self.prepared.valid_trials
-        scores = score(trials, self._embed(trials, "validation"))
-        stats, threshold = figures(trials, scores)
+        threshold = self._set_threshold()
+        tests = {} if self.hparams.skip_test else self.prepared.tests
+        failures = []
+        for name, trials in tests.items():
+            try:
+                folder, file = self.hparams.output_folder, self.prepared.files[name]
+                refuse_other_list(folder, name, hash_list(file))
+                embeddings = self._embed(trials, name)
+                refuse_unusable(name, embeddings)
+            except ValueError as error:
+                # the other lists are scored all the same
+                failures.append(str(error))
+                continue
+            scores = score(trials, _vectors(embeddings))
+            write_scores(Path(self.hparams.output_folder) / f"scores_{name}.csv", trials, scores)
+            stats, _ = figures(trials, scores)
+            stats |= self._errors_at(threshold, trials.labels, scores)
+            self.record_list(name, trials, stats)
+        if failures:
+            raise SystemExit("\n".join(failures))
+
+    def _set_threshold(self):
+        """Write the threshold of the validation trials, and give it."""
+        everything = self.prepared.valid_trials
+        embeddings = self._embed(everything, "validation")
+        try:
+            trials = without_unusable(everything, embeddings)
+        except ValueError as error:
+            raise SystemExit(str(error)) from error
+        left_out = len(everything) - len(trials)
+        if left_out:
+            error = next(one.error for one in embeddings if one.error)
+            logger.warning(
+                "%d of %d validation trials do not count for the threshold: %s",
+                left_out,
+                len(everything),
+                error,
+            )
+        stats, threshold = figures(trials, score(trials, _vectors(embeddings)))
         write_threshold(
             self.hparams.threshold_file,
             threshold,
             "validation trials",
-            len(trials.labels),
+            len(trials),
             count_speakers(trials),
             stats["EER"] / 100,
             seed=self.hparams.seed,
             list_hash=hash_list(self.prepared.files["valid_trials"]),
         )
-        tests = {} if self.hparams.skip_test else self.prepared.tests
-        for name, trials in tests.items():
-            scores = score(trials, self._embed(trials, name))
-            write_scores(Path(self.hparams.output_folder) / f"scores_{name}.csv", trials, scores)
-            stats, _ = figures(trials, scores)
-            stats |= self._errors_at(threshold, trials.labels, scores)
-            self.record_list(name, trials, stats)
+        return threshold
 
     def _embed(self, trials, name):
         progress = not self.noprogressbar
-        return embed_list(self.hparams.model, trials.paths, name, progress)
+        return embed_each(self.hparams.model, trials.paths, name, progress)
 
     def record_list(self, name, trials, stats):
         """Log the figures of a list, and put them into the record of the run."""
@@ -148,3 +212,9 @@ class VerificationBrain(RecipeBrain):
             "misses": 100 * float((~accepted[target]).mean()),
             "false_alarms": 100 * float(accepted[~target].mean()),
         }
+
+
+def _vectors(embeddings):
+    """Embeddings as (files, embedding_size); ones stand where a recording cannot be used."""
+    size = next(len(one.vector) for one in embeddings if one.error is None)
+    return np.stack([np.ones(size) if one.error else one.vector for one in embeddings])

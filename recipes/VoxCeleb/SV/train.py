@@ -9,22 +9,13 @@ longer crops (Garcia-Romero et al., "MagNetO: X-vector magnitude estimation netw
 Any top-level key of the YAML is an option.
 """
 
-from pathlib import Path
-
 import torch
 from speaker_brain import VerificationBrain
-from speaker_data import (
-    keep_data,
-    make_datasets,
-    prepare_speakers,
-    training_options,
-    validation_options,
-)
+from speaker_data import keep_data, prepare_speakers
 from starting import add_classifier, complete_options, is_new, load_teacher, start_from_run
 
 from modules.speaker.parameter_groups import layerwise_groups
-from training.experiment import is_training, load_experiment, suggest
-from training.loading import SeededItems
+from training.experiment import is_training, load_experiment
 
 
 class SpeakerBrain(VerificationBrain):
@@ -81,19 +72,7 @@ def main():
         elif "ssl_source" in hparams:
             load_teacher(hparams["front_end"], hparams, "ssl_source")
     brain = SpeakerBrain.from_prepared(hparams, run_opts, prepared)
-    if training:
-        train, valid = make_datasets(hparams, prepared)
-        brain.train_on(
-            SeededItems(train, hparams["seed"]),
-            valid,
-            training_options(hparams),
-            validation_options(hparams),
-        )
-    brain.test_trials()
-    if training:
-        trials = prepared.valid_trials
-        pair = [Path(trials.paths[one[0]]) for one in (trials.enrolment, trials.test)]
-        suggest("mamba-speech", "verify", Path(hparams["output_folder"]), *pair)
+    brain.train_and_test(hparams, training)
 
 
 if __name__ == "__main__":

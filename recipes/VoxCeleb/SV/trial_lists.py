@@ -1,6 +1,6 @@
 """Scoring trial lists with a trained model: its threshold, its error rates, and a file with one row a trial."""
 
-import logging
+import dataclasses
 
 import numpy as np
 from tqdm import tqdm
@@ -8,8 +8,7 @@ from tqdm import tqdm
 from mamba_speech.evaluation.score_normalisation import trial_products, unit_length
 from mamba_speech.evaluation.verification import TrialErrors, speakers_of, write_trial_scores
 from mamba_speech.speaker.embedding import embed_files
-
-logger = logging.getLogger(__name__)
+from training.results import read_results
 
 
 def embed_each(model, paths, name, progress=True, store=None):
@@ -20,7 +19,7 @@ def embed_each(model, paths, name, progress=True, store=None):
     model : torch.nn.Module
     paths : list of str
     name : str
-        What the progress bar and errors call the list.
+        What the progress bar calls the list.
     progress : bool
         Whether there is a progress bar.
     store : mamba_speech.speaker.store.EmbeddingStore, optional
@@ -29,35 +28,70 @@ def embed_each(model, paths, name, progress=True, store=None):
     Returns
     -------
     list of mamba_speech.speaker.embedding.Embedding
+        A recording that cannot be used has ``error``, which names it.
+    """
+    # a list counts every recording, however short, but silence has no speaker
+    found = embed_files(model, paths, store, min_speech=1e-3)
+    bar = {"desc": f"embedding {name}", "unit": "recording", "disable": not progress}
+    return list(tqdm(found, total=len(paths), mininterval=0.5, **bar))
+
+
+def refuse_unusable(name, embeddings):
+    """Raise ``ValueError`` if recordings of a list cannot be used; the sentence counts them and names the first."""
+    errors = [one.error for one in embeddings if one.error]
+    if errors:
+        number = "1 recording" if len(errors) == 1 else f"{len(errors)} recordings"
+        raise ValueError(f"{name}: {number} cannot be used, so the list is not scored: {errors[0]}")
+
+
+def refuse_other_list(folder, name, digest):
+    """Raise ``ValueError`` if a folder holds the scores of another list of this name, which would be lost.
+
+    Arguments
+    ---------
+    folder : str or Path
+    name, digest : str
+        Name of a list, and the hash of its file.
+    """
+    try:
+        before = read_results(folder).tests.get(name)
+    except FileNotFoundError:
+        return
+    if before is not None and before.manifest not in (None, digest):
+        raise ValueError(
+            f"{folder}: holds the scores of another list called {name}: rename this list's file, or give another "
+            "--output_folder"
+        )
+
+
+def without_unusable(trials, embeddings):
+    """A list without the trials of recordings that cannot be used.
+
+    Arguments
+    ---------
+    trials : data_prep.trials.Trials
+    embeddings : list of mamba_speech.speaker.embedding.Embedding
+        In the order of its files.
+
+    Returns
+    -------
+    data_prep.trials.Trials
+        With all its files.
 
     Raises
     ------
     ValueError
-        If a recording cannot be used; the sentence names it.
+        If target trials or impostor trials are all left out.
     """
-    # a list counts every recording, however short, but silence has no speaker
-    found = embed_files(model, paths, store, min_speech=1e-3)
-    embeddings = []
-    bar = {"desc": f"embedding {name}", "unit": "recording", "disable": not progress}
-    for one in tqdm(found, total=len(paths), mininterval=0.5, **bar):
-        if one.error:
-            raise ValueError(f"{name}: {one.error}")
-        embeddings.append(one)
-    return embeddings
-
-
-def embed_list(model, paths, name, progress=True):
-    """Embeddings of the recordings of a list, (files, embedding_size); see :func:`embed_each`.
-
-    Raises
-    ------
-    SystemExit
-        If a recording cannot be used; the sentence names it.
-    """
-    try:
-        return np.stack([one.vector for one in embed_each(model, paths, name, progress)])
-    except ValueError as error:
-        raise SystemExit(str(error)) from error
+    usable = np.array([one.error is None for one in embeddings])
+    kept = usable[trials.enrolment] & usable[trials.test]
+    left = {name: getattr(trials, name)[kept] for name in ("labels", "enrolment", "test")}
+    if len(set(left["labels"].tolist())) < 2:
+        error = next(one.error for one in embeddings if one.error)
+        raise ValueError(
+            f"{trials.name}: too many of its recordings cannot be used, such as {error}"
+        )
+    return dataclasses.replace(trials, **left)
 
 
 def score(trials, vectors):
@@ -92,8 +126,9 @@ def figures(trials, scores):
 
 
 def count_speakers(trials):
-    """Speakers of a list by its files' folders; 0 if these name none."""
-    return len(set(speakers_of(trials.files) or ()))
+    """Speakers in the trials of a list by its files' folders; 0 if these name none."""
+    heard = np.union1d(trials.enrolment, trials.test)
+    return len(set(speakers_of([trials.files[one] for one in heard]) or ()))
 
 
 def write_scores(path, trials, scores):

@@ -196,6 +196,16 @@ def test_tests_of_other_weights_leave_the_record(score, run, corpus):
     assert set(read_results(run / "scores").tests) == {"others"}
 
 
+def test_another_list_of_the_same_name_replaces_no_scores(score, run, corpus, tmp_path):
+    score("--trials", corpus / "mine.txt")
+    before = (run / "scores" / "scores_mine.csv").read_bytes()
+    other = shutil.copy(corpus / "others.txt", tmp_path / "mine.txt")
+    assert "holds the scores of another list called mine" in score("--trials", other)
+    assert (run / "scores" / "scores_mine.csv").read_bytes() == before
+    score("--trials", other, "--output_folder", tmp_path / "scores")
+    assert set(read_results(tmp_path / "scores").tests) == {"mine"}
+
+
 def test_folders_that_are_no_speakers_need_to_be_said(score, run, corpus, tmp_path):
     lines = (corpus / "mine.txt").read_text().splitlines()
     wrong = tmp_path / "wrong.txt"

@@ -238,9 +238,35 @@ def test_torchrun_trains_on_two_processes(voices, tmp_path):
     assert (checkpoints(tmp_path)[-1] / "random_state.rank1.ckpt").exists()
 
 
-def test_a_silent_recording_of_a_list_is_named(run, voices, tmp_path):
+def test_a_silent_recording_of_a_list_is_named_and_the_other_lists_are_scored(
+    run, voices, tmp_path
+):
     corpus = shutil.copytree(voices, tmp_path / "corpus")
     silent = corpus / "wav" / "id00005" / "s0" / "00000.wav"
     soundfile.write(silent, torch.zeros(16000).numpy(), 16000)
-    with pytest.raises(SystemExit, match=f"{LIST}: .*{silent.name}: holds 0.00 s of speech"):
-        run("debug", data_folder=corpus, number_of_epochs=1)
+    good = corpus / "good.txt"
+    lines = (corpus / f"{LIST}.txt").read_text().splitlines(keepends=True)
+    good.write_text("".join(line for line in lines if "id00005/s0/00000" not in line))
+    lists = f"['{corpus / LIST}.txt', '{good}']"
+    with pytest.raises(SystemExit, match=f"{LIST}: 1 recording .*{silent.name}: holds 0.00 s"):
+        run("debug", data_folder=corpus, number_of_epochs=1, trials=lists)
+    assert set(read_results(tmp_path / "run").tests) == {"good"}
+    # another list of a name that is there would replace its scores
+    with pytest.raises(SystemExit, match="holds the scores of another list called good"):
+        good.write_text("".join(reversed(good.read_text().splitlines(keepends=True))))
+        run("debug", "--test_only", data_folder=corpus, trials=f"['{good}']")
+
+
+def test_a_silent_validation_recording_leaves_its_trials_out(run, voices, tmp_path):
+    first = run("debug", number_of_epochs=1, skip_test=True, output_folder=tmp_path / "first")
+    line = (first / "valid_trials.txt").read_text().splitlines()[0]
+    corpus = shutil.copytree(voices, tmp_path / "corpus")
+    silent = corpus / line.split()[1]
+    soundfile.write(silent, torch.zeros(16000).numpy(), 16000)
+    folder = run("debug", data_folder=corpus, number_of_epochs=1, skip_test=True)
+    kept = json.loads((folder / "save" / "threshold.json").read_text())
+    assert 0 < kept["trials"] < 24 and 0 <= kept["eer"] <= 1
+    assert (
+        f"validation trials do not count for the threshold: {silent}"
+        in (folder / "log.txt").read_text()
+    )
