@@ -300,3 +300,16 @@ def test_a_run_of_another_task_and_bad_options_are_refused(corpus, tmp_path, mon
         with pytest.raises(SystemExit):
             main([str(tmp_path), *words[2:]])
         assert "give --trials, or --threshold_from" in capfd.readouterr().err
+
+
+def test_baselines_are_scored_without_a_run(corpus, voice_encoder, monkeypatch, capfd):
+    arguments = ["--trials", str(corpus / "mine.txt"), "--data_folder", str(corpus / "wav")]
+    with scripts(monkeypatch, RECIPE) as load:
+        baselines = load("baselines")
+        baselines.main([*arguments, "--resamples", "100"])
+        assert re.search(r"mine +MFCC statistics +0.00 ", capfd.readouterr().out)
+        monkeypatch.syspath_prepend(str(voice_encoder))
+        baselines.main([*arguments, "--resamples", "100"])
+        assert re.search(r"mine +Resemblyzer +\d", capfd.readouterr().out)
+        with pytest.raises(SystemExit, match="nowhere.txt"):
+            baselines.main(["--trials", "nowhere.txt", *arguments[2:]])
