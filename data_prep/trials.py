@@ -319,7 +319,8 @@ def find_list(trials, folders):
     trials : str or Path
         A path, or `vox1-O`, `vox1-E-clean`, ...
     folders : list of str or Path
-        Where a published list is looked for by its file name, in them and in their folder `meta`.
+        Where a published list is looked for by its file name, and a file that is not found here. Their folders `meta`
+        are looked into too.
 
     Returns
     -------
@@ -331,18 +332,19 @@ def find_list(trials, folders):
         If it is not there.
     """
     file = FILES.get(str(trials))
-    if file is None:
-        if not Path(trials).is_file():
-            known = ", ".join(FILES)
-            raise FileNotFoundError(
-                f"the trial list {trials} does not exist; give a file, or one of {known}"
-            )
+    if file is None and Path(trials).is_file():
         return Path(trials)
     for folder in map(Path, folders):
         for place in (folder, folder / "meta"):
-            if (place / file).is_file():
-                return place / file
+            found = place / (file or trials)
+            if found.is_file():
+                return found
     places = ", ".join(map(str, folders))
+    if file is None:
+        raise FileNotFoundError(
+            f"the trial list {trials} does not exist, neither here nor in {places}; give a file, or one of "
+            f"{', '.join(FILES)}"
+        )
     raise FileNotFoundError(
         f"the trial list {trials} is the file {file}, which is neither in {places} nor in a folder meta there; "
         f"get it from {ADDRESS}"

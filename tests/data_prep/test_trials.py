@@ -114,7 +114,9 @@ def test_a_published_list_is_found_by_its_name(tmp_path):
     assert find_list("vox1-H-clean", [tmp_path]) == tmp_path / "meta" / "list_test_hard2.txt"
     with pytest.raises(FileNotFoundError, match=r"vox1-O is the file veri_test.txt.*get it from"):
         find_list("vox1-O", [tmp_path])
-    with pytest.raises(FileNotFoundError, match=r"vox1-X does not exist; .*one of .*vox1-E-clean"):
+    (tmp_path / "mine.txt").write_text("1 a b\n")
+    assert find_list("mine.txt", [tmp_path]) == tmp_path / "mine.txt"
+    with pytest.raises(FileNotFoundError, match=r"vox1-X does not exist, .*one of .*vox1-E-clean"):
         find_list("vox1-X", [tmp_path])
 
 
