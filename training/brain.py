@@ -20,6 +20,7 @@ from training.recording import (
     record_epoch,
     record_result,
 )
+from training.resume import tell_changes
 from training.schedules import set_rate
 
 logger = logging.getLogger(__name__)
@@ -144,6 +145,7 @@ class RecipeBrain(ExactBrain):
             self.checkpointer.remove_incomplete()
         with self._one_error_for_another_model():
             super().on_fit_start()
+        self._take_up_changes()
         write_hyperparams = getattr(self.hparams, "write_hyperparams", None)
         if write_hyperparams is not None:
             # only now are the options known to fit the checkpoints
@@ -162,6 +164,19 @@ class RecipeBrain(ExactBrain):
         ):
             # SpeechBrain's schedulers act after a step: without this the very first one is taken at full rate
             schedule(self.optimizer)
+
+    def _take_up_changes(self):
+        """Tell what a resumed run changes, and refuse a rate that its schedule would not take up."""
+        changes = getattr(self.hparams, "changed_options", {})
+        if not changes or not self.optimizer_step:
+            return
+        if "lr" in changes and getattr(self.hparams, "lr_plateau", None) is not None:
+            before, now = changes["lr"]
+            raise SystemExit(
+                f"--lr {now}: the rate of this run falls with its results, and its checkpoints hold it; give "
+                f"--lr {before}, or another --output_folder"
+            )
+        tell_changes(changes)
 
     def on_fit_batch_end(self, batch, outputs, loss, should_step):
         """Move the learning rate on after every optimiser step."""

@@ -15,6 +15,9 @@ from training.checkpoints import RandomState
 from training.cost import TrainingCost
 from training.loading import stop_workers
 
+# settings of an optimiser's parameter group that are options of a run; the rate is the schedule's
+SETTINGS = ("weight_decay", "betas", "eps", "momentum")
+
 
 @register_checkpoint_hooks
 class ExactBrain(sb.Brain):
@@ -60,6 +63,7 @@ class ExactBrain(sb.Brain):
     def init_optimizers(self):
         """Build the optimiser of :meth:`parameter_groups`."""
         self.optimizer = self.opt_class(self.parameter_groups())
+        self._settings = [_settings_of(group) for group in self.optimizer.param_groups]
         self.optimizers_dict = {"opt_class": self.optimizer}
         self.optimizer.register_step_pre_hook(self._note_rate)
         if self._clip_norm is not None and self._clip_norm > 0:
@@ -115,6 +119,13 @@ class ExactBrain(sb.Brain):
             while self._loaders:
                 stop_workers(self._loaders.pop())
 
+    def on_fit_start(self):
+        """Load the latest checkpoint, then give the optimiser its options, which the checkpoint has replaced."""
+        super().on_fit_start()
+        if self.optimizer is not None:
+            for group, settings in zip(self.optimizer.param_groups, self._settings, strict=True):
+                group.update(settings)
+
     def on_stage_start(self, stage, epoch=None):
         """Begin to count, also the time of training, and seed the training loader's own generator.
 
@@ -156,3 +167,7 @@ class ExactBrain(sb.Brain):
             counts = yaml.safe_load(file)["epoch_counts"]
         for name, count in counts.items():
             setattr(self, name, count)
+
+
+def _settings_of(group):
+    return {name: group[name] for name in SETTINGS if name in group}

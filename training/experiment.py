@@ -9,30 +9,32 @@ import sys
 from functools import partial
 from pathlib import Path
 
-import ruamel.yaml
 import speechbrain as sb
 import torch
-import yaml
 from hyperpyyaml import load_hyperpyyaml
-from hyperpyyaml.core import resolve_references
 from speechbrain.utils.distributed import ddp_init_group
 
 from mamba_speech.files import write_text
 from modules.fidelity import check_fidelity
+from training.option_schema import Options
 from training.options import name_options, read_command_line
 from training.provenance import load_average, utc_now
 from training.quiet import keep_details_of_libraries_out
+from training.resolved_yaml import resolve
+from training.resume import changed_options, refuse_fixed
 
 logger = logging.getLogger(__name__)
 
 
-def load_experiment(arguments=None, complete=None):
+def load_experiment(arguments=None, options=Options, complete=None):
     """Read ``train.py hparams.yaml --key value ...``, create the output folder and start the log.
 
     Arguments
     ---------
     arguments : list of str, optional
         ``sys.argv[1:]`` by default.
+    options : type
+        Declared options of the script, a subclass of :class:`training.option_schema.Options`.
     complete : callable, optional
         Function that derives options from others before anything is built. It gets the plain values of all options
         and the names of the given ones, and returns a dict of values that replace those of the YAML. They also go
@@ -46,29 +48,32 @@ def load_experiment(arguments=None, complete=None):
     Raises
     ------
     SystemExit
-        With one message, if the command line is wrong (see :func:`training.options.read_command_line`), or
-        ``fidelity`` is neither of its two values.
+        With one sentence for each problem: if the command line is wrong (see
+        :func:`training.options.read_command_line`), an object refuses its arguments, the device is not there, or the
+        output folder holds a run that was trained with other options which its model depends on.
     """
     # of the run's record
     start = {"started": utc_now(), "load_start": load_average()}
-    line = read_command_line(sys.argv[1:] if arguments is None else arguments)
-    hparams_file, run_opts = line.yaml, line.run_opts
+    line = read_command_line(sys.argv[1:] if arguments is None else arguments, options)
+    hparams_file, run_opts, values = line.yaml, line.run_opts, line.values
+    overrides = dict(line.overrides)
+    if complete is not None:
+        derived = complete(values, line.given)
+        overrides |= derived
+        values = values | derived
+    changes = changed_options(values)
+    refuse_fixed(changes, options, values["output_folder"])
+    check_device(run_opts, values)
     # creates the process group under torchrun, before anything is written
     ddp_init_group(run_opts)
     atexit.register(_leave_process_group)
-    try:
-        overrides = _complete(line, complete)
-        with open(hparams_file, encoding="utf-8") as file:
-            hparams = load_hyperpyyaml(file, overrides)
-        check_fidelity(hparams["fidelity"])
-    except ValueError as error:
-        # an object refused its arguments: its own sentence says which
-        message = name_options(str(error.args[0]), hparams_file)
-        raise SystemExit(f"{hparams_file}: {message}") from error
+    resolved = resolve(hparams_file, overrides)
+    hparams = _build(hparams_file, resolved)
     hparams["invocation"] = start | {"yaml": hparams_file, "overrides": line.given}
+    hparams["changed_options"] = changes
     # the options are written when they are known to fit the checkpoints there: see RecipeBrain
     hparams["write_hyperparams"] = partial(
-        _write_hyperparams, hparams_file, overrides, hparams["output_folder"]
+        _write_hyperparams, hparams_file, resolved, hparams["output_folder"]
     )
     sb.create_experiment_directory(experiment_directory=hparams["output_folder"])
     keep_details_of_libraries_out()
@@ -78,23 +83,64 @@ def load_experiment(arguments=None, complete=None):
     return hparams, run_opts
 
 
-def _complete(line, complete):
-    """The overrides of a command line, with those that ``complete`` derives from them."""
-    if complete is None:
-        return line.overrides
-    with open(line.yaml, encoding="utf-8") as file:
-        resolved = resolve_references(file, line.overrides).getvalue()
-    # as HyperPyYAML reads them
-    overrides = ruamel.yaml.YAML().load(line.overrides) or {}
-    overrides.update(complete(yaml.load(resolved, Loader=_PlainValues), line.given))
-    return overrides
+def _build(file, resolved):
+    """The objects of a resolved YAML."""
+    try:
+        hparams = load_hyperpyyaml(resolved)
+        check_fidelity(hparams["fidelity"])
+        return hparams
+    except ImportError as error:
+        raise SystemExit(f"{file}: {error}") from error
+    except (
+        ArithmeticError,
+        AssertionError,
+        LookupError,
+        MemoryError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+    ) as error:
+        # an object refused its arguments, as a rule by a sentence that says which
+        words = [str(one) for one in error.args if str(one)] or [type(error).__name__]
+        message = name_options(" ".join(" ".join(words).split()), file)
+        logger.debug("while the objects were built", exc_info=True)
+        raise SystemExit(f"{file}: {message}") from error
 
 
-class _PlainValues(yaml.SafeLoader):
-    """YAML's plain values; objects are None."""
+def check_device(run_opts, values):
+    """Refuse a device that is not there, and a precision that it does not have.
 
+    Arguments
+    ---------
+    run_opts : speechbrain.utils.run_opts.RunOptions
+    values : dict
+        Plain values of all options.
 
-_PlainValues.add_multi_constructor("!", lambda loader, tag, node: None)
+    Raises
+    ------
+    SystemExit
+        With one sentence.
+    """
+    device = run_opts.device
+    kind, _, number = (device or "").partition(":")
+    if kind == "cuda":
+        count = torch.cuda.device_count()
+        if int(number or 0) >= count:
+            there = f"there are {count} of them" if count else "there is no such device"
+            raise SystemExit(
+                f"--device {device}: {there}; give --device cpu, or leave the option out"
+            )
+    elif kind == "mps" and not torch.backends.mps.is_available():
+        raise SystemExit("--device mps: there is no such device; give --device cpu")
+    elif kind not in ("", "cpu", "mps") and not getattr(torch, kind).is_available():
+        raise SystemExit(f"--device {device}: there is no such device; give --device cpu")
+    on_cpu = kind == "cpu" or not (
+        kind or torch.cuda.is_available() or torch.backends.mps.is_available()
+    )
+    for name in ("precision", "eval_precision"):
+        given = name in run_opts.overridden_args
+        if on_cpu and (run_opts[name] if given else values.get(name)) == "fp16":
+            raise SystemExit(f"--{name} fp16 needs a GPU; give bf16 or fp32")
 
 
 def _leave_process_group():
@@ -103,10 +149,8 @@ def _leave_process_group():
         torch.distributed.destroy_process_group()
 
 
-def _write_hyperparams(hparams_file, overrides, folder):
+def _write_hyperparams(hparams_file, resolved, folder):
     """The YAML with its references resolved and the overrides in place, as SpeechBrain writes it."""
-    with open(hparams_file, encoding="utf-8") as file:
-        resolved = resolve_references(file, overrides).getvalue()
     write_text(Path(folder) / "hyperparams.yaml", f"# made from {hparams_file}\n{resolved}")
 
 

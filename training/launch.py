@@ -18,7 +18,13 @@ from typing import NamedTuple
 import yaml as pyyaml
 
 from mamba_speech.files import read_json, write_json
-from training.options import given_options, read_command_line, read_keys, translate
+from training.options import (
+    find_options,
+    given_options,
+    read_command_line,
+    read_keys,
+    translate,
+)
 from training.results import is_tested, read_rows
 
 NOTE = "run.json"
@@ -85,7 +91,7 @@ class Run(NamedTuple):
             If an option is unknown, given twice or missing.
         """
         try:
-            read_command_line(self.command[2:])
+            read_command_line(self.command[2:], find_options(self.script))
         except SystemExit as error:
             raise ValueError(f"{self.system}: {error}") from error
 

@@ -1,28 +1,31 @@
-"""The options of a training: the command line is read, and checked against the YAML.
+"""The options of a training: the command line is read, and checked with the YAML before anything is written.
 
-Every top-level key of the YAML is an option. SpeechBrain's run options, such as ``--device``, work too. One thing has
-one name in all recipes, and :mod:`training.aliases` holds the names that published recipes give it.
+Every top-level key of the YAML is an option. SpeechBrain's run options, such as ``--device``, work too. A recipe's
+``options.py`` declares its options: type, range, one line of help. One thing has one name in all recipes, and
+:mod:`training.aliases` holds the names that published recipes give it.
 """
 
-import dataclasses
 import difflib
-import json
+import importlib.util
 import re
-import sys
 from pathlib import Path
 from typing import NamedTuple
 
-import speechbrain as sb
 import yaml
-from hyperpyyaml.core import resolve_references
-from speechbrain.utils.run_opts import HELP_TEXTS, RunOptions
+from speechbrain.utils.run_opts import RunOptions
 
 from training.aliases import ALIASES, name_here
-
-# SpeechBrain's run options; a switch takes no value
-RUN_OPTIONS = frozenset({*HELP_TEXTS, "jit_module_keys", "compile_module_keys"})
-_SWITCHES = frozenset(name for name in RUN_OPTIONS if getattr(RunOptions(), name) is False)
-_LISTS = frozenset({"jit_module_keys", "compile_module_keys"})
+from training.option_schema import Options
+from training.option_values import is_switch_word, read_switch, shown_value
+from training.resolved_yaml import (
+    Reference,
+    is_object,
+    key_nodes,
+    plain_values,
+    read_free_value,
+    resolve,
+)
+from training.run_options import RUN_OPTIONS, SpeechBrainOptions, make_run_options
 
 
 class CommandLine(NamedTuple):
@@ -33,8 +36,10 @@ class CommandLine(NamedTuple):
     yaml : str
         Path of the YAML.
     run_opts : speechbrain.utils.run_opts.RunOptions
-    overrides : str
-        YAML text with the values that replace those of the file.
+    overrides : dict
+        Values that replace those of the file.
+    values : dict
+        Plain values of all top-level keys; objects are None.
     given : dict of str: str
         Every option of the command line by its name here.
     aliases : dict of str: str
@@ -43,13 +48,38 @@ class CommandLine(NamedTuple):
 
     yaml: str
     run_opts: RunOptions
-    overrides: str
+    overrides: dict
+    values: dict
     given: dict
     aliases: dict
 
 
-def read_command_line(arguments):
-    """Read ``hparams.yaml --key value ...``.
+def find_options(script):
+    """The declared options of a training script.
+
+    Arguments
+    ---------
+    script : str or Path
+        Its folder holds ``options.py``, where ``OPTIONS`` maps names of scripts to models.
+
+    Returns
+    -------
+    type
+        A subclass of :class:`training.option_schema.Options`; that class itself, where nothing is declared.
+    """
+    script = Path(script).resolve()
+    file = script.with_name("options.py")
+    if not file.is_file():
+        return Options
+    name = f"options_of_{file.parent.parent.name}_{file.parent.name}"
+    spec = importlib.util.spec_from_file_location(name, file)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.OPTIONS.get(script.name, Options)
+
+
+def read_command_line(arguments, model=Options):
+    """Read ``hparams.yaml --key value ...``, and check all options together.
 
     A run option may also be a key of the YAML, as ``--precision`` is. Then it changes both: whatever refers to the key
     follows, and ``hyperparams.yaml`` holds the value of the run.
@@ -58,6 +88,8 @@ def read_command_line(arguments):
     ---------
     arguments : list of str
         Words after the script's name.
+    model : type
+        Declared options; see :func:`find_options`.
 
     Returns
     -------
@@ -66,47 +98,140 @@ def read_command_line(arguments):
     Raises
     ------
     SystemExit
-        With one message, if the YAML does not exist or cannot be read, or an option is unknown, given twice, without
-        its value or missing. After ``--help``, which is printed.
+        With one sentence for each problem: a YAML that cannot be read, an option that is unknown, given twice, without
+        its value or missing, and a value of a wrong type or beyond its range. After ``--help``, which is printed.
     """
-    file, arguments = _take_file(arguments)
+    file, arguments = _take_file(arguments, model)
     if {"-h", "--help"} & {file, *arguments}:
-        print(describe_options(file))
+        # here, since it is seldom wanted
+        from training.option_help import describe_options
+
+        print(describe_options(file, model))
         raise SystemExit(0)
-    if not Path(file).is_file():
+    if not file or not Path(file).is_file():
         problem = f"{file}: no such file" if file else "no YAML file is given"
         raise SystemExit(f"{problem}; the first argument is a YAML file, such as one in hparams/")
     try:
-        known = read_keys(file)
+        nodes = key_nodes(file)
     except ValueError as error:
         raise SystemExit(str(error)) from error
-    translated, aliases = translate(arguments, known)
-    options = _split(translated)
-    _check_names(file, options, known, {option: alias for alias, option in aliases.items()})
-    overrides = {}
-    for name, values in options:
-        if name in known:
-            overrides[name] = "True" if name in _SWITCHES else _as_yaml(" ".join(values))
-    text = "\n".join(f"{name}: {value}" for name, value in overrides.items())
-    _check_values(file, text, known, overrides)
-    _, run_opts, _ = sb.parse_arguments([file, *_of_speechbrain(options)])
-    limit = run_opts.optimizer_step_limit
-    if limit is not None:
-        # SpeechBrain 1.1 hands this one over as text
-        if not limit.isdecimal():
-            raise SystemExit(f"--optimizer_step_limit must be a whole number; got {limit}")
-        run_opts = dataclasses.replace(run_opts, optimizer_step_limit=int(limit))
-    return CommandLine(file, run_opts, text, given_options(translated), aliases)
+    translated, aliases = translate(arguments, nodes)
+    options = _Reader(file, nodes, model, {here: alias for alias, here in aliases.items()})
+    for name, words in _split(translated):
+        options.take(name, words)
+    options.stop_on_problems()
+    values = options.check_all()
+    run_opts = make_run_options(file, options.runs)
+    return CommandLine(
+        file, run_opts, options.overrides, values, given_options(translated), aliases
+    )
 
 
-def _as_yaml(value):
-    """A value as YAML: a path such as ``speech #2`` in quotes, since `` #`` would begin a comment there."""
-    try:
-        node = yaml.compose(value, Loader=yaml.SafeLoader)
-    except yaml.YAMLError:
-        return value
-    plain = type(node) is yaml.ScalarNode and node.style is None
-    return json.dumps(value, ensure_ascii=False) if plain and " #" in value else value
+class _Reader:
+    """Reads the options of a command line one after the other, and keeps what is wrong with them.
+
+    Arguments
+    ---------
+    file : str
+        The YAML.
+    nodes : dict
+        Its keys, and their nodes.
+    model : type
+        Declared options.
+    spelt : dict of str: str
+        Published names that were used, by the names here: an error names what was typed.
+    """
+
+    def __init__(self, file, nodes, model, spelt):
+        self.file, self.nodes, self.model, self.spelt = file, nodes, model, spelt
+        self.overrides, self.runs, self.problems, self.seen = {}, {}, [], set()
+
+    def take(self, name, words):
+        """Read an option and its words."""
+        typed = self.spelt.get(name, name)
+        if name == "":
+            self.problems.append(f"{' '.join(words)}: stands before any option: write --key value")
+        elif name in self.seen:
+            self.problems.append(f"--{typed} is given twice")
+        elif name not in self.nodes and name not in RUN_OPTIONS:
+            self.problems.append(
+                f"--{typed}: {self.file} has no such option{hint(name, self.nodes)}"
+            )
+        else:
+            try:
+                self._keep(name, self._read(name, words))
+            except ValueError as error:
+                self.problems.append(f"--{typed} {error}")
+        self.seen.add(name)
+
+    def _keep(self, name, value):
+        if name in self.nodes:
+            self.overrides[name] = value
+        if name in RUN_OPTIONS:
+            problem = SpeechBrainOptions.problem_of(name, value)
+            if problem and not isinstance(value, Reference):
+                raise ValueError(problem)
+            self.runs[name] = value
+
+    def _read(self, name, words):
+        declared = name in self.model.model_fields
+        model = self.model if declared else SpeechBrainOptions
+        if not words:
+            if model.is_switch(name) or isinstance(self._default(name), bool):
+                return True
+            raise ValueError(f"has no value: write --{name} VALUE")
+        if len(words) > 1:
+            return self._read_many(name, words, model)
+        (text,) = words
+        if "\0" in text:
+            raise ValueError(f"holds a NUL: {shown_value(text)}")
+        if text.startswith("!ref ") and name in self.nodes:
+            return Reference(text)
+        if declared or name in RUN_OPTIONS:
+            return model.read_option(name, text)
+        if isinstance(self._default(name), bool):
+            return read_switch(text)
+        return read_free_value(self.nodes[name], text)
+
+    def _read_many(self, name, words, model):
+        if model.takes_many(name):
+            return model.read_option(name, f"[{', '.join(words)}]")
+        others = [word for word in words[1:] if word in self.nodes]
+        meant = f"; did you mean --{others[0]}?" if others else ""
+        raise ValueError(f"takes one value; got {shown_value(' '.join(words))}{meant}")
+
+    def _default(self, name):
+        node = self.nodes.get(name)
+        plain = node is not None and node.tag.startswith("tag:yaml.org")
+        return yaml.safe_load(yaml.serialize(node)) if plain else None
+
+    def stop_on_problems(self):
+        """Raise all that is wrong as one SystemExit."""
+        if self.problems:
+            raise SystemExit("\n".join(self.problems))
+
+    def check_all(self):
+        """Plain values of all options, those of the YAML included, if nothing is wrong with any of them."""
+        missing = [
+            f"--{name}"
+            for name, node in self.nodes.items()
+            if node.tag == "!PLACEHOLDER" and name not in self.overrides
+        ]
+        if missing:
+            raise SystemExit(f"{self.file}: give a value for {', '.join(missing)}")
+        try:
+            values = plain_values(resolve(self.file, self.overrides))
+        except ValueError as error:
+            raise SystemExit(f"{self.file}: {error}") from error
+        for name, value in values.items():
+            if name in self.model.model_fields and not is_object(self.nodes.get(name)):
+                problem = self.model.problem_of(name, value)
+                where = "--" if name in self.overrides else f"{self.file}: "
+                self.problems += [f"{where}{name} {problem}"] if problem else []
+        if not self.problems:
+            self.problems += self.model.conflicts(values)
+        self.stop_on_problems()
+        return values
 
 
 def translate(arguments, known):
@@ -151,7 +276,7 @@ def translate(arguments, known):
 
 
 def given_options(arguments):
-    """The options of a command line as text by name; a switch is ``True``.
+    """The options of a command line as text by name; a bare switch is ``True``.
 
     Arguments
     ---------
@@ -167,7 +292,8 @@ def given_options(arguments):
     >>> given_options(["--seed", "3", "--test_only", "--lr=0.1"])
     {'seed': '3', 'test_only': 'True', 'lr': '0.1'}
     """
-    return {name: " ".join(values) or "True" for name, values in _split(arguments) if name}
+    split = _split(arguments)
+    return {name: " ".join(words) if words else "True" for name, words in split if name}
 
 
 def read_keys(file):
@@ -186,15 +312,7 @@ def read_keys(file):
     ValueError
         If the file is no YAML, or has no keys.
     """
-    try:
-        node = yaml.compose(Path(file).read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(
-            f"{file}: cannot be read as YAML: {' '.join(str(error).split())}"
-        ) from error
-    if type(node) is not yaml.MappingNode:
-        raise ValueError(f"{file}: has no top-level keys, so it is no YAML of a recipe")
-    return {key.value: value.tag == "!PLACEHOLDER" for key, value in node.value}
+    return {name: node.tag == "!PLACEHOLDER" for name, node in key_nodes(file).items()}
 
 
 def name_options(message, file):
@@ -218,18 +336,22 @@ def name_options(message, file):
     return f"{message} ({', '.join(own)})" if own else message
 
 
-def _take_file(arguments):
+def _take_file(arguments, model):
     """The YAML, which options may precede, and the other arguments."""
-    value_next = False
+    value_next = switch = False
     for index, part in enumerate(arguments):
-        if not part.startswith("--") and not value_next:
+        # a switch may have a value, but no file is called yes
+        value = value_next and not (switch and not is_switch_word(part))
+        if not part.startswith("--") and not value:
             return part, [*arguments[:index], *arguments[index + 1 :]]
-        value_next = part.startswith("--") and "=" not in part and part[2:] not in _SWITCHES
+        name = part[2:]
+        switch = model.is_switch(name) or SpeechBrainOptions.is_switch(name)
+        value_next = part.startswith("--") and "=" not in part
     return "", arguments
 
 
 def _split(arguments):
-    """Options with their lists of values, in order; values before the first option have the name ''."""
+    """Options with their lists of words, in order; words before the first option have the name ''."""
     options = []
     for part in arguments:
         if part.startswith("--"):
@@ -242,29 +364,6 @@ def _split(arguments):
     return options
 
 
-def _check_names(file, options, known, spelt):
-    """Stop on an option that does not exist, is given twice, or has no value or too many.
-
-    ``spelt`` holds the published names that were used, by the names here: an error names what was typed.
-    """
-    names = [name for name, _ in options]
-    for name, values in options:
-        typed = spelt.get(name, name)
-        if names.count(name) > 1:
-            raise SystemExit(f"--{typed} is given twice")
-        stray = name == "" or (name in _SWITCHES and values)
-        if stray or (name in RUN_OPTIONS - _LISTS and len(values) > 1):
-            raise SystemExit(_unreadable(" ".join([f"--{name}"] * bool(name) + values)))
-        if name in RUN_OPTIONS:
-            continue
-        if name not in known:
-            raise SystemExit(f"--{name}: {file} has no such option{hint(name, known)}")
-        if not values:
-            raise SystemExit(
-                f"--{typed} has no value: write --{typed} VALUE; nothing at all is null"
-            )
-
-
 def hint(name, known):
     """The nearest name, and where the names are."""
     aliases = {alias for alias in ALIASES if ALIASES[alias].option in known}
@@ -273,79 +372,3 @@ def hint(name, known):
     meant = [name_here(names[one], known) for one in close]
     nearest = f"; did you mean --{meant[0]}?" if meant else ""
     return f"{nearest} (its top-level keys are the options; --help lists them)"
-
-
-def _check_values(file, text, known, given):
-    """Stop on a value that cannot be read, and on one that the YAML wants and did not get."""
-    try:
-        yaml.compose(text, Loader=yaml.SafeLoader)
-    except yaml.YAMLError as error:
-        raise SystemExit(_unreadable(f"{text}: {str(error).splitlines()[-1].strip()}")) from error
-    with open(file, encoding="utf-8") as lines:
-        try:
-            resolve_references(lines, text)
-        except ValueError as error:
-            if "PLACEHOLDER" not in str(error):
-                raise
-            missing = [f"--{name}" for name in known if known[name] and name not in given]
-            raise SystemExit(f"{file}: give a value for {', '.join(missing)}") from error
-
-
-def _unreadable(what):
-    return (
-        "the options on the command line cannot be read: write --key value, lists as --key '[a, b]', and switches "
-        f"such as --test_only without a value (in: {what})"
-    )
-
-
-def _of_speechbrain(options):
-    """The run options among them, as arguments."""
-    for name, values in options:
-        if name in _LISTS | _SWITCHES:
-            yield from (f"--{name}", *values)
-        elif name in RUN_OPTIONS:
-            # in one word, since a value may begin with a dash
-            yield "=".join([f"--{name}", *values])
-
-
-def describe_options(file):
-    """The help of a training script: its usage, the options of a YAML, and SpeechBrain's.
-
-    Arguments
-    ---------
-    file : str
-        The YAML. If there is no such file, the help says how to list the options of one.
-
-    Returns
-    -------
-    str
-    """
-    script = Path(sys.argv[0]).name
-    parts, known = [f"usage: {script} YAML [--option value ...]"], {}
-    if not Path(file).is_file():
-        parts.append(
-            f"Every top-level key of the YAML is an option: {script} YAML --help lists them."
-        )
-    else:
-        known = read_keys(file)
-        parts.append(f"Options, with their values in {file}:")
-        parts.append(_option_lines(Path(file).read_text(encoding="utf-8")))
-        others = [f"  --{a}: --{one.option}" for a, one in ALIASES.items() if one.option in known]
-        parts.append("\n".join(["Published names, which mean these options:", *others]))
-    runs = [f"  --{name}: {HELP_TEXTS[name]}" for name in sorted(HELP_TEXTS.keys() - known)]
-    parts.append("\n".join(["SpeechBrain's run options:", *runs]))
-    return "\n\n".join(parts)
-
-
-def _option_lines(text):
-    """The headings and comments of a YAML, and its keys with plain values."""
-    shown = []
-    for line in text.partition("# --- objects")[0].splitlines():
-        key = re.match(r"([A-Za-z]\w*): (?!!(?:new|name|apply))(.+)", line)
-        if key:
-            shown.append(f"  --{key[1]} {key[2]}")
-        elif line.startswith("# "):
-            shown.append(line if line.startswith("# ---") else f"  {line}")
-        elif not line:
-            shown.append("")
-    return "\n".join(shown).strip("\n")

@@ -20,6 +20,7 @@ import yaml
 from speechbrain.utils.run_opts import RunOptions
 
 from training.experiment import load_experiment
+from training.option_schema import Options
 from training.results import read_results, read_rows
 
 ROOT = Path(__file__).parents[2]
@@ -149,11 +150,11 @@ def scripts(monkeypatch, folder):
         forget(names)
 
 
-def load_options(arguments):
+def load_options(arguments, options=Options):
     """Hyperparameters and run options of a command line, without SpeechBrain's list of all installed packages."""
     with pytest.MonkeyPatch.context() as patch:
         without_environment_description(patch)
-        return load_experiment(arguments)
+        return load_experiment(arguments, options)
 
 
 def as_arguments(options):

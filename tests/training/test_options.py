@@ -3,13 +3,15 @@
 import re
 
 import pytest
+from hyperpyyaml import load_hyperpyyaml
 
 from tests.support.recipes import ROOT, load_options, plain_options
 from training.aliases import ALIASES
 from training.experiment import load_experiment
+from training.option_help import describe_options
+from training.option_schema import Count, NonNegative, Options, Path, Text, option
 from training.options import (
     RUN_OPTIONS,
-    describe_options,
     given_options,
     name_options,
     read_command_line,
@@ -26,6 +28,17 @@ number_of_epochs: 2
 skip_train: False
 max_grad_norm: 5.0
 """
+
+
+class Toy(Options):
+    """Options of that YAML, but for d_model."""
+
+    output_folder: Path = option("Folder of the run.")
+    number_of_epochs: Count = option("Epochs.")
+    skip_train: bool = option("Whether nothing is trained.")
+    names: list[Text] | None = option("Names.")
+    rate_low: NonNegative = option("Lowest rate.")
+    rate_high: NonNegative = option("Highest rate.")
 
 
 @pytest.fixture
@@ -48,7 +61,8 @@ def test_a_published_name_does_what_the_name_here_does(alias, keys_by_yaml):
     path = next(path for path, keys in keys_by_yaml.items() if option in keys)
     value = "True" if option == "skip_train" else "3"
     own = read_command_line([str(path), f"--{option}", value, "--test_only"])
-    assert (own.overrides, own.aliases) == (f"{option}: {value}", {})
+    typed = True if option == "skip_train" else 3
+    assert (own.overrides, own.aliases) == ({option: typed}, {})
     assert own.given == {option: value, "test_only": "True"}
     assert option not in RUN_OPTIONS or own.run_opts[option] == float(value)
     for words in ([f"--{alias}", value], [f"--{alias}={value}"]):
@@ -75,7 +89,7 @@ def test_a_run_keeps_its_options_under_the_names_here_and_its_log_tells_them(yam
     hparams, run_opts = load_options([str(yaml), *arguments])
     hparams["write_hyperparams"]()
     kept = (folder / "hyperparams.yaml").read_text()
-    assert "number_of_epochs: 7\n" in kept and "max_grad_norm: 3\n" in kept
+    assert "number_of_epochs: 7\n" in kept and "max_grad_norm: 3.0\n" in kept
     assert "N_epochs" not in kept and "clip_grad_norm" not in kept
     assert hparams["invocation"]["overrides"] == {
         "output_folder": str(folder),
@@ -99,10 +113,7 @@ def test_options_may_precede_the_yaml_and_values_may_hold_any_sign(yaml):
         ["--device", "cpu", "--debug", str(yaml), "--output_folder", "a=b", "--d_model", "-1"]
     )
     assert line.yaml == str(yaml) and line.run_opts.debug and line.run_opts.device == "cpu"
-    assert line.overrides == "output_folder: a=b\nd_model: -1"
-    # a comment in YAML, a part of the name here
-    line = read_command_line([str(yaml), "--output_folder", "speech é #2", "--d_model=[1, 2] #3"])
-    assert line.overrides == 'output_folder: "speech é #2"\nd_model: [1, 2] #3'
+    assert line.overrides == {"output_folder": "a=b", "d_model": -1}
 
 
 @pytest.mark.parametrize("name", ["dpmamba_XS", "conmamba_large", "retnet", "mamba_small"])
@@ -112,12 +123,12 @@ def test_help_lists_every_option_with_its_value_and_its_other_names(name, capsys
         read_command_line([str(path), "--help"])
     assert not end.value.code
     printed = capsys.readouterr().out
-    for option in plain_options(path).keys() - {"lr_annealing", "lr_plateau"}:
-        assert f"\n  --{option} " in printed
-    for alias, (option, _) in ALIASES.items():
-        assert (f"\n  --{alias}: --{option}\n" in printed) == (option in read_keys(path))
+    for key in plain_options(path).keys() - {"lr_annealing", "lr_plateau"}:
+        assert f"\n  --{key} " in printed
+    for alias, (here, _) in ALIASES.items():
+        assert (f"\n  --{alias}: --{here}\n" in printed) == (here in read_keys(path))
     # a run option that the YAML has too stands there once
-    assert all(f"\n  --{option}: " in printed for option in ("device", "test_only"))
+    assert all(f"\n  --{run}: " in printed for run in ("device", "test_only"))
     assert printed.count("\n  --precision") == 1
 
 
@@ -146,13 +157,25 @@ def test_help_without_a_yaml_says_how_to_list_its_options(capsys):
         (["{yaml}", "--output_folder", "x", "--N_epochs=1", "--number_of_epochs=1"], "two names"),
         (["{yaml}", "--output_folder", "x", "--epochs=1", "--N_epochs=1"], "give --number_of_epo"),
         (["{yaml}", "--output_folder", "x", "--N_epochs=1", "--N_epochs=2"], "--N_epochs is given"),
-        (["{yaml}", "--output_folder", "x", "--skip_train"], "--skip_train has no value"),
         (["{yaml}", "--output_folder", "x", "--N_epochs"], "--N_epochs has no value"),
-        (["{yaml}", "--output_folder", "x", "--test_only", "True"], "--test_only without a value"),
-        (["{yaml}", "another.yaml", "--output_folder", "x"], "cannot be read"),
+        (["{yaml}", "--output_folder", "x", "--test_only", "maybe"], "must be true or false"),
+        (["{yaml}", "--output_folder", "x", "--skip_train", "maybe"], "must be true or false"),
+        (["{yaml}", "another.yaml", "--output_folder", "x"], "another.yaml: stands before any"),
+        (["{yaml}", "--output_folder", "q1", "d_model", "5"], "did you mean --d_model"),
+        (["{yaml}", "--output_folder="], "--output_folder must be a path"),
+        (
+            ["{yaml}", "--output_folder", "x", "--d_model", "!ref <nothing>"],
+            '"nothing" is not valid',
+        ),
         (["{yaml}", "--output_folder", "x", "--d_model", "[1,"], "cannot be read"),
-        (["{yaml}", "--output_folder=x", "--optimizer_step_limit=few"], "must be a whole number"),
+        (
+            ["{yaml}", "--output_folder=x", "--optimizer_step_limit=few"],
+            "a whole number, 1 or more; got few",
+        ),
         (["{yaml}", "--output_folder", "x", "--fidelity", "upsteam"], "corrected, upstream"),
+        (["{yaml}", "--output_folder=x", "--device", "foo"], "a device such as cpu"),
+        (["{yaml}", "--output_folder=x", "--device", "cuda:77"], "there"),
+        (["{yaml}", "--output_folder=x", "--device=cpu", "--precision", "fp16"], "needs a GPU"),
     ],
     ids=lambda value: value if isinstance(value, str) else None,
 )
@@ -161,7 +184,7 @@ def test_a_wrong_command_line_gets_one_sentence_and_writes_nothing(
 ):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit, match=message):
-        load_experiment([part.format(yaml=yaml) for part in arguments])
+        load_experiment([part.format(yaml=yaml) for part in arguments], Toy)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["hparams.yaml"]
 
 
@@ -223,3 +246,118 @@ def test_an_error_of_an_object_names_the_options_of_its_arguments(yaml):
     )
     assert name_options("n must be 1 or more", yaml) == "n must be 1 or more (n is --layers)"
     assert name_options("rate must be 1 or more", yaml) == "rate must be 1 or more"
+
+
+# what YAML would take for something else, or what references or comments are written with
+LITERAL = (
+    "run #1",
+    "2024-01-01",
+    "010",
+    "1e5",
+    "null",
+    "yes",
+    "a <d_model> b",
+    "!new:x",
+    "[a",
+    "{a: 1}",
+    "é: 1",
+)
+LITERAL += (
+    "'a'",
+    "~",
+    "*a",
+    "&a",
+    "% b",
+    "- c",
+    "0x10",
+    "1_000",
+    "(1)",
+    "<<",
+    "@x",
+    "a\tb",
+    "=b",
+    "--c",
+)
+
+
+@pytest.mark.parametrize("text", LITERAL)
+def test_a_path_is_taken_literally_wherever_it_goes(text, yaml, tmp_path):
+    yaml.write_text(
+        YAML + "save_folder: !ref <output_folder>/save\nwhole: !ref <output_folder>\nnames: []\n"
+    )
+    folder = f"{tmp_path}/{text}"
+    hparams, _ = load_options(
+        [str(yaml), f"--output_folder={folder}", f"--names=[{text!r}, b]"], Toy
+    )
+    assert hparams["output_folder"] == hparams["whole"] == folder
+    assert hparams["save_folder"] == f"{folder}/save" and (tmp_path / text / "log.txt").is_file()
+    hparams["write_hyperparams"]()
+    with open(f"{folder}/hyperparams.yaml", encoding="utf-8") as file:
+        assert load_hyperpyyaml(file)["whole"] == folder
+    line = read_command_line([str(yaml), f"--output_folder={text}"], Toy)
+    assert line.overrides == {"output_folder": text} and line.values["whole"] == text
+
+
+@pytest.mark.parametrize(
+    "words, wanted",
+    [
+        (["--skip_train"], True),
+        (["--skip_train", "no"], False),
+        (["--skip_train=OFF"], False),
+        (["--skip_train", "0"], False),
+        (["--skip_train", "Yes"], True),
+        ([], False),
+    ],
+)
+@pytest.mark.parametrize("model", [Toy, Options])
+def test_a_bare_switch_is_on_and_the_usual_words_turn_it_off(words, wanted, model, yaml):
+    line = read_command_line([str(yaml), "--output_folder", "x", *words], model)
+    assert line.values["skip_train"] is wanted
+    run = [word.replace("skip_train", "test_only") for word in words]
+    assert (
+        read_command_line([str(yaml), *run, "--output_folder", "x"], model).run_opts.test_only
+        is wanted
+    )
+    # the file may follow a bare switch
+    assert read_command_line([*words, str(yaml), "--output_folder", "x"], Toy).yaml == str(yaml)
+
+
+def test_all_that_is_wrong_is_told_together_and_the_yaml_is_checked_too(yaml):
+    yaml.write_text(
+        YAML.replace("number_of_epochs: 2", "number_of_epochs: two") + "rate_low: 2\nrate_high: 1\n"
+    )
+    arguments = [
+        str(yaml),
+        "--output_folder=x",
+        "--d_modl=3",
+        "--skip_train=maybe",
+        "--device=foo",
+        "--rate_low=-1",
+    ]
+    with pytest.raises(SystemExit) as end:
+        read_command_line(arguments, Toy)
+    lines = str(end.value).splitlines()
+    assert [line.split()[0].strip(":") for line in lines] == [
+        "--d_modl",
+        "--skip_train",
+        "--device",
+        "--rate_low",
+    ]
+    with pytest.raises(
+        SystemExit,
+        match="hparams.yaml: number_of_epochs must be a whole number, 1 or more; got two",
+    ):
+        read_command_line(arguments[:2], Toy)
+    with pytest.raises(SystemExit, match="--rate_low 2.0 must not be over --rate_high 1"):
+        read_command_line([*arguments[:2], "--number_of_epochs=1", "--rate_low=2"], Toy)
+
+
+def test_lists_may_be_words_and_nothing_at_all_is_an_empty_value(yaml):
+    yaml.write_text(YAML + "names: [a]\n")
+    for words, wanted in (
+        (["a", "010"], ["a", "010"]),
+        (["[a, 'b, #c']"], ["a", "b, #c"]),
+        ([""], None),
+    ):
+        line = read_command_line([str(yaml), "--output_folder=x", "--names", *words], Toy)
+        assert line.values["names"] == wanted

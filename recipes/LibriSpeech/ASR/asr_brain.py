@@ -181,7 +181,7 @@ def _error_rates(**options):
     return sb.utils.metric_stats.ErrorRateStats(**options)
 
 
-def run_recipe(brain_class, make_decodings):
+def run_recipe(brain_class, make_decodings, options):
     """Prepare, train, average, test.
 
     Arguments
@@ -190,13 +190,15 @@ def run_recipe(brain_class, make_decodings):
         A :class:`RecognitionBrain`.
     make_decodings : callable
         From (hparams, tokenizer, device) to the ways to decode of each stage; see :class:`RecognitionBrain`.
+    options : type
+        Declared options of the script.
 
     Raises
     ------
     SystemExit
         With one message, if an option or the data cannot be used.
     """
-    hparams, run_opts = load_experiment()
+    hparams, run_opts = load_experiment(options=options)
     training = is_training(hparams, run_opts)
     manifests = prepare_manifests(hparams, training)
     has_decoder = brain_class.has_decoder

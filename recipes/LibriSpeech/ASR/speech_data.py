@@ -260,10 +260,6 @@ def _training_set(hparams, tokenizer, manifest):
         return train.filtered_sorted(
             sort_key="duration", reverse=hparams["sorting"] == "descending"
         )
-    if hparams["sorting"] != "random":
-        raise SystemExit(
-            f"--sorting must be random, ascending or descending; got {hparams['sorting']!r}"
-        )
     return train
 
 

@@ -10,6 +10,7 @@ xi-j/Mamba-ASR, "Speech Slytherin" (arXiv 2407.09732).
 
 import speechbrain as sb
 from asr_brain import Decoding, RecognitionBrain, run_recipe
+from options import CTCOptions
 
 from mamba_speech.asr.decoders import BEAM_OPTIONS, CTCDecoder
 
@@ -53,7 +54,7 @@ def make_decodings(hparams, tokenizer, device):
 
 def main():
     """Prepare, train, average, test."""
-    run_recipe(CTCBrain, make_decodings)
+    run_recipe(CTCBrain, make_decodings, CTCOptions)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import speechbrain as sb
 import torch
+from options import LMOptions
 from text_data import TextSample, find_texts
 from tokenised_text import PADDING, TextBatch, TokenBatchSampler, tokenise
 from tokenizer_data import prepare_tokenizer
@@ -91,11 +92,7 @@ def batch_options(hparams, stage, text):
 
 def main():
     """Prepare, train, average, test."""
-    hparams, run_opts = load_experiment()
-    if hparams["fidelity"] != "corrected":
-        raise SystemExit(
-            "--fidelity upstream: no language model of Mamba was published with the recipes; leave it at corrected"
-        )
+    hparams, run_opts = load_experiment(options=LMOptions)
     training = is_training(hparams, run_opts)
     train_texts, valid_texts, test_texts = find_texts(hparams, training)
     given = hparams["pretrained_tokenizer_file"]

@@ -12,14 +12,12 @@ speech recognition" (2017), for its loss and its search.
 import speechbrain as sb
 import torch
 from asr_brain import Decoding, RecognitionBrain, run_recipe
+from options import S2SOptions
 from speechbrain.utils.Accuracy import AccuracyStats
 
 from mamba_speech.asr.decoders import S2S_OPTIONS, S2SDecoder
 from mamba_speech.asr.language_model import PUBLISHED_SIZES, load_language_model
 from modules.asr.consistency import consistency_loss
-
-# of both losses: sums over an utterance, averaged over utterances; or both a token
-REDUCTIONS = ("batchmean", "mean")
 
 
 class S2SBrain(RecognitionBrain):
@@ -119,16 +117,6 @@ def make_decodings(hparams, tokenizer, device):
 
 
 def _check_options(hparams):
-    for name in ("valid_beam_size", "valid_search_interval"):
-        if hparams[name] < 1:
-            raise SystemExit(f"--{name} must be 1 or more; got {hparams[name]}")
-    for name in ("ctc_weight", "label_smoothing", "intermediate_weight"):
-        if not 0 <= hparams[name] <= 1:
-            raise SystemExit(f"--{name} must be between 0 and 1; got {hparams[name]}")
-    if hparams["loss_reduction"] not in REDUCTIONS:
-        raise SystemExit(
-            f"--loss_reduction must be {' or '.join(REDUCTIONS)}; got {hparams['loss_reduction']}"
-        )
     if hparams["consistency_weight"] > 0 and hparams["fea_augment"] is None:
         raise SystemExit(
             "--consistency_weight compares two masked views of each batch: it needs fea_augment, or must be 0"
@@ -148,7 +136,7 @@ def _search(model, tokenizer, options, lm=None, source=None):
 
 def main():
     """Prepare, train, average, test."""
-    run_recipe(S2SBrain, make_decodings)
+    run_recipe(S2SBrain, make_decodings, S2SOptions)
 
 
 if __name__ == "__main__":
