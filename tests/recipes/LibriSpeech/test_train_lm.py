@@ -348,7 +348,7 @@ def test_every_option_can_be_overridden_and_has_an_effect(path, tmp_path, monkey
             return not value
         return value + 1 if isinstance(value, (int, float)) else "another"
 
-    fixed = {"fidelity": "corrected", "precision": "fp16", "output_folder": str(tmp_path)}
+    fixed = {"fidelity": "corrected", "precision": "bf16", "output_folder": str(tmp_path)}
     fixed |= {"d_model": 24, "num_layers": 2, "dropout": 0.3}
     plain = {k: v for k, v in plain_options(path).items() if not isinstance(v, list)}
     wanted = {key: fixed.get(key, another(value)) for key, value in plain.items()}

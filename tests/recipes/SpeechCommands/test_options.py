@@ -21,7 +21,7 @@ YAMLS = sorted(FOLDER.glob("*.yaml"))
 
 @pytest.mark.parametrize("path", YAMLS, ids=lambda p: p.stem)
 def test_every_option_can_be_overridden_from_the_command_line(path, tmp_path):
-    fixed = {"fidelity": "upstream", "precision": "fp16", "kind": "mel", "lr_floor": 0.5}
+    fixed = {"fidelity": "upstream", "precision": "bf16", "kind": "mel", "lr_floor": 0.5}
     # both cannot be; sizes must fit one another, and small ones are quick
     fixed |= {"causal": False, "bidirectional": True, "warmup_fraction": 0.5, "hop_length": 128}
     fixed |= {"d_model": 24, "num_layers": 2, "nhead": 3, "n_mels": 30, "n_mfcc": 30, "n_fft": 600}

@@ -21,7 +21,7 @@ RESEMBLYZER = "distill/mamba_fbank_resemblyzer"
 
 @pytest.mark.parametrize("path", YAMLS, ids=lambda p: p.stem)
 def test_every_option_can_be_overridden_from_the_command_line(path, tmp_path):
-    fixed = {"fidelity": "upstream", "precision": "fp16", "lr_floor": 0.5, "warmup_fraction": 0.5}
+    fixed = {"fidelity": "upstream", "precision": "bf16", "lr_floor": 0.5, "warmup_fraction": 0.5}
     # sizes must fit one another, and small ones are quick
     fixed |= {"d_model": 24, "num_layers": 2, "nhead": 3, "n_mels": 30, "dropout": 0.4}
     fixed |= {"ssl_layer": 2, "trainable_layers": 1, "label_smoothing": 0.3}

@@ -54,7 +54,7 @@ def test_a_published_network_has_the_published_values_and_as_many_parameters(nam
 
 @pytest.mark.parametrize("path", YAMLS, ids=lambda p: p.stem)
 def test_every_option_can_be_overridden_from_the_command_line(path, tmp_path):
-    fixed = {"fidelity": "upstream", "precision": "fp16", "lr_floor": 0.5, "dropout": 0.1}
+    fixed = {"fidelity": "upstream", "precision": "bf16", "lr_floor": 0.5, "dropout": 0.1}
     # sizes must fit one another, and small ones are quick
     fixed |= SMALL | {"num_workers": 7, "n_warmup_steps": 77, "nhead": 4, "kernel_size": 20}
     fixed |= {
