@@ -10,7 +10,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from modules.fidelity import check_fidelity
-from modules.ssm.masking import check_lengths, keep_valid, valid_frames
+from modules.ssm.checks import check_lengths
+from modules.ssm.masking import keep_valid, valid_frames
 
 # expansion, channels, repeats, stride: table 2 of the paper
 _MOBILE_STAGES = (

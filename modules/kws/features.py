@@ -13,7 +13,8 @@ from torchaudio import functional as AF
 from torchaudio.transforms import MelSpectrogram
 
 from modules.lengths import reflected_indices
-from modules.ssm.masking import check_lengths, keep_valid, valid_frames
+from modules.ssm.checks import check_lengths
+from modules.ssm.masking import keep_valid, valid_frames
 
 KINDS = ("mel", "mfcc")
 # mean and deviation over all values, of 195 clips of Speech Commands (30 words) with the default options

@@ -10,6 +10,14 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from modules.ssm.checks import (
+    check_count,
+    check_input,
+    check_module_input,
+    check_tensor,
+    is_dense,
+)
+
 
 def decay_rates(heads, device=None):
     """Decay a frame of each head, (heads,): 1 - 1/32 in the first to 1 - 1/512 in the last, evenly in the log.
@@ -42,6 +50,11 @@ def retention_parallel(q, k, v, decay, state=None):
     (torch.Tensor, torch.Tensor)
         (batch, time, heads, head_dim), and the state after the last frame.
 
+    Raises
+    ------
+    ValueError
+        If an argument has another type, shape or device.
+
     Example
     -------
     >>> import torch
@@ -51,6 +64,9 @@ def retention_parallel(q, k, v, decay, state=None):
     >>> torch.allclose(whole, steps, atol=1e-5), torch.allclose(state, last, atol=1e-5)
     (True, True)
     """
+    _check(q, k, v, decay, state)
+    if not q.shape[1]:
+        return _without_frames(q, v, state)
     k = k / math.sqrt(k.shape[-1])
     steps = torch.arange(q.shape[1], device=q.device)
     age = steps[:, None] - steps  # frames from s to t, (t, s)
@@ -67,10 +83,12 @@ def retention_parallel(q, k, v, decay, state=None):
 
 
 def retention_recurrent(q, k, v, decay, state=None):
-    """Retention frame by frame, with the arguments and results of :func:`retention_parallel`."""
+    """Retention frame by frame; arguments, results and errors are the same as for :func:`retention_parallel`."""
+    _check(q, k, v, decay, state)
+    out, state = _without_frames(q, v, state)
+    if not q.shape[1]:
+        return out, state
     k = k / math.sqrt(k.shape[-1])
-    if state is None:
-        state = q.new_zeros(q.shape[0], q.shape[2], q.shape[3], v.shape[3])
     decay = decay.to(q.dtype)[:, None, None]
     out = []
     for t in range(q.shape[1]):
@@ -82,14 +100,41 @@ def retention_recurrent(q, k, v, decay, state=None):
 def retention_chunkwise(q, k, v, decay, state=None, chunk=64):
     """Retention in parallel within chunks of frames and recurrent between them: linear in time.
 
-    Arguments and results are those of :func:`retention_parallel`; ``chunk`` is in frames.
+    Arguments, results and errors are the same as for :func:`retention_parallel`; ``chunk`` is in frames, 1 or more.
     """
+    check_count("chunk", chunk)
+    _check(q, k, v, decay, state)
+    if not q.shape[1]:
+        return _without_frames(q, v, state)
     out = []
     for start in range(0, q.shape[1], chunk):
         part = slice(start, start + chunk)
         y, state = retention_parallel(q[:, part], k[:, part], v[:, part], decay, state)
         out.append(y)
     return torch.cat(out, 1), state
+
+
+def _check(q, k, v, decay, state):
+    """Raise ``ValueError`` if the tensors are no retention's."""
+    check_input("q", q, ("batch", "time", "heads", "head_dim"))
+    check_tensor("k", k, tuple(q.shape), q.device)
+    width = v.shape[-1] if is_dense(v) and v.dim() == 4 else "head_dim"
+    check_tensor("v", v, (*q.shape[:3], width), q.device)
+    check_tensor("decay", decay, (q.shape[2],), q.device)
+    if state is not None:
+        check_tensor("state", state, (q.shape[0], *q.shape[2:], width), q.device)
+    if torch.is_autocast_enabled(q.device.type):
+        return
+    for name, tensor in (("k", k), ("v", v), ("state", state)):
+        if tensor is not None and tensor.dtype != q.dtype:
+            raise ValueError(f"{name} must have the type of q, {q.dtype}; got {tensor.dtype}")
+
+
+def _without_frames(q, v, state):
+    """What retention gives before the first frame: no output, and the given state or zeros."""
+    if state is None:
+        state = q.new_zeros(q.shape[0], q.shape[2], q.shape[3], v.shape[3])
+    return v[:, :0], state
 
 
 FORMS = {
@@ -125,6 +170,8 @@ class MultiScaleRetention(nn.Module):
 
     def __init__(self, d_model, n_heads):
         super().__init__()
+        check_count("d_model", d_model)
+        check_count("n_heads", n_heads)
         if d_model % n_heads:
             raise ValueError(f"d_model = {d_model} must be a multiple of n_heads = {n_heads}")
         self.n_heads = n_heads
@@ -150,7 +197,18 @@ class MultiScaleRetention(nn.Module):
         -------
         (torch.Tensor, torch.Tensor)
             (batch, time, d_model), and the state after the last frame.
+
+        Raises
+        ------
+        ValueError
+            If an argument has another type, shape or device, or the form is unknown.
         """
+        for name, x in (("q", q), ("k", k), ("v", v)):
+            check_module_input(name, x, self.q_proj.weight, ("batch", "time", "d_model"))
+            if x.shape != q.shape:
+                raise ValueError(
+                    f"{name} must have the shape of q, {tuple(q.shape)}; got {tuple(x.shape)}"
+                )
         if form not in FORMS:
             raise ValueError(f"form must be one of {', '.join(FORMS)}; got {form!r}")
         heads = (

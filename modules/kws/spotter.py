@@ -6,7 +6,8 @@ from torch import nn
 from modules.fidelity import check_fidelity
 from modules.kws.embedding import CHANNELS, ConvolutionEmbedding
 from modules.kws.features import KINDS
-from modules.ssm.masking import check_lengths, keep_valid, valid_frames
+from modules.ssm.checks import check_lengths
+from modules.ssm.masking import keep_valid, valid_frames
 
 
 class SequenceSpotter(nn.Module):

@@ -19,7 +19,8 @@ from speechbrain.lobes.models.dual_path import (
 from modules.fidelity import check_fidelity
 from modules.separation.mask_net import check_sizes
 from modules.ssm import MambaStack
-from modules.ssm.masking import check_lengths, keep_valid, valid_frames
+from modules.ssm.checks import check_lengths
+from modules.ssm.masking import keep_valid, valid_frames
 from modules.ssm.precision import at_least_float32
 
 

@@ -6,7 +6,8 @@ a file as they are, they clip or are all but silent.
 
 import torch
 
-from modules.ssm.masking import check_lengths, keep_valid, valid_frames
+from modules.ssm.checks import check_lengths
+from modules.ssm.masking import keep_valid, valid_frames
 
 # of the Gram matrix of the estimates at unit norm: shares the level evenly between those that are all but
 # equal, where plain least squares would play huge gains of opposite signs off against each other

@@ -11,7 +11,8 @@ from torch import nn
 
 from modules.fidelity import check_fidelity
 from modules.ssm import MambaStack
-from modules.ssm.masking import check_lengths, keep_valid, valid_frames
+from modules.ssm.checks import check_lengths
+from modules.ssm.masking import keep_valid, valid_frames
 from modules.ssm.precision import at_least_float32
 
 # the softmax is over the channels of one speaker's mask, as published

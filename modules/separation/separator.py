@@ -12,7 +12,8 @@ from torch.nn import functional as F
 
 from modules.fidelity import check_fidelity
 from modules.separation.filterbank import ENCODER_INITS, set_fourier_filters_
-from modules.ssm.masking import check_lengths, keep_valid, valid_frames
+from modules.ssm.checks import check_lengths
+from modules.ssm.masking import keep_valid, valid_frames
 
 
 def encoded_frames(samples, kernel_size, stride):

@@ -9,7 +9,8 @@ from itertools import permutations
 
 import torch
 
-from modules.ssm.masking import check_lengths, keep_valid, valid_frames
+from modules.ssm.checks import check_lengths
+from modules.ssm.masking import keep_valid, valid_frames
 from modules.ssm.precision import at_least_float32
 
 # in both denominators and inside the logarithm, as published

@@ -9,7 +9,8 @@ from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN, TDNNBlock
 from torch import nn
 
 from modules.lengths import reflected_indices
-from modules.ssm.masking import check_lengths, keep_valid, valid_frames
+from modules.ssm.checks import check_lengths
+from modules.ssm.masking import keep_valid, valid_frames
 from modules.ssm.precision import at_least_float32
 
 

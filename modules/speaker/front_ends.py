@@ -10,7 +10,8 @@ from torch import nn
 
 from modules.frontend import FilterbankFeatures
 from modules.lengths import fbank_frames
-from modules.ssm.masking import check_lengths, keep_valid, valid_frames
+from modules.ssm.checks import check_lengths
+from modules.ssm.masking import keep_valid, valid_frames
 from modules.ssm.precision import at_least_float32
 
 

@@ -8,7 +8,8 @@ import torch
 import torchaudio
 from torch import nn
 
-from modules.ssm.masking import check_lengths, keep_valid, valid_frames
+from modules.ssm.checks import check_lengths
+from modules.ssm.masking import keep_valid, valid_frames
 from modules.ssm.precision import at_least_float32
 
 # least variance under a square root

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from modules.ssm.checks import check_count, check_module_input, check_positive, check_tensor
 from modules.ssm.conv import bidirectional_conv1d, causal_conv1d
 from modules.ssm.initialisation import init_state_matrix_, init_step_
 from modules.ssm.masking import keep_valid, valid_frames
@@ -55,6 +56,11 @@ class Mamba(nn.Module):
         Normalise the step, B and C with RMSNorm before they are used: the remedy of Jamba (arXiv 2403.19887,
         section 6.4) for large models that diverge in bf16. Adds the parameters ``dt_norm``, ``b_norm``, ``c_norm``.
 
+    Raises
+    ------
+    ValueError
+        If a size is no whole number of 1 or more, or a step no number above 0.
+
     Example
     -------
     >>> import torch
@@ -87,6 +93,12 @@ class Mamba(nn.Module):
         dt_bc_norm=False,
     ):
         super().__init__()
+        for name, size in (("d_model", d_model), ("d_state", d_state), ("d_conv", d_conv)):
+            check_count(name, size)
+        check_positive("expand", expand)
+        check_count("expand * d_model", int(expand * d_model))
+        if dt_rank != "auto":
+            check_count("dt_rank", dt_rank)
         self.d_model, self.d_state, self.d_conv = d_model, d_state, d_conv
         self.d_inner = int(expand * d_model)
         self.dt_rank = math.ceil(d_model / 16) if dt_rank == "auto" else dt_rank
@@ -131,6 +143,7 @@ class Mamba(nn.Module):
 
     def initial_state(self, batch, device=None, dtype=None):
         """The state before the first frame: zeros for ``batch`` utterances."""
+        check_count("batch", batch, least=0)
         weight = self.in_proj.weight
         device = weight.device if device is None else device
         return MambaState(
@@ -161,7 +174,35 @@ class Mamba(nn.Module):
         -------
         torch.Tensor or (torch.Tensor, MambaState)
             (batch, time, d_model).
+
+        Raises
+        ------
+        ValueError
+            If an argument has another type, shape or device.
         """
+        self._check(x, state)
+        return self._run(x, lengths, state, return_state)
+
+    def _check(self, x, state):
+        """Raise ``ValueError`` unless the block can take the input and the state."""
+        check_module_input("x", x, self.in_proj.weight, ("batch", "time", "d_model"))
+        self._check_state(x, state)
+
+    def _check_state(self, x, state):
+        if state is None:
+            return
+        if not isinstance(state, (tuple, list)) or len(state) != 2:
+            raise ValueError(
+                "state must be a MambaState (conv, ssm), as forward returns it with return_state=True; "
+                f"got {type(state).__name__}"
+            )
+        conv, ssm = state
+        batch, device = x.shape[0], x.device
+        check_tensor("state.conv", conv, (batch, self.d_inner, self.d_conv), device)
+        check_tensor("state.ssm", ssm, (batch, self.d_inner, self.d_state), device)
+
+    def _run(self, x, lengths, state, return_state):
+        """:meth:`forward` behind its checks."""
         inner, z = self.in_proj(x).chunk(2, dim=-1)
         y, new_state = self._mix(inner, z, lengths, state)
         out = self.out_proj(y)
@@ -227,6 +268,7 @@ class Mamba(nn.Module):
         MambaState
             What :meth:`forward` returns with ``return_state``; of a :class:`BiMamba`, its forward branch's.
         """
+        self._check(x, state)
         weight, bias = self.in_proj.weight, self.in_proj.bias
         inner = F.linear(x, weight[: self.d_inner], None if bias is None else bias[: self.d_inner])
         conv_state, ssm_state = (None, None) if state is None else state
@@ -259,8 +301,15 @@ class Mamba(nn.Module):
         -------
         (torch.Tensor, MambaState)
             (batch, d_model), and the state after the frame; the one given is left as it was.
+
+        Raises
+        ------
+        ValueError
+            If an argument has another type, shape or device.
         """
-        y, state = self.forward(x_t.unsqueeze(1), state=state, return_state=True)
+        check_module_input("x_t", x_t, self.in_proj.weight, ("batch", "d_model"))
+        self._check_state(x_t, state)
+        y, state = self._run(x_t.unsqueeze(1), None, state, True)
         return y.squeeze(1), state
 
 

@@ -10,6 +10,8 @@ import math
 
 import torch
 
+from modules.ssm.checks import check_positive
+
 
 @torch.no_grad()
 def init_state_matrix_(A_log):
@@ -30,8 +32,17 @@ def init_step_(
     Raises
     ------
     ValueError
-        If ``dt_init`` is neither ``random`` nor ``constant``.
+        If ``dt_init`` is neither ``random`` nor ``constant``, or a number is not above 0.
     """
+    for name, value in (
+        ("dt_min", dt_min),
+        ("dt_max", dt_max),
+        ("dt_scale", dt_scale),
+        ("dt_init_floor", dt_init_floor),
+    ):
+        check_positive(name, value)
+    if dt_min > dt_max:
+        raise ValueError(f"dt_min must be at most dt_max; got {dt_min} and {dt_max}")
     deviation = dt_rank**-0.5 * dt_scale
     if dt_init == "constant":
         dt_proj.weight.fill_(deviation)

@@ -7,6 +7,7 @@ normalisation follows the last block. Parameter names are the published ones.
 from torch import nn
 
 from modules.ssm.blocks import BiMamba, Mamba
+from modules.ssm.checks import check_count, check_input
 from modules.ssm.initialisation import scale_output_projections
 from modules.ssm.masking import keep_valid, valid_frames
 from modules.ssm.norm import RMSNorm
@@ -53,6 +54,7 @@ class MambaStack(nn.Module):
         **mamba_options,
     ):
         super().__init__()
+        check_count("n_mamba", n_mamba)
         block = BiMamba if bidirectional else Mamba
         norm = RMSNorm if rms_norm else nn.LayerNorm
         self.residual_in_fp32 = residual_in_fp32
@@ -83,7 +85,13 @@ class MambaStack(nn.Module):
         -------
         torch.Tensor or (torch.Tensor, list of MambaState)
             (batch, time, d_model).
+
+        Raises
+        ------
+        ValueError
+            If an argument has another type, shape or device.
         """
+        self._check(x, states)
         residual = at_least_float32(x) if self.residual_in_fp32 else x
         new_states = []
         for index, layer in enumerate(self.layers):
@@ -99,6 +107,25 @@ class MambaStack(nn.Module):
             self._normalise(self.norm_f, residual), valid_frames(lengths, x.shape[1], x.device)
         )
         return (out, new_states) if return_states else out
+
+    def _check(self, x, states):
+        """Raise ``ValueError`` unless ``x`` and ``states`` are what the blocks take."""
+        check_input("x", x, ("batch", "time", "d_model"))
+        device, (channels,) = self.norm_f.weight.device, self.norm_f.weight.shape
+        if x.shape[2] != channels:
+            raise ValueError(
+                f"x must have {channels} channels, as the stack has; got {tuple(x.shape)}"
+            )
+        if x.device != device:
+            raise ValueError(
+                f"x is on {x.device}, and the stack on {device}: move them to one device"
+            )
+        given = len(states) if isinstance(states, (tuple, list)) else None
+        if states is not None and given != len(self.layers):
+            raise ValueError(
+                f"states must be a list of {len(self.layers)}, one a block; "
+                f"got {type(states).__name__ if given is None else given}"
+            )
 
     def _normalise(self, norm, residual):
         """``norm`` in the dtype of its own weights, where the residual is kept in a wider one."""

@@ -1,9 +1,9 @@
 """Both directions of a bidirectional block's convolution as one operation: one input, two kernels."""
 
+from modules.ssm.checks import check_pair, frame_counts
 from modules.ssm.conv.cpu import bidirectional_conv1d_cpu
 from modules.ssm.conv.dispatch import BACKENDS, check_conv
 from modules.ssm.conv.triton_backend import bidirectional_conv1d_triton
-from modules.ssm.masking import check_lengths
 
 # backends with a function of their own for both directions; the others are called twice
 BIDIRECTIONAL = {"cpu": bidirectional_conv1d_cpu, "triton": bidirectional_conv1d_triton}
@@ -17,7 +17,7 @@ def bidirectional_conv1d(x, weight, bias, activation=None, *, lengths=None, init
     x : torch.Tensor
         (batch, time, channels).
     weight, bias : pair of torch.Tensor
-        (forward, backward), each as in :func:`modules.ssm.causal_conv1d`; both biases may be ``None``.
+        (forward, backward), each as in :func:`modules.ssm.causal_conv1d`; both biases, or the pair, may be ``None``.
     activation, lengths
         As in :func:`modules.ssm.causal_conv1d`.
     initial_state : torch.Tensor, optional
@@ -43,6 +43,9 @@ def bidirectional_conv1d(x, weight, bias, activation=None, *, lengths=None, init
     >>> forward.flatten().tolist(), backward.flatten().tolist()
     ([1.0, 12.0, 23.0], [21.0, 32.0, 3.0])
     """
+    bias = (None, None) if bias is None else bias
+    check_pair("weight", weight)
+    check_pair("bias", bias)
     weight = (
         check_conv(x, weight[0], bias[0], activation, initial_state),
         check_conv(x, weight[1], bias[1], activation, None),
@@ -51,9 +54,7 @@ def bidirectional_conv1d(x, weight, bias, activation=None, *, lengths=None, init
         raise ValueError(
             f"both directions must have one width; got {weight[0].shape[1]} and {weight[1].shape[1]}"
         )
-    check_lengths(lengths, *x.shape[:2])
-    if lengths is not None:
-        lengths = lengths.to(x.device)
+    lengths = frame_counts(lengths, x)
     name = BACKENDS.prefer(x=x, weight=weight[0], bias=bias[0], initial_state=initial_state)
     convolve = BIDIRECTIONAL.get(name) or composed(BACKENDS[name])
     return convolve(x, weight, bias, activation, lengths=lengths, initial_state=initial_state)

@@ -3,11 +3,18 @@
 from torch.nn import functional as F
 
 from modules.ssm.backends import Backends, no_refusal
+from modules.ssm.checks import (
+    check_count,
+    check_input,
+    check_switch,
+    check_tensor,
+    frame_counts,
+    is_dense,
+)
 from modules.ssm.conv.cpu import causal_conv1d_cpu, cpu_refusal
 from modules.ssm.conv.naive import causal_conv1d_naive
 from modules.ssm.conv.torch_backend import causal_conv1d_torch
 from modules.ssm.conv.triton_backend import causal_conv1d_triton, triton_refusal
-from modules.ssm.masking import check_lengths
 
 BACKENDS = Backends(
     "causal convolution",
@@ -64,7 +71,7 @@ def causal_conv1d(
     Raises
     ------
     ValueError
-        If shapes do not fit or the activation is another.
+        If an argument has another type, shape or device, or the activation is another.
 
     Example
     -------
@@ -77,9 +84,8 @@ def causal_conv1d(
     [21.0, 32.0, 3.0]
     """
     weight = check_conv(x, weight, bias, activation, initial_state)
-    check_lengths(lengths, *x.shape[:2])
-    if lengths is not None:
-        lengths = lengths.to(x.device)
+    check_switch("reverse", reverse)
+    lengths = frame_counts(lengths, x)
     name = BACKENDS.prefer(x=x, weight=weight, bias=bias, initial_state=initial_state)
     y, last_state = BACKENDS[name](
         x,
@@ -114,7 +120,7 @@ def depthwise_conv1d(x, weight, bias=None, *, ahead):
     Raises
     ------
     ValueError
-        If shapes do not fit or ``ahead`` is not within the width.
+        If an argument has another type, shape or device, or ``ahead`` is not within the width.
 
     Example
     -------
@@ -126,7 +132,8 @@ def depthwise_conv1d(x, weight, bias=None, *, ahead):
     """
     weight = check_conv(x, weight, bias, None, None)
     width = weight.shape[1]
-    if not 0 <= ahead < width:
+    check_count("ahead", ahead, least=0)
+    if ahead >= width:
         raise ValueError(f"ahead must lie in 0..{width - 1}, the width - 1; got {ahead}")
     if BACKENDS.prefer(x=x, weight=weight, bias=bias, initial_state=None) == "cpu":
         return causal_conv1d_cpu(x, weight, bias, ahead=ahead)[0]
@@ -137,21 +144,25 @@ def depthwise_conv1d(x, weight, bias=None, *, ahead):
 
 def check_conv(x, weight, bias, activation, initial_state):
     """The weight as (channels, width); ``ValueError`` if the arguments are no convolution's."""
-    if x.dim() != 3:
-        raise ValueError(f"x must be (batch, time, channels); got {tuple(x.shape)}")
-    if weight.dim() == 3 and weight.shape[1] == 1:
-        weight = weight.squeeze(1)
-    if weight.dim() != 2 or weight.shape[0] != x.shape[2]:
-        raise ValueError(
-            f"weight must be ({x.shape[2]}, width) for {x.shape[2]} channels; got {tuple(weight.shape)}"
-        )
-    if bias is not None and bias.shape != weight.shape[:1]:
-        raise ValueError(f"bias must have shape ({weight.shape[0]},); got {tuple(bias.shape)}")
+    check_input("x", x, ("batch", "time", "channels"))
+    device, channels = x.device, x.shape[2]
+    if not channels:
+        raise ValueError(f"x must have one channel or more; got {tuple(x.shape)}")
+    width = "width"
+    if is_dense(weight):
+        if weight.dim() == 3 and weight.shape[1] == 1:
+            weight = weight.squeeze(1)
+        if weight.dim() != 2 or weight.shape[0] != channels or not weight.shape[1]:
+            raise ValueError(
+                f"weight must be ({channels}, width) for {channels} channels, of one frame or more; "
+                f"got {tuple(weight.shape)}"
+            )
+        width = weight.shape[1]
+    check_tensor("weight", weight, (channels, width), device)
+    if bias is not None:
+        check_tensor("bias", bias, (channels,), device)
     if activation not in (None, "silu", "swish"):
         raise ValueError(f"activation must be None or 'silu'; got {activation!r}")
-    state_shape = (x.shape[0], *weight.shape)
-    if initial_state is not None and tuple(initial_state.shape) != state_shape:
-        raise ValueError(
-            f"initial_state must have shape {state_shape}; got {tuple(initial_state.shape)}"
-        )
+    if initial_state is not None:
+        check_tensor("initial_state", initial_state, (x.shape[0], channels, width), device)
     return weight

@@ -5,9 +5,7 @@ flipped or copied and the sum costs no pass of its own; the reference is two cal
 :func:`modules.ssm.selective_scan`.
 """
 
-import torch
-
-from modules.ssm.masking import check_lengths
+from modules.ssm.checks import check_pair, check_switch, frame_counts
 from modules.ssm.scan.composed import composed
 from modules.ssm.scan.cpu import bidirectional_scan_cpu
 from modules.ssm.scan.dispatch import BACKENDS, check_scan
@@ -73,8 +71,7 @@ def bidirectional_scan(
     D, delta_bias = none if D is None else D, none if delta_bias is None else delta_bias
     pairs = (u, delta, A, B, C, D, delta_bias)
     for name, pair in zip(_PAIRS, pairs, strict=True):
-        if torch.is_tensor(pair) or len(pair) != 2:
-            raise ValueError(f"{name} must be a pair of tensors, forward and backward")
+        check_pair(name, pair)
     for direction, (u_, delta_, A_, B_, C_, D_, bias) in enumerate(zip(*pairs, strict=True)):
         check_scan(u_, delta_, A_, B_, C_, D_, z, bias, None if direction else initial_state)
     if u[0].shape != u[1].shape or A[0].shape != A[1].shape:
@@ -82,9 +79,8 @@ def bidirectional_scan(
             f"both directions must have one shape; got u {tuple(u[0].shape)} and {tuple(u[1].shape)}, "
             f"A {tuple(A[0].shape)} and {tuple(A[1].shape)}"
         )
-    check_lengths(lengths, *u[0].shape[:2])
-    if lengths is not None:
-        lengths = lengths.to(u[0].device)
+    check_switch("delta_softplus", delta_softplus)
+    lengths = frame_counts(lengths, u[0])
     name = BACKENDS.choose(backend, u=u[0], A=A[0], lengths=lengths, initial_state=initial_state)
     scan = BIDIRECTIONAL.get(name) or composed(BACKENDS[name])
     out, last_state = scan(

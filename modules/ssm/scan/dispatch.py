@@ -3,7 +3,13 @@
 import torch
 
 from modules.ssm.backends import Backends, no_refusal
-from modules.ssm.masking import check_lengths
+from modules.ssm.checks import (
+    check_input,
+    check_state_matrix,
+    check_switch,
+    check_tensor,
+    frame_counts,
+)
 from modules.ssm.scan.chunked import selective_scan_chunked
 from modules.ssm.scan.cpu import cpu_refusal, selective_scan_cpu
 from modules.ssm.scan.mamba_ssm_backend import mamba_ssm_refusal, selective_scan_mamba_ssm
@@ -96,8 +102,8 @@ def selective_scan(
     Raises
     ------
     ValueError
-        If shapes do not fit, A is complex, lengths are not frame counts, or the backend is unknown or
-        cannot take these tensors.
+        If an argument has another type, shape or device, lengths are not frame counts, or the backend
+        is unknown or cannot take these tensors.
 
     Example
     -------
@@ -110,9 +116,9 @@ def selective_scan(
     (torch.Size([2, 6, 4]), torch.Size([2, 4, 3]), 0.0)
     """
     check_scan(u, delta, A, B, C, D, z, delta_bias, initial_state)
-    check_lengths(lengths, u.shape[0], u.shape[1])
-    if lengths is not None:
-        lengths = lengths.to(u.device)
+    check_switch("delta_softplus", delta_softplus)
+    check_switch("reverse", reverse)
+    lengths = frame_counts(lengths, u)
     name = BACKENDS.choose(backend, u=u, A=A, lengths=lengths, initial_state=initial_state)
     out, last_state = BACKENDS[name](
         u,
@@ -133,38 +139,18 @@ def selective_scan(
 
 def check_scan(u, delta, A, B, C, D, z, delta_bias, initial_state):
     """Raise ``ValueError`` if the tensors are no scan's."""
-    if u.dim() != 3:
-        raise ValueError(f"u must be (batch, time, channels); got {tuple(u.shape)}")
-    if any(
-        t is not None and t.is_complex()
-        for t in (u, delta, A, B, C, D, z, delta_bias, initial_state)
-    ):
-        raise ValueError(
-            "complex state-space parameters are not supported: A, B and C must be real"
-        )
+    check_input("u", u, ("batch", "time", "channels"))
+    device = u.device
     batch, time, channels = u.shape
-    if A.dim() != 2 or A.shape[0] != channels:
-        raise ValueError(
-            f"A must be (channels, states) with {channels} channels; got {tuple(A.shape)}"
-        )
-    states = A.shape[1]
-    wanted = {
-        "delta": (delta, (batch, time, channels)),
-        "B": (B, (batch, time, states)),
-        "C": (C, (batch, time, states)),
-        "D": (D, (channels,)),
-        "z": (z, (batch, time, channels)),
-        "delta_bias": (delta_bias, (channels,)),
-        "initial_state": (initial_state, (batch, channels, states)),
-    }
-    for name, (tensor, shape) in wanted.items():
-        if tensor is None:
-            continue
-        if tuple(tensor.shape) != shape:
-            raise ValueError(f"{name} must have shape {shape}; got {tuple(tensor.shape)}")
-        if not tensor.is_floating_point():
-            raise ValueError(f"{name} must hold floating-point numbers; got {tensor.dtype}")
-        if tensor.device != u.device:
-            raise ValueError(
-                f"{name} is on {tensor.device}, u on {u.device}: move them to one device"
-            )
+    states = check_state_matrix(A, channels, device)
+    check_tensor("delta", delta, (batch, time, channels), device)
+    check_tensor("B", B, (batch, time, states), device)
+    check_tensor("C", C, (batch, time, states), device)
+    if D is not None:
+        check_tensor("D", D, (channels,), device)
+    if z is not None:
+        check_tensor("z", z, (batch, time, channels), device)
+    if delta_bias is not None:
+        check_tensor("delta_bias", delta_bias, (channels,), device)
+    if initial_state is not None:
+        check_tensor("initial_state", initial_state, (batch, channels, states), device)

@@ -7,6 +7,13 @@ device, constant and grouped B and C included.
 import torch
 from torch.nn import functional as F
 
+from modules.ssm.checks import (
+    check_input,
+    check_state_matrix,
+    check_switch,
+    check_tensor,
+    is_dense,
+)
 from modules.ssm.scan.dispatch import selective_scan
 from modules.ssm.scan.naive import compute_dtype, selective_scan_naive
 
@@ -47,7 +54,7 @@ def selective_scan_fn(
     Raises
     ------
     ValueError
-        If a tensor is complex or its shape does not fit.
+        If an argument has another type, shape or device.
 
     Example
     -------
@@ -57,7 +64,7 @@ def selective_scan_fn(
     >>> selective_scan_fn(u, torch.rand(2, 4, 10), -torch.rand(4, 3), torch.randn(2, 3, 10), torch.randn(4, 3)).shape
     torch.Size([2, 4, 10])
     """
-    _check(u, delta, A, B, C, D, z, delta_bias)
+    _check(u, delta, A, B, C, D, z, delta_bias, delta_softplus)
     if B.dim() == 2 or C.dim() == 2:
         out, last_state = _with_own_states(u, delta, A, B, C, D, z, delta_bias, delta_softplus)
         return (out, last_state) if return_last_state else out
@@ -98,7 +105,7 @@ def selective_scan_ref(
     return_last_state=False,
 ):
     """The same by a plain loop over time; arguments, results and errors as in :func:`selective_scan_fn`."""
-    _check(u, delta, A, B, C, D, z, delta_bias)
+    _check(u, delta, A, B, C, D, z, delta_bias, delta_softplus)
     channels = u.shape[1]
     out, last_state = selective_scan_naive(
         u.transpose(1, 2),
@@ -115,43 +122,42 @@ def selective_scan_ref(
     return (out, last_state) if return_last_state else out
 
 
-def _check(u, delta, A, B, C, D, z, delta_bias):
-    """Raise ``ValueError`` for what is complex or does not fit the others."""
-    tensors = {"u": u, "delta": delta, "A": A, "B": B, "C": C, "D": D, "z": z}
-    tensors["delta_bias"] = delta_bias
-    for name, tensor in tensors.items():
-        if tensor is not None and tensor.is_complex():
-            raise ValueError(
-                f"{name} is complex: only real state-space parameters are supported; A, B and C must be real"
-            )
-    if u.dim() != 3:
-        raise ValueError(f"u must be (batch, channels, time); got {tuple(u.shape)}")
-    batch, channels, time = u.shape
-    if A.dim() != 2 or A.shape[0] != channels:
+def _check(u, delta, A, B, C, D, z, delta_bias, delta_softplus):
+    """Raise ``ValueError`` for what has another type, shape or device."""
+    check_input("u", u, ("batch", "channels", "time"))
+    device, (batch, channels, time) = u.device, u.shape
+    states = check_state_matrix(A, channels, device)
+    check_tensor("delta", delta, (batch, channels, time), device)
+    _check_states("B", B, (batch, channels, states, time), 1, device)
+    _check_states(
+        "C", C, (batch, channels, states, time), B.shape[1] if B.dim() == 4 else 1, device
+    )
+    if z is not None:
+        check_tensor("z", z, (batch, channels, time), device)
+    for name, tensor in (("D", D), ("delta_bias", delta_bias)):
+        if tensor is not None:
+            check_tensor(name, tensor, (channels,), device)
+    check_switch("delta_softplus", delta_softplus)
+
+
+def _check_states(name, x, sizes, groups_of_B, device):
+    """Check B or C in one of its layouts."""
+    batch, channels, states, time = sizes
+    shape = tuple(x.shape) if is_dense(x) else (batch, states, time)
+    # the groups must share the channels out, and B's be C's where both have several
+    groups = shape[1] if len(shape) == 4 and shape[1] else 1
+    fitting = channels % groups == 0 and (groups == groups_of_B or 1 in (groups, groups_of_B))
+    if not fitting or shape not in (
+        (channels, states),
+        (batch, states, time),
+        (batch, groups, states, time),
+    ):
         raise ValueError(
-            f"A must be (channels, states) with {channels} channels; got {tuple(A.shape)}"
+            f"{name} must be {(channels, states)}, {(batch, states, time)} or (batch, groups, "
+            f"states, time) with {batch} items, {states} states, {time} frames of time and groups, "
+            f"the same for B and C, that share {channels} channels out; got {shape}"
         )
-    for name in ("delta", "z", "D", "delta_bias"):
-        wanted = (batch, channels, time) if name in ("delta", "z") else (channels,)
-        if tensors[name] is not None and tuple(tensors[name].shape) != wanted:
-            raise ValueError(f"{name} must have shape {wanted}; got {tuple(tensors[name].shape)}")
-    states = A.shape[1]
-    for name in ("B", "C"):
-        shape = tuple(tensors[name].shape)
-        # the groups must share the channels out, and B's be C's where both have several
-        groups = shape[1] if len(shape) == 4 and shape[1] else 1
-        of_B = B.shape[1] if name == "C" and B.dim() == 4 else 1
-        fitting = channels % groups == 0 and (groups == of_B or 1 in (groups, of_B))
-        if not fitting or shape not in (
-            (channels, states),
-            (batch, states, time),
-            (batch, groups, states, time),
-        ):
-            raise ValueError(
-                f"{name} must be {(channels, states)}, {(batch, states, time)} or (batch, groups, "
-                f"states, time) with {batch} items, {states} states, {time} frames of time and groups, "
-                f"the same for B and C, that share {channels} channels out; got {shape}"
-            )
+    check_tensor(name, x, shape, device)
 
 
 def _with_own_states(u, delta, A, B, C, D, z, delta_bias, delta_softplus):

@@ -15,6 +15,7 @@ from modules.ssm.triton.conv_common import (
     silu_slope,
     zero,
 )
+from modules.ssm.triton.counts import frame_count
 from modules.ssm.triton.language import jit, tl
 
 
@@ -169,9 +170,7 @@ def conv_backward(
     group = tl.program_id(0) % groups
     channel = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     keep = channel < channels
-    length = time
-    if lengths is not None:
-        length = tl.load(lengths + item).to(tl.int32)
+    length = frame_count(lengths, item, time)
     x += item * x_batch
     grad_x += item * time * channels
     start = group * (TILES * FRAMES)

@@ -15,6 +15,7 @@ from modules.ssm.triton.conv_common import (
     sigmoid,
     silu_slope,
 )
+from modules.ssm.triton.counts import frame_count
 from modules.ssm.triton.language import jit, tl
 
 
@@ -77,9 +78,7 @@ def conv_forward(
     tile = tl.program_id(0) % tiles
     channel = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     keep = channel < channels
-    length = time
-    if lengths is not None:
-        length = tl.load(lengths + item).to(tl.int32)
+    length = frame_count(lengths, item, time)
     x += item * x_batch
     if initial is not None:
         initial += item * channels * WIDTH

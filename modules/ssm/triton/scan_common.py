@@ -5,6 +5,7 @@ time. Frames are counted in the order in which they are processed, so that both 
 same code: step ``s`` is frame ``s``, or frame ``length - 1 - s`` backwards.
 """
 
+from modules.ssm.triton.counts import frame_count
 from modules.ssm.triton.language import jit, tl
 
 
@@ -25,10 +26,7 @@ def place(blocks, chunks, batch, directions: tl.constexpr, reverse: tl.constexpr
 @jit
 def span(lengths, item, chunk, chunk_frames, time):
     """Length of the utterance, and the first and the last but one step of the chunk within it."""
-    if lengths is None:
-        length = time
-    else:
-        length = tl.load(lengths + item).to(tl.int32)
+    length = frame_count(lengths, item, time)
     start = chunk * chunk_frames
     end = tl.minimum(start + chunk_frames, length)
     return length, start, end

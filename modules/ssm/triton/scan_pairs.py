@@ -5,6 +5,7 @@ whole groups of frames: the inner loops then need neither masks nor address arit
 gradients come back in the same form, one partial sum a block of channels, and are added here in order.
 """
 
+from modules.ssm.triton.counts import frame_count
 from modules.ssm.triton.language import jit, tl
 from modules.ssm.triton.scan_common import halves, place, together
 
@@ -36,9 +37,7 @@ def pack_pairs(
     )
     s = block * ROWS + tl.arange(0, ROWS)[:, None]
     n = tl.arange(0, WIDTH)[None, :]
-    length = time
-    if lengths is not None:
-        length = tl.load(lengths + item).to(tl.int32)
+    length = frame_count(lengths, item, time)
     t = tl.where(backward, length - 1 - s, s).to(tl.int64)
     valid = (s < length) & (n < N)
     B = tl.where(second == 0, B0, B1) + item * B_b
@@ -68,9 +67,7 @@ def unpack_pairs(
     block, _c, item, row, _s, backward = place(tl.cdiv(time, ROWS), 1, batch, DIRECTIONS, REVERSE)
     t = block * ROWS + tl.arange(0, ROWS)[:, None]
     n = tl.arange(0, WIDTH)[None, :]
-    length = time
-    if lengths is not None:
-        length = tl.load(lengths + item).to(tl.int32)
+    length = frame_count(lengths, item, time)
     s = tl.where(backward, length - 1 - t, t)
     valid = (t < length) & (n < N)
     gb = tl.zeros([ROWS, WIDTH], tl.float32)

@@ -253,3 +253,18 @@ def test_the_plans_variants_compile_for_cards_without_spilling(name, variant):
     kernel = getattr(importlib.import_module(f"modules.ssm.triton.{name}"), name)
     used = compile_variant(kernel, *variant)
     assert used["stack"] == used["local"] == 0 and used["registers"] <= 255
+
+
+@pytest.mark.exhaustive
+@needs_triton
+@pytest.mark.parametrize("reverse", [False, True])
+def test_counts_outside_the_utterance_are_read_as_its_ends(reverse, interpreted):
+    """On a card no check looks at them, and no kernel may touch memory outside."""
+    tensors = make(3, 9, 5, 4)
+    lying, true = torch.tensor([1000, -1000, 10]), torch.tensor([9, 0, 9])
+    wanted, got = (
+        results(causal_conv1d_triton, tensors, lengths=lengths, reverse=reverse)
+        for lengths in (true, lying)
+    )
+    for one, other in zip(wanted, got, strict=True):
+        assert torch.allclose(one, other, atol=1e-6)

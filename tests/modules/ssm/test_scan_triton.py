@@ -263,3 +263,16 @@ assert "triton" not in available_backends()
         cwd=Path(__file__).parents[3],
     )
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.exhaustive
+@pytest.mark.usefixtures("runnable")
+@pytest.mark.parametrize("reverse", [False, True])
+def test_counts_outside_the_utterance_are_read_as_its_ends(reverse):
+    """On a card no check looks at them, and no kernel may touch memory outside."""
+    inputs = to(make_inputs(3, 9, 5, 4))
+    lying, true = torch.tensor([1000, -1000, 10]), torch.tensor([9, 0, 9])
+    wanted, got = (
+        run(selective_scan_triton, inputs, on_device(lengths), reverse) for lengths in (true, lying)
+    )
+    assert_close(wanted, got, 1e-6)
