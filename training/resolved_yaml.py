@@ -4,6 +4,7 @@ HyperPyYAML writes the resolved file by the rules of YAML 1.2 and reads it by th
 quoted, so that a folder named ``yes`` stays one.
 """
 
+import re
 from pathlib import Path
 
 import ruamel.yaml
@@ -136,3 +137,7 @@ class _PlainValues(yaml.SafeLoader):
 
 
 _PlainValues.add_multi_constructor("!", lambda loader, tag, node: None)
+# PyYAML takes 1e-05, which is how Python writes it, for a text
+_PlainValues.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[+-]?[0-9]+[eE][+-]?[0-9]+$"), list("+-0123456789")
+)

@@ -361,3 +361,11 @@ def test_lists_may_be_words_and_nothing_at_all_is_an_empty_value(yaml):
     ):
         line = read_command_line([str(yaml), "--output_folder=x", "--names", *words], Toy)
         assert line.values["names"] == wanted
+
+
+@pytest.mark.parametrize("text", ["1e-05", "1e-5", "0.00001", "+1e-05"])
+def test_a_small_number_is_one_however_it_is_written(text, yaml, tmp_path):
+    arguments = ["--output_folder", str(tmp_path / "run"), "--rate_low", text]
+    yaml.write_text(YAML + "rate_low: 0\n")
+    hparams, _ = load_options([str(yaml), *arguments], Toy)
+    assert hparams["rate_low"] == 1e-5
