@@ -17,6 +17,7 @@ from training.option_schema import (
     Path,
     Positive,
     Seed,
+    Size,
     option,
 )
 from training.run_options import Precision
@@ -73,10 +74,10 @@ class TrainingOptions(RunOptions):
 class MambaOptions(Options):
     """Sizes of a Mamba block."""
 
-    d_model: Count = option("Width of the network.", resume=FIXED)
-    d_state: Count = option("States of a channel.", resume=FIXED)
-    expand: Count = option("Channels of a block, as a multiple of its width.", resume=FIXED)
-    d_conv: Count = option("Taps of the block's convolution.", resume=FIXED)
+    d_model: Size = option("Width of the network.", resume=FIXED)
+    d_state: Size = option("States of a channel.", resume=FIXED)
+    expand: Size = option("Channels of a block, as a multiple of its width.", resume=FIXED)
+    d_conv: Size = option("Taps of the block's convolution.", resume=FIXED)
     bidirectional: bool = option("Whether the network reads in both directions.", resume=FIXED)
     causal: bool = option("Whether the network reads nothing ahead.", resume=FIXED)
     dt_bc_norm: bool = option(
@@ -87,8 +88,8 @@ class MambaOptions(Options):
 class AttentionOptions(Options):
     """Sizes of attention and of feed-forward layers."""
 
-    nhead: Count = option("Heads of attention.", resume=FIXED)
-    d_ffn: Count = option("Width of the feed-forward layers.", resume=FIXED)
+    nhead: Size = option("Heads of attention.", resume=FIXED)
+    d_ffn: Size = option("Width of the feed-forward layers.", resume=FIXED)
 
 
 class FixedBatchOptions(Options):
@@ -120,5 +121,5 @@ class FilterbankOptions(Options):
     """Features of the waveform."""
 
     sample_rate: SampleRate = option("Sample rate, in Hz.", resume=FIXED)
-    n_fft: Count = option("Length of the Fourier transform, in samples.", resume=FIXED)
-    n_mels: Count = option("Mel bands.", resume=FIXED)
+    n_fft: Size = option("Length of the Fourier transform, in samples.", resume=FIXED)
+    n_mels: Size = option("Mel bands.", resume=FIXED)

@@ -17,6 +17,7 @@ from speechbrain.utils.distributed import ddp_init_group
 from mamba_speech.files import write_text
 from modules.fidelity import check_fidelity
 from training.option_schema import Options
+from training.option_values import shown_value
 from training.options import name_options, read_command_line
 from training.provenance import load_average, utc_now
 from training.quiet import keep_details_of_libraries_out
@@ -68,7 +69,7 @@ def load_experiment(arguments=None, options=Options, complete=None):
     ddp_init_group(run_opts)
     atexit.register(_leave_process_group)
     resolved = resolve(hparams_file, overrides)
-    hparams = _build(hparams_file, resolved)
+    hparams = _build(hparams_file, resolved, line.given)
     hparams["invocation"] = start | {"yaml": hparams_file, "overrides": line.given}
     hparams["changed_options"] = changes
     # the options are written when they are known to fit the checkpoints there: see RecipeBrain
@@ -83,17 +84,17 @@ def load_experiment(arguments=None, options=Options, complete=None):
     return hparams, run_opts
 
 
-def _build(file, resolved):
-    """The objects of a resolved YAML."""
+def _build(file, resolved, given):
+    """The objects of a resolved YAML; an error tells the options that were given."""
     try:
         hparams = load_hyperpyyaml(resolved)
         check_fidelity(hparams["fidelity"])
         return hparams
-    except ImportError as error:
-        raise SystemExit(f"{file}: {error}") from error
     except (
         ArithmeticError,
         AssertionError,
+        AttributeError,
+        ImportError,
         LookupError,
         MemoryError,
         RuntimeError,
@@ -103,6 +104,12 @@ def _build(file, resolved):
         # an object refused its arguments, as a rule by a sentence that says which
         words = [str(one) for one in error.args if str(one)] or [type(error).__name__]
         message = name_options(" ".join(" ".join(words).split()), file)
+        if isinstance(error, MemoryError) or "allocate memory" in message:
+            message = "there is not enough memory for networks of these sizes"
+        unnamed = {name: text for name, text in given.items() if name not in message}
+        if len(unnamed) == len(given) > 0:
+            told = " ".join(f"--{name} {shown_value(text)}" for name, text in unnamed.items())
+            message = f"{message} (given: {told})"
         logger.debug("while the objects were built", exc_info=True)
         raise SystemExit(f"{file}: {message}") from error
 

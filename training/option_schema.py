@@ -5,7 +5,7 @@ command line, the check of the YAML, and ``--help``. It also says what a resumed
 """
 
 import os
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Literal, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
@@ -34,6 +34,9 @@ Path = Annotated[str, PathMark()]
 Text = Annotated[str, Field(min_length=1)]
 Count = Annotated[int, Field(ge=1)]
 Natural = Annotated[int, Field(ge=0)]
+# sizes and depths of networks: a typing error must not take all the memory of a machine
+Size = Annotated[int, Field(ge=1, le=65536)]
+Layers = Annotated[int, Field(ge=1, le=1000)]
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -74,6 +77,9 @@ class Options(BaseModel):
     ...
     ValueError: must be a whole number, 1 or more; got 1.5
     """
+
+    # objects of a YAML that may be null, for none at all
+    optional_objects: ClassVar[frozenset] = frozenset({"fea_augment", "speed_perturb"})
 
     model_config = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False)
 

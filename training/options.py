@@ -191,7 +191,14 @@ class _Reader:
             return model.read_option(name, text)
         if isinstance(self._default(name), bool):
             return read_switch(text)
-        return read_free_value(self.nodes[name], text)
+        value = read_free_value(self.nodes[name], text)
+        if (
+            value is None
+            and is_object(self.nodes[name])
+            and name not in self.model.optional_objects
+        ):
+            raise ValueError("cannot be null: the recipe needs it")
+        return value
 
     def _read_many(self, name, words, model):
         if model.takes_many(name):
@@ -202,7 +209,7 @@ class _Reader:
 
     def _default(self, name):
         node = self.nodes.get(name)
-        plain = node is not None and node.tag.startswith("tag:yaml.org")
+        plain = isinstance(node, yaml.ScalarNode) and node.tag.startswith("tag:yaml.org")
         return yaml.safe_load(yaml.serialize(node)) if plain else None
 
     def stop_on_problems(self):
@@ -222,7 +229,10 @@ class _Reader:
         try:
             values = plain_values(resolve(self.file, self.overrides))
         except ValueError as error:
-            raise SystemExit(f"{self.file}: {error}") from error
+            given = [
+                f"--{name}" for name, one in self.overrides.items() if isinstance(one, Reference)
+            ]
+            raise SystemExit(f"{', '.join(given) or self.file}: {error}") from error
         for name, value in values.items():
             if name in self.model.model_fields and not is_object(self.nodes.get(name)):
                 problem = self.model.problem_of(name, value)

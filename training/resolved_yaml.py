@@ -71,8 +71,10 @@ def read_free_value(node, text):
     except ruamel.yaml.error.YAMLError as error:
         reason = str(error).splitlines()[-1].strip()
         raise ValueError(f"cannot be read: {text} ({reason})") from error
-    if is_object(node) and value is not None and not text.startswith("!"):
+    if is_object(node) and value is not None and not text.startswith(node.tag.partition(":")[0]):
         raise ValueError(f"must be null, or an object such as {node.tag}; got {text}")
+    if isinstance(node, yaml.MappingNode) and not is_object(node) and not isinstance(value, dict):
+        raise ValueError(f"must be a mapping such as {{name: value}}; got {text or 'nothing'}")
     # what follows " #" would be a comment
     return text if isinstance(value, str) and not text.startswith(("!", "'", '"')) else value
 

@@ -17,17 +17,20 @@ from training.option_schema import (
     FIXED,
     Count,
     Fraction,
+    Layers,
     Natural,
     NonNegative,
     Options,
     Path,
     Positive,
+    Size,
     Text,
     option,
 )
 
 Splits = list[Text] | None
 Ratio = Annotated[float, Field(ge=0, le=10)]
+Milliseconds = Annotated[float, Field(gt=0, le=1000)]
 
 
 class SpeechOptions(Options):
@@ -46,7 +49,7 @@ class TokenOptions(Options):
 
     tokenizer_file: Path = option("File of the tokenizer.")
     token_type: Literal["unigram", "bpe", "char"] = option("Kind of tokens.", resume=FIXED)
-    output_neurons: Annotated[int, Field(ge=4)] = option(
+    output_neurons: Annotated[int, Field(ge=4, le=1000000)] = option(
         "Tokens, with blank, start and end.", resume=FIXED
     )
 
@@ -101,14 +104,14 @@ class RecognitionOptions(
     )
     intermediate_weight: Fraction = option("Weight of the intermediate layer's loss.")
     augment_warmup: Natural = option("Steps of the optimiser before masks begin.")
-    win_length: Positive = option("Window of the features, in milliseconds.", resume=FIXED)
-    hop_length: Positive = option("Shift of the features, in milliseconds.", resume=FIXED)
-    num_encoder_layers: Count = option("Layers of the encoder.", resume=FIXED)
-    kernel_size: Count = option("Taps of the convolution modules.", resume=FIXED)
+    win_length: Milliseconds = option("Window of the features, in milliseconds.", resume=FIXED)
+    hop_length: Milliseconds = option("Shift of the features, in milliseconds.", resume=FIXED)
+    num_encoder_layers: Layers = option("Layers of the encoder.", resume=FIXED)
+    kernel_size: Size = option("Taps of the convolution modules.", resume=FIXED)
     attention_type: Literal["RelPosMHAXL", "RoPEMHA", "regularMHA"] = option(
         "Attention of a Conformer.", resume=FIXED
     )
-    cnn_channels: Annotated[int, Field(ge=2)] = option(
+    cnn_channels: Annotated[int, Field(ge=2, le=65536)] = option(
         "Channels of the first convolution.", resume=FIXED
     )
     cnn_dropout: Annotated[float, Field(ge=0, lt=1)] = option("Dropout of the convolutions.")
@@ -127,7 +130,7 @@ class CTCOptions(RecognitionOptions):
     """Options of train_CTC.py."""
 
     test_decoding: Literal["beam", "greedy"] = option("Search of the test sets.")
-    beam_size: Count = option("Hypotheses that the search keeps.")
+    beam_size: Size = option("Hypotheses that the search keeps.")
     beam_prune_logp: float = option("Log-probability below the best at which hypotheses end.")
     token_prune_min_logp: float = option("Lowest log-probability of a token.")
     prune_history: bool = option("Whether hypotheses with the same last words are joined.")
@@ -153,11 +156,13 @@ class S2SOptions(RecognitionOptions):
     decoder_module: Literal["transformer", "mamba"] = option(
         "Network of the decoder.", resume=FIXED
     )
-    num_decoder_layers: Count = option("Layers of the decoder.", resume=FIXED)
-    max_length: Count = option("Tokens of the longest utterance.", resume=FIXED)
+    num_decoder_layers: Layers = option("Layers of the decoder.", resume=FIXED)
+    max_length: Annotated[int, Field(ge=1, le=1000000)] = option(
+        "Tokens of the longest utterance.", resume=FIXED
+    )
     valid_search_interval: Count = option("Epochs between error rates in validation.")
-    valid_beam_size: Count = option("Hypotheses that the search in validation keeps.")
-    test_beam_size: Count = option("Hypotheses that the search of the test sets keeps.")
+    valid_beam_size: Size = option("Hypotheses that the search in validation keeps.")
+    test_beam_size: Size = option("Hypotheses that the search of the test sets keeps.")
     ctc_weight_decode: Fraction = option("Weight of CTC in the search.")
     ctc_scoring: Literal["exact", "pruned", "full"] = option("Candidates that CTC scores.")
     scorer_beam_scale: Positive = option("Candidates of a hypothesis, times the beam, if pruned.")
@@ -169,10 +174,10 @@ class S2SOptions(RecognitionOptions):
     eos_threshold: NonNegative = option("Factor by which the end must be the likeliest token.")
     lm_weight: NonNegative = option("Weight of the language model.")
     temperature_lm: Positive = option("Temperature of the language model.")
-    lm_d_model: Count = option("Width of a language model that comes as lm.ckpt.")
-    lm_nhead: Count = option("Heads of a language model that comes as lm.ckpt.")
-    lm_num_layers: Count = option("Layers of a language model that comes as lm.ckpt.")
-    lm_d_ffn: Count = option("Feed-forward width of a language model that comes as lm.ckpt.")
+    lm_d_model: Size = option("Width of a language model that comes as lm.ckpt.")
+    lm_nhead: Size = option("Heads of a language model that comes as lm.ckpt.")
+    lm_num_layers: Layers = option("Layers of a language model that comes as lm.ckpt.")
+    lm_d_ffn: Size = option("Feed-forward width of a language model that comes as lm.ckpt.")
 
     @classmethod
     def conflicts(cls, values):
@@ -198,7 +203,7 @@ class LMOptions(TrainingOptions, SpeechOptions, TokenOptions, ScheduleOptions, M
     max_batch_length_train: Count = option("Tokens in a training batch.")
     max_batch_length_val: Count = option("Tokens in a validation batch.")
     max_batch_ex: Count = option("Sentences in a batch, at most.")
-    num_layers: Count = option("Layers of the network.", resume=FIXED)
+    num_layers: Layers = option("Layers of the network.", resume=FIXED)
     fidelity: Literal["corrected"] = option(
         "Corrected behaviour; no such language model was published.", resume=FIXED
     )
