@@ -57,18 +57,16 @@ def load_experiment(arguments=None, options=Options, complete=None):
     start = {"started": utc_now(), "load_start": load_average()}
     line = read_command_line(sys.argv[1:] if arguments is None else arguments, options)
     hparams_file, run_opts, values = line.yaml, line.run_opts, line.values
-    overrides = dict(line.overrides)
-    if complete is not None:
-        derived = complete(values, line.given)
-        overrides |= derived
-        values = values | derived
+    derived = complete(values, line.given) if complete is not None else {}
+    values = values | derived
     changes = changed_options(values)
     refuse_fixed(changes, options, values["output_folder"])
     check_device(run_opts, values)
     # creates the process group under torchrun, before anything is written
     ddp_init_group(run_opts)
     atexit.register(_leave_process_group)
-    resolved = resolve(hparams_file, overrides)
+    # resolving takes longer than most networks do to be built
+    resolved = resolve(hparams_file, line.overrides | derived) if derived else line.resolved
     hparams = _build(hparams_file, resolved, line.given)
     hparams["invocation"] = start | {"yaml": hparams_file, "overrides": line.given}
     hparams["changed_options"] = changes

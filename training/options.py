@@ -40,6 +40,8 @@ class CommandLine(NamedTuple):
         Values that replace those of the file.
     values : dict
         Plain values of all top-level keys; objects are None.
+    resolved : str
+        The YAML with its references resolved and the overrides in place.
     given : dict of str: str
         Every option of the command line by its name here.
     aliases : dict of str: str
@@ -50,6 +52,7 @@ class CommandLine(NamedTuple):
     run_opts: RunOptions
     overrides: dict
     values: dict
+    resolved: str
     given: dict
     aliases: dict
 
@@ -120,10 +123,10 @@ def read_command_line(arguments, model=Options):
     for name, words in _split(translated):
         options.take(name, words)
     options.stop_on_problems()
-    values = options.check_all()
+    resolved, values = options.check_all()
     run_opts = make_run_options(file, options.runs)
     return CommandLine(
-        file, run_opts, options.overrides, values, given_options(translated), aliases
+        file, run_opts, options.overrides, values, resolved, given_options(translated), aliases
     )
 
 
@@ -218,7 +221,7 @@ class _Reader:
             raise SystemExit("\n".join(self.problems))
 
     def check_all(self):
-        """Plain values of all options, those of the YAML included, if nothing is wrong with any of them."""
+        """The resolved YAML, and plain values of all its options, if nothing is wrong with any of them."""
         missing = [
             f"--{name}"
             for name, node in self.nodes.items()
@@ -227,7 +230,8 @@ class _Reader:
         if missing:
             raise SystemExit(f"{self.file}: give a value for {', '.join(missing)}")
         try:
-            values = plain_values(resolve(self.file, self.overrides))
+            resolved = resolve(self.file, self.overrides)
+            values = plain_values(resolved)
         except ValueError as error:
             given = [
                 f"--{name}" for name, one in self.overrides.items() if isinstance(one, Reference)
@@ -241,7 +245,7 @@ class _Reader:
         if not self.problems:
             self.problems += self.model.conflicts(values)
         self.stop_on_problems()
-        return values
+        return resolved, values
 
 
 def translate(arguments, known):

@@ -21,6 +21,7 @@ from speechbrain.utils.run_opts import RunOptions
 
 from training.experiment import load_experiment
 from training.option_schema import Options
+from training.resolved_yaml import key_nodes
 from training.results import read_results, read_rows
 
 ROOT = Path(__file__).parents[2]
@@ -121,10 +122,9 @@ def _worth_saying(line):
 
 def plain_options(path):
     """Top-level keys of a YAML that hold a number, a text, a switch or a list, with their values."""
-    node = yaml.compose(Path(path).read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
     return {
-        key.value: yaml.safe_load(yaml.serialize(value))
-        for key, value in node.value
+        key: yaml.safe_load(yaml.serialize(value))
+        for key, value in key_nodes(path).items()
         if value.tag.startswith("tag:") and not isinstance(value, yaml.MappingNode)
     }
 
