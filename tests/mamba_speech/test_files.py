@@ -158,7 +158,7 @@ RENAMING = {
     "data_prep/spoken/corpus.py",
     "mamba_speech/asr/tokenizer.py",
     "mamba_speech/files.py",
-    "modules/ssm/cpu/build.py",
+    "modules/ssm/cpu/cache.py",
     "training/checkpoints.py",
 }
 

@@ -1,41 +1,26 @@
 """Builds the C kernels of this folder with the system's compiler at first use, and loads them.
 
-The library is kept in ``$MAMBA_SPEECH_CACHE``, else ``~/.cache/mamba-speech``, else a private
-folder under the temporary one, under a hash of everything that it depends on: the sources, the
-flags, the compiler's version and the processor. Several processes may start at once: each builds
-under a temporary name and renames.
+The library is kept under a hash of everything that it depends on: the sources, the flags, the compiler's version
+and the processor. ``modules/ssm/cpu/cache.py`` says where, and ``modules/ssm/cpu/compiler.py`` by which compiler.
 """
 
-import ctypes
-import hashlib
 import logging
 import os
-import platform
 import shlex
-import shutil
-import subprocess
 import tempfile
 import threading
 from pathlib import Path
 
 import torch
 
+from modules.ssm.cpu import cache, compiler
+
 logger = logging.getLogger(__name__)
 
-_SOURCES = ("scan_forward.c", "scan_backward.c", "conv.c")
-_HEADERS = ("vectors.h", "scan.h")
-# -ffast-math is left out on purpose: it would cancel the rounding inside exp, and NaN with it
-_FLAGS = [
-    "-std=gnu11",
-    "-O3",
-    "-fPIC",
-    "-shared",
-    "-fno-math-errno",
-    "-fno-trapping-math",
-    "-ffp-contract=fast",
-    "-Wno-psabi",
-]
-_SECONDS = 120
+_FUNCTIONS = tuple(
+    f"mamba_speech_{name}"
+    for name in ("scan_forward", "scan_backward", "conv_forward", "conv_backward")
+)
 
 _lock = threading.Lock()
 _loaded = None
@@ -69,135 +54,75 @@ def refusal():
             if _loaded is None and _reason is None:
                 try:
                     _loaded = _build_and_load()
-                except (OSError, RuntimeError, subprocess.SubprocessError) as error:
-                    _reason = str(error)
+                except (OSError, RuntimeError, ValueError, MemoryError) as error:
+                    _reason = str(error) or type(error).__name__
                     logger.warning(
                         "compiled CPU kernels unavailable, torch takes over: %s", _reason
                     )
     return _reason
 
 
-def cache_folder():
-    """The folder that keeps built kernels, created if need be and writable by this user."""
-    chosen = os.environ.get("MAMBA_SPEECH_CACHE")
-    if chosen:
-        folder = Path(chosen).expanduser()
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder
-    user = os.getuid() if hasattr(os, "getuid") else "user"
-    for folder in (
-        Path("~/.cache/mamba-speech").expanduser(),
-        Path(tempfile.gettempdir(), f"mamba-speech-{user}"),
-    ):
-        try:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        except OSError:
-            continue
-        # a folder that another user made could hold another user's code
-        if os.access(folder, os.W_OK) and (user == "user" or folder.stat().st_uid == user):
-            return folder
-    return Path(tempfile.mkdtemp(prefix="mamba-speech-"))
-
-
 def _build_and_load():
-    compilers = _compilers()
-    folder = cache_folder()
     problems = []
-    for compiler in compilers:
+    for command in compiler.compilers():
         try:
-            version = _run([*compiler, "--version"])
-        except (OSError, RuntimeError, subprocess.SubprocessError) as error:
+            return _library(command, f"kernels-{compiler.key(command)}")
+        except (OSError, RuntimeError) as error:
             problems.append(str(error))
-            continue
-        target = folder / f"kernels-{_key(compiler, version)}.so"
-        if not target.exists():
-            try:
-                _build(compiler, target)
-            except (OSError, RuntimeError, subprocess.SubprocessError) as error:
-                problems.append(str(error))
-                continue
-        return ctypes.CDLL(str(target))
     raise RuntimeError("; ".join(problems))
 
 
-def _compilers():
-    """Commands to try: ``$CC`` alone where it is set."""
-    if os.environ.get("CC"):
-        return [shlex.split(os.environ["CC"])]
-    found = [[name] for name in ("cc", "gcc", "clang") if shutil.which(name)]
-    if not found:
-        raise RuntimeError("no C compiler found (looked for cc, gcc, clang): install one or set CC")
+def _library(command, name):
+    """The kernels by one compiler: found in a folder, else built and kept in the first that takes them."""
+    problems = []
+    for folder in cache.folders():
+        found = cache.find(folder, name, _FUNCTIONS)
+        try:
+            if found is None:
+                with cache.workspace(folder, compiler.BUILD_SECONDS) as room:
+                    # another process may have built them meanwhile
+                    found = cache.find(folder, name, _FUNCTIONS) or _build(command, name, room)
+        except OSError as error:
+            problems.append(f"{folder} ({error.strerror or error})")
+            continue
+        if problems and os.environ.get("MAMBA_SPEECH_CACHE"):
+            _warn_of(problems, f"{folder} keeps them")
+        return found
+    with tempfile.TemporaryDirectory(prefix="mamba-speech-") as room:
+        found, _ = _compiled(command, Path(room))
+    _warn_of(problems, "every process compiles them")
     return found
 
 
-def _flag_sets():
-    """Extra flags, best first: for this processor, on the OpenMP runtime that torch loaded."""
-    bundled = _torch_openmp()
-    # linked by its path: the loader then finds, by its name, the copy that torch has loaded
-    runtimes = [["-fopenmp", bundled, "-Wl,--as-needed"]] if bundled else []
-    runtimes += [["-fopenmp"], []]
-    processors = (["-march=native"], ["-mcpu=native"], [])
-    return [processor + runtime for runtime in runtimes for processor in processors]
-
-
-def _torch_openmp():
-    """Path of the libgomp that torch's wheel carries, or ``None``."""
-    package = Path(torch.__file__).parent
-    for folder in (package / "lib", package.parent / "torch.libs"):
-        for path in sorted(folder.glob("libgomp*.so*")):
-            return str(path)
-    return None
-
-
-def _key(compiler, version):
-    digest = hashlib.sha256()
-    for name in _SOURCES + _HEADERS:
-        digest.update((Path(__file__).parent / name).read_bytes())
-    parts = (compiler, version, _FLAGS, _flag_sets(), platform.machine(), _processor())
-    digest.update(repr(parts).encode())
-    return digest.hexdigest()[:24]
-
-
-def _processor():
-    """Model and instruction sets of the processor: what ``-march=native`` depends on."""
+def _build(command, name, room):
+    """The kernels, built and kept."""
+    found, data = _compiled(command, room)
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    wanted = ("model name", "flags", "Features", "CPU part")
-    return sorted({line for line in lines if line.startswith(wanted)})
+        cache.keep(room, name, data)
+    except OSError as error:
+        _warn_of([f"{room.parent} ({error.strerror or error})"], "every process compiles them")
+    return found
 
 
-def _build(compiler, target):
-    """Compile into ``target``, with the best flags that the compiler takes."""
-    sources = [str(Path(__file__).parent / name) for name in _SOURCES]
-    problem = None
-    for extra in _flag_sets():
-        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=target.stem, suffix=".tmp")
-        os.close(handle)
-        try:
-            _run([*compiler, *_FLAGS, *sources, *extra, "-o", temporary])
-            os.replace(temporary, target)
-            logger.info("compiled the CPU kernels: %s %s", shlex.join(compiler), " ".join(extra))
-            return
-        except RuntimeError as error:
-            problem = problem or error
-        finally:
-            Path(temporary).unlink(missing_ok=True)
-    raise problem
+def _compiled(command, room):
+    """The kernels and their bytes, built in an empty folder."""
+    who = compiler.at_fault(command)
+    data, flags = compiler.compile_kernels(command, room)
+    try:
+        found = cache.load(data, room)
+    except OSError as error:
+        raise RuntimeError(
+            f"{who} made no library for this machine ({error}){compiler.REMEDY}"
+        ) from None
+    if not all(hasattr(found, function) for function in _FUNCTIONS):
+        raise RuntimeError(f"{who} made a library without the kernels{compiler.REMEDY}")
+    logger.info("compiled the CPU kernels: %s %s", shlex.join(command), flags)
+    return found, data
 
 
-def _run(command):
-    """What a command printed; ``RuntimeError`` with its complaint if it fails."""
-    done = subprocess.run(
-        command,
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=_SECONDS,
-        stdin=subprocess.DEVNULL,
+def _warn_of(problems, instead):
+    logger.warning(
+        "compiled CPU kernels cannot be kept in %s; %s: name a folder of your own in MAMBA_SPEECH_CACHE",
+        ", ".join(problems),
+        instead,
     )
-    if done.returncode:
-        complaint = (done.stderr or done.stdout).strip().splitlines() or ["no message"]
-        raise RuntimeError(f"{command[0]} failed (exit {done.returncode}): {complaint[0]}")
-    return done.stdout

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from modules.ssm import available_backends, selective_scan
-from modules.ssm.cpu import build
+from modules.ssm.cpu import build, cache
 
 ROOT = str(Path(__file__).parents[3])
 
@@ -55,8 +55,8 @@ def test_two_processes_build_into_a_fresh_folder_at_once(tmp_path):
     for process in processes:
         printed, _ = process.communicate(timeout=120)
         assert process.returncode == 0 and printed == "['cpu', 'torch', 'naive']\n"
-    # nothing but the library: no half file, no temporary one
-    assert [p.suffix for p in (tmp_path / "new").iterdir()] == [".so"]
+    # nothing but the library, its checksum and the lock: no half file, no temporary one
+    assert {p.suffix for p in (tmp_path / "new").iterdir()} == {".so", ".sum", ".lock"}
 
 
 @pytest.fixture
@@ -85,21 +85,42 @@ def test_torch_takes_over_with_one_line_where_the_compiler_fails(compiler, unbui
     assert compiler in line and "torch takes over" in line
 
 
-@pytest.mark.skipif(build.refusal() is not None, reason="no compiled kernels")
+@pytest.mark.skipif(
+    build.refusal() is not None or not Path("/proc/self/fd").is_dir(),
+    reason="no compiled kernels, or no /proc",
+)
 def test_a_library_has_its_name_only_when_it_is_whole(unbuilt, tmp_path):
     """A script stands for the compiler: it writes half a library, then fails or writes the whole one."""
-    whole, seen = build._loaded._name, tmp_path / "seen"
+    whole, seen = tmp_path / "whole", tmp_path / "seen"
+    whole.write_bytes(Path(build._loaded._name).read_bytes())
     script = tmp_path / "compiler"
-    for last, suffixes in (("exit 1", []), (f"cp {whole} $2", [".so"])):
+    for last, suffixes in (("exit 1", set()), (f"cp {whole} $2", {".so", ".sum"})):
         script.write_text(
             "#!/bin/sh\n[ $1 = --version ] && exit 0\nwhile [ $1 != -o ]; do shift; done\n"
-            f"echo half > $2\nls $(dirname $2) > {seen}\n{last}\n"
+            f"echo half > $2\nls $(dirname $2)/.. > {seen}\n{last}\n"
         )
         script.chmod(0o755)
         folder = unbuilt(str(script))
         assert (build.refusal() is None) == bool(suffixes)
         assert seen.read_text().split() and ".so" not in seen.read_text()
-        assert [path.suffix for path in folder.iterdir()] == suffixes
+        assert {path.suffix for path in folder.iterdir()} == suffixes | {".lock"}
+
+
+@pytest.mark.skipif(
+    build.refusal() is not None or not Path("/proc/self/fd").is_dir(),
+    reason="no compiled kernels, or no /proc",
+)
+def test_a_system_without_files_in_memory_loads_a_copy_and_removes_it(monkeypatch, tmp_path):
+    data = Path(build._loaded._name).read_bytes()
+    monkeypatch.delattr(os, "memfd_create", raising=False)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    assert cache.load(data).mamba_speech_lanes() == build.library().mamba_speech_lanes()
+    # where the temporary folder takes nothing, the copy stands in the cache for a moment
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "none"))
+    assert cache.load(data, tmp_path).mamba_speech_lanes() > 0
+    with pytest.raises(OSError):
+        cache.load(data[:-1], tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.exhaustive
