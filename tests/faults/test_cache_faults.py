@@ -201,9 +201,9 @@ FOREIGN = {
     "sum owned by another": lambda p: os.chown(p.with_suffix(".sum"), 12345, 12345),
 }
 DAMAGES = [
-    *((name, change, "so") for name, change in DAMAGED_LIBRARY.items()),
-    *((name, change, "sum") for name, change in DAMAGED_SUM.items()),
-    *(pytest.param(name, change, "so", marks=AS_ROOT) for name, change in FOREIGN.items()),
+    *(pytest.param(n, change, "so", id=n) for n, change in DAMAGED_LIBRARY.items()),
+    *(pytest.param(n, change, "sum", id=n) for n, change in DAMAGED_SUM.items()),
+    *(pytest.param(n, change, "so", id=n, marks=AS_ROOT) for n, change in FOREIGN.items()),
 ]
 
 
