@@ -35,6 +35,7 @@ def prepare_librispeech(
     select_n_sentences=None,
     merge_lst=(),
     merge_name=None,
+    create_lexicon=False,
     skip_prep=False,
 ):
     """Write `<save_folder>/<split>.csv` for each split, with ID, duration, wav, spk_id and wrd.
@@ -60,6 +61,9 @@ def prepare_librispeech(
         Splits to join into one manifest more; the training splits by default.
     merge_name : str, optional
         Name of that manifest, `train.csv` for example; without a name none is written.
+    create_lexicon : bool
+        Argument of the published function, which then writes lists for grapheme-to-phoneme models.
+        No recipe here reads such lists, so only False is taken.
     skip_prep : bool
         Return at once.
 
@@ -74,6 +78,11 @@ def prepare_librispeech(
     -------
     >>> prepare_librispeech("not/needed", "manifests", skip_prep=True)
     """
+    if create_lexicon:
+        raise ValueError(
+            "create_lexicon writes lists for grapheme-to-phoneme models, which no recipe here reads; "
+            "leave it out, or use librispeech_prepare.py of SpeechBrain's recipes"
+        )
     if skip_prep:
         return
     tr_splits, dev_splits, te_splits, merge_lst = (
@@ -153,17 +162,11 @@ def find_splits(data_folder, splits):
     FileNotFoundError
         As `prepare_librispeech`; the message lists the splits that are there.
     """
-    data_folder = Path(data_folder)
-    if not data_folder.is_dir():
+    present = present_splits(data_folder)
+    if not Path(data_folder).is_dir():
         raise FileNotFoundError(
             f"data_folder {data_folder} does not exist; give the folder that holds LibriSpeech"
         )
-    roots = [data_folder / "LibriSpeech", data_folder]
-    present = {}
-    for root in reversed(roots):
-        for folder in sorted(root.iterdir()) if root.is_dir() else []:
-            if folder.is_dir() and any(folder.glob("*/*/*.trans.txt")):
-                present[folder.name] = folder.absolute()
     if not present:
         raise FileNotFoundError(
             f"data_folder {data_folder} is not laid out like LibriSpeech: neither it nor its "
@@ -176,6 +179,26 @@ def find_splits(data_folder, splits):
             f"the splits there are {', '.join(sorted(present))}: name some of them in the options"
         )
     return {split: present[split] for split in splits}
+
+
+def present_splits(data_folder):
+    """The splits that lie in `data_folder` or in its folder `LibriSpeech`.
+
+    Arguments
+    ---------
+    data_folder : str or Path
+
+    Returns
+    -------
+    folders : dict of str to Path
+        None if there is no such folder.
+    """
+    present = {}
+    for root in (Path(data_folder), Path(data_folder) / "LibriSpeech"):
+        for folder in sorted(root.iterdir()) if root.is_dir() else []:
+            if folder.is_dir() and any(folder.glob("*/*/*.trans.txt")):
+                present[folder.name] = folder.absolute()
+    return present
 
 
 def list_chapters(folder):

@@ -116,9 +116,15 @@ class RecipeBrain(ExactBrain):
         Raises
         ------
         SystemExit
-            If gradients are accumulated over more batches than an epoch has.
+            If an epoch has fewer batches than there are processes, or gradients are accumulated over more batches than
+            an epoch has.
         """
         world = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
+        if batches < world:
+            raise SystemExit(
+                f"each of the {world} processes needs a batch, and an epoch has {batches}: start fewer processes, or "
+                "make batches smaller"
+            )
         # SpeechBrain begins to accumulate anew with every epoch: what is left over is dropped
         an_epoch = -(-batches // world) // self.grad_accumulation_factor
         if not an_epoch:

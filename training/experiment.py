@@ -19,6 +19,7 @@ from modules.fidelity import check_fidelity
 from training.option_schema import Options
 from training.option_values import shown_value
 from training.options import name_options, read_command_line
+from training.process_group import choose_backend
 from training.provenance import load_average, utc_now
 from training.quiet import keep_details_of_libraries_out
 from training.resolved_yaml import resolve
@@ -62,6 +63,7 @@ def load_experiment(arguments=None, options=Options, complete=None):
     changes = changed_options(values)
     refuse_fixed(changes, options, values["output_folder"])
     check_device(run_opts, values)
+    run_opts, joined = choose_backend(run_opts)
     # creates the process group under torchrun, before anything is written
     ddp_init_group(run_opts)
     atexit.register(_leave_process_group)
@@ -77,6 +79,8 @@ def load_experiment(arguments=None, options=Options, complete=None):
     sb.create_experiment_directory(experiment_directory=hparams["output_folder"])
     keep_details_of_libraries_out()
     logger.info("fidelity: %s (%s)", hparams["fidelity"], hparams_file)
+    if joined:
+        logger.info("%s", joined)
     for alias, option in line.aliases.items():
         logger.info("--%s is --%s here", alias, option)
     return hparams, run_opts

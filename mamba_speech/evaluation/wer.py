@@ -51,13 +51,20 @@ def _parse(row):
     return UtteranceErrors(int(row["words"]), int(row["errors"]))
 
 
-def write_alignments(path, statistics):
-    """Write the word error rate of a test set, and each utterance's words beside its reference.
+def write_alignments(path, words, characters):
+    """Write the error rates of a test set, and each utterance's words beside its reference.
+
+    SpeechBrain's format comes first. The last two lines are ``WER: 12.34%`` and ``CER: 5.67%``, which published
+    scripts search for.
 
     Arguments
     ---------
     path : str or Path
-    statistics : speechbrain.utils.metric_stats.ErrorRateStats
+    words, characters : speechbrain.utils.metric_stats.ErrorRateStats
+        Errors in words, and in characters.
     """
     with whole_file(path) as file:
-        statistics.write_stats(file)
+        words.write_stats(file)
+        file.write("=" * 80 + "\n")
+        for name, statistics in (("WER", words), ("CER", characters)):
+            file.write(f"{name}: {statistics.summarize('error_rate'):.2f}%\n")

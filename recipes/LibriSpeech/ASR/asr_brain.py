@@ -12,11 +12,20 @@ from pathlib import Path
 from typing import NamedTuple
 
 import speechbrain as sb
-from speech_data import Transcripts, batch_options, make_datasets, prepare_manifests
+from speech_data import (
+    Manifests,
+    Transcripts,
+    batch_options,
+    make_datasets,
+    prepare_manifests,
+)
+from speechbrain.dataio.dataset import DynamicItemDataset
 from speechbrain.utils.distributed import if_main_process
+from splits import PresentSplits
 from tokenizer_data import prepare_tokenizer
 
 from mamba_speech.asr.language_model import find_tokenizer
+from mamba_speech.asr.tokenizer import Tokenizer
 from mamba_speech.evaluation.wer import write_alignments, write_errors
 from modules.lengths import relative_lengths
 from training.brain import RecipeBrain
@@ -161,7 +170,7 @@ class RecognitionBrain(RecipeBrain):
             factor = {"RTF": (seconds - others) / max(self.seconds_of_audio, 1e-9)}
             test_set = self.test_name + name
             if if_main_process():
-                self._write_errors(test_set, self.wer_metrics[name])
+                self._write_errors(test_set, self.wer_metrics[name], self.cer_metrics[name])
             # however it is decoded, the test set is the same
             self.test_lists[test_set] = self.test_lists.get(self.test_name)
             self.record_test(
@@ -171,14 +180,87 @@ class RecognitionBrain(RecipeBrain):
                 decoding=decoding.settings,
             )
 
-    def _write_errors(self, test_set, metric):
+    def _write_errors(self, test_set, metric, characters):
         folder = self.hparams.output_folder
-        write_alignments(f"{folder}/wer_{test_set}.txt", metric)
+        write_alignments(f"{folder}/wer_{test_set}.txt", metric, characters)
         write_errors(f"{folder}/errors_{test_set}.csv", metric.scores)
 
 
 def _error_rates(**options):
     return sb.utils.metric_stats.ErrorRateStats(**options)
+
+
+class Speech(NamedTuple):
+    """The data of a run.
+
+    Attributes
+    ----------
+    manifests : Manifests
+    tokenizer : mamba_speech.asr.tokenizer.Tokenizer
+    train, valid : speechbrain.dataio.dataset.DynamicItemDataset or None
+        None where only tests are wanted.
+    tests : dict of str: speechbrain.dataio.dataset.DynamicItemDataset
+    """
+
+    manifests: Manifests
+    tokenizer: Tokenizer
+    train: DynamicItemDataset | None
+    valid: DynamicItemDataset | None
+    tests: dict
+
+
+def prepare_speech(hparams, has_decoder, training=True):
+    """Manifests, tokenizer and data sets of a recipe.
+
+    Arguments
+    ---------
+    hparams : dict
+        Loaded YAML.
+    has_decoder : bool
+        See :class:`RecognitionBrain`.
+    training : bool
+        Whether training and validation speech are wanted.
+
+    Returns
+    -------
+    Speech
+
+    Raises
+    ------
+    SystemExit
+        With one message, if the data cannot be used.
+    """
+    manifests = prepare_manifests(hparams, training)
+    lm = hparams["pretrained_lm_tokenizer_path"] if has_decoder else None
+    tokenizer = prepare_tokenizer(
+        hparams,
+        Transcripts(manifests.train) if training else None,
+        partial(find_tokenizer, lm, hparams["save_folder"]) if lm else None,
+        spare_outputs=not has_decoder,
+    )
+    return Speech(manifests, tokenizer, *make_datasets(hparams, tokenizer, manifests, has_decoder))
+
+
+def published_data(hparams, has_decoder):
+    """The data of a loaded YAML, for ``dataio_prepare``, which the published scripts define.
+
+    Arguments
+    ---------
+    hparams : dict
+    has_decoder : bool
+        See :class:`RecognitionBrain`.
+
+    Returns
+    -------
+    (Speech, speechbrain.dataio.sampler.DynamicBatchSampler or None, the same)
+        The data, and the samplers of training and validation; None without ``dynamic_batching``.
+    """
+    speech = prepare_speech(hparams, has_decoder)
+    stages = {sb.Stage.TRAIN: speech.train, sb.Stage.VALID: speech.valid}
+    samplers = [
+        batch_options(hparams, stage, items).get("batch_sampler") for stage, items in stages.items()
+    ]
+    return speech, *samplers
 
 
 def run_recipe(brain_class, make_decodings, options):
@@ -198,18 +280,13 @@ def run_recipe(brain_class, make_decodings, options):
     SystemExit
         With one message, if an option or the data cannot be used.
     """
-    hparams, run_opts = load_experiment(options=options)
+    splits = PresentSplits()
+    hparams, run_opts = load_experiment(options=options, complete=splits.narrow)
+    splits.tell()
     training = is_training(hparams, run_opts)
-    manifests = prepare_manifests(hparams, training)
-    has_decoder = brain_class.has_decoder
-    lm = hparams["pretrained_lm_tokenizer_path"] if has_decoder else None
-    tokenizer = prepare_tokenizer(
-        hparams,
-        Transcripts(manifests.train) if training else None,
-        partial(find_tokenizer, lm, hparams["save_folder"]) if lm else None,
-        spare_outputs=not has_decoder,
+    manifests, tokenizer, train, valid, tests = prepare_speech(
+        hparams, brain_class.has_decoder, training
     )
-    train, valid, tests = make_datasets(hparams, tokenizer, manifests, has_decoder)
     lists = {"train": manifests.train, "valid": manifests.valid}
     lists["tokenizer"] = hparams["tokenizer_file"]
     brain = brain_class.from_hparams(

@@ -9,7 +9,7 @@ xi-j/Mamba-ASR, "Speech Slytherin" (arXiv 2407.09732).
 """
 
 import speechbrain as sb
-from asr_brain import Decoding, RecognitionBrain, run_recipe
+from asr_brain import Decoding, RecognitionBrain, published_data, run_recipe
 from options import CTCOptions
 
 from mamba_speech.asr.decoders import BEAM_OPTIONS, CTCDecoder
@@ -50,6 +50,30 @@ def make_decodings(hparams, tokenizer, device):
         sb.Stage.VALID: {"": Decoding(CTCDecoder(tokenizer), {"search": "greedy"})},
         sb.Stage.TEST: {"": Decoding(decoder, settings)},
     }
+
+
+# the names of the published script
+ASR = CTCBrain
+
+
+def dataio_prepare(hparams, tokenizer=None):
+    """The data of a loaded YAML, under the published name.
+
+    Arguments
+    ---------
+    hparams : dict
+        With a ``data_folder`` or manifests. They are prepared first.
+    tokenizer : object, optional
+        Argument of the published function. The run's own tokenizer is taken in any case.
+
+    Returns
+    -------
+    tuple
+        Training set, validation set, test sets by name, and the samplers of training and validation.
+    """
+    del tokenizer
+    speech, *samplers = published_data(hparams, CTCBrain.has_decoder)
+    return speech.train, speech.valid, speech.tests, *samplers
 
 
 def main():

@@ -17,6 +17,7 @@ from pathlib import Path
 import speechbrain as sb
 import torch
 from options import LMOptions
+from splits import PresentSplits
 from text_data import TextSample, find_texts
 from tokenised_text import PADDING, TextBatch, TokenBatchSampler, tokenise
 from tokenizer_data import prepare_tokenizer
@@ -92,7 +93,9 @@ def batch_options(hparams, stage, text):
 
 def main():
     """Prepare, train, average, test."""
-    hparams, run_opts = load_experiment(options=LMOptions)
+    splits = PresentSplits()
+    hparams, run_opts = load_experiment(options=LMOptions, complete=splits.narrow)
+    splits.tell()
     training = is_training(hparams, run_opts)
     train_texts, valid_texts, test_texts = find_texts(hparams, training)
     given = hparams["pretrained_tokenizer_file"]

@@ -11,7 +11,7 @@ speech recognition" (2017), for its loss and its search.
 
 import speechbrain as sb
 import torch
-from asr_brain import Decoding, RecognitionBrain, run_recipe
+from asr_brain import Decoding, RecognitionBrain, published_data, run_recipe
 from options import S2SOptions
 from speechbrain.utils.Accuracy import AccuracyStats
 
@@ -132,6 +132,27 @@ def _search(model, tokenizer, options, lm=None, source=None):
     except ValueError as error:
         # which begins with the option's name
         raise SystemExit(f"--{error}") from error
+
+
+# the names of the published script
+ASR = S2SBrain
+
+
+def dataio_prepare(hparams):
+    """The data of a loaded YAML, under the published name.
+
+    Arguments
+    ---------
+    hparams : dict
+        With a ``data_folder`` or manifests. They are prepared first.
+
+    Returns
+    -------
+    tuple
+        Training set, validation set, test sets by name, tokenizer, and the samplers of training and validation.
+    """
+    speech, *samplers = published_data(hparams, S2SBrain.has_decoder)
+    return speech.train, speech.valid, speech.tests, speech.tokenizer, *samplers
 
 
 def main():

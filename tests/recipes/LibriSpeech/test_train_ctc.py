@@ -121,7 +121,7 @@ def test_torchrun_trains_and_tests_on_two_processes(kind, spoken, tmp_path):
         **SPLITS,
         data_folder=spoken,
         output_folder=tmp_path / "run",
-        distributed_backend="gloo",
+        device="cpu",
         max_batch_length_train=10,
         number_of_epochs=2,
     )

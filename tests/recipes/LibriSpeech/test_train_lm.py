@@ -165,7 +165,7 @@ def test_torchrun_trains_on_two_processes(text, tmp_path):
     launcher = ["-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0"]
     launcher += ["--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0"]
     options = ["--text_files", text, "--output_folder", tmp_path / "run", "--noprogressbar"]
-    options += ["--distributed_backend", "gloo", "--optimizer_step_limit", "2"]
+    options += ["--device", "cpu", "--optimizer_step_limit", "2"]
     done = subprocess.run(
         [sys.executable, *launcher, "train_LM.py", DEBUG, *options],
         check=False,

@@ -172,7 +172,7 @@ def test_clips_keep_their_lengths_where_they_are_not_padded(recipe, tones, tmp_p
 @pytest.mark.exhaustive
 def test_torchrun_trains_networks_with_batch_norm_on_two_processes(tones, tmp_path):
     options = TASK | {"data_folder": tones, "output_folder": tmp_path, "number_of_epochs": 1}
-    arguments = command_line(YAML, **options, distributed_backend="gloo")
+    arguments = command_line(YAML, **options, device="cpu")
     run_script(RECIPE, "train.py", *arguments, launcher=TORCHRUN)
     assert results(tmp_path)["clips"] == 6
     assert not any(name.startswith("module.") for name in weights(tmp_path))

@@ -229,9 +229,7 @@ def test_a_run_says_what_is_worth_saying(voices, tmp_path, monkeypatch):
 def test_torchrun_trains_on_two_processes(voices, tmp_path):
     options = SMALL | {"data_folder": voices, "output_folder": tmp_path, "number_of_epochs": 1}
     options |= {"batch_size": 2}
-    arguments = command_line(
-        FOLDER / "debug.yaml", small=SMALL, **options, distributed_backend="gloo"
-    )
+    arguments = command_line(FOLDER / "debug.yaml", small=SMALL, **options, device="cpu")
     run_script(RECIPE, "train.py", *arguments, launcher=TORCHRUN)
     assert results(tmp_path, LIST)["trials"] == 4
     assert not any(name.startswith("module.") for name in weights(tmp_path))

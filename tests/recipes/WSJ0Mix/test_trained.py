@@ -101,7 +101,6 @@ def test_torchrun_trains_on_two_processes_to_the_end(tree, tmp_path):
     # how processes share dynamic mixtures is tested with the data set
     options = {"data_folder": tree, "output_folder": tmp_path, "num_workers": 1}
     options |= {
-        "distributed_backend": "gloo",
         "batch_size": 1,
         "number_of_epochs": 2,
         "device": "cpu",
