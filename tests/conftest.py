@@ -5,6 +5,7 @@ reason, where `SPEECH_DATA` is unset or names no folder; where the folder is the
 so a skip counts as a failure.
 """
 
+import gc
 import os
 import random
 from collections import Counter
@@ -77,6 +78,12 @@ def pytest_collection_modifyitems(items):
             item.add_marker("data")
         if item.get_closest_marker("data"):
             item.add_marker("exhaustive")
+
+
+def pytest_collection_finish():
+    """Keep what the imports have left, millions of objects that live to the end, out of later garbage collections."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_runtest_setup(item):

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import speechbrain as sb
 import torch
-from hyperpyyaml import load_hyperpyyaml
 from speechbrain.utils.distributed import ddp_init_group
 
 from mamba_speech.files import write_text
@@ -22,7 +21,7 @@ from training.options import name_options, read_command_line
 from training.process_group import choose_backend
 from training.provenance import load_average, utc_now
 from training.quiet import keep_details_of_libraries_out
-from training.resolved_yaml import resolve
+from training.resolved_yaml import build, resolve
 from training.resume import changed_options, refuse_fixed
 
 logger = logging.getLogger(__name__)
@@ -89,7 +88,7 @@ def load_experiment(arguments=None, options=Options, complete=None):
 def _build(file, resolved, given):
     """The objects of a resolved YAML; an error tells the options that were given."""
     try:
-        hparams = load_hyperpyyaml(resolved)
+        hparams = build(resolved)
         check_fidelity(hparams["fidelity"])
         return hparams
     except (

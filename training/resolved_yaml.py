@@ -1,14 +1,14 @@
 """A recipe's YAML with overrides in place and references resolved, each value literally the one that was given.
 
-HyperPyYAML writes the resolved file by the rules of YAML 1.2 and reads it by those of YAML 1.1. Texts are therefore
-quoted, so that a folder named ``yes`` stays one.
+HyperPyYAML writes and reads the resolved file by the rules of YAML 1.2. Other readers of a run's options may follow
+YAML 1.1. Texts are therefore quoted, so that a folder named ``yes`` stays one.
 """
 
-import re
 from pathlib import Path
 
 import ruamel.yaml
 import yaml
+from hyperpyyaml import load_hyperpyyaml
 from hyperpyyaml.core import resolve_references
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
@@ -136,12 +136,55 @@ def plain_values(text):
     return yaml.load(text, Loader=_PlainValues)
 
 
+def build(text):
+    """The objects of a resolved YAML.
+
+    :func:`hyperpyyaml.load_hyperpyyaml` does the same, but first resolves the references again, which takes longer
+    than to build a small network.
+
+    Arguments
+    ---------
+    text : str
+
+    Returns
+    -------
+    dict
+        Without keys that begin with ``__``.
+
+    Raises
+    ------
+    Exception
+        Whatever an object raises.
+    """
+    # HyperPyYAML teaches its tags to the loader that it is given
+    load_hyperpyyaml("nothing: null", loader=_Objects)
+    values = yaml.load(text, Loader=_Objects)
+    return {key: value for key, value in values.items() if not key.startswith("__")}
+
+
 class _PlainValues(SAFE_LOADER):
-    """YAML's plain values, with numbers such as 1e-5, as HyperPyYAML reads them; objects are None."""
+    """Plain values as HyperPyYAML reads them; objects are None."""
+
+
+class _Objects(getattr(yaml, "CLoader", yaml.Loader)):
+    """Plain values and HyperPyYAML's objects."""
+
+    def construct_object(self, node, deep=True):
+        """A node's value, with whatever is inside it: an object gets no arguments that are yet to be filled."""
+        return super().construct_object(node, deep=deep)
+
+
+def _whole_number(loader, node):
+    """A whole number as YAML 1.2 has it: 010 is ten."""
+    text = node.value.replace("_", "").lower()
+    return int(text, 0 if text.lstrip("+-")[:2] in ("0b", "0o", "0x") else 10)
 
 
 _PlainValues.add_multi_constructor("!", lambda loader, tag, node: None)
-# PyYAML takes 1e-05, which is how Python writes it, for a text
-_PlainValues.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[+-]?[0-9]+[eE][+-]?[0-9]+$"), list("+-0123456789")
-)
+for _loader in (_PlainValues, _Objects):
+    # PyYAML knows YAML 1.1, by which 1e-05 is a text and yes is true
+    _loader.yaml_implicit_resolvers = {}
+    for _versions, _tag, _pattern, _first in ruamel.yaml.resolver.implicit_resolvers:
+        if (1, 2) in _versions:
+            _loader.add_implicit_resolver(_tag, _pattern, _first)
+    _loader.add_constructor("tag:yaml.org,2002:int", _whole_number)
