@@ -2,6 +2,8 @@
 
 import torch
 
+from modules.ssm.scan.dispatch import check_environment
+
 
 def choose_device(name=None):
     """A device to run on: CUDA if there is any, else the CPU, where none is named.
@@ -19,7 +21,7 @@ def choose_device(name=None):
     ValueError
         If there is no such kind of device.
     RuntimeError
-        If this machine has none.
+        If this machine has none, or the backend that ``MAMBA_SPEECH_BACKEND`` names does not run there.
 
     Example
     -------
@@ -37,4 +39,5 @@ def choose_device(name=None):
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
         raise RuntimeError(f"device {name!r} cannot be used here: {reason}") from error
+    check_environment(device)
     return device

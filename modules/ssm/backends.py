@@ -84,23 +84,31 @@ class Backends:
         ------
         ValueError
             If one was asked for by name that does not exist or cannot take the tensors.
+        RuntimeError
+            If the environment asked for it: no input is at fault then.
         """
-        wanted = _asked_for(backend)
+        wanted, by_environment = _asked_for(backend)
         if wanted is None:
             return self._fastest(**tensors)
         reason = self.refusal(wanted, **tensors)
-        if reason is not None:
-            raise ValueError(
-                f"{self.operation} backend {wanted!r} cannot be used here: {reason}; use backend='auto'"
-            )
-        return wanted
+        if reason is None:
+            return wanted
+        said = f"{self.operation} backend {wanted!r} cannot be used here: {reason}"
+        if by_environment:
+            raise RuntimeError(f"{said}; set {_ENVIRONMENT}=auto, or unset it")
+        raise ValueError(f"{said}; use backend='auto'")
 
     def prefer(self, **tensors):
         """As :meth:`choose` with ``auto``, but a wish that cannot be met is passed over."""
-        wanted = _asked_for("auto")
+        wanted, _ = _asked_for("auto")
         if wanted in self.implementations and self.refusal(wanted, **tensors) is None:
             return wanted
         return self._fastest(**tensors)
+
+    def check_environment(self, **tensors):
+        """Raise ``RuntimeError`` if the environment names a backend that cannot take the tensors, or none at all."""
+        if os.environ.get(_ENVIRONMENT):
+            self.choose("auto", **tensors)
 
     def _fastest(self, **tensors):
         name = next(name for name in self.implementations if self.refusal(name, **tensors) is None)
@@ -116,18 +124,24 @@ def say_once(operation, device, backend):
 
 
 def _asked_for(backend):
-    """The backend named in the call, by :func:`use_backend` or in the environment; ``None`` for ``auto``."""
-    source = ""
-    if backend == "auto" and _forced:
-        backend = _forced[-1]
-    elif backend == "auto" and os.environ.get(_ENVIRONMENT):
-        backend, source = os.environ[_ENVIRONMENT], f" in {_ENVIRONMENT}"
-    _known(backend, source)
-    return None if backend == "auto" else backend
+    """The backend named in the call, by :func:`use_backend` or in the environment, and whether it was the last.
+
+    The name is ``None`` for ``auto``.
+    """
+    by_environment = False
+    if isinstance(backend, str) and backend == "auto":
+        if _forced:
+            backend = _forced[-1]
+        elif os.environ.get(_ENVIRONMENT):
+            backend, by_environment = os.environ[_ENVIRONMENT], True
+    _known(backend, by_environment)
+    return None if backend == "auto" else backend, by_environment
 
 
-def _known(name, source=""):
-    if name not in ("auto", *_NAMES):
-        raise ValueError(
-            f"unknown backend {name!r}{source}; choose auto or one of {', '.join(_NAMES)}"
-        )
+def _known(name, by_environment=False):
+    if isinstance(name, str) and name in ("auto", *_NAMES):
+        return
+    said = f"choose auto or one of {', '.join(_NAMES)}"
+    if by_environment:
+        raise RuntimeError(f"unknown backend {name!r} in {_ENVIRONMENT}; {said}")
+    raise ValueError(f"unknown backend {name!r}; {said}")

@@ -444,6 +444,7 @@ def test_a_compiler_that_does_not_work_is_named_once_with_the_remedy_and_torch_c
     (line,) = answer["warnings"]
     assert "torch takes over: " in line and "set CC to a C compiler" in line and "CC=" in line
     assert "\n" not in line.replace(str(chosen), "") and answer["seconds"] < 5
+    assert "without end" not in name or "prints without end" in line
     assert not list(place.cache.glob("kernels-*.so")) and not list(place.cache.glob("*.tmp"))
 
 

@@ -107,3 +107,17 @@ def test_a_misspelt_option_gets_the_usage_of_its_command(capsys):
     error = capsys.readouterr().err
     assert stopped.value.code == 2 and "usage: mamba-speech transcribe" in error
     assert "unrecognized arguments: --beamsize 3" in error
+
+
+@pytest.mark.parametrize(
+    "backend, said",
+    [("fast", "unknown backend 'fast'"), ("mamba_ssm", "mamba_ssm runs on CUDA only")],
+)
+def test_a_backend_of_the_environment_that_cannot_run_is_blamed_on_no_recording(
+    backend, said, spotters, audio, monkeypatch, capsys
+):
+    monkeypatch.setenv("MAMBA_SPEECH_BACKEND", backend)
+    recordings = sorted(map(str, audio.glob("*.wav")))
+    assert main(["spot", str(spotters / "causal"), *recordings, "--device", "cpu"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert said in line and "MAMBA_SPEECH_BACKEND" in line and ".wav" not in line

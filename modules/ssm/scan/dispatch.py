@@ -36,6 +36,20 @@ def available_backends(device="cpu"):
     )
 
 
+def check_environment(device):
+    """Check that the backend which ``MAMBA_SPEECH_BACKEND`` names, if any, runs on a device.
+
+    Programs call it before they read a recording, so that none is blamed for the environment.
+
+    Raises
+    ------
+    RuntimeError
+        If there is no backend of that name, or it does not run there.
+    """
+    one = torch.zeros(1, 1, 1, device=device)
+    BACKENDS.check_environment(u=one, A=one[0])
+
+
 def selective_scan(
     u,
     delta,
