@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from training.aliases import ALIASES
+from training.aliases import ALIASES, PARTS
 from training.options import RUN_OPTIONS, read_keys
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -49,7 +49,10 @@ ANY = {"key"}
 def yaml_options(path):
     """Options of a YAML: its keys, their published names, and SpeechBrain's run options."""
     keys = read_keys(path).keys()
-    return keys | {one for one, alias in ALIASES.items() if alias.option in keys} | RUN_OPTIONS
+    aliases = ALIASES | {part: alias for part, (alias, _) in PARTS.items()}
+    # --resume is no key of a YAML
+    others = RUN_OPTIONS | {"resume"}
+    return keys | {one for one, alias in aliases.items() if alias.option in keys} | others
 
 
 @functools.cache

@@ -1,10 +1,12 @@
 """Names that published recipes give to options, and the names of these options here."""
 
+import json
 from typing import NamedTuple
 
 _MAMBA_ASR_S2S = "xi-j/Mamba-ASR, hparams/S2S"
 _MAMBA_ASR_CTC = "xi-j/Mamba-ASR, hparams/CTC"
 _MAMBA_TASNET = "xi-j/Mamba-TasNet, hparams/WSJ0Mix"
+_MAMBA_ASR_FORK = "mattmireles/Mamba-ASR, README"
 _KWS_MAMBA = "Zig302/KWS-Mamba-Project, src/kws_mamba"
 _SPEECHBRAIN_SV = "SpeechBrain, recipes/VoxCeleb/SpeakerRec"
 
@@ -44,6 +46,9 @@ ALIASES = {
     "learning_rate": Alias("lr", "Hugging Face Transformers, TrainingArguments"),
 }
 
+# parts of an option that is a mapping: each is one key of it
+PARTS = {"wandb_project": (Alias("wandb_options", _MAMBA_ASR_FORK), "project")}
+
 
 def name_here(name, known):
     """The option that a name means, which may be a published one.
@@ -64,6 +69,29 @@ def name_here(name, known):
     >>> name_here("lr_adam", {"lr"}), name_here("lr_adam", {"lr", "lr_adam"}), name_here("seed", {"lr"})
     ('lr', 'lr_adam', 'seed')
     """
-    if name in ALIASES and name not in known and ALIASES[name].option in known:
-        return ALIASES[name].option
-    return name
+    alias = PARTS[name][0] if name in PARTS else ALIASES.get(name)
+    return alias.option if alias and name not in known and alias.option in known else name
+
+
+def value_here(name, option, text):
+    """The text of an option's value under its name here.
+
+    Arguments
+    ---------
+    name, option : str
+        The name that was typed, and the name here; see :func:`name_here`.
+    text : str
+        The value that was typed.
+
+    Returns
+    -------
+    str
+
+    Example
+    -------
+    >>> value_here("wandb_project", "wandb_options", "my speech"), value_here("lr_adam", "lr", "0.1")
+    ('{"project": "my speech"}', '0.1')
+    """
+    if name in PARTS and option != name:
+        return json.dumps({PARTS[name][1]: text})
+    return text

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import speechbrain as sb
 import torch
-from speechbrain.utils.distributed import ddp_init_group
+from speechbrain.utils.distributed import ddp_init_group, run_on_main
 
 from mamba_speech.files import write_text
 from modules.fidelity import check_fidelity
@@ -23,6 +23,7 @@ from training.provenance import load_average, utc_now
 from training.quiet import keep_details_of_libraries_out
 from training.resolved_yaml import build, resolve
 from training.resume import changed_options, refuse_fixed
+from training.resume_path import StartingPoint, take_resume
 
 logger = logging.getLogger(__name__)
 
@@ -55,10 +56,16 @@ def load_experiment(arguments=None, options=Options, complete=None):
     """
     # of the run's record
     start = {"started": utc_now(), "load_start": load_average()}
-    line = read_command_line(sys.argv[1:] if arguments is None else arguments, options)
+    arguments, paths = take_resume(sys.argv[1:] if arguments is None else arguments)
+    line = read_command_line(arguments, options)
     hparams_file, run_opts, values = line.yaml, line.run_opts, line.values
-    derived = complete(values, line.given) if complete is not None else {}
+    start_from = StartingPoint(paths) if paths else None
+    derived = {} if start_from is None else start_from.data_of(values)
+    if complete is not None:
+        derived |= complete(values | derived, line.given)
     values = values | derived
+    if start_from is not None:
+        start_from.check(values, options)
     changes = changed_options(values)
     refuse_fixed(changes, options, values["output_folder"])
     check_device(run_opts, values)
@@ -78,6 +85,8 @@ def load_experiment(arguments=None, options=Options, complete=None):
     sb.create_experiment_directory(experiment_directory=hparams["output_folder"])
     keep_details_of_libraries_out()
     logger.info("fidelity: %s (%s)", hparams["fidelity"], hparams_file)
+    if start_from is not None:
+        run_on_main(start_from.take_up, args=(hparams["save_folder"],))
     if joined:
         logger.info("%s", joined)
     for alias, option in line.aliases.items():

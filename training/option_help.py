@@ -6,7 +6,7 @@ from pathlib import Path
 
 import yaml
 
-from training.aliases import ALIASES
+from training.aliases import ALIASES, PARTS
 from training.option_schema import Options
 from training.resolved_yaml import is_object, key_nodes
 from training.run_options import SpeechBrainOptions
@@ -37,8 +37,17 @@ def describe_options(file, model=Options):
         parts.append(f"Options, with their values in {file}:")
         parts.append(_own_options(file, nodes, model))
         others = [f"  --{a}: --{one.option}" for a, one in ALIASES.items() if one.option in nodes]
+        others += [
+            f"  --{part}: {key} of --{one.option}"
+            for part, (one, key) in PARTS.items()
+            if one.option in nodes
+        ]
         if others:
             parts.append("\n".join(["Published names, which mean these options:", *others]))
+    parts.append(
+        "A run that is started again resumes by itself. --resume CHECKPOINT starts a new run from another run's "
+        "checkpoint."
+    )
     runs = [
         f"  --{name}: {field.description} ({SpeechBrainOptions.describe(name)})"
         for name, field in sorted(SpeechBrainOptions.model_fields.items())

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import yaml
 from speechbrain.utils.run_opts import RunOptions
 
-from training.aliases import ALIASES, name_here
+from training.aliases import ALIASES, PARTS, name_here, value_here
 from training.option_schema import Options
 from training.option_values import is_switch_word, read_switch, shown_value
 from training.resolved_yaml import (
@@ -274,6 +274,7 @@ def translate(arguments, known):
     (['--number_of_epochs', '3', '--lr=0.1'], {'N_epochs': 'number_of_epochs', 'lr_adam': 'lr'})
     """
     translated, aliases, spelt = [], {}, {}
+    name = option = ""
     for part in arguments:
         if part.startswith("--"):
             name, equals, value = part[2:].partition("=")
@@ -284,7 +285,9 @@ def translate(arguments, known):
                 raise SystemExit(
                     f"--{spelt[option]} and --{name} are two names of one option: give --{option} alone"
                 )
-            part = f"--{option}{equals}{value}"
+            part = f"--{option}{equals}{value_here(name, option, value) if equals else ''}"
+        elif name:
+            part = value_here(name, option, part)
         translated.append(part)
     return translated, aliases
 
@@ -380,7 +383,8 @@ def _split(arguments):
 
 def hint(name, known):
     """The nearest name, and where the names are."""
-    aliases = {alias for alias in ALIASES if ALIASES[alias].option in known}
+    aliases = {alias for alias, one in ALIASES.items() if one.option in known}
+    aliases |= {part for part, (one, _) in PARTS.items() if one.option in known}
     names = {one.lower(): one for one in (*aliases, *RUN_OPTIONS, *known)}
     close = difflib.get_close_matches(name.lower(), names, n=1)
     meant = [name_here(names[one], known) for one in close]

@@ -6,7 +6,8 @@ import pytest
 from hyperpyyaml import load_hyperpyyaml
 
 from tests.support.recipes import ROOT, load_options, plain_options
-from training.aliases import ALIASES
+from training.aliases import ALIASES, PARTS
+from training.common_options import RunOptions
 from training.experiment import load_experiment
 from training.option_help import describe_options
 from training.option_schema import Count, NonNegative, Options, Path, Text, option
@@ -68,6 +69,19 @@ def test_a_published_name_does_what_the_name_here_does(alias, keys_by_yaml):
     for words in ([f"--{alias}", value], [f"--{alias}={value}"]):
         published = read_command_line([str(path), *words, "--test_only"])
         assert published.aliases == {alias: option} and published[:-1] == own[:-1]
+
+
+@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("value", ["X", "a b", "yes", "2024-01-01", 'run "1": {#2}'])
+def test_a_published_name_of_a_part_keeps_the_other_parts(part, value, keys_by_yaml):
+    (option, _), key = PARTS[part]
+    path = next(path for path, keys in keys_by_yaml.items() if option in keys)
+    whole = read_command_line([str(path), "--test_only"], RunOptions).values[option]
+    for words in ([f"--{part}", value], [f"--{part}={value}"]):
+        line = read_command_line([str(path), *words, "--test_only"], RunOptions)
+        assert line.values[option] == whole | {key: value} and line.aliases == {part: option}
+    with pytest.raises(SystemExit, match=f"--{part} has no value"):
+        read_command_line([str(path), f"--{part}"], RunOptions)
 
 
 def test_every_published_name_means_an_option_and_no_yaml_uses_it(keys_by_yaml):

@@ -1,12 +1,14 @@
 """The published quick starts of the recognition recipes, on a corpus of a few seconds."""
 
 import re
+import shutil
 
 import pytest
+import torch
 import yaml
 from hyperpyyaml import load_hyperpyyaml
 
-from tests.support.recognition import RECIPE, SPLITS
+from tests.support.recognition import DEBUG, RECIPE, SPLITS, epoch_checkpoints, weights
 
 # downloaded by the published quick start: the YAML names more
 DOWNLOADED = {"train": "train-clean-100", "dev": "dev-clean", "test": "test-clean"}
@@ -97,3 +99,20 @@ def test_the_published_functions_are_there_under_their_names(
         assert len(data) == count and len(data[0]) > len(data[1]) and "test-spoken" in data[2]
         assert all(len(sampler) for sampler in data[-2:])
         assert script.ASR.has_decoder == (kind == "S2S")
+
+
+def test_a_run_that_starts_from_a_checkpoint_goes_on_as_its_own_run_does(
+    debug_run, call_main, tmp_path
+):
+    kind, options, folder = debug_run
+    shutil.copytree(folder, tmp_path / "own")
+    call_main(kind, DEBUG[kind], **options, output_folder=tmp_path / "own", number_of_epochs=2)
+    # the published line: a pattern that no shell has expanded, and no corpus
+    options = {name: value for name, value in options.items() if name != "data_folder"}
+    options |= {"number_of_epochs": 2, "output_folder": tmp_path / "new"}
+    before = epoch_checkpoints(folder)
+    call_main(kind, DEBUG[kind], **options, resume=folder / "save" / "CKPT+*.ckpt")
+    assert epoch_checkpoints(folder) == before
+    assert "the run starts from" in (tmp_path / "new" / "log.txt").read_text(encoding="utf-8")
+    own, new = weights(tmp_path / "own"), weights(tmp_path / "new")
+    assert all(torch.equal(new[name], value) for name, value in own.items())
