@@ -277,7 +277,7 @@ MEMORY = """
 import torch
 torch.set_num_threads(2)
 from modules.ssm import selective_scan
-B, L, D, N = 1, 4000, 512, 16
+B, L, D, N = 1, 4000, 128, 16
 def make(*shape): return torch.randn(*shape).requires_grad_()
 tensors = [make(B, L, D), make(B, L, D), (-torch.rand(D, N)).requires_grad_(), make(B, L, N),
            make(B, L, N)]

@@ -79,6 +79,6 @@ def debug_run(request, spoken, tmp_path_factory):
     folder = tmp_path_factory.mktemp(kind) / "run"
     options = SPLITS | RESUMABLE | {"data_folder": spoken}
     if kind == "S2S":
-        options |= {"augment_warmup": 2, "test_beam_size": 1}
+        options |= {"augment_warmup": 2, "test_beam_size": 1, "max_decode_ratio": 0.2}
     call_script(kind, DEBUG[kind], **options, output_folder=folder, number_of_epochs=1)
     return kind, options, folder

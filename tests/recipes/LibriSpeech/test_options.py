@@ -13,6 +13,8 @@ from tests.support.recognition import RECIPE
 
 # the folders of recognisers' YAMLs
 KINDS = ("CTC", "S2S")
+# what both scripts have from the code that they share
+SHARED = ["CTC", pytest.param("S2S", marks=pytest.mark.exhaustive)]
 YAMLS = [path for kind in KINDS for path in sorted((RECIPE / "hparams" / kind).glob("*.yaml"))]
 # one of each network and decoder; the others differ from them in values
 QUICK = (
@@ -152,7 +154,7 @@ def test_the_published_warm_up_counts_batches_and_so_follows_the_accumulation():
             assert f"n_warmup_steps: {batches // factor}\n" in resolved, (stem, factor)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", SHARED)
 def test_texts_of_characters_that_training_lacks_are_errors_and_no_obstacle(
     kind, call_main, own_speech, tmp_path
 ):
@@ -175,7 +177,7 @@ def test_texts_of_characters_that_training_lacks_are_errors_and_no_obstacle(
     assert "ABC" in (tmp_path / "run" / "wer_test.txt").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", SHARED)
 def test_splits_may_be_plain_names_and_a_finished_run_stays_as_it_is(
     kind, call_main, spoken, tmp_path
 ):

@@ -10,7 +10,11 @@ from tests.support.recognition import RECIPE, SPLITS, weights
 
 SMALL = {"d_model": 16, "d_ffn": 16, "num_encoder_layers": 3, "max_batch_length_train": 15}
 SMALL |= {"output_neurons": 40, "number_of_epochs": 1, "speed_changes": "[90, 100, 110]"}
-YAMLS = [("CTC", "conmamba_debug"), ("S2S", "conmambamamba_debug")]
+# both read by the same loader
+YAMLS = [
+    ("CTC", "conmamba_debug"),
+    pytest.param("S2S", "conmambamamba_debug", marks=pytest.mark.exhaustive),
+]
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,10 @@ DYNAMIC = [
 
 
 # static mixtures are read like those of validation, which the other cases start workers for
-@pytest.mark.parametrize("dynamic, method", [(False, "fork"), *DYNAMIC])
+STATIC = pytest.param(False, "fork", marks=pytest.mark.exhaustive)
+
+
+@pytest.mark.parametrize("dynamic, method", [STATIC, *DYNAMIC])
 def test_what_a_separator_learns_does_not_depend_on_workers_and_their_start(
     dynamic, method, tmp_path
 ):
