@@ -167,11 +167,6 @@ class TokenBatchSampler(torch.utils.data.Sampler):
     """
 
     def __init__(self, lengths, max_tokens, max_sentences, shuffle=True, seed=0):
-        if min(max_tokens, max_sentences) < 1:
-            raise SystemExit(
-                "--max_batch_length_train and --max_batch_ex must be 1 or more; got "
-                f"{max_tokens} and {max_sentences}"
-            )
         self.lengths, self.shuffle, self.seed, self.epoch = lengths, shuffle, seed, 0
         ordered = np.sort(lengths)
         starts, start = [], 0
