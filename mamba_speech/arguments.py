@@ -1,17 +1,23 @@
-"""Arguments that several commands of `mamba-speech` take, and the types of their values."""
+"""Arguments that several commands and scripts take, and the types of their values.
+
+Every number has a range, and every path a text: what is wrong is said at once, in one sentence.
+"""
 
 import argparse
 import math
 
+# most processes, most hypotheses of a beam, longest time in seconds (a day)
+MOST_JOBS, MOST_HYPOTHESES, LONGEST_TIME = 1024, 10_000, 86_400.0
+
 
 def add_run_folder(parser, text="output folder of a training run"):
     """Add the positional argument that every command begins with."""
-    parser.add_argument("run_folder", metavar="RUN_FOLDER", help=text)
+    parser.add_argument("run_folder", metavar="RUN_FOLDER", type=given_path, help=text)
 
 
 def add_inputs(parser, text="audio file, or folder to search for audio"):
     """Add one or more positional arguments that name recordings."""
-    parser.add_argument("inputs", metavar="INPUT", nargs="+", help=text)
+    parser.add_argument("inputs", metavar="INPUT", type=given_path, nargs="+", help=text)
 
 
 def add_device(parser):
@@ -29,44 +35,112 @@ def add_number(parser, name, kind, default, text):
     parser.add_argument(name, type=kind, default=default, help=f"{text} (default: %(default)g)")
 
 
-def positive_number(text):
-    """A number over 0.
+def given_path(text):
+    """A path: any text but an empty one, or one that no file system takes.
 
     Example
     -------
-    >>> positive_number("0.5")
-    0.5
+    >>> given_path("speech/a.wav")
+    'speech/a.wav'
     """
-    return _number(text, lambda value: 0 < value < math.inf, "more than 0")
+    if not text:
+        raise argparse.ArgumentTypeError("must be a path, and is empty")
+    if "\0" in text:
+        raise argparse.ArgumentTypeError(f"must be a path, without a null character; got {text!r}")
+    return text
 
 
-def not_negative(text):
-    """A number of 0 or more.
+def given_name(text):
+    """A text that is not empty."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("must not be empty")
+    return text
+
+
+def number(least, most, above=False):
+    """The type of a number within a range.
+
+    Arguments
+    ---------
+    least, most : float
+        Ends of the range; both belong to it.
+    above : bool
+        Whether the least is out of the range.
+
+    Returns
+    -------
+    callable
+        From a text to a float; raises argparse.ArgumentTypeError.
 
     Example
     -------
-    >>> not_negative("0")
-    0.0
-    """
-    return _number(text, lambda value: 0 <= value < math.inf, "0 or more")
-
-
-def share(text):
-    """A number from 0 to 1.
-
-    Example
-    -------
-    >>> share("0.7")
+    >>> number(0, 1)("0.7")
     0.7
+    >>> number(0, 1, above=True)("0")
+    Traceback (most recent call last):
+        ...
+    argparse.ArgumentTypeError: must be more than 0 and at most 1; got 0
     """
-    return _number(text, lambda value: 0 <= value <= 1, "from 0 to 1")
+    low = f"more than {least:,g} and at most" if above else f"from {least:,g} to"
+
+    def read(text):
+        value = _read(float, text, "a number")
+        # a NaN is in no range
+        if not (least < value <= most if above else least <= value <= most):
+            raise argparse.ArgumentTypeError(f"must be {low} {most:,g}; got {_shown(text)}")
+        return value
+
+    return read
 
 
-def _number(text, fits, wanted):
+def whole_number(least, most):
+    """The type of a whole number within a range, as :func:`number`.
+
+    Example
+    -------
+    >>> whole_number(1, 8)("2")
+    2
+    >>> whole_number(1, 8)("2.5")
+    Traceback (most recent call last):
+        ...
+    argparse.ArgumentTypeError: must be a whole number; got 2.5
+    """
+
+    def read(text):
+        # what has so many digits is out of every range, and int() refuses thousands of them
+        digits = text.strip().lstrip("+-")
+        value = (
+            math.inf
+            if digits.isdecimal() and len(digits) > 18
+            else _read(int, text, "a whole number")
+        )
+        if not least <= value <= most:
+            raise argparse.ArgumentTypeError(
+                f"must be a whole number from {least:,} to {most:,}; got {_shown(text)}"
+            )
+        return value
+
+    return read
+
+
+def _read(kind, text, wanted):
     try:
-        value = float(text)
+        # Python takes 1_000 for a number, which nobody types
+        return kind(text if "_" not in text else "")
     except ValueError as error:
-        raise argparse.ArgumentTypeError(f"must be a number, not {text}") from error
-    if not fits(value):
-        raise argparse.ArgumentTypeError(f"must be {wanted}, not {text}")
-    return value
+        raise argparse.ArgumentTypeError(f"must be {wanted}; got {_shown(text)}") from error
+
+
+def _shown(text):
+    text = text if text.isprintable() else ascii(text)
+    return text if 0 < len(text) <= 40 else f"{text[:40]}..." if text else "nothing"
+
+
+# the types that several commands share
+share = number(0, 1)
+score = number(-1, 1)
+seconds = number(0, LONGEST_TIME)
+some_seconds = number(0, LONGEST_TIME, above=True)
+jobs = whole_number(1, MOST_JOBS)
+seed = whole_number(0, 2**32 - 1)
+rate = whole_number(1000, 768_000)

@@ -12,9 +12,15 @@ from contextlib import ExitStack
 import numpy as np
 import soundfile
 import torch
-from torchaudio.transforms import Resample
 
-from mamba_speech.audio import AudioError, audio_fault, check_file
+from mamba_speech.audio import (
+    AudioError,
+    check_file,
+    check_samples,
+    make_resampler,
+    recording_fault,
+    unreadable,
+)
 from mamba_speech.files import to_pcm16, whole_path
 
 BLOCK_SECONDS = 5.0
@@ -40,8 +46,8 @@ class AudioBlocks:
     Raises
     ------
     AudioError
-        If the file is missing or no audio; while iterating, if it is damaged, empty, or holds values that are not
-        finite numbers.
+        If the file is missing or no audio; while iterating, if it is damaged, empty, or holds samples that
+        :func:`mamba_speech.audio.check_samples` refuses.
 
     Example
     -------
@@ -57,8 +63,8 @@ class AudioBlocks:
         check_file(path)
         try:
             self.file_rate = soundfile.info(os.fsencode(path)).samplerate
-        except soundfile.SoundFileError as error:
-            raise AudioError(f"{path}: cannot be read as audio ({audio_fault(error)})") from error
+        except (soundfile.SoundFileError, MemoryError) as error:
+            raise AudioError(recording_fault(path, unreadable(path, error))) from error
 
     def __iter__(self):
         resample = BlockResampler(self.file_rate, self.sample_rate)
@@ -75,13 +81,10 @@ class AudioBlocks:
             with soundfile.SoundFile(os.fsencode(self.path)) as file:
                 while len(block := file.read(frames, dtype="float32", always_2d=True)):
                     self.file_samples += len(block)
-                    if not np.isfinite(block).all():
-                        raise AudioError(f"{self.path}: holds samples that are not finite numbers")
+                    check_samples(block, self.path)
                     yield block.mean(axis=1)
-        except soundfile.SoundFileError as error:
-            raise AudioError(
-                f"{self.path}: cannot be read as audio ({audio_fault(error)})"
-            ) from error
+        except (soundfile.SoundFileError, MemoryError) as error:
+            raise AudioError(recording_fault(self.path, unreadable(self.path, error))) from error
 
 
 class BlockResampler:
@@ -95,6 +98,7 @@ class BlockResampler:
     Example
     -------
     >>> import torch
+    >>> from torchaudio.transforms import Resample
     >>> resample, wave = BlockResampler(44100, 8000), torch.randn(1, 50000)
     >>> parts = [resample(block) for block in wave.split(777, dim=1)] + [resample.finish()]
     >>> torch.allclose(torch.cat(parts, dim=1), Resample(44100, 8000)(wave), atol=1e-6)
@@ -104,7 +108,7 @@ class BlockResampler:
     def __init__(self, rate, new_rate):
         divisor = math.gcd(rate, new_rate)
         self.step, self.new_step = rate // divisor, new_rate // divisor
-        self.resample = Resample(rate, new_rate)
+        self.resample = make_resampler(rate, new_rate)
         # steps on either side that the filter reaches over
         self.reach = 0 if rate == new_rate else math.ceil(self.resample.width / self.step)
         self.read = self.given = 0
@@ -188,7 +192,8 @@ def write_sources(paths, blocks, sample_rate):
         files = []
         for path in paths:
             temporary = renamed.enter_context(whole_path(path))
-            files.append(opened.enter_context(soundfile.SoundFile(temporary, "w", **options)))
+            name = os.fsencode(temporary)
+            files.append(opened.enter_context(soundfile.SoundFile(name, "w", **options)))
         for block in blocks:
             for file, source in zip(files, block.T, strict=True):
                 file.write(to_pcm16(source))

@@ -59,7 +59,7 @@ def main(argv=None):
     logging.basicConfig(level=logging.WARNING, format="mamba-speech: %(message)s")
     try:
         return arguments.run(arguments)
-    except (OSError, RuntimeError, ValueError) as error:
+    except (MemoryError, OSError, RuntimeError, ValueError) as error:
         if isinstance(error, BrokenPipeError):
             # the reader of our output has left, as `head` does; nothing more can be said to it
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -67,7 +67,8 @@ def main(argv=None):
         # not at the top, since it loads numpy, which help does without
         from mamba_speech.files import error_text
 
-        print(f"mamba-speech: error: {error_text(error)}", file=sys.stderr)
+        text = error_text(error) or "the memory does not suffice"
+        print(f"mamba-speech: error: {text}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("mamba-speech: interrupted", file=sys.stderr)

@@ -5,7 +5,7 @@ import sys
 
 from tqdm import tqdm
 
-from mamba_speech.audio import AudioError
+from mamba_speech.audio import recording_fault
 
 
 def each_file(files, work):
@@ -26,8 +26,8 @@ def each_file(files, work):
         try:
             for record in work(file):
                 yield {"path": str(file), **record}
-        except AudioError as error:
-            yield {"path": str(file), "error": str(error)}
+        except Exception as error:  # noqa: BLE001 - whatever it is, the others go on
+            yield {"path": str(file), "error": recording_fault(file, error)}
 
 
 def print_records(records, columns, done, as_json=False, total=None):

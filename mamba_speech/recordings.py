@@ -9,12 +9,19 @@ import os
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 
-from mamba_speech.audio import AudioError, find_audio, load_audio, resample
+from mamba_speech.audio import (
+    AudioError,
+    check_samples,
+    find_audio,
+    is_folder,
+    load_audio,
+    recording_fault,
+    resample,
+)
 from mamba_speech.blocks import AudioBlocks
 
 # the scales of the integers that recordings are kept in
@@ -128,7 +135,7 @@ def recordings_of(audio, sample_rate=None):
     True
     """
     if isinstance(audio, str | os.PathLike):
-        if not Path(audio).is_dir():
+        if not os.fspath(audio) or not is_folder(audio):
             return [Recording(audio)], False
         audio = [audio]
     if isinstance(audio, np.ndarray) and audio.dtype.kind in "OU":
@@ -141,7 +148,7 @@ def recordings_of(audio, sample_rate=None):
 
 def _each(audio, sample_rate):
     for number, one in enumerate(audio):
-        if isinstance(one, str | os.PathLike):
+        if isinstance(one, str | os.PathLike) and os.fspath(one):
             yield from map(Recording, find_audio([one]))
         else:
             yield Recording(one, sample_rate, f"waveform {number}")
@@ -170,7 +177,7 @@ def each_result(recordings, work, kind):
     ---------
     recordings : iterable of Recording
     work : callable
-        From a recording to a result; may raise AudioError.
+        From a recording to a result. Whatever it raises is the error of that recording.
     kind : type
         Class of the results.
 
@@ -181,8 +188,8 @@ def each_result(recordings, work, kind):
     for recording in recordings:
         try:
             yield work(recording)
-        except AudioError as error:
-            yield kind(path=recording.path, error=str(error))
+        except Exception as error:  # noqa: BLE001 - whatever it is, the others go on
+            yield kind(path=recording.path, error=recording_fault(recording.name, error))
 
 
 def _is_waveform(source):
@@ -221,13 +228,9 @@ def _mono(waveform, name):
         raise AudioError(f"{name}: must be (samples,) or (samples, channels); got {shape}")
     if wave.numel() == 0:
         raise AudioError(f"{name}: holds no samples")
-    if wave.dim() == 2:
-        if shape[1] > shape[0]:
-            raise AudioError(
-                f"{name}: is {shape}, more channels than samples; give (samples, channels), its transpose"
-            )
-        wave = wave.mean(1)
-    wave = wave.float()
-    if not torch.isfinite(wave).all():
-        raise AudioError(f"{name}: holds samples that are not finite numbers")
-    return wave
+    if wave.dim() == 2 and shape[1] > shape[0]:
+        raise AudioError(
+            f"{name}: is {shape}, more channels than samples; give (samples, channels), its transpose"
+        )
+    check_samples(wave, name)
+    return (wave.mean(1) if wave.dim() == 2 else wave).float()

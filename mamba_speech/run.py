@@ -4,6 +4,7 @@ A run may come from anyone and lie anywhere: nothing in it is executed, nothing 
 and the paths in its hyperparams.yaml are taken as they stand relative to its output folder.
 """
 
+import os
 from pathlib import Path
 
 import torch
@@ -57,7 +58,7 @@ def load_run(folder, wanted, optional=(), selection_key="WER"):
         SpeechBrain or torch; if a checkpoint is damaged, of another model than the YAML's, or was
         not compared by the selection key.
     """
-    folder = Path(folder)
+    folder = given_folder(folder)
     options = read_options(folder, [*_ALWAYS, *wanted], optional)
     check_types(options, folder / OPTIONS_FILE, OF_EVERY_RUN)
     checkpoints = _find_checkpoints(folder, options, selection_key)
@@ -82,7 +83,7 @@ def read_options(folder, wanted, optional=()):
     FileNotFoundError, ValueError
         If the folder is no run, or its YAML not usable; see :func:`load_run`.
     """
-    folder = Path(folder)
+    folder = given_folder(folder)
     file = folder / OPTIONS_FILE
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder; give the output folder of a run")
@@ -102,6 +103,19 @@ def read_options(folder, wanted, optional=()):
                 raise ValueError(f"{file}: {key} must be a path; got {shorten(options[key])}")
             options[key] = moved(options[key], options["output_folder"], folder)
     return options
+
+
+def given_folder(folder):
+    """The path of a folder that a caller names; an empty path would be the folder that the process is in.
+
+    Raises
+    ------
+    FileNotFoundError
+        If it is empty.
+    """
+    if not os.fspath(folder):
+        raise FileNotFoundError("an empty path is no folder; give the output folder of a run")
+    return Path(folder)
 
 
 def check_export_folder(folder, weights):

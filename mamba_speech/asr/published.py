@@ -15,7 +15,7 @@ from mamba_speech.checkpoints import CompleteCheckpoints
 from mamba_speech.network_yaml import OptionsLoader, arguments_of, construct_network, read_keys
 from mamba_speech.option_types import check_types
 from mamba_speech.plain_yaml import read_tag, read_within, shorten
-from mamba_speech.run import OPTIONS_FILE, load_weights, moved
+from mamba_speech.run import OPTIONS_FILE, given_folder, load_weights, moved
 from modules.asr.ctc import ConformerCTCEncoder, ConmambaCTCEncoder, CTCRecognizer
 from modules.asr.normalization import GlobalNormalization
 from modules.asr.s2s import S2SRecognizer
@@ -47,7 +47,7 @@ def is_published(folder):
     ValueError
         If its YAML cannot be read.
     """
-    file = Path(folder) / OPTIONS_FILE
+    file = given_folder(folder) / OPTIONS_FILE
     return file.is_file() and read_tag(file, "model") == "!new:torch.nn.ModuleList"
 
 

@@ -16,7 +16,7 @@ from mamba_speech.asr.option_types import OPTION_TYPES
 from mamba_speech.asr.published import is_published, load_published_recogniser
 from mamba_speech.asr.run_decoder import DECODING_OPTIONS, decoder_of_run
 from mamba_speech.asr.tokenizer import Tokenizer
-from mamba_speech.audio import AudioError
+from mamba_speech.audio import AudioError, recording_fault
 from mamba_speech.device import choose_device
 from mamba_speech.option_types import check_types
 from mamba_speech.recordings import Recording, RecordingResult, one_or_each, recordings_of
@@ -211,10 +211,9 @@ class Recognizer:
                 if isinstance(result, str):
                     seconds = len(one) / self.sample_rate
                     yield Transcript(path=recording.path, text=result, seconds=seconds)
-                elif isinstance(result, AudioError):
-                    yield Transcript(path=recording.path, error=str(result))
                 else:
-                    yield Transcript(path=recording.path, error=f"{recording.name}: {result}")
+                    error = recording_fault(recording.name, result)
+                    yield Transcript(path=recording.path, error=error)
 
     @torch.inference_mode()
     def align(self, audio, sample_rate=None):
@@ -233,12 +232,15 @@ class Recognizer:
         Raises
         ------
         mamba_speech.audio.AudioError
-            If the recording is no usable audio.
+            If the recording is no usable audio, or the model made of it values that are not finite.
         """
         recording = Recording(audio, sample_rate)
         waveform = recording.load(self.sample_rate)
         inputs, features = self._inputs([waveform])
-        log_probs, lengths = self._ctc_log_probs(*inputs)
+        try:
+            log_probs, lengths = self._ctc_log_probs(*inputs)
+        except ValueError as error:
+            raise AudioError(recording_fault(recording.name, error)) from error
         best = log_probs[0, : lengths[0], : len(self.tokenizer)].argmax(-1).tolist()
         seconds = len(waveform) / self.sample_rate
         frame_seconds = self.compute_features.hop / self.sample_rate
@@ -257,13 +259,13 @@ class Recognizer:
         return Alignment(recording.path, text, seconds, tokens, features[0].cpu(), frame_seconds)
 
     def _windows(self, recordings, batch_seconds):
-        """Lists of (recording, waveform or AudioError), each about as long as `BATCHES_AHEAD` batches."""
+        """Lists of (recording, waveform or error), each about as long as `BATCHES_AHEAD` batches."""
         window, samples = [], 0
         for recording in recordings:
             try:
                 waveform = recording.load(self.sample_rate)
                 samples += len(waveform)
-            except AudioError as error:
+            except Exception as error:  # noqa: BLE001 - whatever it is, the others go on
                 waveform = error
             window.append((recording, waveform))
             if samples >= BATCHES_AHEAD * batch_seconds * self.sample_rate:
@@ -284,11 +286,14 @@ class Recognizer:
         return [*batches, batch] if batch else batches
 
     def _recognise_each(self, keys, waveforms):
-        """Texts by key; of one that the model's positional table is too short for, the error."""
+        """Texts by key; of a recording on which the model fails, the error.
+
+        It may be too long for the model's positional table, or a batch for the memory.
+        """
         try:
             texts = self._recognise([waveforms[key] for key in keys])
             return dict(zip(keys, texts, strict=True))
-        except ValueError as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, the others go on
             if len(keys) == 1:
                 return {keys[0]: error}
         results = [self._recognise_each([key], waveforms) for key in keys]
@@ -298,7 +303,9 @@ class Recognizer:
     def _recognise(self, waveforms):
         inputs, _ = self._inputs(waveforms)
         if isinstance(self.decode, S2SDecoder):
-            return self.decode(*self.model.encode(*inputs))
+            encoded, lengths = self.model.encode(*inputs)
+            _check_finite(encoded, lengths)
+            return self.decode(encoded, lengths)
         log_probs, lengths = self._ctc_log_probs(*inputs)
         return self.decode(log_probs.cpu(), lengths.cpu())
 
@@ -315,8 +322,11 @@ class Recognizer:
         """Log-probabilities (batch, time, vocabulary) of the CTC output, and counts of frames."""
         if isinstance(self.model, S2SRecognizer):
             encoded, lengths = self.model.encode(*inputs)
-            return self.model.ctc_log_probs(encoded), lengths
-        return self.model(*inputs)
+            log_probs = self.model.ctc_log_probs(encoded)
+        else:
+            log_probs, lengths = self.model(*inputs)
+        _check_finite(log_probs, lengths)
+        return log_probs, lengths
 
 
 def _load_recogniser(folder):
@@ -331,6 +341,13 @@ def _load_recogniser(folder):
     )
     check_types(options, Path(folder) / OPTIONS_FILE, OPTION_TYPES)
     return options
+
+
+def _check_finite(values, lengths):
+    """Refuse outputs (batch, time, features) that are not numbers: each text of them would be empty."""
+    valid = torch.arange(values.shape[1], device=values.device) < lengths[:, None].to(values.device)
+    if not torch.isfinite(values).all(-1)[valid].all():
+        raise ValueError("the model made of it values that are not finite")
 
 
 def _is_audio(value):

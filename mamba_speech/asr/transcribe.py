@@ -1,12 +1,15 @@
 """The command `mamba-speech transcribe`: text from audio files."""
 
 from mamba_speech.arguments import (
+    MOST_HYPOTHESES,
     add_device,
     add_inputs,
     add_json,
     add_number,
     add_run_folder,
-    positive_number,
+    given_path,
+    some_seconds,
+    whole_number,
 )
 from mamba_speech.asr.decoders import DECODINGS
 from mamba_speech.asr.recognizer import BATCH_SECONDS, Recognizer
@@ -25,12 +28,13 @@ def add_arguments(parser):
     )
     parser.add_argument(
         "--beam_size",
-        type=int,
+        type=whole_number(1, MOST_HYPOTHESES),
         metavar="N",
         help="hypotheses of the beam search; default: the run's",
     )
     parser.add_argument(
         "--lm",
+        type=given_path,
         metavar="FOLDER",
         help="language model of an S2S run's search; default: the run's, if it has one",
     )
@@ -44,7 +48,7 @@ def add_arguments(parser):
     )
     add_json(parser)
     text = "seconds of audio in a batch; fewer need less memory, more may be faster"
-    add_number(parser, "--batch_seconds", positive_number, BATCH_SECONDS, text)
+    add_number(parser, "--batch_seconds", some_seconds, BATCH_SECONDS, text)
     parser.epilog = (
         "Prints a line a file: its path, a tab, and the text. Files that cannot be read are left "
         "out, and listed on stderr at the end; then the exit status is 1."

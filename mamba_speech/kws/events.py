@@ -4,13 +4,13 @@ Smoothing, a local maximum in time, and a threshold turn the course of the proba
 Heigold, "Small-footprint keyword spotting using deep neural networks", ICASSP 2014, section 2.3).
 """
 
-import math
-
 import torch
 
 from mamba_speech.evaluation.detection import Event
 
 THRESHOLD, SMOOTHING, SUPPRESSION = 0.5, 0.2, 0.75
+# most seconds of smoothing and of suppression: every moment within them is looked at again for each new one
+LONGEST = 60.0
 
 
 class EventFinder:
@@ -58,9 +58,10 @@ class EventFinder:
     ):
         if not 0 <= threshold <= 1:
             raise ValueError(f"threshold must be from 0 to 1; got {threshold}")
-        if not (0 <= smoothing < math.inf and 0 < suppression < math.inf):
+        if not (0 <= smoothing <= LONGEST and 0 < suppression <= LONGEST):
             raise ValueError(
-                f"smoothing must be 0 or more and suppression more than 0 seconds; got {smoothing} and {suppression}"
+                f"smoothing must be from 0 to {LONGEST:g} seconds, and suppression more than 0 and at most as much; "
+                f"got {smoothing} and {suppression}"
             )
         self.labels, self.half = list(labels), window_seconds / 2
         self.keywords = [i for i, label in enumerate(self.labels) if not label.startswith("_")]

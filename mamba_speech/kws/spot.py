@@ -17,8 +17,8 @@ from mamba_speech.arguments import (
     add_json,
     add_number,
     add_run_folder,
-    not_negative,
-    positive_number,
+    given_path,
+    number,
     share,
 )
 from mamba_speech.audio import find_audio
@@ -31,8 +31,8 @@ from mamba_speech.evaluation.detection import (
 )
 from mamba_speech.figures import check_matplotlib, miss_curve
 from mamba_speech.files import write_json
-from mamba_speech.kws.events import SMOOTHING, SUPPRESSION, THRESHOLD
-from mamba_speech.kws.spotter import HOP_SECONDS, MODES, KeywordSpotter
+from mamba_speech.kws.events import LONGEST, SMOOTHING, SUPPRESSION, THRESHOLD
+from mamba_speech.kws.spotter import HOP_RANGE, HOP_SECONDS, MODES, KeywordSpotter
 from mamba_speech.microphone import microphone
 from mamba_speech.printing import each_file, print_records
 
@@ -51,22 +51,36 @@ def add_arguments(parser):
         ("--threshold", share, THRESHOLD, "least confidence"),
         (
             "--hop_seconds",
-            positive_number,
+            number(*HOP_RANGE),
             HOP_SECONDS,
             "seconds between two windows of mode sliding",
         ),
-        ("--smoothing", not_negative, SMOOTHING, "seconds over which probabilities are averaged"),
-        ("--suppression", positive_number, SUPPRESSION, "seconds around an event without another"),
+        (
+            "--smoothing",
+            number(0, LONGEST),
+            SMOOTHING,
+            "seconds over which probabilities are averaged",
+        ),
+        (
+            "--suppression",
+            number(0, LONGEST, above=True),
+            SUPPRESSION,
+            "seconds around an event without another",
+        ),
     ):
         add_number(parser, name, kind, default, text)
     add_json(parser)
     parser.add_argument(
         "--evaluate",
+        type=given_path,
         metavar="EVENTS.json",
         help="what is said when in the one file: print misses and false alarms instead of events",
     )
     parser.add_argument(
-        "--curve", metavar="PREFIX", help="with --evaluate: write PREFIX.json and PREFIX.png"
+        "--curve",
+        type=given_path,
+        metavar="PREFIX",
+        help="with --evaluate: write PREFIX.json and PREFIX.png",
     )
     parser.epilog = (
         "Prints a line an event: path, start and end in seconds, word, confidence, with tabs between. Files that "

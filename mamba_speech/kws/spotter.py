@@ -18,6 +18,8 @@ from modules.kws.classifier import centred
 WINDOWS_AHEAD = 64
 MODES = ("sliding", "streaming")
 HOP_SECONDS = 0.1
+# a shorter hop takes a thousand times as long as the recording
+HOP_RANGE = (0.001, 3600.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -274,7 +276,7 @@ class KeywordSpotter:
         samples = torch.tensor([len(one) for one in clips], device=self.device)
         wavs = torch.nn.utils.rnn.pad_sequence(clips, batch_first=True).to(self.device)
         features, lengths = self.compute_features(wavs, samples)
-        return self.model(features, lengths).softmax(-1).cpu()
+        return _probabilities(self.model(features, lengths))
 
     def probabilities(self, blocks, mode=None, hop_seconds=HOP_SECONDS):
         """The course of the classes' probabilities along a stream.
@@ -300,13 +302,15 @@ class KeywordSpotter:
         Raises
         ------
         ValueError
-            If the mode is unknown or not the model's, or the hop is not positive.
+            If the mode is unknown or not the model's, or the hop is out of ``HOP_RANGE``.
         """
         mode = mode or ("streaming" if self.causal else "sliding")
         if mode not in MODES:
             raise ValueError(f"mode must be {' or '.join(MODES)}; got {mode!r}")
-        if not hop_seconds > 0:
-            raise ValueError(f"hop_seconds must be more than 0; got {hop_seconds}")
+        if not HOP_RANGE[0] <= hop_seconds <= HOP_RANGE[1]:
+            raise ValueError(
+                f"hop_seconds must be from {HOP_RANGE[0]:g} to {HOP_RANGE[1]:g}; got {hop_seconds}"
+            )
         if mode == "sliding":
             return self._slide(blocks, max(1, round(hop_seconds * self.sample_rate)))
         if not self.causal:
@@ -330,7 +334,7 @@ class KeywordSpotter:
                 wavs = windows[:WINDOWS_AHEAD].to(self.device)
                 times = (done + first + torch.arange(len(wavs))) * hop / self.sample_rate
                 features, lengths = self.compute_features(wavs)
-                yield times, self.model(features, lengths).softmax(-1).cpu()
+                yield times, _probabilities(self.model(features, lengths))
             if count > 0:
                 skipped = max(0, count * hop - len(buffer))
                 buffer, done = buffer[count * hop :], done + count
@@ -352,7 +356,7 @@ class KeywordSpotter:
             done += logits.shape[1]
             kept = ends >= half
             if kept.any():
-                probabilities = logits[0].softmax(-1).cpu()
+                probabilities = _probabilities(logits[0])
                 yield (ends[kept] - half) / self.sample_rate, probabilities[kept]
 
 
@@ -371,6 +375,14 @@ def read_labels(file, n_classes):
     if not isinstance(labels, list) or len(labels) != n_classes:
         raise ValueError(f"{file}: must list the {n_classes} classes of the model's outputs")
     return [str(label) for label in labels]
+
+
+def _probabilities(logits):
+    """The classes' probabilities, on the CPU; values that are not finite have none."""
+    probabilities = logits.softmax(-1).cpu()
+    if not torch.isfinite(probabilities).all():
+        raise ValueError("the model made of it values that are not finite")
+    return probabilities
 
 
 def _with_end(blocks, silence):

@@ -1,6 +1,7 @@
 """The command `mamba-speech separate`: each speaker of a recording in a file of its own."""
 
 import math
+import os
 import sys
 from pathlib import Path
 
@@ -10,10 +11,10 @@ from mamba_speech.arguments import (
     add_json,
     add_number,
     add_run_folder,
-    not_negative,
-    positive_number,
+    given_path,
+    number,
 )
-from mamba_speech.audio import AudioError, check_file, find_audio
+from mamba_speech.audio import AudioError, check_file, find_audio, is_folder
 from mamba_speech.printing import each_file, print_records
 from mamba_speech.separation.loudness import LEVELS
 from mamba_speech.separation.separator import (
@@ -23,6 +24,9 @@ from mamba_speech.separation.separator import (
     source_paths,
 )
 
+# seconds of a window: the encoder needs some samples, and memory grows with the window
+WINDOW_RANGE = (0.001, 3600.0)
+
 
 def add_arguments(parser):
     """Give the parser of `mamba-speech separate` its arguments."""
@@ -31,7 +35,9 @@ def add_arguments(parser):
         "output folder of a training run, or folder with encoder.ckpt, masknet.ckpt and decoder.ckpt",
     )
     add_inputs(parser)
-    parser.add_argument("--output_folder", required=True, help="folder of the sources")
+    parser.add_argument(
+        "--output_folder", type=given_path, required=True, help="folder of the sources"
+    )
     add_device(parser)
     parser.add_argument(
         "--level",
@@ -46,8 +52,13 @@ def add_arguments(parser):
         "--overwrite", action="store_true", help="replacement of files that are there"
     )
     for name, kind, default, text in (
-        ("--window_seconds", positive_number, WINDOW_SECONDS, "seconds separated at a time"),
-        ("--overlap_seconds", not_negative, OVERLAP_SECONDS, "seconds that two windows share"),
+        ("--window_seconds", number(*WINDOW_RANGE), WINDOW_SECONDS, "seconds separated at a time"),
+        (
+            "--overlap_seconds",
+            number(0, WINDOW_RANGE[1]),
+            OVERLAP_SECONDS,
+            "seconds that two windows share",
+        ),
     ):
         add_number(parser, name, kind, default, text)
     add_json(parser)
@@ -63,7 +74,7 @@ def run_command(arguments):
     plan = plan_outputs(arguments.inputs, Path(arguments.output_folder))
     separator = Separator.load(arguments.run_folder, arguments.device)
     separator.check_windows(arguments.window_seconds, arguments.overlap_seconds)
-    taken, recordings, stems = {}, {path.resolve() for path, _ in plan}, iter(plan)
+    taken, recordings, stems = {}, {os.path.realpath(path) for path, _ in plan}, iter(plan)
 
     def separate(path):
         _, stem = next(stems)
@@ -113,19 +124,23 @@ def plan_outputs(inputs, output_folder):
         If sources would be written among the recordings of a folder that is searched.
     """
     plan = []
-    where = output_folder.resolve()
+    # not Path.resolve(), which raises RuntimeError for links that lead in a circle
+    where = Path(os.path.realpath(output_folder))
     for one in map(Path, inputs):
-        inside = one.is_dir()
-        if inside and one.resolve() == where:
+        inside = is_folder(one)
+        if inside and Path(os.path.realpath(one)) == where:
             raise ValueError(
                 f"--output_folder {output_folder} is the folder that is searched: the next run would separate the "
                 "sources again; give another"
             )
         for path in find_audio([one]):
-            if inside and where in path.resolve().parents:
+            if inside and where in Path(os.path.realpath(path)).parents:
                 continue
             name = path.relative_to(one) if inside and path != one else Path(path.name)
-            plan.append((path, output_folder / name.with_suffix("")))
+            # a folder in which there is no audio may have no name, as / has none; it is refused later
+            plan.append(
+                (path, output_folder / (name if name.name else Path("input")).with_suffix(""))
+            )
     return plan
 
 
@@ -136,7 +151,7 @@ def _check_free(path, outputs, taken, recordings, overwrite):
         raise AudioError(
             f"{path}: its sources would have the names of those of {other}; separate it into another folder"
         )
-    given = next((one for one in outputs if one.resolve() in recordings), None)
+    given = next((one for one in outputs if os.path.realpath(one) in recordings), None)
     if given:
         raise AudioError(
             f"{path}: its sources would replace {given}, which is to be separated too; give another --output_folder"

@@ -15,10 +15,10 @@ from mamba_speech.blocks import AudioBlocks, BlockResampler, Spool, write_source
 from mamba_speech.device import choose_device
 from mamba_speech.plain_yaml import read_scalars
 from mamba_speech.recordings import RecordingResult, each_result, one_or_each, recordings_of
-from mamba_speech.run import OPTIONS_FILE, load_run
+from mamba_speech.run import OPTIONS_FILE, given_folder, load_run
 from mamba_speech.separation.loudness import Loudness
 from mamba_speech.separation.published import LOSSES, load_published
-from mamba_speech.separation.windows import separate_stream, separate_windows
+from mamba_speech.separation.windows import separate_stream, separate_windows, whole_frames
 from modules.separation.streaming import check_causal
 
 WINDOW_SECONDS = 10.0
@@ -282,10 +282,14 @@ class Separator:
 
     def check_windows(self, window_seconds, overlap_seconds):
         """Raise ``ValueError`` for windows that cannot be, before any file is read."""
-        if not self.causal and not 0 <= overlap_seconds < window_seconds < math.inf:
+        if self.causal:
+            return
+        if not 0 <= overlap_seconds < window_seconds < math.inf:
             raise ValueError(
                 f"overlap_seconds {overlap_seconds:g} must be 0 or more and less than window_seconds {window_seconds:g}"
             )
+        window, overlap = (round(s * self.sample_rate) for s in (window_seconds, overlap_seconds))
+        whole_frames(self.network, window, overlap)
 
     def _pieces(self, blocks, window_seconds, overlap_seconds):
         """Consecutive sources (samples, speakers) and mixture (samples,)."""
@@ -323,7 +327,7 @@ def load_separator(folder):
     FileNotFoundError, ValueError
         If it is neither, or cannot be loaded.
     """
-    file = Path(folder) / OPTIONS_FILE
+    file = given_folder(folder) / OPTIONS_FILE
     if not file.is_file() or "model" not in read_scalars(file):
         return load_published(folder)
     run = load_run(folder, ["sample_rate"], selection_key=LOSSES)

@@ -38,13 +38,7 @@ def separate_windows(network, blocks, window, overlap):
         If a window does not hold two frames, or the overlap is not shorter than the window.
     """
     stride = network.stride
-    window = (window - network.kernel_size) // stride * stride + network.kernel_size
-    overlap -= overlap % stride
-    if window < network.kernel_size + stride or not 0 <= overlap <= window - stride:
-        raise ValueError(
-            f"a window must be at least {network.kernel_size + stride} samples and its overlap shorter by {stride} or "
-            f"more; got {window} and {overlap}"
-        )
+    window, overlap = whole_frames(network, window, overlap)
     kept = mixture = None
     began = given = 0
     for start, mix in cut(blocks, window, window - overlap, stride):
@@ -63,6 +57,25 @@ def separate_windows(network, blocks, window, overlap):
         kept, mixture, began = sources, mix, start
     if kept is not None:
         yield kept[given:], mixture[given:]
+
+
+def whole_frames(network, window, overlap):
+    """A window and its overlap, in samples, lowered to whole frames of a network's encoder.
+
+    Raises
+    ------
+    ValueError
+        See :func:`separate_windows`.
+    """
+    stride = network.stride
+    window = (window - network.kernel_size) // stride * stride + network.kernel_size
+    overlap -= overlap % stride
+    if window < network.kernel_size + stride or not 0 <= overlap <= window - stride:
+        raise ValueError(
+            f"a window must be at least {network.kernel_size + stride} samples and its overlap shorter by {stride} or "
+            f"more; got {window} and {overlap}"
+        )
+    return window, overlap
 
 
 def cut(blocks, window, hop, step):

@@ -126,7 +126,7 @@ class SpeakerDatabase:
             If the name cannot be one.
         """
         check_name(name)
-        self._check_size(vector)
+        self.check_size(len(vector))
         vector = vector.astype(np.float64)
         vector /= math.sqrt(math.fsum((vector * vector).tolist()))
         voice = self.voices.setdefault(name, {"sum": np.zeros(len(vector)), "recordings": []})
@@ -136,13 +136,30 @@ class SpeakerDatabase:
         voice["recordings"].append(content)
         return True
 
-    def _check_size(self, vector):
-        sizes = {len(voice["sum"]) for voice in self.voices.values()} - {len(vector)}
+    def check_size(self, size):
+        """Refuse embeddings of another size than the voices'.
+
+        Arguments
+        ---------
+        size : int
+            Numbers in an embedding of the model.
+
+        Raises
+        ------
+        ValueError
+            If a voice has more numbers, or fewer.
+        """
+        sizes = {len(voice["sum"]) for voice in self.voices.values()} - {size}
         if sizes:
             raise ValueError(
                 f"{self.path}: is a damaged database of speakers (its voices have {min(sizes)} numbers, and the "
-                f"model's {len(vector)})"
+                f"model's {size})"
             )
+
+    def check_voices(self):
+        """Raise ``ValueError`` if nobody is enrolled."""
+        if not self.voices:
+            raise ValueError(f"{self.path}: holds no speaker; enroll one first")
 
     def limit(self, given=None):
         """The threshold: the one given, else the database's.
@@ -176,9 +193,8 @@ class SpeakerDatabase:
         ValueError
             If nobody is enrolled.
         """
-        if not self.voices:
-            raise ValueError(f"{self.path}: holds no speaker; enroll one first")
-        self._check_size(vector)
+        self.check_voices()
+        self.check_size(len(vector))
         scores = ((name, similarity(vector, one["sum"])) for name, one in self.voices.items())
         return sorted(scores, key=lambda pair: (-pair[1], pair[0]))
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mamba_speech.arguments import add_device, add_inputs, add_json, add_run_folder
+from mamba_speech.arguments import add_device, add_inputs, add_json, add_run_folder, given_path
 from mamba_speech.audio import AudioError, check_file, find_audio
 from mamba_speech.files import read_json, whole_file, write_json
 from mamba_speech.printing import each_file, print_records
@@ -22,7 +22,9 @@ def add_arguments(parser):
     """Give the parser of `mamba-speech embed` its arguments."""
     add_run_folder(parser)
     add_inputs(parser)
-    parser.add_argument("--output_folder", required=True, help="folder of the embeddings")
+    parser.add_argument(
+        "--output_folder", type=given_path, required=True, help="folder of the embeddings"
+    )
     add_device(parser)
     add_json(parser)
     parser.epilog = (

@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from mamba_speech.arguments import add_device, add_inputs, add_json, add_run_folder
+from mamba_speech.arguments import add_device, add_inputs, add_json, add_run_folder, given_path
 from mamba_speech.audio import find_audio
 from mamba_speech.printing import print_records
 from mamba_speech.speaker.database import SpeakerDatabase, check_name, enroll
@@ -17,7 +17,11 @@ def add_arguments(parser):
     parser.add_argument("name", metavar="NAME", help="name of the speaker")
     add_inputs(parser)
     parser.add_argument(
-        "--database", metavar="FILE", required=True, help="JSON file; made if it is not there"
+        "--database",
+        type=given_path,
+        metavar="FILE",
+        required=True,
+        help="JSON file; made if it is not there",
     )
     parser.add_argument(
         "--replace",

@@ -2,7 +2,7 @@
 
 import sys
 
-from mamba_speech.arguments import add_device, add_inputs, add_json, add_run_folder
+from mamba_speech.arguments import add_device, add_inputs, add_json, add_run_folder, given_path
 from mamba_speech.audio import find_audio
 from mamba_speech.printing import print_records
 from mamba_speech.speaker.database import UNKNOWN, SpeakerDatabase
@@ -15,7 +15,11 @@ def add_arguments(parser):
     add_run_folder(parser, "output folder of the training run that made the database")
     add_inputs(parser)
     parser.add_argument(
-        "--database", metavar="FILE", required=True, help="file that mamba-speech enroll made"
+        "--database",
+        type=given_path,
+        metavar="FILE",
+        required=True,
+        help="file that mamba-speech enroll made",
     )
     add_threshold(parser, "the database's")
     add_device(parser)

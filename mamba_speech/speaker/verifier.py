@@ -7,7 +7,7 @@ import torch
 from mamba_speech.checkpoints import CompleteCheckpoints
 from mamba_speech.device import choose_device
 from mamba_speech.recordings import each_result, one_or_each, recordings_of
-from mamba_speech.run import OPTIONS_FILE, load_run, load_weights, read_options
+from mamba_speech.run import OPTIONS_FILE, given_folder, load_run, load_weights, read_options
 from mamba_speech.speaker.database import SpeakerDatabase, enroll
 from mamba_speech.speaker.embedding import (
     Embedding,
@@ -101,7 +101,7 @@ class SpeakerVerifier:
         RuntimeError
             If the device is not there.
         """
-        path = Path(path)
+        path = given_folder(path)
         if (path / OPTIONS_FILE).is_file():
             return cls.load(path, device)
         device = choose_device(device)
@@ -296,6 +296,8 @@ class SpeakerVerifier:
         if not isinstance(database, SpeakerDatabase):
             database = SpeakerDatabase.read(database)
         database.check_model(self.weights_hash)
+        database.check_voices()
+        database.check_size(self.model.embedding_size)
         limit = database.limit(threshold)
 
         def identify(recording):

@@ -1,10 +1,9 @@
 """The command `mamba-speech verify`: whether recordings are of one speaker."""
 
 import sys
-from argparse import ArgumentTypeError
 from pathlib import Path
 
-from mamba_speech.arguments import add_device, add_json, add_run_folder
+from mamba_speech.arguments import add_device, add_json, add_run_folder, given_path, score
 from mamba_speech.audio import find_audio
 from mamba_speech.printing import print_records
 from mamba_speech.speaker.embedding import embed_files
@@ -20,11 +19,13 @@ def add_arguments(parser):
     parser.add_argument(
         "inputs",
         metavar="FILE",
+        type=given_path,
         nargs="*",
         help="two audio files, or more: each further file, or folder of files, is compared with the first",
     )
     parser.add_argument(
         "--pairs",
+        type=given_path,
         metavar="LIST",
         help="text file with two audio files a line, a tab between them, to compare in place of FILE",
     )
@@ -43,21 +44,10 @@ def add_threshold(parser, default):
     """Add `--threshold`."""
     parser.add_argument(
         "--threshold",
-        type=_score,
+        type=score,
         metavar="SCORE",
         help=f"score above which two recordings are of one speaker; default: {default}",
     )
-
-
-def _score(text):
-    """A score: a number from -1 to 1."""
-    try:
-        value = float(text)
-    except ValueError as error:
-        raise ArgumentTypeError(f"must be a number, not {text}") from error
-    if not -1 <= value <= 1:
-        raise ArgumentTypeError(f"must be from -1 to 1, not {text}")
-    return value
 
 
 def run_command(arguments):

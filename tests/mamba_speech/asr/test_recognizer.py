@@ -127,6 +127,8 @@ def test_options_out_of_range_are_named(trained, recognizer, files):
         Recognizer.load(trained, decoding="viterbi")
     with pytest.raises(ValueError, match="device 'gpu' is unknown"):
         Recognizer.load(trained, device="gpu")
+    with pytest.raises(ValueError, match="beam_size must be a whole number, 1 or more; got 0"):
+        Recognizer.load(trained, decoding="beam", beam_size=0)
     with pytest.raises(ValueError, match="batch_seconds must be more than 0"):
         list(recognizer.transcribe(files, batch_seconds=0))
 

@@ -161,7 +161,6 @@ def test_the_command_prints_a_json_object_a_line(s2s, files, capsys, recognizer)
     ("flags", "message"),
     [
         (["--decoding", "beam"], "is a run of train_S2S.py, for which there is no decoding"),
-        (["--beam_size", "0"], "test_beam_size must be a whole number, 1 or more; got 0"),
         (["--lm", "a", "--no_lm"], "lm and no_lm contradict one another"),
         (["--ctc_only", "--beam_size", "2"], "ctc_only takes the best path, without a search"),
         (["--ctc_only", "--lm", "a"], "ctc_only takes the best path, without a search"),
@@ -183,10 +182,6 @@ def test_options_that_do_not_go_together_get_one_sentence(flags, message, s2s, f
         ),
         (["--no_lm"], "is a run of train_CTC.py, for which there is no no_lm"),
         (["--beam_size", "2"], "beam_size needs decoding beam"),
-        (
-            ["--beam_size", "0", "--decoding", "beam"],
-            "beam_size must be a whole number, 1 or more; got 0",
-        ),
     ],
 )
 def test_options_of_the_joint_search_are_refused_by_ctc_runs(
