@@ -15,6 +15,7 @@ from speechbrain.utils.distributed import ddp_init_group, run_on_main
 
 from mamba_speech.files import write_text
 from modules.fidelity import check_fidelity
+from modules.ssm.scan.dispatch import check_environment
 from training.option_schema import Options
 from training.option_values import shown_value
 from training.options import name_options, read_command_line
@@ -125,7 +126,7 @@ def _build(file, resolved, given):
 
 
 def check_device(run_opts, values):
-    """Refuse a device that is not there, and a precision that it does not have.
+    """Refuse a device that is not there, and a precision or a backend of the scan that it does not have.
 
     Arguments
     ---------
@@ -158,6 +159,11 @@ def check_device(run_opts, values):
         given = name in run_opts.overridden_args
         if on_cpu and (run_opts[name] if given else values.get(name)) == "fp16":
             raise SystemExit(f"--{name} fp16 needs a GPU; give bf16 or fp32")
+    try:
+        on_card = device or ("cuda" if torch.cuda.is_available() else "mps")
+        check_environment("cpu" if on_cpu else on_card)
+    except RuntimeError as error:
+        raise SystemExit(str(error)) from None
 
 
 def _leave_process_group():

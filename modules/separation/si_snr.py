@@ -15,6 +15,8 @@ from modules.ssm.precision import at_least_float32
 
 # in both denominators and inside the logarithm, as published
 EPSILON = 1e-8
+# whose 40,320 orders are tried in no time; twelve would have half a billion
+MOST_SPEAKERS = 8
 
 
 def si_snr(estimate, target, samples=None):
@@ -63,7 +65,7 @@ def pit_si_snr(estimates, targets, samples=None):
     Raises
     ------
     ValueError
-        If the shapes differ.
+        If the shapes differ, or there are more than eight speakers.
 
     Example
     -------
@@ -76,6 +78,11 @@ def pit_si_snr(estimates, targets, samples=None):
         raise ValueError(
             "estimates and targets must both be (batch, time, speakers); got "
             f"{tuple(estimates.shape)} and {tuple(targets.shape)}"
+        )
+    if targets.shape[2] > MOST_SPEAKERS:
+        raise ValueError(
+            f"targets must hold at most {MOST_SPEAKERS} speakers, as every order of them is tried; "
+            f"got {targets.shape[2]}"
         )
     estimates, targets = _centred(estimates, samples), _centred(targets, samples)
     # (batch, estimate, target)

@@ -8,6 +8,7 @@ import math
 import torch
 
 from modules.lengths import sample_counts
+from modules.ssm.checks import check_count
 
 WINDOW_SECONDS = 60.0
 
@@ -71,11 +72,17 @@ def cut_windows(blocks, longest):
     torch.Tensor
         (samples,), a copy. Of a stream longer than ``longest``, at least half of it.
 
+    Raises
+    ------
+    ValueError
+        If ``longest`` is no whole number of 1 or more.
+
     Example
     -------
     >>> [len(one) for one in cut_windows([torch.zeros(7), torch.zeros(18)], 10)]
     [10, 8, 7]
     """
+    check_count("longest", longest)
     kept, samples = [], 0
     for block in blocks:
         kept.append(block)
@@ -106,6 +113,11 @@ def cut_crops(waveform, size):
     torch.Tensor
         (crops, size)
 
+    Raises
+    ------
+    ValueError
+        If ``size`` is no whole number of 1 or more, or the waveform holds no samples.
+
     Example
     -------
     >>> cut_crops(torch.arange(5), 3).tolist()
@@ -113,6 +125,9 @@ def cut_crops(waveform, size):
     >>> cut_crops(torch.arange(2), 5).tolist()
     [[0, 1, 0, 1, 0]]
     """
+    check_count("size", size)
+    if not len(waveform):
+        raise ValueError("waveform holds no samples")
     if len(waveform) < size:
         return waveform.repeat(math.ceil(size / len(waveform)))[None, :size]
     count = math.ceil(len(waveform) / size)

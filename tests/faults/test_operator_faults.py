@@ -9,6 +9,7 @@ import re
 import numpy as np
 import pytest
 import torch
+from speechbrain.utils.run_opts import RunOptions
 
 from modules.kws.retention import (
     MultiScaleRetention,
@@ -17,6 +18,8 @@ from modules.kws.retention import (
     retention_parallel,
     retention_recurrent,
 )
+from modules.separation.si_snr import pit_si_snr
+from modules.speaker.windows import cut_crops, cut_windows
 from modules.ssm import (
     BiMamba,
     Mamba,
@@ -31,6 +34,7 @@ from modules.ssm import (
     selective_scan_ref,
     use_backend,
 )
+from training.experiment import check_device
 
 # PyTorch says of nested tensors that they are a prototype
 pytestmark = pytest.mark.filterwarnings("ignore:.*nested tensors:UserWarning")
@@ -351,3 +355,52 @@ def test_numbers_of_numpy_are_whole_numbers_and_switches_too():
     assert Mamba(np.int64(CHANNELS), d_state=np.int32(3)).d_state == 3
     given = scan_inputs()
     assert torch.equal(selective_scan(**given, reverse=1), selective_scan(**given, reverse=True))
+
+
+@pytest.mark.parametrize("batch, time", [(0, TIME), (BATCH, 0), (0, 0)])
+@pytest.mark.parametrize("operator", [o for o in OPERATORS if not o.startswith("Mamba.")])
+def test_no_utterances_or_no_frames_give_nothing_on_every_backend(operator, batch, time):
+    function, given = OPERATORS[operator]
+    short = {k: v if v.dim() < 3 else v[:batch] for k, v in given.items()}
+    short |= {
+        k: along_time(v, time, function)
+        for k, v in short.items()
+        if v.dim() > 2 and k not in ("state", "initial_state")
+    }
+    for backend in available_backends():
+        with use_backend(backend):
+            found = outputs(function(**short))[0]
+            assert found.shape[0] == batch and found.numel() == 0
+
+
+def test_a_step_of_no_utterances_and_a_state_after_no_frames_are_taken():
+    y, state = BLOCK.step(torch.randn(0, CHANNELS), BLOCK.initial_state(0))
+    assert y.shape == (0, CHANNELS) and state.conv.shape[0] == 0
+    before = BLOCK(torch.randn(BATCH, TIME, CHANNELS), return_state=True)[1]
+    after = BLOCK.final_state(torch.randn(BATCH, 0, CHANNELS), state=before)
+    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+def along_time(x, time, function):
+    """The first frames of a tensor of an operator."""
+    channel_major = function in (selective_scan_fn, selective_scan_ref)
+    return x[..., :time] if channel_major else x[:, :time]
+
+
+def test_no_size_makes_a_loop_without_end():
+    for longest in (0, -1, 0.5, None):
+        refuse(lambda n=longest: list(cut_windows([torch.zeros(5)], n)), "longest")
+        refuse(lambda n=longest: cut_crops(torch.zeros(5), n), "size")
+    refuse(lambda: cut_crops(torch.zeros(0), 5), "waveform")
+    refuse(lambda: pit_si_snr(*torch.randn(2, 1, 100, 12)), "targets")
+
+
+@pytest.mark.parametrize("backend", ["fast", "mamba_ssm", "triton"])
+def test_a_training_is_refused_at_once_where_the_environment_s_backend_cannot_run(
+    backend, monkeypatch
+):
+    monkeypatch.setenv("MAMBA_SPEECH_BACKEND", backend)
+    with pytest.raises(SystemExit, match=f"{backend}.*MAMBA_SPEECH_BACKEND"):
+        check_device(RunOptions(device="cpu"), {})
+    monkeypatch.setenv("MAMBA_SPEECH_BACKEND", "torch")
+    check_device(RunOptions(device="cpu"), {})

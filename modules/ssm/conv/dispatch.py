@@ -137,6 +137,8 @@ def depthwise_conv1d(x, weight, bias=None, *, ahead):
         raise ValueError(f"ahead must lie in 0..{width - 1}, the width - 1; got {ahead}")
     if BACKENDS.prefer(x=x, weight=weight, bias=bias, initial_state=None) == "cpu":
         return causal_conv1d_cpu(x, weight, bias, ahead=ahead)[0]
+    if not x.shape[1]:
+        return x
     x = F.pad(x.transpose(1, 2), (width - 1 - ahead, ahead))
     kernel, bias = weight.unsqueeze(1).to(x.dtype), None if bias is None else bias.to(x.dtype)
     return F.conv1d(x, kernel, bias, groups=x.shape[1]).transpose(1, 2)

@@ -18,6 +18,8 @@ def causal_conv1d_naive(
     """
     batch, time, channels = x.shape
     width = weight.shape[1]
+    if not batch:
+        return x, x.new_empty(0, channels, width)
     outputs, states = [], []
     for item in range(batch):
         length = time if lengths is None else int(lengths[item])
