@@ -1,9 +1,12 @@
-"""Runs that a case may spoil: one of CTC and one of keyword spotting, each trained once, each case with a copy."""
+"""What a case may spoil: runs of CTC and keyword spotting, trained once and copied, and caches of compiled kernels."""
+
+from pathlib import Path
 
 import pytest
 
 from data_prep.spoken import generate_librispeech
 from tests.support.faults import KINDS, TrainedRun, run_of
+from tests.support.kernel_builds import Builds, Place, assert_compiled
 from tests.support.keywords import write_corpus
 
 
@@ -42,3 +45,36 @@ def copy_run(trained_runs, tmp_path):
         return trained_runs(kind).copy(tmp_path / (name or kind))
 
     return copy
+
+
+@pytest.fixture(scope="session")
+def builds():
+    """Fresh processes that look for the compiled kernels."""
+    server = Builds()
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def kernel_library(tmp_path_factory):
+    """A whole library of the compiled kernels, as a file of its own."""
+    from modules.ssm.cpu.build import library
+
+    path = tmp_path_factory.mktemp("library") / "whole.so"
+    path.write_bytes(Path(library()._name).read_bytes())
+    return path
+
+
+@pytest.fixture(scope="session")
+def whole_kernels(tmp_path_factory, kernel_library, builds):
+    """A place with kernels, which others copy."""
+    place = Place(tmp_path_factory.mktemp("whole"), kernel_library, builds)
+    assert_compiled(place.run())
+    assert place.built() == 1
+    return place
+
+
+@pytest.fixture
+def place(tmp_path, kernel_library, builds, whole_kernels):
+    """A cache of compiled kernels that a case may spoil."""
+    return Place(tmp_path, kernel_library, builds, whole_kernels)

@@ -8,11 +8,22 @@ import contextlib
 import json
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+
+# $2 is the file behind -o; every build leaves a line
+_COMPILER = """#!/bin/sh
+[ "$1" = --version ] && {{ echo 'compiler 1.0'; exit 0; }}
+while [ "$1" != -o ]; do shift; done
+echo build >> $BUILDS
+{before}
+cp {library} "$2"
+"""
+NOTHING_TO_SAY = {"refusal": None, "warnings": []}
 
 _ROOT = Path(__file__).parents[2]
 _SECONDS = 30
@@ -67,6 +78,66 @@ class Builds:
         """End the server."""
         self._server.stdin.close()
         self._server.wait(timeout=10)
+
+
+class Place:
+    """A cache, a home and a temporary folder of one case, and its compiler."""
+
+    def __init__(self, folder, library, builds, whole=None):
+        self.folder, self.library, self._builds, self._whole = folder, library, builds, whole
+        self.cache, self.home, self.temporary = (folder / n for n in ("cache", "home", "tmp"))
+        self.home.mkdir()
+        self.temporary.mkdir()
+        self.log = folder / "log"
+        self.compiler = self.write_compiler() if whole is None else whole.compiler
+
+    def write_compiler(self, text=None, before=""):
+        path = self.folder / "compiler"
+        if text is None:
+            text = _COMPILER.format(library=self.library, before=before)
+        path.write_text(text)
+        path.chmod(0o755)
+        self.compiler = path
+        return path
+
+    def fill(self):
+        """Put the kernels of an earlier process into the cache."""
+        shutil.copytree(self._whole.cache, self.cache)
+
+    def run(self, **options):
+        """Answer of a fresh process under this case's variables."""
+        variables = {
+            "MAMBA_SPEECH_CACHE": self.cache,
+            "HOME": self.home,
+            "TMPDIR": self.temporary,
+            "CC": self.compiler,
+            "BUILDS": self.log,
+        }
+        return self._builds.run(**variables | options)
+
+    def built(self):
+        """Number of builds so far."""
+        return len(self.log.read_text().split()) if self.log.exists() else 0
+
+    @property
+    def so(self):
+        (path,) = self.cache.glob("*.so")
+        return path
+
+    @property
+    def sum(self):
+        return self.so.with_suffix(".sum")
+
+
+def assert_compiled(answer):
+    assert answer["status"] == 0 and answer["refusal"] is None
+    assert answer["backends"] == ["cpu", "torch", "naive"] and answer["error"] < 1e-5
+
+
+def other_library(path):
+    """A library that is whole, and another one."""
+    (found, *_) = Path(os.__file__).parent.rglob("*.cpython*.so")
+    path.write_bytes(found.read_bytes())
 
 
 def _serve():
