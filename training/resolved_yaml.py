@@ -166,7 +166,7 @@ class _PlainValues(SAFE_LOADER):
     """Plain values as HyperPyYAML reads them; objects are None."""
 
 
-class _Objects(getattr(yaml, "CLoader", yaml.Loader)):
+class _Objects(getattr(yaml, "CFullLoader", yaml.FullLoader)):
     """Plain values and HyperPyYAML's objects."""
 
     def construct_object(self, node, deep=True):
