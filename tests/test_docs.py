@@ -40,7 +40,9 @@ OPTION = re.compile(r"(?<![\w-])--([A-Za-z][\w-]*)")
 TRAINING = re.compile(r"(train\w*\.py) (hparams/[\w/]+\.yaml)([^`\n]*)")
 # options of other programs that documents show
 PIP = {"force-reinstall", "index-url", "no-build-isolation", "no-cache-dir", "no-deps"}
-FOREIGN = PIP | {"nproc-per-node", "master-port", "shm-size", "help"}
+# of the published commands that docs/coming_from.md translates
+PUBLISHED = {"config", "dataset_path", "model-path", "nproc_per_node"}
+FOREIGN = PIP | PUBLISHED | {"nproc-per-node", "master-port", "shm-size", "help"}
 SPLITS = ("train", "valid", "test")
 # in `--key value`, which stands for any
 ANY = {"key"}
