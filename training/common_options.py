@@ -26,6 +26,7 @@ from training.run_options import Precision
 Speeds = Annotated[list[Annotated[int, Field(ge=10, le=1000)]], Field(min_length=1)]
 Workers = Annotated[int, Field(ge=0, le=512)]
 SampleRate = Annotated[int, Field(ge=1000, le=384000)]
+Mask = Annotated[int, Field(ge=0, le=65536)]
 
 
 class RunOptions(Options):
@@ -115,6 +116,17 @@ class ScheduleOptions(Options):
     lr_patience: Natural = option("Epochs without gain before the rate falls.")
     lr_min: NonNegative = option("Lowest learning rate.")
     dont_halve_until_epoch: Natural = option("Epoch before which the rate does not fall.")
+    # objects of a YAML, which another YAML does without
+    lr_annealing: None = option("Schedule of the steps, if the YAML has none.")
+    lr_plateau: None = option("Schedule of the epochs, if the YAML has none.")
+
+
+class FeatureMaskOptions(Options):
+    """Masks over the features of keywords and of speakers."""
+
+    freq_mask_max: Mask = option("Widest mask over frequencies, in features.")
+    time_mask_max: Mask = option("Longest mask over time, in frames.")
+    mask_count: Annotated[int, Field(ge=0, le=1000)] = option("Masks of each kind.")
 
 
 class FilterbankOptions(Options):

@@ -201,8 +201,8 @@ def describe_type(kind):
     """
     words = [_describe_one(bare, marks) for bare, marks in branches(kind)]
     if len(words) > 1 and words[-1] == "null":
-        # an empty value unsets a path, whose name may be null
-        null = "empty" if any(is_path(marks) for _, marks in branches(kind)) else "null"
+        # an empty value unsets a path or a text, which may be null itself
+        null = "empty" if any(bare is str for bare, _ in branches(kind)) else "null"
         return f"{', '.join(words[:-1])}, or {null}"
     return " or ".join(words)
 

@@ -177,7 +177,8 @@ class _Reader:
             self.runs[name] = value
 
     def _read(self, name, words):
-        declared = name in self.model.model_fields
+        # an object of the YAML is declared for the YAMLs that have null in its place
+        declared = name in self.model.model_fields and not is_object(self.nodes.get(name))
         model = self.model if declared else SpeechBrainOptions
         if not words:
             if model.is_switch(name) or isinstance(self._default(name), bool):
@@ -215,6 +216,14 @@ class _Reader:
         plain = isinstance(node, yaml.ScalarNode) and node.tag.startswith("tag:yaml.org")
         return yaml.safe_load(yaml.serialize(node)) if plain else None
 
+    def _told(self, name, problem):
+        """A problem of a value, with the option or the line of the YAML that gave it."""
+        if name in self.overrides:
+            return f"--{name} {problem}"
+        node = self.nodes[name]
+        origin = f" (by {name}: {node.value})" if node.tag == "!ref" else ""
+        return f"{self.file}: {name} {problem}{origin}"
+
     def stop_on_problems(self):
         """Raise all that is wrong as one SystemExit."""
         if self.problems:
@@ -240,8 +249,7 @@ class _Reader:
         for name, value in values.items():
             if name in self.model.model_fields and not is_object(self.nodes.get(name)):
                 problem = self.model.problem_of(name, value)
-                where = "--" if name in self.overrides else f"{self.file}: "
-                self.problems += [f"{where}{name} {problem}"] if problem else []
+                self.problems += [self._told(name, problem)] if problem else []
         if not self.problems:
             self.problems += self.model.conflicts(values)
         self.stop_on_problems()

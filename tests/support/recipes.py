@@ -13,6 +13,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Literal, get_args, get_origin
 
 import pytest
 import torch
@@ -20,7 +21,8 @@ import yaml
 from speechbrain.utils.run_opts import RunOptions
 
 from training.experiment import load_experiment
-from training.option_schema import Options
+from training.option_schema import Options, fits
+from training.option_values import branches
 from training.resolved_yaml import key_nodes
 from training.results import read_results, read_rows
 
@@ -203,8 +205,19 @@ def command_line(path, *flags, small=(), **options):
     return arguments
 
 
-def another(value):
-    """A value of the same kind as ``value``, other than it; lists are taken for speeds or names."""
+def another(value, name=None, model=Options):
+    """A value other than ``value``, of the same kind; lists are taken for speeds or names.
+
+    An option that ``model`` declares gets another of its names, or another number of its range.
+    """
+    if name in model.model_fields:
+        kind = model.type_of(name)
+        candidates = _names(kind)
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            candidates += [value + 1, value / 2, value - 1]
+        candidates = [one for one in candidates if one != value and fits(kind, one)]
+        if candidates:
+            return candidates[0]
     if isinstance(value, bool):
         return not value
     if isinstance(value, list):
@@ -212,13 +225,27 @@ def another(value):
     return value + 1 if isinstance(value, (int, float)) else "another"
 
 
-def override(path, wanted):
+def _names(kind):
+    """The named values of a type; of a list of names, a list of each."""
+    names = []
+    for bare, _ in branches(kind):
+        if get_origin(bare) is Literal:
+            names += get_args(bare)
+        elif get_origin(bare) is list:
+            names += [[one] for one in _names(get_args(bare)[0])]
+    return names
+
+
+def override(path, wanted, model=Options):
     """Load a YAML with options from the command line, and find each in what was loaded; gives it."""
     arguments = [str(path)]
     for key, value in wanted.items():
         text = yaml.safe_dump(value, default_flow_style=True).removesuffix("...\n").strip()
+        if key in model.model_fields and (value is None or isinstance(value, str)):
+            # declared texts are taken literally, and nothing is nothing at all
+            text = value or ""
         arguments += [f"--{key}", text]
-    hparams, run_opts = load_options(arguments)
+    hparams, run_opts = load_options(arguments, model)
     for key, value in wanted.items():
         # some belong to SpeechBrain's run options as well
         for got in (hparams[key], run_opts.get(key, value)):

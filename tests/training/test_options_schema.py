@@ -15,6 +15,8 @@ SCRIPTS = {
     "LibriSpeech/ASR/CTC": "LibriSpeech/ASR/train_CTC.py",
     "LibriSpeech/ASR/S2S": "LibriSpeech/ASR/train_S2S.py",
     "LibriSpeech/ASR/LM": "LibriSpeech/ASR/train_LM.py",
+    "SpeechCommands/KWS": "SpeechCommands/KWS/train.py",
+    "WSJ0Mix/separation": "WSJ0Mix/separation/train.py",
 }
 YAMLS = {
     folder: sorted(

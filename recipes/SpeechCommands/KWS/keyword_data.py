@@ -69,15 +69,11 @@ def _preparation(hparams):
         "clip_seconds": hparams["clip_seconds"],
     }
     if hparams["test_speaker"]:
-        if hparams["other_speech_percentage"]:
-            raise ValueError(
-                "other_speech_percentage is of no use with test_speaker: Free Spoken Digits have no unknown class"
-            )
         speakers = {key: hparams[key] for key in ("test_speaker", "valid_speaker")}
         return prepare_free_spoken_digits, options | speakers
     options |= {
         "version": hparams["version"],
-        "n_classes": hparams["words"] or hparams["n_classes"],
+        "n_classes": _words(hparams["words"]) or hparams["n_classes"],
         "split": hparams["split"],
         "unknown_percentage": hparams["unknown_percentage"],
         "silence_percentage": hparams["silence_percentage"],
@@ -86,6 +82,11 @@ def _preparation(hparams):
         "other_speech_percentage": hparams["other_speech_percentage"],
     }
     return prepare_speechcommands, options
+
+
+def _words(words):
+    """The words to spot: a list of one text may hold several, with commas between."""
+    return words[0] if isinstance(words, list) and len(words) == 1 else words
 
 
 def keep_labels(labels, labels_file):
@@ -190,7 +191,6 @@ def _make_augmenter(hparams, noise_paths, train):
     """What changes training clips, and what precedes them or ``None``."""
     rate = hparams["sample_rate"]
     try:
-        _check_context(hparams)
         speech = _other_speech(train) if hparams["context_seconds"] else []
         wanted = hparams["background_probability"] > 0 or (
             hparams["context_seconds"] and not speech
@@ -211,15 +211,6 @@ def _make_augmenter(hparams, noise_paths, train):
         return augment, ContextSource(rate, hparams["context_seconds"], hop, speech, noises)
     except (AudioError, ValueError) as error:
         raise SystemExit(str(error)) from error
-
-
-def _check_context(hparams):
-    """Refuse a context that the model does not read as it reads a stream, with a ValueError."""
-    if hparams["context_seconds"] and not hparams.get("causal"):
-        raise ValueError(
-            "context_seconds is for models that carry their state along a stream: set --causal True, which Mamba has, "
-            "or --context_seconds 0"
-        )
 
 
 def _other_speech(train):
@@ -249,17 +240,10 @@ def training_options(hparams):
     -------
     dict
 
-    Raises
-    ------
-    SystemExit
-        If context_silence is outside its range.
     """
     collate = PaddedBatch
     if hparams["context_seconds"]:
-        try:
-            collate = ContextBatch(hparams["context_silence"])
-        except ValueError as error:
-            raise SystemExit(str(error)) from error
+        collate = ContextBatch(hparams["context_silence"])
     return loader_options(hparams, Stage.TRAIN, collate=collate, drop_last=hparams["drop_last"])
 
 

@@ -17,6 +17,7 @@ import time
 
 import torch
 from keyword_data import make_datasets, prepare_clips, training_options
+from options import KeywordOptions
 from train import KeywordBrain
 
 from training.experiment import load_experiment
@@ -72,7 +73,9 @@ def measure(arguments, output_folder):
     (float, int)
         Seconds a step (the median), and steps an epoch.
     """
-    hparams, run_opts = load_experiment([*arguments, "--output_folder", str(output_folder)])
+    hparams, run_opts = load_experiment(
+        [*arguments, "--output_folder", str(output_folder)], KeywordOptions
+    )
     found, labels = prepare_clips(hparams)
     train, *_ = make_datasets(hparams, found, labels)
     brain = TimedBrain(

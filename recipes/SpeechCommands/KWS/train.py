@@ -14,6 +14,7 @@ from pathlib import Path
 import speechbrain as sb
 import torch
 from keyword_data import classes_of, keep_clips, make_datasets, prepare_clips, training_options
+from options import KeywordOptions
 from speechbrain.utils.distributed import if_main_process, run_on_main
 
 from mamba_speech.evaluation.classification import ConfusionMatrix, Prediction, write_predictions
@@ -124,7 +125,7 @@ class KeywordBrain(RecipeBrain):
 
 def main():
     """Prepare, train, test once."""
-    hparams, run_opts = load_experiment()
+    hparams, run_opts = load_experiment(options=KeywordOptions)
     training = is_training(hparams, run_opts)
     found, labels = prepare_clips(hparams)
     if training:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import speechbrain as sb
 import torch
+from options import SeparationOptions
 from save_examples import save_example
 from separation_data import make_datasets, prepare_mixtures
 from speechbrain.utils.distributed import if_main_process
@@ -188,8 +189,7 @@ class SeparationBrain(RecipeBrain):
 
 def main():
     """Prepare, train, test once."""
-    hparams, run_opts = load_experiment()
-    _check_options(hparams)
+    hparams, run_opts = load_experiment(options=SeparationOptions)
     try:
         scores = SeparationScores(hparams["metrics"], hparams["sample_rate"])
     except ValueError as error:
@@ -247,30 +247,6 @@ def load_pretrained(model, folder):
     except (OSError, ValueError) as error:
         raise SystemExit(f"--pretrained_separator: {error}") from error
     logger.info("weights of %s", place)
-
-
-def _check_options(hparams):
-    """Stop on what would else be noticed after the training, or as an error of arithmetic."""
-    sizes = (
-        "batch_size",
-        "valid_batch_size",
-        "test_batch_size",
-        "number_of_epochs",
-        "avg_checkpoints",
-    )
-    for name in sizes:
-        if hparams[name] < 1:
-            raise SystemExit(f"--{name} must be 1 or more; got {hparams[name]}")
-    if hparams["checkpoint_choice"] not in ("best", "last"):
-        raise SystemExit(
-            f"--checkpoint_choice must be best or last; got {hparams['checkpoint_choice']}"
-        )
-    cut = hparams["limit_training_signal_len"] or hparams["dynamic_mixing"]
-    if cut and hparams["training_signal_len"] < hparams["kernel_size"]:
-        raise SystemExit(
-            f"--training_signal_len {hparams['training_signal_len']} must hold a window of the encoder, of "
-            f"{hparams['kernel_size']} samples (kernel_size)"
-        )
 
 
 if __name__ == "__main__":

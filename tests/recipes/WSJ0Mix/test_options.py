@@ -27,6 +27,9 @@ from tests.support.separation import (
 from tests.support.separation_networks import SIZES
 from training.aliases import ALIASES
 from training.experiment import count_parameters
+from training.options import find_options
+
+MODEL = find_options(RECIPE / "train.py")
 
 
 @pytest.mark.parametrize("name", SIZES)
@@ -63,12 +66,12 @@ def test_every_option_can_be_overridden_from_the_command_line(path, tmp_path):
         "drop_freq_width": 0.06,
         "kernel_stride": 10,
     }
-    fixed["encoder_init"] = {"random": "fourier", "fourier": "random"}[
-        plain_options(path)["encoder_init"]
-    ]
-    wanted = {key: fixed.get(key, another(value)) for key, value in plain_options(path).items()}
+    wanted = {
+        key: fixed.get(key, another(value, key, MODEL))
+        for key, value in plain_options(path).items()
+    }
     wanted |= {"output_folder": str(tmp_path)}
-    hparams = override(path, wanted)
+    hparams = override(path, wanted, MODEL)
     model = hparams["model"]
     assert (model.fidelity, model.num_spks) == ("upstream", 3)
     assert (model.kernel_size, model.stride) == (20, 10)
@@ -87,33 +90,39 @@ def test_every_option_is_used_by_the_recipe_or_its_yaml():
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"data_folder": "null"}, "give --data_folder"),
+        ({"data_folder": ""}, "give --data_folder"),
         ({"data_folder": "{tmp}/nowhere"}, "does not exist"),
         ({"data_folder": "{tmp}"}, "not laid out like WSJ0-2mix"),
         ({"num_spks": 3}, "s3"),
-        ({"num_spks": 5}, "num_spks must be 2 or 3"),
+        ({"num_spks": 5}, "--num_spks must be one of 2, 3; got 5"),
         ({"sample_rate": 16000}, "not laid out like WSJ0-2mix"),
-        ({"mode": "median"}, "mode must be min or max"),
+        ({"mode": "median"}, "--mode must be one of min, max"),
         ({"skip_prep": True}, "not there; run once without --skip_prep"),
         ({"skip_train": True}, "nothing to test"),
-        ({"dynamic_mixing": True, "base_folder_dm": "null"}, "needs --base_folder_dm"),
+        ({"dynamic_mixing": True, "base_folder_dm": ""}, "needs --base_folder_dm"),
         ({"dynamic_mixing": True, "base_folder_dm": "{tmp}/nowhere"}, "no such folder"),
-        ({"metrics": "[si-snr, wer]"}, "wer is unknown"),
-        ({"use_rand_shift": True, "min_shift": 9, "max_shift": 9}, "min_shift must be less"),
+        (
+            {"metrics": "[si-snr, wer]"},
+            "--metrics must be a list of values, each one of si-snr, sdr, stoi, pesq",
+        ),
+        (
+            {"use_rand_shift": True, "min_shift": 9, "max_shift": 9},
+            "--min_shift 9 must be less than --max_shift 9",
+        ),
         ({"limit_training_signal_len": True, "training_signal_len": 15}, "hold a window .* of 16"),
-        ({"batch_size": 0}, "--batch_size must be 1 or more"),
-        ({"number_of_epochs": 0}, "--number_of_epochs must be 1 or more"),
-        ({"avg_checkpoints": 0}, "--avg_checkpoints must be 1 or more"),
-        ({"checkpoint_choice": "worst"}, "--checkpoint_choice must be best or last"),
-        ({"speed_changes": "[]"}, "speed_changes must be percentages"),
+        ({"batch_size": 0}, "--batch_size must be a whole number, 1 or more"),
+        ({"number_of_epochs": 0}, "--number_of_epochs must be a whole number, 1 or more"),
+        ({"avg_checkpoints": 0}, "--avg_checkpoints must be a whole number, 1 or more"),
+        ({"checkpoint_choice": "worst"}, "--checkpoint_choice must be one of best, last"),
+        ({"speed_changes": "[]"}, "--speed_changes must be a list of one or more whole numbers"),
         ({"batch_size": 64, "drop_last": True}, "set --batch_size lower"),
         ({"pretrained_separator": "{tmp}/nowhere"}, "--pretrained_separator: .*no such folder"),
         ({"pretrained_separator": "{tmp}"}, "--pretrained_separator: .*holds no separator"),
         ({"fidelity": "both"}, "fidelity must be one of"),
         ({"kernel_size": 15}, "kernel_size must be even"),
         ({"kernel_stride": 4}, "kernel_stride"),
-        ({"lr_floor": 2}, "floor is --lr_floor"),
-        ({"num_layers": 0}, "n_mamba is --num_layers"),
+        ({"lr_floor": 2}, "--lr_floor must be a number from 0 to 1"),
+        ({"num_layers": 0}, "--num_layers must be a whole number from 1 to 1000"),
     ],
     ids=str,
 )
@@ -160,5 +169,5 @@ def test_weights_of_another_network_are_refused_with_one_sentence(run, trained, 
             N_encoder_out=24,
             output_folder=tmp_path / "another",
         )
-    with pytest.raises(SystemExit, match="of another model or optimiser"):
+    with pytest.raises(SystemExit, match="trained with --N_encoder_out 16, and not 24"):
         run("mambatasnet_debug", N_encoder_out=24, number_of_epochs=2)

@@ -1,0 +1,125 @@
+"""Options of the keyword recipe: type, range and one line of help for each."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from training.common_options import (
+    AttentionOptions,
+    FeatureMaskOptions,
+    FilterbankOptions,
+    FixedBatchOptions,
+    MambaOptions,
+    ScheduleOptions,
+    Speeds,
+    TrainingOptions,
+)
+from training.option_schema import (
+    FIXED,
+    Fraction,
+    Layers,
+    Options,
+    Path,
+    Percentage,
+    Seed,
+    Size,
+    Text,
+    option,
+)
+
+Name = Annotated[str, Field(min_length=1, max_length=255)]
+Decibels = Annotated[float, Field(ge=-100, le=100)]
+# of a clip; it is held in memory whole
+Seconds = Annotated[float, Field(ge=0.01, le=600)]
+
+
+class ClipOptions(Options):
+    """Corpora of clips."""
+
+    labels_file: Path = option("File with the classes of the model.")
+    version: Literal["0.01", "0.02", "v0.01", "v0.02"] = option(
+        "Version of Speech Commands.", resume=FIXED
+    )
+    n_classes: Size = option("Classes, which are outputs of the model.", resume=FIXED)
+    words: Literal["all"] | list[Text] | Text | None = option(
+        "Words to spot; all: every word folder; empty: as many as n_classes says.", resume=FIXED
+    )
+    split: Path = option(
+        "Split by hashes (official), by the corpus' lists (lists), or by lists in a folder."
+    )
+    unknown_percentage: Percentage = option("Clips of other words, in percent of the words' clips.")
+    silence_percentage: Percentage = option("Clips of silence, in percent of the words' clips.")
+    other_speech: Path | None = option("Folder of recordings without the words.")
+    other_speech_percentage: Annotated[float, Field(ge=0, le=1000)] = option(
+        "Pieces of other speech, in percent of the words' clips."
+    )
+    test_speaker: Name | None = option("Speaker of Free Spoken Digits who is left for the test.")
+    valid_speaker: Name | None = option("Speaker of Free Spoken Digits who validates.")
+    data_seed: Seed = option("Seed of the draw of unknown clips and silence.", resume=FIXED)
+    clip_seconds: Seconds = option("Length of the longest clip, in seconds.", resume=FIXED)
+    pad_clips: bool = option("Whether shorter clips are brought to that length.", resume=FIXED)
+
+
+class WaveformOptions(Options):
+    """Changes of the training clips."""
+
+    shift_ms: Annotated[float, Field(ge=0, le=60000)] = option(
+        "Largest shift to either side, in milliseconds."
+    )
+    speed_changes: Speeds = option("Speeds of the clips, in percent.")
+    white_noise_max: Annotated[float, Field(ge=0, le=10)] = option(
+        "Largest standard deviation of white noise; full scale is 1."
+    )
+    background_probability: Fraction = option("Part of the clips that get background noise.")
+    background_snr: Annotated[list[Decibels], Field(min_length=2, max_length=2)] = option(
+        "Lowest and highest ratio of clip to background noise, in dB."
+    )
+    context_seconds: Annotated[float, Field(ge=0, le=600)] = option(
+        "Seconds of other speech or noise before a clip, for causal models; 0: none."
+    )
+    context_silence: Fraction = option("Part of the batches that nothing precedes.")
+
+
+class KeywordOptions(
+    TrainingOptions,
+    ClipOptions,
+    ScheduleOptions,
+    FixedBatchOptions,
+    WaveformOptions,
+    FeatureMaskOptions,
+    FilterbankOptions,
+    MambaOptions,
+    AttentionOptions,
+):
+    """Options of train.py."""
+
+    label_smoothing: Fraction = option("Label smoothing of the loss.")
+    kind: Literal["mel", "mfcc"] = option("Kind of the features.", resume=FIXED)
+    n_mfcc: Size = option("Cepstral coefficients of MFCC.", resume=FIXED)
+    hop_length: Size = option("Shift of the features, in samples.", resume=FIXED)
+    num_layers: Layers = option("Layers of the network.", resume=FIXED)
+    n_frames: Size = option("Frames of a clip, which the network wants.", resume=FIXED)
+    alpha: Annotated[float, Field(gt=0, le=100)] = option(
+        "Width of MobileNetV2, as a part of its full width.", resume=FIXED
+    )
+
+    @classmethod
+    def conflicts(cls, values):
+        """Bounds in the wrong order, and options that are of no use with others."""
+        yield from super().conflicts(values)
+        low, high = values.get("background_snr") or (0, 0)
+        if low > high:
+            yield f"--background_snr must be the lowest and the highest ratio; got [{low}, {high}]"
+        if values.get("context_seconds") and not values.get("causal"):
+            yield (
+                "--context_seconds is for models that carry their state along a stream: set --causal True, which Mamba "
+                "has, or --context_seconds 0"
+            )
+        if values.get("test_speaker") and values.get("other_speech_percentage"):
+            yield (
+                "--other_speech_percentage is of no use with --test_speaker: Free Spoken Digits have no unknown class; "
+                "set it to 0"
+            )
+
+
+OPTIONS = {"train.py": KeywordOptions, "rate.py": KeywordOptions}
