@@ -9,13 +9,13 @@ import time
 from pathlib import Path
 
 import torch
-from speechbrain.dataio.dataio import load_data_csv
 from speechbrain.utils.metric_stats import ErrorRateStats
 
 from data_prep.librispeech_prepare import prepare_librispeech
 from mamba_speech.asr.decoders import CTC_SCORINGS, S2S_OPTIONS, S2SDecoder
 from mamba_speech.asr.recognizer import Recognizer
 from mamba_speech.audio import load_audio
+from mamba_speech.files import read_csv
 from mamba_speech.run import read_options
 from modules.lengths import relative_lengths
 
@@ -37,8 +37,8 @@ def read_split(data_folder, split, most):
             prepare_librispeech(data_folder, folder, te_splits=[split], select_n_sentences=most)
         except (OSError, ValueError) as error:
             raise SystemExit(str(error)) from error
-        rows = load_data_csv(Path(folder) / f"{split}.csv")
-    return [(row["wav"], row["wrd"]) for row in rows.values()]
+        rows = [row for _, row in read_csv(Path(folder) / f"{split}.csv")[1]]
+    return [(row["wav"], row["wrd"]) for row in rows]
 
 
 def decoders(recognizer, run_folder, scorings, beams):

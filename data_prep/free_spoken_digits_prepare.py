@@ -16,7 +16,7 @@ from data_prep.speechcommands_prepare import (
     list_audio,
     manifest_paths,
 )
-from data_prep.verify import Candidate, Skipped, is_recorded, write_skipped
+from data_prep.verify import FULL, Candidate, Skipped, check_verify, is_prepared, write_skipped
 from mamba_speech.files import write_json
 
 logger = logging.getLogger(__name__)
@@ -33,7 +33,13 @@ VERSION = 1
 
 
 def prepare_free_spoken_digits(
-    data_folder, save_folder, test_speaker, valid_speaker=None, clip_seconds=1.0, skip_prep=False
+    data_folder,
+    save_folder,
+    test_speaker,
+    valid_speaker=None,
+    clip_seconds=1.0,
+    skip_prep=False,
+    verify=FULL,
 ):
     """Write the manifests that `prepare_speechcommands` writes, with the classes zero to nine.
 
@@ -55,6 +61,8 @@ def prepare_free_spoken_digits(
         Longest clip; None keeps every clip whole.
     skip_prep : bool
         Return at once.
+    verify : str
+        `full` decodes every recording, `header` reads its header and its end.
 
     Returns
     -------
@@ -76,6 +84,7 @@ def prepare_free_spoken_digits(
     ('train.csv', [])
     """
     prepared = manifest_paths(save_folder)
+    check_verify(verify)
     if clip_seconds is not None and not clip_seconds > 0:
         raise ValueError(f"clip_seconds must be above 0, or null, not {clip_seconds}")
     if skip_prep:
@@ -86,11 +95,13 @@ def prepare_free_spoken_digits(
         "version": VERSION,
         "contents": fingerprint(splits, []),
         "clip_seconds": clip_seconds,
+        "verify": verify,
         "skipped": 0,
     }
     save_folder = Path(save_folder)
     outputs = [path.is_file() for path in prepared.values()]
-    if is_recorded(save_folder / RECORD, record) and all(outputs):
+    lists = [save_folder / f"skipped_{name}.csv" for name in SPLITS]
+    if all(outputs) and is_prepared(save_folder / RECORD, record, lists):
         logger.info("the manifests in %s are up to date; preparation skipped", save_folder)
         return prepared | {"noise": []}
     save_folder.mkdir(parents=True, exist_ok=True)
@@ -100,7 +111,7 @@ def prepare_free_spoken_digits(
     record["skipped"] = len(foreign)
     rows, seen = {}, set()
     for name, clips in splits.items():
-        rows[name], skipped = check_clips(clips, name, save_folder, seen, clip_seconds)
+        rows[name], skipped = check_clips(clips, name, save_folder, seen, clip_seconds, verify)
         record["skipped"] += skipped
     if valid_speaker is not None:
         warn_of_gaps(rows, DIGITS)

@@ -10,10 +10,12 @@ import os
 from pathlib import Path
 
 from data_prep.verify import (
+    FULL,
     Candidate,
-    is_recorded,
+    check_utterances,
+    check_verify,
+    is_prepared,
     normalise_text,
-    verify,
     write_manifest,
     write_skipped,
 )
@@ -37,13 +39,14 @@ def prepare_librispeech(
     merge_name=None,
     create_lexicon=False,
     skip_prep=False,
+    verify=FULL,
 ):
     """Write `<save_folder>/<split>.csv` for each split, with ID, duration, wav, spk_id and wrd.
 
     Utterances that cannot be used are left out, with a warning that counts them, and listed with
     the reason in `<save_folder>/skipped_<split>.csv`. The sample rate is free: audio is resampled
-    when it is loaded. Nothing is done if an earlier run with the same options skipped nothing and
-    no file was added to or taken from the corpus since.
+    when it is loaded. Nothing is done if an earlier run had the same options, no file was added to
+    or taken from the corpus since, and what it left out is still bad.
 
     Arguments
     ---------
@@ -66,6 +69,8 @@ def prepare_librispeech(
         No recipe here reads such lists, so only False is taken.
     skip_prep : bool
         Return at once.
+    verify : str
+        `full` decodes every recording, `header` reads its header and its end.
 
     Raises
     ------
@@ -83,6 +88,7 @@ def prepare_librispeech(
             "create_lexicon writes lists for grapheme-to-phoneme models, which no recipe here reads; "
             "leave it out, or use librispeech_prepare.py of SpeechBrain's recipes"
         )
+    check_verify(verify)
     if skip_prep:
         return
     tr_splits, dev_splits, te_splits, merge_lst = (
@@ -103,18 +109,19 @@ def prepare_librispeech(
         "merged_splits": merged_splits,
         "merge_name": merge_name,
         "contents": {split: fingerprint(found) for split, found in chapters.items()},
+        "verify": verify,
         "skipped": 0,
     }
     outputs = [f"{split}.csv" for split in splits] + ([merge_name] if merge_name else [])
-    if is_recorded(save_folder / RECORD, record) and all(
-        (save_folder / name).is_file() for name in outputs
-    ):
+    lists = [save_folder / f"skipped_{split}.csv" for split in splits]
+    written = all((save_folder / name).is_file() for name in outputs)
+    if written and is_prepared(save_folder / RECORD, record, lists):
         logger.info("the manifests in %s are up to date; preparation skipped", save_folder)
         return
     rows, seen = {}, set()
     for split in splits:
         rows[split], skipped = prepare_split(
-            split, folders[split], chapters[split], save_folder, limits[split], seen
+            split, folders[split], chapters[split], save_folder, limits[split], seen, verify
         )
         record["skipped"] += skipped
     if merge_name:
@@ -123,7 +130,7 @@ def prepare_librispeech(
     write_json(save_folder / RECORD, record)
 
 
-def prepare_split(split, folder, chapters, save_folder, limit, seen):
+def prepare_split(split, folder, chapters, save_folder, limit, seen, verify=FULL):
     """Check and write one split; return its rows and how many utterances were skipped.
 
     Raises
@@ -133,7 +140,7 @@ def prepare_split(split, folder, chapters, save_folder, limit, seen):
     """
     candidates = [one for chapter in chapters for one in read_chapter(chapter)]
     candidates.sort(key=lambda one: one.id)
-    rows, skipped = verify(candidates[:limit], split, seen)
+    rows, skipped = check_utterances(candidates[:limit], split, seen, verify=verify)
     skipped_list = save_folder / f"skipped_{split}.csv"
     write_skipped(skipped_list, skipped, len(candidates[:limit]), split)
     if not rows:

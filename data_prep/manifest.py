@@ -4,21 +4,22 @@ The list names audio files and their texts, in any language and any format that 
 the result has the same columns as that of a corpus, so the same recipes train on it.
 """
 
-import csv
 import hashlib
 import json
 import logging
 from pathlib import Path, PurePath
 
 from data_prep.verify import (
+    FULL,
     Candidate,
-    is_recorded,
+    check_utterances,
+    check_verify,
+    is_prepared,
     normalise_text,
-    verify,
     write_manifest,
     write_skipped,
 )
-from mamba_speech.files import write_json
+from mamba_speech.files import read_csv, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -33,12 +34,12 @@ UNKNOWN_SPEAKER = "unknown"
 VERSION = 1
 
 
-def prepare_manifest(manifest, save_folder, name, *, skip_prep=False):
+def prepare_manifest(manifest, save_folder, name, *, skip_prep=False, verify=FULL):
     """Write `<save_folder>/<name>.csv` with ID, duration, wav, spk_id and wrd.
 
     Utterances that cannot be used are left out, with a warning that counts them, and listed with
     the reason in `<save_folder>/skipped_<name>.csv`. Nothing is done if the list is that of an
-    earlier run which left nothing out.
+    earlier run, and what that run left out is still bad.
 
     Arguments
     ---------
@@ -53,6 +54,8 @@ def prepare_manifest(manifest, save_folder, name, *, skip_prep=False):
         Name of the result, with or without `.csv`: `train`, for example.
     skip_prep : bool
         Return at once.
+    verify : str
+        `full` decodes every recording, `header` reads its header and its end.
 
     Returns
     -------
@@ -72,6 +75,7 @@ def prepare_manifest(manifest, save_folder, name, *, skip_prep=False):
     >>> prepare_manifest("speech.csv", "manifests", "train", skip_prep=True).name
     'train.csv'
     """
+    check_verify(verify)
     name = name.removesuffix(".csv")
     if not name or PurePath(name).name != name:
         raise ValueError(f"name must be a plain file name such as train, not {name!r}")
@@ -86,16 +90,17 @@ def prepare_manifest(manifest, save_folder, name, *, skip_prep=False):
         "version": VERSION,
         "manifest": str(manifest),
         "sha256": hashlib.sha256(manifest.read_bytes()).hexdigest(),
+        "verify": verify,
         "skipped": 0,
     }
     record_path = save_folder / f"{name}_prepare.json"
-    if target.is_file() and is_recorded(record_path, record):
+    skipped_list = save_folder / f"skipped_{name}.csv"
+    if target.is_file() and is_prepared(record_path, record, [skipped_list]):
         logger.info("the manifest %s is up to date; preparation skipped", target)
         return target
     save_folder.mkdir(parents=True, exist_ok=True)
     candidates = read_candidates(manifest)
-    rows, skipped = verify(candidates, manifest.name)
-    skipped_list = save_folder / f"skipped_{name}.csv"
+    rows, skipped = check_utterances(candidates, manifest.name, verify=verify)
     write_skipped(skipped_list, skipped, len(candidates), manifest.name)
     if not rows:
         reason = f"; see {skipped_list}" if skipped else ": it lists none"
@@ -160,23 +165,10 @@ def make_id(path, taken):
 
 def read_table(manifest):
     """Read a CSV or TSV file as a list of dicts with the keys of `NAMES`."""
-    with open(manifest, newline="", encoding="utf-8-sig") as file:
-        delimiter = "\t" if manifest.suffix.lower() == ".tsv" else ","
-        reader = csv.reader(file, delimiter=delimiter, skipinitialspace=delimiter == ",")
-        header = [column.strip() for column in next(reader, [])]
-        columns = find_columns(header, manifest)
-        entries = []
-        for cells in reader:
-            if not any(cell.strip() for cell in cells):
-                continue
-            if len(cells) != len(header):
-                raise ValueError(
-                    f"{manifest}, line {reader.line_num}: {len(cells)} cells under "
-                    f"{len(header)} columns; put texts that hold a comma in double quotes"
-                )
-            row = dict(zip(header, cells, strict=True))
-            entries.append({key: row[column].strip() for key, column in columns.items()})
-    return entries
+    delimiter = "\t" if manifest.suffix.lower() == ".tsv" else ","
+    header, rows = read_csv(manifest, delimiter=delimiter, skip_spaces=delimiter == ",")
+    columns = find_columns(header, manifest)
+    return [{key: row[column].strip() for key, column in columns.items()} for _, row in rows]
 
 
 def read_lines(manifest):

@@ -33,7 +33,7 @@ from data_prep.keywords.other_speech import (
     split_other_speech,
 )
 from data_prep.keywords.splits import SPLITS, assign, clip_of, read_entries, read_lists
-from data_prep.verify import is_recorded
+from data_prep.verify import FULL, check_verify, is_prepared
 from mamba_speech.files import read_json, write_json
 
 logger = logging.getLogger(__name__)
@@ -64,6 +64,7 @@ def prepare_speechcommands(
     other_speech=None,
     other_speech_percentage=0,
     skip_prep=False,
+    verify=FULL,
 ):
     """Write `train.csv`, `valid.csv`, `test.csv`, `labels.json` and `noise.json`.
 
@@ -71,7 +72,8 @@ def prepare_speechcommands(
     words. Clips that cannot be used are left out, with a warning that counts them, and listed with
     the reason in `skipped_<split>.csv`. Longer clips than `clip_seconds` give their loudest part,
     as in the paper (section 5.6); shorter ones stay short; both are counted in the log. Nothing is
-    done if an earlier run with the same options skipped nothing and no clip came or went since.
+    done if an earlier run had the same options, no clip came or went since, and what that run left
+    out is still bad.
 
     Arguments
     ---------
@@ -106,6 +108,8 @@ def prepare_speechcommands(
         beside the other words of `_unknown_`; no two overlap. 0 takes none.
     skip_prep : bool
         Return at once.
+    verify : str
+        `full` decodes every recording, `header` reads its header and its end.
 
     Returns
     -------
@@ -134,6 +138,7 @@ def prepare_speechcommands(
     version = str(version).removeprefix("v")
     percentages = {UNKNOWN: unknown_percentage, SILENCE: silence_percentage}
     check_options(version, percentages, clip_seconds, seed)
+    check_verify(verify)
     if skip_prep:
         return prepared | {"noise": read_noise(prepared["noise"])}
     root = find_root(data_folder, version)
@@ -165,6 +170,7 @@ def prepare_speechcommands(
         "clip_seconds": clip_seconds,
         "seed": seed,
         "contents": fingerprint(splits, noise),
+        "verify": verify,
         "skipped": 0,
     }
     if others:
@@ -172,18 +178,19 @@ def prepare_speechcommands(
         found = fingerprint(others, [])
         record["other_speech"] = {"percentage": other_speech_percentage, "contents": found}
     outputs = [path.is_file() for path in prepared.values()]
-    if is_recorded(save_folder / RECORD, record) and all(outputs):
+    lists = [save_folder / f"skipped_{name}.csv" for name in (*SPLITS, "noise", "other_speech")]
+    if all(outputs) and is_prepared(save_folder / RECORD, record, lists):
         logger.info("the manifests in %s are up to date; preparation skipped", save_folder)
         return prepared | {"noise": read_noise(prepared["noise"])}
     save_folder.mkdir(parents=True, exist_ok=True)
     seconds = clip_seconds or 1.0
-    noise, record["skipped"] = check_noise(noise, save_folder, seconds)
+    noise, record["skipped"] = check_noise(noise, save_folder, seconds, verify)
     if others:
-        others, skipped = check_other_speech(others, save_folder, seconds)
+        others, skipped = check_other_speech(others, save_folder, seconds, verify)
         record["skipped"] += skipped
     rows, seen = {}, set()
     for name, candidates in splits.items():
-        rows[name], skipped = check_clips(candidates, name, save_folder, seen, clip_seconds)
+        rows[name], skipped = check_clips(candidates, name, save_folder, seen, clip_seconds, verify)
         record["skipped"] += skipped
         # other speech has its own numbers: the rest is drawn as it is without
         random, own = (

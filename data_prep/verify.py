@@ -1,7 +1,7 @@
 """Checking utterances before they enter a manifest, and writing the manifests.
 
-Every corpus preparation gives its candidates to `verify`, which opens each audio file in parallel,
-keeps the sound ones and says of the others why not.
+Every corpus preparation gives its candidates to `check_utterances`, which reads the audio files in
+parallel, keeps the sound ones and says of the others why not.
 """
 
 import json
@@ -11,21 +11,42 @@ import re
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import soundfile
 from tqdm import tqdm
 
-from mamba_speech.files import read_json, write_csv
+from mamba_speech.files import read_csv, read_json, write_csv
 
 logger = logging.getLogger(__name__)
 
 COLUMNS = ("ID", "duration", "wav", "spk_id", "wrd")
 SKIPPED_COLUMNS = ("id", "path", "reason")
+# How much of a recording is read: all of it, or its header and its end.
+FULL, HEADER = "full", "header"
+# Samples that are decoded at a time.
+BLOCK = 1 << 20
 
 # SpeechBrain replaces `$name` anywhere in a CSV manifest and fails where it knows no such name.
 VARIABLE = re.compile(r"\$[\w.]")
+LINE_BREAK = re.compile(r"[\r\n]")
+
+NO_TRANSCRIPT, EMPTY_TRANSCRIPT = "no transcript", "empty transcript"
+NO_AUDIO, DUPLICATE = "transcript without audio", "duplicate id"
+UNREADABLE = "unreadable audio"
+VARIABLE_INSIDE = "a '$' before a letter or digit, which SpeechBrain takes for a variable"
+BREAK_INSIDE = "a line break, which no manifest can hold"
+# Reasons that no change of the recording itself mends.
+FIXED_REASONS = (
+    NO_TRANSCRIPT,
+    EMPTY_TRANSCRIPT,
+    NO_AUDIO,
+    DUPLICATE,
+    VARIABLE_INSIDE,
+    BREAK_INSIDE,
+)
 
 
 @dataclass(frozen=True)
@@ -57,7 +78,13 @@ class Skipped:
     reason: str
 
 
-def verify(candidates, description, seen=None, workers=None):
+def check_verify(verify):
+    """Refuse a way to verify recordings that there is not, with a ValueError."""
+    if verify not in (FULL, HEADER):
+        raise ValueError(f"verify must be {FULL} or {HEADER}, not {verify!r}")
+
+
+def check_utterances(candidates, description, seen=None, workers=None, verify=FULL):
     """Check candidates, with a progress bar.
 
     Arguments
@@ -69,6 +96,8 @@ def verify(candidates, description, seen=None, workers=None):
         Ids already taken, to which those of the kept utterances are added.
     workers : int, optional
         Files opened at a time; by default twice the number of processors, at most 16.
+    verify : str
+        How much of a recording is read; see `inspect`.
 
     Returns
     -------
@@ -76,12 +105,12 @@ def verify(candidates, description, seen=None, workers=None):
         The kept utterances in the order given, with the keys `COLUMNS`; duration in seconds.
     skipped : list of Skipped
         The others: no audio, unreadable or truncated audio, no samples or such as are no finite
-        numbers, no or an empty transcript, an id that was there before, or a `$` that a manifest
-        cannot hold.
+        numbers, no or an empty transcript, an id that was there before, or a `$` or a line break,
+        which a manifest cannot hold.
 
     Example
     -------
-    >>> rows, skipped = verify([Candidate("a", Path("nowhere.flac"), "1", "HELLO")], "example")
+    >>> rows, skipped = check_utterances([Candidate("a", Path("nowhere.flac"), "1", "HELLO")], "example")
     >>> rows, skipped[0].reason
     ([], 'audio file not found')
     """
@@ -90,7 +119,8 @@ def verify(candidates, description, seen=None, workers=None):
     rows, skipped = [], []
     with ThreadPoolExecutor(workers) as threads:
         # Only so many at once: a list of futures for a whole corpus would outgrow the corpus.
-        checked = _map_in_blocks(threads, measure, [one.path for one in candidates])
+        read = partial(measure, verify=verify)
+        checked = _map_in_blocks(threads, read, [one.path for one in candidates])
         progress = tqdm(
             zip(candidates, checked, strict=True),
             total=len(candidates),
@@ -112,23 +142,27 @@ def verify(candidates, description, seen=None, workers=None):
 def find_fault(candidate, seen):
     """What is wrong with a candidate apart from its audio; None if nothing is."""
     if candidate.text is None:
-        return "no transcript"
+        return NO_TRANSCRIPT
     if not candidate.text:
-        return "empty transcript"
+        return EMPTY_TRANSCRIPT
     if candidate.id in seen:
-        return "duplicate id"
+        return DUPLICATE
     for value in (candidate.id, str(candidate.path), candidate.speaker, candidate.text):
         if VARIABLE.search(value):
-            return "a '$' before a letter or digit, which SpeechBrain takes for a variable"
+            return VARIABLE_INSIDE
+        if LINE_BREAK.search(value):
+            return BREAK_INSIDE
     return None
 
 
-def measure(path):
+def measure(path, verify=FULL):
     """Duration of an audio file by `inspect`.
 
     Arguments
     ---------
     path : Path or None
+    verify : str
+        See `inspect`.
 
     Returns
     -------
@@ -138,17 +172,20 @@ def measure(path):
         What is wrong with it.
     """
     if path is None:
-        return 0.0, "transcript without audio"
-    frames, rate, reason = inspect(path)
+        return 0.0, NO_AUDIO
+    frames, rate, reason = inspect(path, verify)
     return (0.0 if reason else round(frames / rate, 6)), reason
 
 
-def inspect(path):
-    """Open an audio file and read its end; all of it if it holds floating-point numbers.
+def inspect(path, verify=FULL):
+    """Read an audio file, to see whether it can be used.
 
     Arguments
     ---------
     path : str or Path
+    verify : str
+        `full` decodes all of it. `header` reads the header and the end, which shows a truncated file
+        but no damage before the end; a file of floating-point numbers is read whole all the same.
 
     Returns
     -------
@@ -163,24 +200,44 @@ def inspect(path):
         with soundfile.SoundFile(path) as file:
             if file.frames <= 0:
                 return 0, 1, "no samples"
-            # The header of a truncated file still gives the whole length.
-            last = min(file.frames, 16)
-            file.seek(file.frames - last)
-            if len(file.read(last)) < last:
-                return 0, 1, "truncated audio"
-            # other formats hold integers, and need not be read
-            if file.subtype in ("FLOAT", "DOUBLE") and not _is_finite(file):
-                return 0, 1, "samples that are not finite numbers"
-            return file.frames, file.samplerate, None
-    except (soundfile.SoundFileError, OSError):
-        return 0, 1, "unreadable audio" if os.path.getsize(path) else "empty audio file"
+            # other formats hold integers
+            floating = file.subtype in ("FLOAT", "DOUBLE")
+            reason = _decode(file, floating) if floating or verify == FULL else read_end(file)
+            return (0, 1, reason) if reason else (file.frames, file.samplerate, None)
+    except (soundfile.SoundFileError, OSError, MemoryError):
+        return 0, 1, "empty audio file" if _is_empty(path) else UNREADABLE
 
 
-def _is_finite(file):
-    """Whether an open file holds numbers alone, read a minute at a time."""
-    file.seek(0)
-    blocks = file.blocks(60 * file.samplerate, dtype="float32")
-    return all(np.isfinite(block).all() for block in blocks)
+def _decode(file, floating):
+    """Read an open file whole, a block at a time; what is wrong with it, or None."""
+    block = min(file.frames, max(1, BLOCK // file.channels))
+    # shorts are the fastest to read
+    samples = np.empty((block, file.channels), dtype="float32" if floating else "int16")
+    found = 0
+    while True:
+        read = file.read(block, out=samples)
+        found += len(read)
+        if floating and not np.isfinite(read).all():
+            return "samples that are not finite numbers"
+        if len(read) < block:
+            return "truncated audio" if found < file.frames else None
+
+
+def read_end(file):
+    """Read the end of an open soundfile; what is wrong with it, or None.
+
+    The header of a truncated file still gives the whole length.
+    """
+    last = min(file.frames, 16)
+    file.seek(file.frames - last)
+    return "truncated audio" if len(file.read(last)) < last else None
+
+
+def _is_empty(path):
+    try:
+        return os.path.getsize(path) == 0
+    except OSError:
+        return False
 
 
 def normalise_text(text):
@@ -213,7 +270,8 @@ def write_skipped(path, skipped, total, description, things="utterances"):
     if not skipped:
         path.unlink(missing_ok=True)
         return
-    write_csv(path, SKIPPED_COLUMNS, [vars(one) for one in skipped])
+    rows = ([LINE_BREAK.sub("?", cell) for cell in vars(one).values()] for one in skipped)
+    write_csv(path, SKIPPED_COLUMNS, rows)
     reasons = Counter(one.reason for one in skipped)
     counts = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
     logger.warning(
@@ -229,11 +287,67 @@ def write_skipped(path, skipped, total, description, things="utterances"):
 
 def is_recorded(path, record):
     """Whether an earlier run left exactly this record; a damaged record counts as none."""
-    try:
-        found = read_json(path)
-    except (FileNotFoundError, ValueError):
+    return _read_record(path) == json.loads(json.dumps(record))
+
+
+def is_prepared(path, record, skipped_lists=()):
+    """Whether an earlier run left this record, read the recordings as fully, and what it left out is still bad.
+
+    Arguments
+    ---------
+    path : str or Path
+        The record of the earlier run.
+    record : dict
+        With `verify`, and with `skipped` 0.
+    skipped_lists : iterable of Path
+        Lists of what the earlier run left out.
+
+    Returns
+    -------
+    prepared : bool
+    """
+    found = _read_record(path)
+    if not isinstance(found, dict):
         return False
-    return found == json.loads(json.dumps(record))
+    skipped, verify = found.get("skipped", 0), record["verify"]
+    if verify == HEADER and found.get("verify") == FULL:
+        verify = FULL
+    if found != json.loads(json.dumps(record | {"skipped": skipped, "verify": verify})):
+        return False
+    return not skipped or all(still_bad(one, verify) for one in skipped_lists)
+
+
+def still_bad(skipped_list, verify, fixed=FIXED_REASONS):
+    """Whether all that an earlier run left out is still bad; a damaged list tells nothing.
+
+    Arguments
+    ---------
+    skipped_list : str or Path
+        As `write_skipped` writes it; nothing was left out where it is missing.
+    verify : str
+        See `inspect`.
+    fixed : iterable of str
+        Reasons that last as long as the corpus' lists and names.
+
+    Returns
+    -------
+    bad : bool
+    """
+    try:
+        rows = [row for _, row in read_csv(skipped_list, SKIPPED_COLUMNS)[1]]
+    except FileNotFoundError:
+        return True
+    except (OSError, ValueError):
+        return False
+    rows = [row for row in rows if row["reason"] not in fixed]
+    return all(inspect(row["path"], verify)[2] == row["reason"] for row in rows)
+
+
+def _read_record(path):
+    try:
+        return read_json(path)
+    except (OSError, ValueError):
+        return None
 
 
 def _map_in_blocks(threads, function, items, size=4096):

@@ -6,7 +6,6 @@ arXiv 1706.08612; Chung et al., "VoxCeleb2: deep speaker recognition", arXiv 180
 https://mm.kaist.ac.kr/datasets/voxceleb/.
 """
 
-import csv
 import hashlib
 import logging
 import os
@@ -18,7 +17,15 @@ from data_prep.speakers.manifests import write_manifests
 from data_prep.speakers.recordings import NAME_REASONS, Recordings
 from data_prep.speakers.splits import choose_classes, choose_valid_speakers, split_utterances
 from data_prep.trials import find_list, read_trials
-from data_prep.verify import inspect, is_recorded, write_skipped
+from data_prep.verify import (
+    FULL,
+    HEADER,
+    check_verify,
+    inspect,
+    is_recorded,
+    still_bad,
+    write_skipped,
+)
 from mamba_speech.files import write_json
 
 logger = logging.getLogger(__name__)
@@ -47,6 +54,7 @@ def prepare_voxceleb(
     seed=1234,
     num_workers=None,
     skip_prep=False,
+    verify=FULL,
 ):
     """Write `train.csv`, `valid.csv`, `valid_trials.txt` and `speakers.json`.
 
@@ -90,6 +98,8 @@ def prepare_voxceleb(
         Files opened at a time; by default one or two for each processor, at most 16.
     skip_prep : bool
         Return at once.
+    verify : str
+        `full` decodes every recording, `header` reads its header and its end.
 
     Returns
     -------
@@ -128,6 +138,7 @@ def prepare_voxceleb(
     else:
         options["valid_speakers"] = valid_speakers
     check_options(options, num_workers)
+    check_verify(verify)
     prepared = {
         "train": save_folder / "train.csv",
         "valid": save_folder / "valid.csv",
@@ -146,16 +157,17 @@ def prepare_voxceleb(
             name: hashlib.sha256(one.read_bytes()).hexdigest() for name, one in named.items()
         },
         "tested": hashlib.sha256("\n".join(sorted(tested)).encode()).hexdigest(),
+        "verify": verify,
     }
     outputs = [path.is_file() for path in prepared.values()]
     skipped_list = save_folder / SKIPPED
-    if is_recorded(save_folder / RECORD, record) and all(outputs) and still_bad(skipped_list):
+    if all(outputs) and _is_prepared(save_folder / RECORD, record, skipped_list):
         logger.info("the manifests in %s are up to date; preparation skipped", save_folder)
         return prepared | {"trials": named}
     save_folder.mkdir(parents=True, exist_ok=True)
     (save_folder / RECORD).unlink(missing_ok=True)
     found = len(recordings) + len(recordings.skipped)
-    recordings.check(num_workers)
+    recordings.check(num_workers, verify)
     write_skipped(skipped_list, recordings.skipped, found, str(data_folder), things="recordings")
     usable = group_usable(recordings, tested)
     rows = split_recordings(recordings, usable, options)
@@ -223,7 +235,7 @@ def find_recordings(folders):
     if recordings.doubled:
         logger.info("%d files repeat one beside them in a better format", recordings.doubled)
     count, first = recordings.first_of(".m4a")
-    if count and inspect(first)[2] == "unreadable audio":
+    if count and inspect(first, HEADER)[2] == "unreadable audio":
         raise ValueError(
             f"{first} and {count - 1} more .m4a files cannot be read by this machine's libsndfile; convert them, "
             "each beside itself, with: ffmpeg -i FILE.m4a -ac 1 -ar 16000 FILE.wav"
@@ -318,12 +330,8 @@ def split_recordings(recordings, usable, options):
     return {"train": train, "valid": valid}
 
 
-def still_bad(skipped_list):
-    """Whether every recording that an earlier run left out for its content is still bad."""
-    if not skipped_list.is_file():
-        return True
-    with open(skipped_list, newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    # a fault of a name cannot be mended in place
-    rows = [row for row in rows if row["reason"] not in NAME_REASONS]
-    return all(inspect(row["path"])[2] == row["reason"] for row in rows)
+def _is_prepared(path, record, skipped_list):
+    """Whether an earlier run left this record, or one of a fuller reading, and what it left out is still bad."""
+    ways = dict.fromkeys((record["verify"], FULL))
+    way = next((way for way in ways if is_recorded(path, record | {"verify": way})), None)
+    return way is not None and still_bad(skipped_list, way, NAME_REASONS)

@@ -13,11 +13,10 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-import soundfile
 from tqdm import tqdm
 
-from data_prep.verify import VARIABLE, Skipped, is_recorded, write_skipped
+from data_prep.mixtures.checks import NOT_THE_SUM, check_headers, check_mixture
+from data_prep.verify import FULL, HEADER, Skipped, check_verify, is_prepared, write_skipped
 from mamba_speech.files import write_csv, write_json
 
 logger = logging.getLogger(__name__)
@@ -30,8 +29,6 @@ RECORD = "wsj0mix_prepare.json"
 # Part of the record: raised when the manifests change, so that old ones are not taken for new.
 VERSION = 1
 
-NOT_THE_SUM = "the mixture is not the sum of its sources"
-
 
 def prepare_wsj0mix(
     data_folder,
@@ -42,6 +39,7 @@ def prepare_wsj0mix(
     skip_prep=False,
     splits=("train", "valid", "test"),
     check_sum=True,
+    verify=FULL,
 ):
     """Write `train.csv`, `valid.csv` and `test.csv`, a row a mixture.
 
@@ -74,6 +72,9 @@ def prepare_wsj0mix(
         Which of `train`, `valid`, `test` are wanted.
     check_sum : bool
         False for sets whose mixtures hold noise or reverberation that the sources lack.
+    verify : str
+        `full` reads every file. `header` reads headers and ends: damage before the end, silent sources
+        and mixtures that are not the sum of their sources go unnoticed.
 
     Returns
     -------
@@ -95,6 +96,7 @@ def prepare_wsj0mix(
     """
     splits = [splits] if isinstance(splits, str) else list(splits)
     check_options(num_spks, sample_rate, mode, splits)
+    check_verify(verify)
     save_folder = Path(save_folder)
     prepared = {split: save_folder / f"{split}.csv" for split in splits}
     if skip_prep:
@@ -108,16 +110,17 @@ def prepare_wsj0mix(
         "sample_rate": sample_rate,
         "check_sum": check_sum,
         "contents": {split: fingerprint(files) for split, files in listed.items()},
+        "verify": verify,
         "skipped": 0,
     }
-    if is_recorded(save_folder / RECORD, record) and all(
-        path.is_file() for path in prepared.values()
-    ):
+    lists = [save_folder / f"skipped_{split}.csv" for split in splits]
+    written = all(path.is_file() for path in prepared.values())
+    if written and is_prepared(save_folder / RECORD, record, lists):
         logger.info("the manifests in %s are up to date; preparation skipped", save_folder)
         return prepared
     save_folder.mkdir(parents=True, exist_ok=True)
     for split, files in listed.items():
-        rows, skipped = check_split(files, split, sample_rate, check_sum)
+        rows, skipped = check_split(files, split, sample_rate, check_sum, verify)
         skipped_list = save_folder / f"skipped_{split}.csv"
         total = len(rows) + len(skipped)
         write_skipped(skipped_list, skipped, total, split, things="mixtures")
@@ -225,7 +228,7 @@ def fingerprint(files):
     return digest.hexdigest()
 
 
-def check_split(files, split, sample_rate, check_sum):
+def check_split(files, split, sample_rate, check_sum, verify=FULL):
     """Check the mixtures of a split, with a progress bar.
 
     Arguments
@@ -235,6 +238,8 @@ def check_split(files, split, sample_rate, check_sum):
     split : str
     sample_rate : int
     check_sum : bool
+    verify : str
+        See `prepare_wsj0mix`.
 
     Returns
     -------
@@ -251,7 +256,10 @@ def check_split(files, split, sample_rate, check_sum):
     ids = sorted(set().union(*known.values()))
     counts = Counter(path.stem for path in files["mix"])
     wanted = [(one, {name: paths.get(one) for name, paths in known.items()}) for one in ids]
-    check = partial(check_mixture, sample_rate=sample_rate, check_sum=check_sum)
+    if verify == HEADER:
+        check = partial(check_headers, sample_rate=sample_rate)
+    else:
+        check = partial(check_mixture, sample_rate=sample_rate, check_sum=check_sum)
     rows, skipped = [], []
     with ThreadPoolExecutor(min(2 * (os.cpu_count() or 1), 16)) as threads:
         checked = threads.map(check, [paths for _, paths in wanted])
@@ -275,73 +283,6 @@ def check_split(files, split, sample_rate, check_sum):
             threads.shutdown(cancel_futures=True)
             raise
     return rows, skipped
-
-
-def check_mixture(paths, sample_rate, check_sum):
-    """Read a mixture with its sources and compare them.
-
-    Arguments
-    ---------
-    paths : dict of str to (Path or None)
-        `mix`, `s1`, `s2`, ...
-    sample_rate : int
-    check_sum : bool
-
-    Returns
-    -------
-    duration : float
-        Seconds; 0 if there is something wrong.
-    reason : str or None
-        What is wrong.
-
-    Raises
-    ------
-    ValueError
-        If the mixture has another sample rate.
-    """
-    waveforms = {}
-    for name, path in paths.items():
-        if path is None:
-            return 0.0, f"{name} is missing"
-        if VARIABLE.search(str(path)):
-            return 0.0, "a '$' before a letter or digit, which SpeechBrain takes for a variable"
-        waveform, rate, reason = read_mono(path)
-        if reason:
-            return 0.0, f"{name} {reason}"
-        if name == "mix" and rate != sample_rate:
-            raise ValueError(f"{path} is at {rate} Hz, not {sample_rate}; set --sample_rate {rate}")
-        if rate != sample_rate:
-            return 0.0, f"{name} is at {rate} Hz, the mixture at {sample_rate}"
-        if len(waveform) != len(waveforms.get("mix", waveform)):
-            return 0.0, f"{name} is not as long as the mixture"
-        if name != "mix" and not waveform.any():
-            return 0.0, f"{name} is silent"
-        waveforms[name] = waveform
-    mix = waveforms.pop("mix")
-    if check_sum:
-        difference = np.abs(mix - sum(waveforms.values())).max()
-        if difference > (len(waveforms) + 1) / 32768:
-            return 0.0, NOT_THE_SUM
-    return round(len(mix) / sample_rate, 6), None
-
-
-def read_mono(path):
-    """Samples and rate of a file, and what is wrong with it or None."""
-    try:
-        with soundfile.SoundFile(path) as file:
-            rate, frames = file.samplerate, file.frames
-            waveform = file.read(dtype="float32", always_2d=True)
-    except (soundfile.SoundFileError, OSError):
-        return None, 0, "is unreadable"
-    if waveform.shape[1] > 1:
-        return None, rate, f"has {waveform.shape[1]} channels"
-    if frames <= 0:
-        return None, rate, "has no samples"
-    if len(waveform) < frames:
-        return None, rate, "is truncated"
-    if not np.isfinite(waveform).all():
-        return None, rate, "has values that are not finite"
-    return waveform[:, 0], rate, None
 
 
 def write_rows(path, rows, num_spks):

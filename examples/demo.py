@@ -5,7 +5,6 @@ again goes on where the last one stopped; `make demo` runs this in the repositor
 """
 
 import argparse
-import csv
 import fcntl
 import os
 import signal
@@ -29,7 +28,7 @@ from demo_console import (
 
 from data_prep.librispeech_prepare import prepare_librispeech
 from data_prep.spoken.voices import available_languages
-from mamba_speech.files import read_json, write_csv, write_json
+from mamba_speech.files import read_csv, read_json, write_csv, write_json
 from training.provenance import load_average
 from training.results import is_tested
 
@@ -313,8 +312,8 @@ def shuffle_transcripts(manifest, target, seed):
         CSV files with the columns `duration` and `wrd`.
     seed : int
     """
-    with open(manifest, newline="", encoding="utf-8") as file:
-        rows = sorted(csv.DictReader(file), key=lambda row: (float(row["duration"]), row["ID"]))
+    rows = [row for _, row in read_csv(manifest)[1]]
+    rows.sort(key=lambda row: (float(row["duration"]), row["ID"]))
     random = np.random.default_rng(seed)
     groups = np.array_split(np.arange(len(rows)), max(1, len(rows) // SHUFFLE_GROUP))
     for order in map(random.permutation, groups):

@@ -3,7 +3,6 @@
 Reads the alignments that SpeechBrain's ErrorRateStats writes, `wer_<test set>.txt`.
 """
 
-import csv
 import re
 from dataclasses import dataclass
 
@@ -12,6 +11,7 @@ from speechbrain.utils.metric_stats import ErrorRateStats
 
 from mamba_speech.evaluation.bootstrap import mean_interval
 from mamba_speech.figures import read_train_log
+from mamba_speech.files import read_csv
 from training.results import read_rows
 
 HEADER = re.compile(r"^(?P<id>.+), %WER \S+ \[ \d+ / \d+, \d+ ins, \d+ del, \d+ sub \]$")
@@ -131,8 +131,7 @@ def voice_table(utterances, voices_csv):
         With `speaker`, `voice` (accent and variant), `rate` in words a minute, `utterances`, `words`
         and `WER`.
     """
-    with open(voices_csv, newline="", encoding="utf-8") as file:
-        voices = {row["speaker"]: row for row in csv.DictReader(file)}
+    voices = {row["speaker"]: row for _, row in read_csv(voices_csv)[1]}
     rows = []
     for speaker, own in by_voice(utterances).items():
         voice = voices[speaker]

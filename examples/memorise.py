@@ -9,13 +9,13 @@ between the waveform and the text. The forty are the first of the split, by id, 
 """
 
 import argparse
-import csv
 import json
 import subprocess
 import sys
 from pathlib import Path
 
 from data_prep.librispeech_prepare import prepare_librispeech
+from mamba_speech.files import read_csv
 from training.results import read_rows
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -34,8 +34,8 @@ def choose(data_folder, split, count, min_seconds, folder):
         prepare_librispeech(data_folder, folder / "corpus", tr_splits=[split])
     except (OSError, ValueError) as error:
         raise SystemExit(str(error)) from error
-    with open(folder / "corpus" / f"{split}.csv", encoding="utf-8", newline="") as file:
-        rows = sorted(csv.DictReader(file), key=lambda row: row["ID"])
+    rows = [row for _, row in read_csv(folder / "corpus" / f"{split}.csv")[1]]
+    rows.sort(key=lambda row: row["ID"])
     rows = [row for row in rows if float(row["duration"]) > min_seconds][:count]
     if len(rows) < count:
         raise SystemExit(

@@ -1,4 +1,4 @@
-"""Files written whole or not at all: text, JSON, CSV, WAV, copies, and whatever a library writes.
+"""Files written whole or not at all: text, JSON, CSV, WAV, copies, and whatever a library writes. CSV read strictly.
 
 A file is written under a temporary name beside its own and then renamed. A killed run leaves at most a file with
 the suffix ``.partial``, which nothing reads.
@@ -210,6 +210,137 @@ def write_csv(path, columns, rows):
             if not fits:
                 raise ValueError(f"{path}: a row has not the columns {', '.join(columns)}: {row}")
             writer.writerow([row[name] for name in columns] if isinstance(row, dict) else row)
+
+
+def read_csv(path, columns=(), delimiter=",", skip_spaces=False):
+    """Read a CSV file with a heading, strictly: every line is one row with a cell for each column.
+
+    A cell in quotation marks may hold commas, and quotation marks that are doubled. It may not hold a line break:
+    an unclosed quotation mark would join two rows in silence. Empty lines are passed over.
+
+    Arguments
+    ---------
+    path : str or Path
+        File in UTF-8, with or without a byte order mark.
+    columns : iterable of str
+        Columns that the file must have. Others are read too.
+    delimiter : str
+        Character between two cells.
+    skip_spaces : bool
+        Whether spaces after a delimiter belong to no cell, as in lists that people write.
+
+    Returns
+    -------
+    heading : list of str
+        Names of the columns.
+    rows : iterator of (int, dict of str: str)
+        Number of the line, and its cells by column. The file is read row by row.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be read.
+    ValueError
+        If a column is missing, or a line is no such row. The error names the file and the line; some are raised
+        while the rows are read.
+
+    Example
+    -------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_text(f"{folder}/list.csv", 'id,text\\n1,"yes, now"\\n2,"no\\n')
+    ...     _, rows = read_csv(f"{folder}/list.csv", ["id"])
+    ...     print(next(rows))
+    ...     try:
+    ...         next(rows)
+    ...     except ValueError as error:
+    ...         print(str(error).removeprefix(folder)[:53])
+    (2, {'id': '1', 'text': 'yes, now'})
+    /list.csv, line 3: a quotation mark is not closed on
+    """
+    lines = _strict_lines(path, delimiter, skip_spaces)
+    _, heading = next(lines, (1, []))
+    heading = [name.strip() for name in heading]
+    missing = [name for name in columns if name not in heading]
+    if missing:
+        raise ValueError(
+            f"{path}: has no column {', '.join(missing)}; its first line must name "
+            f"{', '.join(columns)}"
+        )
+    twice = {name for name in heading if name and heading.count(name) > 1}
+    if twice:
+        raise ValueError(f"{path}: the first line names the column {min(twice)} twice")
+    return heading, _rows(path, heading, lines)
+
+
+def _rows(path, heading, lines):
+    for number, cells in lines:
+        if len(cells) != len(heading):
+            raise ValueError(
+                f"{path}, line {number}: {len(cells)} cells under {len(heading)} columns; put texts that hold a "
+                "comma in double quotes"
+            )
+        yield number, dict(zip(heading, cells, strict=True))
+
+
+def _strict_lines(path, delimiter, skip_spaces):
+    """The number and the cells of each line that is not empty."""
+    with open(path, newline="", encoding="utf-8-sig") as file:
+        reader = csv.reader(
+            _without_nul(path, file),
+            delimiter=delimiter,
+            skipinitialspace=skip_spaces,
+            strict=True,
+        )
+        while True:
+            number = reader.line_num + 1
+            try:
+                cells = next(reader, None)
+            except UnicodeDecodeError as error:
+                raise ValueError(
+                    f"{path}, line {_line_not_utf8(path)}: is not UTF-8 text; save the file as UTF-8"
+                ) from error
+            except csv.Error as error:
+                raise ValueError(_fault(path, number, reader, error)) from error
+            if cells is None:
+                return
+            if reader.line_num > number:
+                raise ValueError(_fault(path, number, reader))
+            if any(cell.strip() for cell in cells):
+                yield number, cells
+
+
+def _fault(path, number, reader, error=None):
+    """What is wrong with the row that begins at a line."""
+    if error is None or reader.line_num > number or "end of data" in str(error):
+        fault = (
+            "a quotation mark is not closed on its line; close it, or double it if it belongs to the text (a cell "
+            "cannot hold a line break)"
+        )
+    elif "expected after" in str(error):
+        fault = "text follows a closing quotation mark; double the quotation marks that belong to a text"
+    else:
+        fault = f"cannot be read as CSV ({error})"
+    return f"{path}, line {number}: {fault}"
+
+
+def _without_nul(path, file):
+    """The lines of an open file; a zero byte, as a damaged file has, is an error."""
+    for number, line in enumerate(file, start=1):
+        if "\0" in line:
+            raise ValueError(f"{path}, line {number}: holds a zero byte, so the file is damaged")
+        yield line
+
+
+def _line_not_utf8(path):
+    """The number of the first line that is not UTF-8."""
+    with open(path, "rb") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                line.decode("utf-8")
+            except UnicodeDecodeError:
+                return number
+    return 1
 
 
 def to_pcm16(waveform):

@@ -43,6 +43,10 @@ class RunOptions(Options):
     train_log: Path = option("File with the figures of each epoch.")
     data_folder: Path | None = option("Folder of the corpus.")
     skip_prep: bool = option("Whether the manifests of an earlier run are taken as they are.")
+    verify: Literal["full", "header"] = option(
+        "Reading of the recordings before the training: all of them, or headers and ends."
+    )
+    max_unreadable: Natural = option("Recordings that may fail to be read before a run stops.")
     skip_train: bool = option("Whether the run is tested without training.")
     num_workers: Workers = option("Processes that load data.")
     use_tensorboard: bool = option("Whether TensorBoard gets the figures.")

@@ -1,6 +1,5 @@
 """Where results come from: the code, the machine, and the lists of the data."""
 
-import csv
 import datetime
 import functools
 import hashlib
@@ -10,6 +9,8 @@ import os
 import platform
 import subprocess
 from pathlib import Path
+
+from mamba_speech.files import read_csv
 
 ROOT = Path(__file__).resolve().parents[1]
 GIT_SECONDS = 5
@@ -129,6 +130,8 @@ def hash_list(path):
     ------
     OSError
         If the file cannot be read.
+    ValueError
+        If a manifest is no CSV; see :func:`mamba_speech.files.read_csv`.
     """
     path = Path(path)
     if path.suffix == ".csv":
@@ -148,10 +151,9 @@ def hash_list(path):
 
 def _hash_manifest(path):
     digest, separator = hashlib.sha256(b"["), ""
-    with open(path, newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            row = {k: "" if k == "wav" or k.endswith("_wav") else v for k, v in row.items()}
-            digest.update((separator + json.dumps(row, sort_keys=True)).encode())
-            separator = ", "
+    for _, row in read_csv(path)[1]:
+        row = {k: "" if k == "wav" or k.endswith("_wav") else v for k, v in row.items()}
+        digest.update((separator + json.dumps(row, sort_keys=True)).encode())
+        separator = ", "
     digest.update(b"]")
     return digest.hexdigest()

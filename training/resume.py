@@ -12,7 +12,15 @@ from training.resolved_yaml import plain_values
 logger = logging.getLogger(__name__)
 
 # of a start, not of the run
-_OF_A_START = {"skip_train", "skip_prep", "output_folder", "save_folder", "train_log"}
+_OF_A_START = {
+    "skip_train",
+    "skip_prep",
+    "verify",
+    "max_unreadable",
+    "output_folder",
+    "save_folder",
+    "train_log",
+}
 
 
 def changed_options(values):

@@ -3,7 +3,6 @@
 Items of runs that share a seed are pooled. Seeds of one item are averaged, since they are one item still.
 """
 
-import csv
 import statistics
 from collections import defaultdict
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mamba_speech.figures import read_train_log
+from mamba_speech.files import read_csv
 from mamba_speech.run import OPTIONS_FILE, read_options
 from training.aliases import name_here
 from training.intervals import difference, interval, whole_figure
@@ -142,11 +142,10 @@ def read_speakers(path):
     """
     found = {}
     try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            rows, columns = list(reader), reader.fieldnames or []
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"--speakers {path}: cannot be read as CSV in UTF-8 ({error})") from error
+        columns, lines = read_csv(path, skip_spaces=True)
+        rows = [row for _, row in lines]
+    except ValueError as error:
+        raise ValueError(f"--speakers {error}") from error
     key = next((name for name in ("mix_id", "ID") if name in columns), None)
     heard = [name for name in columns if name.startswith("spk") and name[3:].isdigit()]
     if key is None or not heard:

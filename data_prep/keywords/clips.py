@@ -11,7 +11,14 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import soundfile
 
-from data_prep.verify import Skipped, measure, verify, write_skipped
+from data_prep.verify import (
+    FULL,
+    UNREADABLE,
+    Skipped,
+    check_utterances,
+    measure,
+    write_skipped,
+)
 from mamba_speech.files import write_csv, write_json
 
 logger = logging.getLogger(__name__)
@@ -28,7 +35,7 @@ USUAL_RATE = 16000
 NOISE_PARTS = {"train": (0.0, 0.8), "valid": (0.8, 0.9), "test": (0.9, 1.0)}
 
 
-def check_clips(candidates, split, save_folder, seen, clip_seconds):
+def check_clips(candidates, split, save_folder, seen, clip_seconds, verify=FULL):
     """Check the clips of a split, list the bad ones, and shorten the long ones.
 
     Arguments
@@ -40,6 +47,8 @@ def check_clips(candidates, split, save_folder, seen, clip_seconds):
     seen : set of str
         Ids already taken; those of the kept clips are added.
     clip_seconds : float or None
+    verify : str
+        See `data_prep.verify.inspect`.
 
     Returns
     -------
@@ -53,14 +62,22 @@ def check_clips(candidates, split, save_folder, seen, clip_seconds):
     ValueError
         If no clip is left.
     """
-    found, skipped = verify(candidates, split, seen)
+    found, skipped = check_utterances(candidates, split, seen, verify=verify)
+    with ThreadPoolExecutor(4) as threads:
+        spans = list(threads.map(lambda row: find_span(row["wav"], clip_seconds), found))
+    # what only a reading of the whole file shows
+    skipped += [
+        Skipped(row["ID"], row["wav"], UNREADABLE)
+        for row, span in zip(found, spans, strict=True)
+        if span is None
+    ]
+    found = [row for row, span in zip(found, spans, strict=True) if span is not None]
+    spans = [span for span in spans if span is not None]
     skipped_list = save_folder / f"skipped_{split}.csv"
     write_skipped(skipped_list, skipped, len(candidates), f"the split {split}", things="clips")
     if not found:
         reason = f"see {skipped_list}" if skipped else "nobody's clips fall into it"
         raise ValueError(f"the split {split} has no usable clip: {reason}")
-    with ThreadPoolExecutor(4) as threads:
-        spans = list(threads.map(lambda row: find_span(row["wav"], clip_seconds), found))
     rows = []
     for row, (start, stop, rate) in zip(found, spans, strict=True):
         values = (row["ID"], round((stop - start) / rate, 6), row["wav"], start, stop)
@@ -90,15 +107,19 @@ def find_span(path, seconds):
 
     Returns
     -------
-    start, stop, sample_rate : int
+    (start, stop, sample_rate) : (int, int, int) or None
+        None if the recording cannot be read.
     """
-    with soundfile.SoundFile(path) as file:
-        rate, frames = file.samplerate, file.frames
-        length = frames if seconds is None else round(seconds * rate)
-        if frames <= length:
-            return 0, frames, rate
-        hop = max(rate // 100, 1)
-        energy = [float(np.square(block).sum()) for block in file.blocks(hop, dtype="float32")]
+    try:
+        with soundfile.SoundFile(path) as file:
+            rate, frames = file.samplerate, file.frames
+            length = frames if seconds is None else round(seconds * rate)
+            if frames <= length:
+                return 0, frames, rate
+            hop = max(rate // 100, 1)
+            energy = [float(np.square(block).sum()) for block in file.blocks(hop, dtype="float32")]
+    except (soundfile.SoundFileError, OSError, MemoryError):
+        return None
     total = np.concatenate([[0.0], np.cumsum(energy)])
     width = -(-length // hop)
     loudest = int(np.argmax(total[width:] - total[:-width])) * hop
@@ -106,7 +127,7 @@ def find_span(path, seconds):
     return start, start + length, rate
 
 
-def check_noise(paths, save_folder, seconds):
+def check_noise(paths, save_folder, seconds, verify=FULL):
     """Measure noise recordings and list the bad ones in `skipped_noise.csv`.
 
     Returns
@@ -117,7 +138,7 @@ def check_noise(paths, save_folder, seconds):
     """
     noise, skipped = [], []
     for path in paths:
-        duration, reason = measure(path)
+        duration, reason = measure(path, verify)
         if reason is None and duration < seconds:
             reason = f"shorter than {seconds} s"
         if reason is None:

@@ -12,7 +12,7 @@ import soundfile
 
 from data_prep.keywords.clips import COLUMNS, OTHER_SPEECH, SUFFIXES, UNKNOWN
 from data_prep.keywords.splits import SPLITS, which_set
-from data_prep.verify import Candidate, Skipped, verify, write_skipped
+from data_prep.verify import FULL, Candidate, Skipped, check_utterances, write_skipped
 
 logger = logging.getLogger(__name__)
 
@@ -120,7 +120,7 @@ def split_other_speech(recordings, listed, clips):
     return splits
 
 
-def check_other_speech(splits, save_folder, seconds):
+def check_other_speech(splits, save_folder, seconds, verify=FULL):
     """Check the recordings, and list those that are bad or too short in `skipped_other_speech.csv`.
 
     Returns
@@ -135,7 +135,7 @@ def check_other_speech(splits, save_folder, seconds):
         If no recording for training is usable.
     """
     every = [one for recordings in splits.values() for one in recordings]
-    rows, skipped = verify(every, "other speech")
+    rows, skipped = check_utterances(every, "other speech", verify=verify)
     short = [row for row in rows if row["duration"] < seconds]
     reason = f"shorter than {seconds} s"
     skipped += [Skipped(row["ID"], row["wav"], reason) for row in short]
@@ -212,17 +212,22 @@ def measure_pieces(path, seconds):
     Returns
     -------
     loud : list of bool
-        For each whole piece.
+        For each whole piece; none of a recording that cannot be read.
     rate, length : int
         Samples a second, and of a piece.
     """
-    with soundfile.SoundFile(path) as file:
-        rate = file.samplerate
-        length = round(seconds * rate)
-        energies = [
-            (float(np.square(block, dtype=np.float64).sum()), len(block))
-            for block in file.blocks(length, dtype="float32", always_2d=True)
-        ]
+    try:
+        with soundfile.SoundFile(path) as file:
+            rate = file.samplerate
+            length = round(seconds * rate)
+            energies = [
+                (float(np.square(block, dtype=np.float64).sum()), len(block))
+                for block in file.blocks(length, dtype="float32", always_2d=True)
+            ]
+    except (soundfile.SoundFileError, OSError, MemoryError) as error:
+        # which only a reading of the whole file shows
+        logger.warning("%s: cannot be read, and gives no other speech (%s)", path, error)
+        return [], 1, 1
     mean = sum(energy for energy, _ in energies) / sum(size for _, size in energies)
     least = mean * 10 ** (QUIET_DB / 10)
     return [energy / size > least for energy, size in energies if size == length], rate, length

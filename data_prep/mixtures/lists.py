@@ -5,12 +5,11 @@ Reads and writes lists as CSV and reads those that came with WSJ0-2mix and WSJ0-
 speech cannot, and gives the same mixtures again.
 """
 
-import csv
 import re
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from mamba_speech.files import write_csv
+from mamba_speech.files import read_csv, write_csv
 
 SPLITS = ("tr", "cv", "tt")
 
@@ -100,22 +99,20 @@ def read_list(path):
 def read_table(path):
     """Read the CSV form of `read_list`."""
     mixtures = []
-    with open(path, newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
-        header = reader.fieldnames or []
-        columns = source_columns(3 if "s3_wavs" in header else 2)
-        missing = [name for name in ("mix_id", *sum(columns, ())) if name not in header]
-        if missing:
-            raise ValueError(
-                f"{path} has no column {', '.join(missing)}; a mixture list has the columns "
-                f"{', '.join(('mix_id', *sum(source_columns(2), ())))}"
-            )
-        for row in reader:
-            place = f"{path}, line {reader.line_num}"
-            name = (row["mix_id"] or "").strip()
-            check_id(name, place)
-            sources = (read_source(*(row[key] or "" for key in keys), place) for keys in columns)
-            mixtures.append(Mixture(name, tuple(sources)))
+    header, rows = read_csv(path, skip_spaces=True)
+    columns = source_columns(3 if "s3_wavs" in header else 2)
+    missing = [name for name in ("mix_id", *sum(columns, ())) if name not in header]
+    if missing:
+        raise ValueError(
+            f"{path} has no column {', '.join(missing)}; a mixture list has the columns "
+            f"{', '.join(('mix_id', *sum(source_columns(2), ())))}"
+        )
+    for number, row in rows:
+        place = f"{path}, line {number}"
+        name = row["mix_id"].strip()
+        check_id(name, place)
+        sources = (read_source(*(row[key] for key in keys), place) for keys in columns)
+        mixtures.append(Mixture(name, tuple(sources)))
     return mixtures
 
 

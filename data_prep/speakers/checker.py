@@ -9,10 +9,11 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 
-from data_prep.verify import inspect
+from data_prep.verify import FULL, inspect
 
 # Fewer recordings are checked before the processes have started.
 MANY = 20000
@@ -30,6 +31,8 @@ class Checkers:
         How many recordings there are.
     workers : int, optional
         Recordings opened at a time; by default one for each processor, or two where threads suffice, at most 16.
+    verify : str
+        See `data_prep.verify.inspect`.
 
     Example
     -------
@@ -39,17 +42,17 @@ class Checkers:
     [(0, 1, 'audio file not found'), (0, 1, 'audio file not found')]
     """
 
-    def __init__(self, total, workers=None):
+    def __init__(self, total, workers=None, verify=FULL):
         cores = os.cpu_count() or 1
         self._in_processes = total >= MANY
         self.workers = workers or min(cores if self._in_processes else 2 * cores, 16)
-        self._processes = []
+        self._verify, self._processes = verify, []
         self._free = SimpleQueue()
 
     def __enter__(self):
         for _ in range(self.workers if self._in_processes else 0):
             process = subprocess.Popen(
-                [sys.executable, "-m", "data_prep.speakers.checker"],
+                [sys.executable, "-m", "data_prep.speakers.checker", self._verify],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 env=os.environ | {"PYTHONPATH": str(ROOT)},
@@ -84,7 +87,8 @@ class Checkers:
         RuntimeError
             If a process has ended.
         """
-        return self._threads.map(self._lend if self._processes else inspect_all, shares)
+        check = self._lend if self._processes else partial(inspect_all, verify=self._verify)
+        return self._threads.map(check, shares)
 
     def _lend(self, paths):
         process = self._free.get()
@@ -103,15 +107,16 @@ class Checkers:
         return [tuple(one) for one in json.loads(line)]
 
 
-def inspect_all(paths):
+def inspect_all(paths, verify=FULL):
     """`inspect` each path; a list of (frames, sample rate, fault)."""
-    return [inspect(path) for path in paths]
+    return [inspect(path, verify) for path in paths]
 
 
 def main():
     """Answer each line of standard input, a JSON list of paths, with a line of results."""
+    verify = sys.argv[1]
     for line in sys.stdin.buffer:
-        answer = json.dumps(inspect_all(json.loads(line)))
+        answer = json.dumps(inspect_all(json.loads(line), verify))
         sys.stdout.buffer.write(answer.encode() + b"\n")
         sys.stdout.buffer.flush()
 

@@ -141,7 +141,7 @@ def read_sexes(folders):
     sexes = {}
     for folder in folders:
         for file in sorted([*folder.glob("vox?_meta.csv"), *folder.glob("meta/vox?_meta.csv")]):
-            for line in file.read_text(encoding="utf-8").splitlines():
+            for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
                 # the columns differ between the two corpora
                 cells = [cell.strip() for cell in re.split(r"[\t,]", line)]
                 speaker = next((cell for cell in cells if re.fullmatch(r"id\d+", cell)), None)

@@ -15,7 +15,14 @@ import numpy as np
 from tqdm import tqdm
 
 from data_prep.speakers.checker import SHARE, Checkers
-from data_prep.verify import VARIABLE, Skipped
+from data_prep.verify import (
+    BREAK_INSIDE,
+    FULL,
+    LINE_BREAK,
+    VARIABLE,
+    VARIABLE_INSIDE,
+    Skipped,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -25,9 +32,8 @@ ONE_SESSION = "-"
 DIGIT = re.compile(r"\d_(\w+)_\d+")
 # Why a recording is left out for its place or name.
 NO_SPEAKER = "no speaker's folder above it"
-VARIABLE_IN_PATH = "a '$' before a letter or digit, which SpeechBrain takes for a variable"
 NOT_UTF8 = "a name that is not UTF-8, so that no manifest can hold it"
-NAME_REASONS = (NO_SPEAKER, VARIABLE_IN_PATH, NOT_UTF8)
+NAME_REASONS = (NO_SPEAKER, VARIABLE_INSIDE, BREAK_INSIDE, NOT_UTF8)
 
 
 class Recordings:
@@ -103,7 +109,9 @@ class Recordings:
             elif not is_utf8(path):
                 reason = NOT_UTF8
             elif VARIABLE.search(path):
-                reason = VARIABLE_IN_PATH
+                reason = VARIABLE_INSIDE
+            elif LINE_BREAK.search(path):
+                reason = BREAK_INSIDE
             else:
                 stems.add(stem)
                 self._add(place, name, *found)
@@ -158,19 +166,21 @@ class Recordings:
                 return prefix + found[0] if found else None
         return None
 
-    def check(self, workers=None):
-        """Open every file, with a progress bar; note its length, and in `skipped` what cannot be used.
+    def check(self, workers=None, verify=FULL):
+        """Read every file, with a progress bar; note its length, and in `skipped` what cannot be used.
 
         Arguments
         ---------
         workers : int, optional
             Files opened at a time; see `data_prep.speakers.checker.Checkers`.
+        verify : str
+            See `data_prep.verify.inspect`.
         """
         self.frames = np.zeros(len(self), dtype=np.int32)
         self.rate = np.ones(len(self), dtype=np.int32)
         starts = range(0, len(self), SHARE)
         with (
-            Checkers(len(self), workers) as checkers,
+            Checkers(len(self), workers, verify) as checkers,
             tqdm(total=len(self), desc="checking", unit="file", mininterval=0.5) as bar,
         ):
             # only so many at once: a queue of a whole corpus would outgrow the corpus

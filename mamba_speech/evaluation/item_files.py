@@ -1,7 +1,8 @@
 """Reading the tables that a test writes with one row an item: an utterance, a clip or a mixture."""
 
-import csv
 from pathlib import Path
+
+from mamba_speech.files import read_csv
 
 
 def read_items(path, columns, parse, item, not_items=()):
@@ -34,33 +35,21 @@ def read_items(path, columns, parse, item, not_items=()):
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path}: no such file; the test of the training script writes it")
     found = {}
-    heading, *rows = _read_lines(path)
+    heading, rows = read_csv(path)
     if not set(columns) <= set(heading):
         raise ValueError(f"{path}: the first line must be {','.join(columns)}")
-    for line, cells in rows:
+    for line, row in rows:
         try:
-            row = dict(zip(heading, cells, strict=True))
             name = row[columns[0]]
             if name in not_items:
                 continue
             value = parse(row)
         except ValueError as error:
-            raise ValueError(f"{path}: line {line} is no {item}: {','.join(cells)}") from error
+            cells = ",".join(row.values())
+            raise ValueError(f"{path}, line {line}: is no {item}: {cells}") from error
         if name in found:
             raise ValueError(f"{path}: {name} stands there twice")
         found[name] = value
     if not found:
         raise ValueError(f"{path}: holds no {item}")
     return found
-
-
-def _read_lines(path):
-    """The heading's cells, then each row's line number and cells."""
-    with open(path, newline="", encoding="utf-8") as file:
-        rows = csv.reader(file)
-        try:
-            return [next(rows, []), *((rows.line_num, cells) for cells in rows)]
-        except (UnicodeDecodeError, csv.Error) as error:
-            raise ValueError(
-                f"{path}: cannot be read as CSV in UTF-8, after line {rows.line_num} ({error})"
-            ) from error

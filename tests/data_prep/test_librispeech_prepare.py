@@ -8,6 +8,7 @@ import pytest
 import soundfile
 
 from data_prep.librispeech_prepare import prepare_librispeech
+from tests.support.damage import overwrite_middle
 
 
 def read_table(path):
@@ -135,11 +136,37 @@ def test_a_second_run_changes_nothing_until_the_corpus_or_the_options_do(corpus,
     assert written()
     (chapter / "19-7-0002.flac").unlink()
     assert written()
-    # Something is skipped now, and may have been put right at any time.
-    assert written()
+    assert not written()
     manifest.unlink()
     assert written()
+    assert not written(verify="header"), "a full reading serves"
+    (save / "librispeech_prepare.json").unlink()
+    assert written(verify="header") and written(verify="full")
     assert not list(save.glob(".*")), "temporary files are left"
+
+
+def test_what_was_left_out_is_looked_at_again_once_it_is_mended(corpus, chapter, tmp_path):
+    recording = chapter / "19-7-0001.flac"
+    sound = recording.read_bytes()
+    overwrite_middle(recording)
+    ids = ["19-7-0000", "19-7-0002"]
+    for verify, found in (("header", [*ids, "19-7-0001"]), ("full", ids), ("full", ids)):
+        prepare_librispeech(corpus, tmp_path, ["train-clean-100"], verify=verify)
+        rows = read_table(tmp_path / "train-clean-100.csv")
+        assert sorted(row["ID"] for row in rows) == sorted(found), verify
+    skipped = read_table(tmp_path / "skipped_train-clean-100.csv")
+    assert [(row["id"], row["reason"]) for row in skipped] == [("19-7-0001", "unreadable audio")]
+    # in its place, which leaves the folder's time as it was
+    recording.write_bytes(sound)
+    prepare_librispeech(corpus, tmp_path, ["train-clean-100"])
+    assert len(read_table(tmp_path / "train-clean-100.csv")) == 3
+
+
+def test_a_split_of_damaged_recordings_alone_is_one_error(corpus, chapter, tmp_path):
+    for recording in chapter.glob("*.flac"):
+        overwrite_middle(recording)
+    with pytest.raises(ValueError, match="no usable utterance; see .*skipped_train-clean-100.csv"):
+        prepare_librispeech(corpus, tmp_path, ["train-clean-100"])
 
 
 def test_skip_prep_looks_at_nothing(tmp_path):

@@ -12,6 +12,7 @@ import pytest
 
 from mamba_speech.files import (
     copy_file,
+    read_csv,
     read_json,
     whole_file,
     whole_path,
@@ -179,3 +180,64 @@ def test_no_other_file_makes_temporary_names_by_hand():
         str(path.relative_to(ROOT)) for path in files if by_hand.search(path.read_text("utf-8"))
     }
     assert found - {"benchmarks/gpu/report.py"} == RENAMING
+
+
+def rows_of(path, text, **options):
+    """The rows of a CSV file with this text, or its error."""
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    try:
+        return [row for _, row in read_csv(path, **options)[1]]
+    except ValueError as error:
+        return str(error)
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_quoted_cells_hold_commas_and_quotation_marks(tmp_path, end):
+    lines = ["\ufeffid,text", '1,"yes, of course"', "", '2,"she said ""no"""', '3,5" wide']
+    found = rows_of(tmp_path / "a.csv", end.join(lines))
+    assert [row["text"] for row in found] == ["yes, of course", 'she said "no"', '5" wide']
+
+
+def test_what_write_csv_writes_is_read_back(tmp_path):
+    rows = [["1", 'a, "b" and c'], ["2", " spaces "], ["3", "é"]]
+    write_csv(tmp_path / "a.csv", ["id", "text"], rows)
+    _, found = read_csv(tmp_path / "a.csv", ["id"])
+    assert [list(row.values()) for _, row in found] == rows
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "fault"),
+    [
+        ('1,"one\n2,two\n', 2, "a quotation mark is not closed"),
+        ('1,"one\n2,"two\n', 2, "a quotation mark is not closed"),
+        # closed by the next row's own mark, which makes one cell of two rows
+        ('1,"one\n2,"\n', 2, "a quotation mark is not closed"),
+        ('1,one\n2,"two\n' + "3,three\n" * 50000, 3, "a quotation mark is not closed"),
+        ('1,one\n2,"two', 3, "a quotation mark is not closed"),
+        ('1,"one\rand two"\n', 2, "a quotation mark is not closed"),
+        ('1,"one" more\n', 2, "text follows a closing quotation mark"),
+        ("1,one\n2\n", 3, "1 cells under 2 columns"),
+        ("1,one,two\n", 2, "3 cells under 2 columns"),
+        (b"1,one\n2,\xff\n", 3, "is not UTF-8"),
+        ("1,one\n2,\0\n", 3, "holds a zero byte"),
+        ("1," + "a" * 200000 + "\n", 2, "field larger"),
+    ],
+)
+def test_a_line_that_is_no_row_is_named(tmp_path, text, line, fault):
+    text = text if isinstance(text, bytes) else text.encode()
+    found = rows_of(tmp_path / "a.csv", b"id,text\n" + text)
+    assert found.startswith(f"{tmp_path}/a.csv, line {line}: ") and fault in found
+
+
+def test_a_heading_without_a_column_or_with_one_twice_is_refused(tmp_path):
+    for text in ("", "\n\n", "id\n1\n", "\0\0\0"):
+        assert "a.csv" in rows_of(tmp_path / "a.csv", text, columns=["id", "text"])
+    assert "the column id twice" in rows_of(tmp_path / "a.csv", "id,id\n1,2\n")
+    with pytest.raises(FileNotFoundError):
+        read_csv(tmp_path / "absent.csv")
+
+
+def test_a_list_that_people_write_may_have_spaces_after_commas(tmp_path):
+    text = 'id, text\n1, "yes, no"\n'
+    assert rows_of(tmp_path / "a.csv", text, skip_spaces=True) == [{"id": "1", "text": "yes, no"}]
+    assert "3 cells" in rows_of(tmp_path / "a.csv", text)

@@ -12,9 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from speechbrain.dataio.dataio import load_data_csv
 from speechbrain.dataio.dataset import (
-    DynamicItemDataset,
     FilteredSortedDynamicItemDataset,
     add_dynamic_item,
     set_output_keys,
@@ -23,10 +21,15 @@ from speechbrain.utils.distributed import run_on_main
 
 from data_prep.librispeech_prepare import prepare_librispeech
 from data_prep.manifest import prepare_manifest
+from data_prep.verify import FULL
 from mamba_speech.audio import load_audio
 from training.loading import dynamic_batches, loader_options
+from training.manifests import open_manifest, read_manifest
 
 logger = logging.getLogger(__name__)
+
+# of a manifest, besides ID and duration
+COLUMNS = ("wav", "spk_id", "wrd")
 
 
 class Manifests(NamedTuple):
@@ -104,6 +107,7 @@ def _librispeech_manifests(hparams, training):
             "data_folder": hparams["data_folder"],
             "save_folder": str(folder),
             "skip_prep": hparams["skip_prep"],
+            "verify": hparams.get("verify", FULL),
             **options,
         },
     )
@@ -132,7 +136,8 @@ def _own_manifests(hparams, training):
     written = {}
     for name, path in named.items():
         options = {"manifest": path, "save_folder": hparams["output_folder"], "name": name}
-        run_on_main(prepare_manifest, kwargs=options | {"skip_prep": hparams["skip_prep"]})
+        options |= {"skip_prep": hparams["skip_prep"], "verify": hparams.get("verify", FULL)}
+        run_on_main(prepare_manifest, kwargs=options)
         written[name] = str(Path(hparams["output_folder"]) / f"{name}.csv")
     return Manifests(written.pop("train", None), written.pop("valid", None), written)
 
@@ -160,7 +165,7 @@ class Transcripts:
 
     @cached_property
     def _read(self):
-        return [row["wrd"] for row in load_data_csv(self.manifest).values()]
+        return [row["wrd"] for row in read_manifest(self.manifest, COLUMNS).values()]
 
 
 def make_datasets(hparams, tokenizer, manifests, has_decoder):
@@ -213,7 +218,7 @@ def make_datasets(hparams, tokenizer, manifests, has_decoder):
 
 
 def _shortest_first(manifest):
-    return DynamicItemDataset.from_csv(manifest).filtered_sorted(sort_key="duration")
+    return open_manifest(manifest, COLUMNS).filtered_sorted(sort_key="duration")
 
 
 def _warn_of_unknown_characters(name, dataset, tokenizer):
@@ -255,7 +260,7 @@ def _frames_a_second(hparams):
 
 
 def _training_set(hparams, tokenizer, manifest):
-    train = _within_limits(DynamicItemDataset.from_csv(manifest), tokenizer, hparams)
+    train = _within_limits(open_manifest(manifest, COLUMNS), tokenizer, hparams)
     if hparams["sorting"] in ("ascending", "descending"):
         return train.filtered_sorted(
             sort_key="duration", reverse=hparams["sorting"] == "descending"

@@ -3,7 +3,6 @@
 A file is read as a stream, so that a text of gigabytes, compressed or not, takes little memory.
 """
 
-import csv
 import gzip
 import os
 import random
@@ -14,6 +13,7 @@ from typing import NamedTuple
 from speech_data import prepare_manifests
 
 from data_prep.verify import normalise_text
+from mamba_speech.files import read_csv
 
 
 class Text(NamedTuple):
@@ -53,7 +53,7 @@ class Text(NamedTuple):
         FileNotFoundError
             If there is no such file.
         ValueError
-            If it is not UTF-8, or its compression is damaged.
+            If it is not UTF-8, its compression is damaged, or a manifest is no CSV.
         """
         if not Path(self.path).is_file():
             raise FileNotFoundError(f"{self.path}: no such file; a text has a sentence a line")
@@ -73,12 +73,13 @@ class Text(NamedTuple):
             ) from error
 
     def _lines(self):
+        if self.is_manifest:
+            yield from (row["wrd"] for _, row in read_csv(self.path, ["wrd"])[1])
+            return
         opener = gzip.open if self.path.endswith(".gz") else open
         # a byte order mark, which editors on Windows write, is no text
-        with opener(
-            self.path, "rt", encoding="utf-8-sig", newline="" if self.is_manifest else None
-        ) as file:
-            yield from (row["wrd"] for row in csv.DictReader(file)) if self.is_manifest else file
+        with opener(self.path, "rt", encoding="utf-8-sig") as file:
+            yield from file
 
     def _takes(self, sentence):
         # by the sentence itself, so that the same one never stands on both sides

@@ -8,16 +8,17 @@ from pathlib import Path
 
 from speechbrain.core import Stage
 from speechbrain.dataio.batch import PaddedBatch
-from speechbrain.dataio.dataset import DynamicItemDataset
 from speechbrain.utils.distributed import run_on_main
 from waveforms import ChangedClipReader, ClipAugmenter, ClipReader, ContextBatch, ContextSource
 
 from data_prep.free_spoken_digits_prepare import prepare_free_spoken_digits
-from data_prep.keywords.clips import NOISE_PARTS, OTHER_SPEECH
+from data_prep.keywords.clips import COLUMNS, NOISE_PARTS, OTHER_SPEECH
 from data_prep.speechcommands_prepare import prepare_speechcommands
+from data_prep.verify import FULL
 from mamba_speech.audio import AudioError, load_audio
 from mamba_speech.files import read_json, write_json
 from training.loading import loader_options
+from training.manifests import open_manifest
 from training.preparation import prepare_once
 from training.provenance import hash_list
 
@@ -67,6 +68,7 @@ def _preparation(hparams):
         "data_folder": hparams["data_folder"],
         "save_folder": hparams["output_folder"],
         "clip_seconds": hparams["clip_seconds"],
+        "verify": hparams.get("verify", FULL),
     }
     if hparams["test_speaker"]:
         speakers = {key: hparams[key] for key in ("test_speaker", "valid_speaker")}
@@ -165,7 +167,7 @@ def make_datasets(hparams, found, labels, training=True):
         If an option of the augmentation or the context is outside its range, or a noise recording cannot be read.
     """
     names = ("train", "valid", "test") if training else ("test",)
-    sets = {name: DynamicItemDataset.from_csv(found[name]) for name in names}
+    sets = {name: open_manifest(found[name], COLUMNS[2:]) for name in names}
     index = {label: number for number, label in enumerate(labels)}
     rate = hparams["sample_rate"]
     longest = round(hparams["clip_seconds"] * rate)

@@ -1,6 +1,5 @@
 """From trial lists to scores: embeddings of their recordings, a cohort, and the ways of scoring that it serves."""
 
-import csv
 import logging
 from typing import NamedTuple
 
@@ -15,6 +14,7 @@ from mamba_speech.evaluation.score_normalisation import (
     trial_products,
     unit_length,
 )
+from mamba_speech.files import read_csv
 
 logger = logging.getLogger(__name__)
 
@@ -104,17 +104,14 @@ def read_cohort(manifest, per_speaker):
     """
     recordings = {}
     try:
-        with open(manifest, newline="", encoding="utf-8") as file:
-            for row in csv.DictReader(file):
-                recordings.setdefault(row["speaker"], {})[row["wav"]] = None
+        for _, row in read_csv(manifest, ("wav", "speaker"))[1]:
+            recordings.setdefault(row["speaker"], {})[row["wav"]] = None
     except FileNotFoundError as error:
         raise FileNotFoundError(
             f"the cohort {manifest} is not there; give a manifest of training speakers, such as train.csv"
         ) from error
-    except (KeyError, UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(
-            f"the cohort {manifest} is no manifest with the columns wav and speaker"
-        ) from error
+    except ValueError as error:
+        raise ValueError(f"the cohort {error}") from error
     if not recordings:
         raise ValueError(f"the cohort {manifest} names no recording")
     paths, speakers = [], []

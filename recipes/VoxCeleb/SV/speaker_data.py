@@ -3,7 +3,6 @@
 The corpus is VoxCeleb, or any folder in its layout. Further folders may add training voices.
 """
 
-import csv
 import logging
 from pathlib import Path
 from typing import NamedTuple
@@ -23,10 +22,10 @@ from speechbrain.utils.distributed import run_on_main
 from torch.utils.data import Dataset
 
 from data_prep.trials import read_trials
-from data_prep.verify import measure
+from data_prep.verify import FULL, HEADER, measure
 from data_prep.voxceleb_prepare import prepare_voxceleb
 from mamba_speech.audio import find_audio, load_audio
-from mamba_speech.files import read_json, write_json
+from mamba_speech.files import read_csv, read_json, write_json
 from training.loading import loader_options, worker_options
 from training.preparation import prepare_once
 from training.provenance import hash_list
@@ -114,6 +113,7 @@ def prepare_speakers(hparams):
         "n_valid_trials": hparams["n_valid_trials"],
         "crop_seconds": hparams["crop_seconds"],
         "seed": hparams["data_seed"],
+        "verify": hparams.get("verify", FULL),
     }
     needed = ("train", "valid", "valid_trials", "speakers")
     try:
@@ -194,15 +194,25 @@ def read_recordings(manifest, speakers):
     Returns
     -------
     Recordings
+
+    Raises
+    ------
+    OSError, ValueError
+        If it is not there, or is no such manifest.
     """
     index = {name: number for number, name in enumerate(speakers)}
     wav, numbers = [], []
-    with open(manifest, newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(file):
+    columns = ("wav", "start", "stop", "duration", "speaker")
+    for line, row in read_csv(manifest, columns)[1]:
+        try:
             start, stop = int(row["start"]), int(row["stop"])
             rate = round((stop - start) / float(row["duration"]))
-            wav.append(row["wav"])
-            numbers.append((start, stop, rate, index.get(row["speaker"], -1)))
+        except (ValueError, OverflowError, ZeroDivisionError) as error:
+            raise ValueError(
+                f"{manifest}, line {line}: start, stop or duration is wrong"
+            ) from error
+        wav.append(row["wav"])
+        numbers.append((start, stop, rate, index.get(row["speaker"], -1)))
     columns = np.array(numbers, dtype=np.int64).reshape(-1, 4).T
     return Recordings(wav, *columns, n_speakers=len(speakers))
 
@@ -258,8 +268,8 @@ def make_datasets(hparams, prepared):
         If an option is outside its range, or a folder of noise or rooms holds nothing to use.
     """
     rate = hparams["sample_rate"]
-    rows = read_recordings(prepared.train, prepared.speakers)
     try:
+        rows = read_recordings(prepared.train, prepared.speakers)
         _, longest = crop_lengths(hparams)
         train = TrainingCrops(
             rows,
@@ -270,12 +280,12 @@ def make_datasets(hparams, prepared):
             hparams["crops_per_recording"],
             hparams["crops_per_speaker"],
         )
+        targets = {}
+        if hparams["split"] == "utterance":
+            valid = read_recordings(prepared.valid, prepared.speakers)
+            targets = dict(zip(valid.wav, valid.speaker.tolist(), strict=True))
     except (OSError, ValueError) as error:
         raise SystemExit(str(error)) from error
-    targets = {}
-    if hparams["split"] == "utterance":
-        valid = read_recordings(prepared.valid, prepared.speakers)
-        targets = dict(zip(valid.wav, valid.speaker.tolist(), strict=True))
     # a speaker of one validation utterance has a training one in the trials
     for path in prepared.valid_trials.paths:
         targets.setdefault(path, -1)
@@ -324,7 +334,7 @@ def usable_audio(hparams, option):
         If there is none.
     """
     files = find_audio([hparams[option]])
-    good = [str(file) for file in files if measure(file)[1] is None]
+    good = [str(file) for file in files if measure(file, HEADER)[1] is None]
     if not good:
         raise FileNotFoundError(
             f"{option} {hparams[option]}: holds no sound that can be read; give another folder, or null for none"

@@ -7,10 +7,12 @@ import logging
 from functools import partial
 
 from augmentation import AugmentedMixtures, MixtureAugmenter
-from speechbrain.dataio.dataset import DynamicItemDataset, add_dynamic_item, set_output_keys
+from speechbrain.dataio.dataset import add_dynamic_item, set_output_keys
 
+from data_prep.verify import FULL
 from data_prep.wsj0mix_prepare import prepare_wsj0mix
 from mamba_speech.audio import load_audio
+from training.manifests import open_manifest
 from training.preparation import prepare_once
 
 logger = logging.getLogger(__name__)
@@ -43,7 +45,7 @@ def prepare_mixtures(hparams, training=True):
     splits = _wanted_splits(hparams, training)
     options = {key: hparams[key] for key in ("data_folder", "num_spks", "sample_rate", "mode")}
     options |= {"save_folder": hparams["output_folder"], "splits": splits}
-    options["check_sum"] = hparams["check_sum"]
+    options |= {"check_sum": hparams["check_sum"], "verify": hparams.get("verify", FULL)}
     try:
         return prepare_once(prepare_wsj0mix, options, splits, hparams["skip_prep"])
     except (OSError, ValueError) as error:
@@ -79,8 +81,9 @@ def make_datasets(hparams, found, training=True):
     SystemExit
         If an option is outside its range, or the folder of dynamic mixing cannot be used.
     """
-    sets = {split: DynamicItemDataset.from_csv(path) for split, path in found.items()}
     names = [f"s{number + 1}" for number in range(hparams["num_spks"])]
+    columns = [f"{name}_wav" for name in ("mix", *names)]
+    sets = {split: open_manifest(path, columns) for split, path in found.items()}
     rate, everywhere = hparams["sample_rate"], list(sets.values())
     read_mixture = partial(_read_and_count, sample_rate=rate)
     add_dynamic_item(everywhere, read_mixture, ["mix_wav"], ["mix_sig", "samples"])
