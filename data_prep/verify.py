@@ -26,6 +26,8 @@ COLUMNS = ("ID", "duration", "wav", "spk_id", "wrd")
 SKIPPED_COLUMNS = ("id", "path", "reason")
 # How much of a recording is read: all of it, or its header and its end.
 FULL, HEADER = "full", "header"
+# As in `mamba_speech.audio`, which loads more than a check needs.
+LOUDEST = 2.0**31
 # Samples that are decoded at a time.
 BLOCK = 1 << 20
 
@@ -219,6 +221,8 @@ def _decode(file, floating):
         found += len(read)
         if floating and not np.isfinite(read).all():
             return "samples that are not finite numbers"
+        if floating and np.abs(read).max(initial=0.0) > LOUDEST:
+            return "samples that are no sound"
         if len(read) < block:
             return "truncated audio" if found < file.frames else None
 

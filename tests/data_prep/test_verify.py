@@ -55,6 +55,8 @@ def test_what_no_reading_can_use_has_a_reason(tmp_path, verify):
     assert inspect(tmp_path, verify)[2] == "audio file not found"
     soundfile.write(tmp_path / "nan.wav", np.array([0.0, np.nan, 0.0]), 16000, subtype="FLOAT")
     assert inspect(tmp_path / "nan.wav", verify)[2] == "samples that are not finite numbers"
+    soundfile.write(tmp_path / "loud.wav", np.array([0.0, 3e38, 0.0]), 16000, subtype="FLOAT")
+    assert inspect(tmp_path / "loud.wav", verify)[2] == "samples that are no sound"
 
 
 def test_a_line_break_enters_no_manifest(tmp_path):
