@@ -156,6 +156,7 @@ def test_importing_files_loads_no_torch():
 
 # each renames more than one file, or a file that another program wrote
 RENAMING = {
+    "training/resume_path.py",
     "data_prep/spoken/corpus.py",
     "mamba_speech/asr/tokenizer.py",
     "mamba_speech/files.py",
