@@ -9,6 +9,7 @@ from modules.asr.ctc import ConformerCTCEncoder, ConmambaCTCEncoder
 from modules.conmamba import ConmambaEncoder, ConmambaEncoderLayer
 from modules.ssm import BiMamba, Mamba
 from tests.support.golden import Golden
+from tests.support.pairs import random_pairs
 
 MAMBA = {"d_state": 16, "expand": 2, "d_conv": 4, "bidirectional": True}
 
@@ -99,17 +100,17 @@ def encoders(**options):
 @pytest.mark.parametrize("name", list(encoders()))
 def test_padded_batch_equals_each_utterance_alone_on_random_length_pairs(name):
     encoder = encoders()[name].eval()
-    for _ in range(50):
-        lengths = torch.randint(1, 40, (2,))
-        x = torch.randn(2, int(lengths.max()), 12)
-        with torch.no_grad():
-            padded, hidden = encoder.encode(x, lengths, hidden_after=2)
-            for item, count in enumerate(lengths.tolist()):
-                alone, own = encoder.encode(
-                    x[item : item + 1, :count], lengths[item : item + 1], hidden_after=2
-                )
-                assert torch.allclose(padded[item, :count], alone[0], atol=2e-5)
-                assert torch.allclose(hidden[item, :count], own[0], atol=2e-5)
+    lengths, x = torch.randint(1, 40, (20,)), torch.randn(20, 40, 12)
+    with torch.no_grad():
+        every = zip(x.split(1), lengths.split(1), strict=True)
+        alone = [encoder.encode(one[:, :count], count, hidden_after=2) for one, count in every]
+        for pair in map(list, random_pairs(20, 50)):
+            counts = lengths[pair]
+            padded, hidden = encoder.encode(x[pair, : counts.max()], counts, hidden_after=2)
+            for place, (item, count) in enumerate(zip(pair, counts.tolist(), strict=True)):
+                wanted, own = alone[item]
+                assert torch.allclose(padded[place, :count], wanted[0], atol=2e-5)
+                assert torch.allclose(hidden[place, :count], own[0], atol=2e-5)
 
 
 @pytest.mark.parametrize("name", ["conmamba", "conformer"])

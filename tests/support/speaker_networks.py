@@ -3,26 +3,29 @@
 import torch
 import transformers
 
+from tests.support.pairs import random_pairs
+
 
 def largest_shift(model, pairs=50, longest=8000, seed=0):
-    """Largest change of an embedding by a longer neighbour in the batch, over pairs of random lengths.
+    """Largest change of an embedding by a neighbour in the batch, over pairs of utterances of random lengths.
 
-    The shortest utterance that the model takes is among them. Noise stands behind the shorter one's end. The scale is
-    the largest value of the embeddings.
+    The shortest utterance that the model takes is paired with the longest. Noise stands behind the shorter one's end.
+    The scale is the largest value of the embeddings. Each utterance has several neighbours, and is embedded alone once.
     """
     generator = torch.Generator().manual_seed(seed)
     model.eval()
     dtype = next(model.parameters()).dtype
+    count = 4 + pairs // 3
+    samples = torch.randint(model.min_samples, longest + 1, (count,), generator=generator)
+    samples[0], samples[1] = longest, model.min_samples
+    wavs = torch.randn(count, longest, generator=generator).to(dtype)
     worst = 0.0
     with torch.no_grad():
-        for pair in range(pairs):
-            samples = torch.randint(model.min_samples, longest + 1, (2,), generator=generator)
-            if pair == 0:
-                samples = torch.tensor([longest, model.min_samples])
-            wavs = torch.randn(2, int(samples.max()), generator=generator).to(dtype)
-            together = model(wavs, samples)
-            alone = torch.cat([model(wav[None, :n]) for wav, n in zip(wavs, samples, strict=True)])
-            worst = max(worst, float((together - alone).abs().max() / alone.abs().max()))
+        alone = torch.cat([model(wav[None, :n]) for wav, n in zip(wavs, samples, strict=True)])
+        for pair in map(list, random_pairs(count, pairs)):
+            together = model(wavs[pair, : samples[pair].max()], samples[pair])
+            shift = (together - alone[pair]).abs().max() / alone[pair].abs().max()
+            worst = max(worst, float(shift))
     return worst
 
 
