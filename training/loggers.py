@@ -1,5 +1,6 @@
 """Where a run's figures go: a text file always, TensorBoard and Weights & Biases where asked for."""
 
+import importlib.util
 import math
 
 from speechbrain.utils.train_logger import FileTrainLogger, TensorboardLogger, WandBLogger
@@ -37,6 +38,40 @@ def readable(value, decimals=2):
     return f"{value:.{decimals}f}"
 
 
+def check_installed(package):
+    """Refuse a logger whose package is not installed.
+
+    Arguments
+    ---------
+    package : str
+        ``tensorboard`` or ``wandb``.
+
+    Raises
+    ------
+    SystemExit
+        With one sentence.
+    """
+    found = importlib.util.find_spec(package)
+    # a folder of that name, such as wandb leaves, is no package
+    if found is None or found.origin is None:
+        raise SystemExit(
+            f"--use_{package}: {package} is not installed; pip install {package} first"
+        )
+
+
+def _start_wandb(options):
+    import wandb
+
+    try:
+        return wandb.init(**options)
+    # the package has errors of many kinds, for a missing login as for a wrong option
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise SystemExit(
+            f"--use_wandb: Weights & Biases does not start ({reason}); log in by wandb login, or set WANDB_MODE=offline"
+        ) from error
+
+
 class TrainLoggers:
     """Several of SpeechBrain's train loggers behind one ``log_stats``.
 
@@ -52,22 +87,17 @@ class TrainLoggers:
     Raises
     ------
     SystemExit
-        If a logger is asked for whose package is not installed.
+        If a logger is asked for whose package is not installed, or does not start.
     """
 
     def __init__(self, train_log, tensorboard_folder=None, wandb=None):
         self.loggers = [ReadableTrainLogger(train_log)]
-        try:
-            if tensorboard_folder is not None:
-                self.loggers.append(TensorboardLogger(tensorboard_folder))
-            if wandb is not None:
-                import wandb as package
-
-                self.loggers.append(WandBLogger(package.init, **wandb))
-        except ImportError as error:
-            raise SystemExit(
-                f"--use_{error.name}: pip install {error.name} first ({error})"
-            ) from error
+        if tensorboard_folder is not None:
+            check_installed("tensorboard")
+            self.loggers.append(TensorboardLogger(tensorboard_folder))
+        if wandb is not None:
+            check_installed("wandb")
+            self.loggers.append(WandBLogger(_start_wandb, wandb))
 
     @classmethod
     def from_hparams(cls, hparams):

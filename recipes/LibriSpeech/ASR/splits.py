@@ -10,6 +10,7 @@ from pathlib import Path
 from speechbrain.utils.distributed import if_main_process
 
 from data_prep.librispeech_prepare import present_splits
+from training.option_values import TRUE
 
 logger = logging.getLogger(__name__)
 
@@ -30,8 +31,8 @@ class PresentSplits:
         ---------
         values : dict
             Plain values of all options.
-        given : collection of str
-            Names of the options that the command line gives.
+        given : dict of str: str
+            Options of the command line.
 
         Returns
         -------
@@ -54,7 +55,7 @@ class PresentSplits:
         # an empty folder is none of a corpus, of which the preparation tells more
         if not present or not any(missing.values()):
             return {}
-        testing = values["skip_train"] or "test_only" in given
+        testing = values["skip_train"] or given.get("test_only", "no").lower() in TRUE
         needed = ["test_splits"] if testing else ["train_splits", "dev_splits"]
         narrowed = {}
         for name, absent in missing.items():
