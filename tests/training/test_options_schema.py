@@ -17,6 +17,8 @@ SCRIPTS = {
     "LibriSpeech/ASR/LM": "LibriSpeech/ASR/train_LM.py",
     "SpeechCommands/KWS": "SpeechCommands/KWS/train.py",
     "WSJ0Mix/separation": "WSJ0Mix/separation/train.py",
+    "VoxCeleb/SV": "VoxCeleb/SV/train.py",
+    "VoxCeleb/SV/distill": "VoxCeleb/SV/distill.py",
 }
 YAMLS = {
     folder: sorted(

@@ -11,13 +11,12 @@ Sources: Heo et al., "One-step knowledge distillation and fine-tuning in using l
 learning models for speaker verification" (arXiv 2305.17394), and the SV-Mixer paper.
 """
 
-from functools import partial
-
 import torch
+from options import RESEMBLYZER, DistillationOptions
 from speaker_brain import VerificationBrain
 from speaker_data import keep_data, prepare_speakers
 from starting import add_classifier, complete_options, is_new
-from teachers import RESEMBLYZER, RecordingTargets, load_teacher
+from teachers import RecordingTargets, keep_teacher, load_teacher
 
 from modules.speaker.distillation import copy_front_end
 from training.experiment import is_training, load_experiment
@@ -64,14 +63,15 @@ class DistillBrain(VerificationBrain):
 
 def main():
     """Prepare, distill, test."""
-    complete = partial(complete_options, script="distill.py")
-    hparams, run_opts = load_experiment(complete=complete)
+    hparams, run_opts = load_experiment(options=DistillationOptions, complete=complete_options)
     training = is_training(hparams, run_opts)
     prepared = prepare_speakers(hparams)
     if training:
         keep_data(hparams, prepared)
     add_classifier(hparams, prepared.speakers)
     teacher = load_teacher(hparams) if training else None
+    if training:
+        keep_teacher(teacher, hparams)
     if training and is_new(hparams) and "teacher_config" in hparams:
         copy_front_end(hparams["model"], teacher)
     brain = DistillBrain.from_prepared(hparams, run_opts, prepared)

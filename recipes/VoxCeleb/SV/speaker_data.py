@@ -298,7 +298,7 @@ def crop_lengths(hparams):
     Raises
     ------
     ValueError
-        If a model that reads crops of one length would get others.
+        If a model that reads crops of one length would get others, or a crop is too short.
     """
     rate, model = hparams["sample_rate"], hparams["model"]
     lengths = [round(hparams[key] * rate) for key in ("crop_seconds", "crop_seconds_max")]
@@ -306,6 +306,16 @@ def crop_lengths(hparams):
         raise ValueError(
             f"this model reads crops of {model.crop_samples / rate:g} s alone: give --crop_seconds and "
             "--crop_seconds_max that length"
+        )
+    if lengths[0] < model.min_samples:
+        raise ValueError(
+            f"crop_seconds {hparams['crop_seconds']:g} is too short: the model needs {model.min_samples} samples, "
+            f"{model.min_samples / rate:g} s"
+        )
+    if hparams["time_stretch"] and lengths[1] < TimeStretch.min_samples:
+        raise ValueError(
+            f"crop_seconds_max {hparams['crop_seconds_max']:g} is too short for time_stretch, which needs "
+            f"{TimeStretch.min_samples} samples: set --crop_seconds_max higher, or --time_stretch null"
         )
     CropBatch(*lengths)
     return lengths
@@ -337,7 +347,7 @@ def usable_audio(hparams, option):
     good = [str(file) for file in files if measure(file, HEADER)[1] is None]
     if not good:
         raise FileNotFoundError(
-            f"{option} {hparams[option]}: holds no sound that can be read; give another folder, or null for none"
+            f"{option} {hparams[option]}: holds no sound that can be read; give another folder, or none"
         )
     if len(good) < len(files):
         logger.warning("%d files of %s cannot be read", len(files) - len(good), hparams[option])

@@ -23,8 +23,6 @@ logger = logging.getLogger(__name__)
 
 # validation statistics by which this recipe compares checkpoints
 SELECTION_KEYS = ("EER", "error")
-# the option by which a YAML is known to be a script's
-SCRIPTS = {"train.py": "fine_tune", "distill.py": "teacher"}
 # options of the second stage of training, by the option of the first that each replaces
 SECOND_STAGE = {
     "fine_tune_epochs": "number_of_epochs",
@@ -35,7 +33,7 @@ SECOND_STAGE = {
 }
 
 
-def complete_options(options, given, script="train.py"):
+def complete_options(options, given):
     """Options that follow from others, for :func:`training.experiment.load_experiment`.
 
     Arguments
@@ -44,8 +42,6 @@ def complete_options(options, given, script="train.py"):
         Plain values of all options.
     given : dict
         Options of the command line.
-    script : str
-        Name of the script, one of ``SCRIPTS``.
 
     Returns
     -------
@@ -55,12 +51,8 @@ def complete_options(options, given, script="train.py"):
     Raises
     ------
     SystemExit
-        If the YAML is another script's, or if a pretrained model, or the run to fine-tune, cannot be read.
+        If a pretrained model, or the run to fine-tune, cannot be read.
     """
-    if SCRIPTS[script] not in options:
-        other = next((name for name, option in SCRIPTS.items() if option in options), None)
-        remedy = f": give it to {other}" if other else ""
-        raise SystemExit(f"the YAML has no option {SCRIPTS[script]}, which {script} needs{remedy}")
     changed = {}
     if options.get("fine_tune"):
         changed |= _second_stage(options, given)
@@ -105,8 +97,6 @@ def _configuration(options, source, config, folder):
         if kept:
             return kept
     stated = options[config] or {}
-    if not isinstance(stated, dict):
-        raise SystemExit(f"{config} must be a mapping of settings, or {{}}; got {stated!r}")
     try:
         theirs = read_config(options[source])
         check_shape(theirs | stated, theirs, options[source])

@@ -1,19 +1,20 @@
 """Teachers of a distillation: self-supervised networks, and Resemblyzer's voice encoder from its installed package."""
 
+import hashlib
 import importlib.util
 from pathlib import Path
 
 import torch
+from options import RESEMBLYZER
 from speechbrain.augment.time_domain import SpeedPerturb
+from speechbrain.utils.distributed import run_on_main
 
 from mamba_speech.audio import load_audio
 from mamba_speech.checkpoints import read_tensors
+from mamba_speech.files import read_json, write_json
 from modules.speaker.resemblyzer import VoiceEncoder
 from modules.speaker.self_supervised import SelfSupervised, load_pretrained
 from training.loading import seeded
-
-RESEMBLYZER = "resemblyzer"
-HEARS = ("recordings", "crops")
 
 
 def load_teacher(hparams):
@@ -34,10 +35,6 @@ def load_teacher(hparams):
     SystemExit
         If it cannot be read, or is another than its configuration says.
     """
-    if hparams.get("teacher_hears", HEARS[0]) not in HEARS:
-        raise SystemExit(
-            f"teacher_hears must be one of {', '.join(HEARS)}; got {hparams['teacher_hears']}"
-        )
     try:
         if hparams["teacher"] == RESEMBLYZER:
             teacher = VoiceEncoder()
@@ -48,6 +45,42 @@ def load_teacher(hparams):
     except (OSError, RuntimeError, ValueError) as error:
         raise SystemExit(f"teacher: {error}") from error
     return teacher.eval().requires_grad_(False)
+
+
+def keep_teacher(teacher, hparams):
+    """Note beside the checkpoints who teaches a run, by a hash of all weights; see :func:`check_teacher`.
+
+    Arguments
+    ---------
+    teacher : torch.nn.Module
+        On the CPU.
+    hparams : dict
+        With ``teacher`` and ``save_folder``.
+
+    Raises
+    ------
+    SystemExit
+        If the checkpoints there come of another teacher.
+    """
+    run_on_main(check_teacher, args=(teacher, hparams["teacher"], Path(hparams["save_folder"])))
+
+
+def check_teacher(teacher, name, folder):
+    """Write ``teacher.json`` into the folder of the checkpoints, or compare the teacher with the one there."""
+    hashed = hashlib.sha256()
+    for key, value in sorted(teacher.state_dict().items()):
+        hashed.update(key.encode())
+        hashed.update(value.contiguous().flatten().view(torch.uint8).numpy())
+    now, record = hashed.hexdigest(), folder / "teacher.json"
+    if record.is_file() and any(folder.glob("CKPT*")):
+        if read_json(record).get("weights") != now:
+            raise SystemExit(
+                f"teacher: {name} has other weights than the teacher of the run in {folder}; give that teacher, or "
+                "another --output_folder"
+            )
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(record, {"teacher": name, "weights": now})
 
 
 def read_voice_encoder():

@@ -10,6 +10,7 @@ Any top-level key of the YAML is an option.
 """
 
 import torch
+from options import EncoderTrainingOptions
 from speaker_brain import VerificationBrain
 from speaker_data import keep_data, prepare_speakers
 from starting import add_classifier, complete_options, is_new, load_teacher, start_from_run
@@ -54,7 +55,7 @@ class SpeakerBrain(VerificationBrain):
 
 def main():
     """Prepare, train, test."""
-    hparams, run_opts = load_experiment(complete=complete_options)
+    hparams, run_opts = load_experiment(options=EncoderTrainingOptions, complete=complete_options)
     training = is_training(hparams, run_opts)
     prepared = prepare_speakers(hparams)
     if training:

@@ -1,5 +1,7 @@
 """Distillation: what the student learns of its teacher, which only listens along."""
 
+import shutil
+
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -52,7 +54,7 @@ def test_a_teacher_may_hear_crops_and_what_it_hears_is_one_of_the_two(run, tmp_p
     folder = run(RESEMBLYZER, teacher_hears="crops", number_of_epochs=1, skip_test=True)
     (figures,) = logged(folder)
     assert figures["train distance"] > 0
-    with pytest.raises(SystemExit, match="teacher_hears must be one of recordings, crops"):
+    with pytest.raises(SystemExit, match="--teacher_hears must be one of recordings, crops"):
         run(RESEMBLYZER, teacher_hears="nothing", output_folder=tmp_path / "other")
 
 
@@ -133,12 +135,13 @@ def test_the_rate_is_halved_where_the_error_rate_does_not_improve(run):
     "options, message",
     [
         ({"num_layers": 9, "d_model": "null"}, "n_layers must be at most the teacher's 3"),
-        ({"student": "perceptron"}, "layer must be one of sv_mixer"),
-        ({"back_end": "none"}, "back_end must be one of linear"),
+        ({"student": "perceptron"}, "--student must be one of sv_mixer"),
+        ({"back_end": "none"}, "--back_end must be one of linear"),
         ({"teacher": "{tmp}/nowhere"}, "teacher: cannot read a model from"),
         ({"teacher_config": "{{num_hidden_layers: 9}}"}, "num_hidden_layers is 3, not 9"),
         ({"teacher_config": "{{hidden_size: 32}}"}, "teacher: .*hidden_size is 16, not 32"),
-        ({"teacher_config": "wavlm"}, "teacher_config must be a mapping"),
+        ({"teacher_config": "wavlm"}, "--teacher_config must be a mapping"),
+        ({"teacher": "resemblyzer"}, "--teacher must be a network with hidden states"),
         ({"prediction_heads": 4}, "n_heads must be from 1 to the teacher's 3"),
     ],
     ids=str,
@@ -154,12 +157,26 @@ def test_a_student_of_one_length_refuses_other_crops(run):
         run("distill/svmixer_wavlm_large", "--crop_seconds_max", "0.7")
 
 
-def test_a_teacher_of_another_shape_than_the_run_s_is_named(run, teacher, tmp_path):
+def test_a_resumed_run_keeps_its_teacher(run, teacher, tmp_path):
+    own, other = tmp_path / "own", tmp_path / "other"
+    shutil.copytree(teacher, own)
     options = {"back_end": "linear", "number_of_epochs": 1, "skip_test": True}
-    run("distill/svmixer_wavlm_large", **options)
-    other = tmp_path / "other"
-    save_teacher("hubert-layer", other)
-    with pytest.raises(
-        SystemExit, match="teacher: .*other is another model than the configuration"
-    ):
-        run("distill/svmixer_wavlm_large", **options | {"teacher": other, "number_of_epochs": 2})
+    folder = run("distill/svmixer_wavlm_large", **options, teacher=own)
+    options["number_of_epochs"] = 2
+    # of the same shape
+    save_teacher("wavlm-layer", other)
+    with pytest.raises(SystemExit, match="its run was trained with --teacher .*own, and not .*oth"):
+        run("distill/svmixer_wavlm_large", **options, teacher=other)
+    with pytest.raises(SystemExit, match="--lr 0.1: the rate of this run falls with its results"):
+        run("distill/svmixer_wavlm_large", **options, teacher=own, lr=0.1)
+    # other weights under the same name
+    shutil.rmtree(own)
+    other.rename(own)
+    with pytest.raises(SystemExit, match="teacher: .*own has other weights than the teacher of"):
+        run("distill/svmixer_wavlm_large", **options, teacher=own)
+    # another shape
+    shutil.rmtree(own)
+    save_teacher("hubert-layer", own)
+    with pytest.raises(SystemExit, match="teacher: .*own is another model than the configuration"):
+        run("distill/svmixer_wavlm_large", **options, teacher=own)
+    assert len(list(logged(folder))) == 1

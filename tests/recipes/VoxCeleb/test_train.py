@@ -134,7 +134,7 @@ def test_lists_that_are_not_scored_keep_their_speakers_out_all_the_same(run):
 
 def test_training_stops_early_and_started_again_has_nothing_to_add(run):
     # two voices that are told apart at once: no epoch is better than the first
-    options = {"number_of_epochs": 9, "stop_after": 2, "lr": 0, "checkpoint_choice": "last"}
+    options = {"number_of_epochs": 9, "stop_after": 2, "lr": 1e-30, "checkpoint_choice": "last"}
     folder = run("debug", **options)
     assert len(list(logged(folder))) == 3
     first = results(folder, LIST)
@@ -147,7 +147,7 @@ def test_training_stops_early_and_started_again_has_nothing_to_add(run):
 def test_the_second_stage_keeps_each_speakers_own_class_and_takes_its_own_options(
     run, trained, tmp_path
 ):
-    options = {"fine_tune": trained, "fine_tune_lr": 0, "fine_tune_epochs": 1}
+    options = {"fine_tune": trained, "fine_tune_lr": 1e-30, "fine_tune_epochs": 1}
     options |= {"fine_tune_crop_seconds": 0.9, "fine_tune_crop_seconds_max": 0.9}
     folder = run("debug", **options, output_folder=tmp_path / "second")
     # running statistics move without a rate
