@@ -1,63 +1,113 @@
 """Reading checkpoints: which of a run's are whole, which count, and their weights, without executing code from them."""
 
 import errno
+import logging
+import math
 import os
-from pathlib import Path
 
 import torch
-import yaml
-from speechbrain.utils.checkpoints import METAFNAME, Checkpointer, average_checkpoints
+from speechbrain.utils.checkpoints import (
+    PARAMFILE_EXT,
+    Checkpoint,
+    Checkpointer,
+    average_checkpoints,
+)
 
-from mamba_speech.plain_yaml import errors_name
+from mamba_speech.checkpoint_files import (
+    DamagedFile,
+    check_file,
+    find_damage,
+    is_torn,
+    list_folders,
+    read_meta,
+)
+
+logger = logging.getLogger(__name__)
 
 
 class CompleteCheckpoints(Checkpointer):
-    """SpeechBrain's Checkpointer, blind to checkpoints whose saving or deleting was cut short.
+    """SpeechBrain's Checkpointer, blind to checkpoints that are not whole.
 
+    Whoever uses a run writes nothing into it: a damaged checkpoint is left out with a warning.
     Arguments are those of :class:`speechbrain.utils.checkpoints.Checkpointer`.
     """
 
-    def _list_checkpoint_dirs(self):
-        return [folder for folder in super()._list_checkpoint_dirs() if is_complete(folder)]
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
+        # what is wrong with each checkpoint that is left out, by its folder
+        self.damaged = {}
+
+    def list_checkpoints(self):
+        """All whole checkpoints, as far as their meta files and the sizes of their files tell."""
+        found = []
+        for folder in list_folders(self.checkpoints_dir):
+            if folder in self.damaged or is_torn(folder):
+                continue
+            damage = find_damage(folder)
+            if damage is not None:
+                # another process may just have deleted it
+                if folder.exists():
+                    self.leave_out(folder, damage)
+                continue
+            files = {path.stem: path for path in sorted(folder.glob(f"*{PARAMFILE_EXT}"))}
+            found.append(Checkpoint(folder, read_meta(folder), files))
+        return found
+
+    def leave_out(self, folder, reason):
+        """Do without a damaged checkpoint, and say so."""
+        self.damaged[folder] = reason
+        logger.warning("%s is damaged, and left out: %s", folder, reason)
+
+    def describe_damage(self):
+        """The damaged checkpoints and what is wrong with them, for an error; empty, if there is none."""
+        return "; ".join(f"{folder.name}: {reason}" for folder, reason in self.damaged.items())
 
 
-def is_complete(folder):
-    """Whether a checkpoint's folder has its meta file, and every file that the meta file names.
+def load_whole(checkpointer, find, load):
+    """Load checkpoints, and others in their place if one turns out to be damaged.
 
-    Raises
-    ------
-    ValueError
-        If the meta file is damaged. Incomplete folders are removed when training starts; weights beside a damaged
-        file may be sound.
-    """
-    meta = read_meta(folder)
-    if meta is None:
-        return False
-    files = meta.get("files") or ()
-    return isinstance(files, list | tuple) and all(
-        isinstance(name, str) and (folder / name).exists() for name in files
-    )
-
-
-def read_meta(folder):
-    """What stands in a checkpoint's meta file.
+    Arguments
+    ---------
+    checkpointer : CompleteCheckpoints or None
+        None, if there are no checkpoints.
+    find : callable
+        Function that chooses checkpoints; it raises an error if there is none.
+    load : callable
+        Function that loads what was chosen.
 
     Returns
     -------
-    meta : dict or None
-        None, if there is no meta file, or nothing is in it.
+    object
+        What ``load`` gives.
 
     Raises
     ------
-    ValueError
-        If it is no YAML; the message names the file.
+    DamagedFile
+        If a file is damaged, and no whole checkpoint is left.
     """
-    file = Path(folder) / METAFNAME
-    if not file.is_file():
-        return None
-    with errors_name(file):
-        meta = yaml.safe_load(file.read_text(encoding="utf-8"))
-    return meta if isinstance(meta, dict) else None
+    damage = None
+    while True:
+        try:
+            checkpoints = find()
+        except FileNotFoundError as error:
+            if damage is not None:
+                raise damage from error
+            if checkpointer is not None and checkpointer.damaged:
+                folder, reason = next(iter(checkpointer.damaged.items()))
+                raise DamagedFile(folder, f"is damaged: {reason}") from error
+            raise
+        folders = [checkpoint.path for checkpoint in checkpoints]
+        try:
+            return load(checkpoints)
+        except DamagedFile as error:
+            if error.path.parent not in folders:
+                raise
+            damage = error
+            checkpointer.leave_out(error.path.parent, f"{error.path.name} {error.reason}")
+        except FileNotFoundError:
+            # a training deletes old checkpoints while its run is used
+            if all(folder.exists() for folder in folders):
+                raise
 
 
 def selection_value(meta, selection_key):
@@ -73,7 +123,7 @@ def selection_value(meta, selection_key):
     Returns
     -------
     value : float or None
-        None, if the checkpoint was saved within an epoch, or by another recipe.
+        None, if the checkpoint was saved within an epoch, or by another recipe, or if it is no number.
 
     Example
     -------
@@ -81,7 +131,20 @@ def selection_value(meta, selection_key):
     -9.5
     """
     keys = (selection_key,) if isinstance(selection_key, str) else selection_key
-    return next((meta[key] for key in keys if key in meta), None)
+    value = next((meta[key] for key in keys if key in meta), None)
+    return value if isinstance(value, int | float) else None
+
+
+def at_least_one(count):
+    """A number of checkpoints that makes sense, whatever an option says: a whole number from 1 on.
+
+    Example
+    -------
+    >>> [at_least_one(count) for count in (3, 0, -2, 2.9, float("nan"), None)]
+    [3, 1, 1, 2, 1, 1]
+    """
+    whole = isinstance(count, int | float) and math.isfinite(count)
+    return max(1, int(count)) if whole else 1
 
 
 def checkpoints_to_average(checkpointer, choice, count, selection_key):
@@ -93,7 +156,7 @@ def checkpoints_to_average(checkpointer, choice, count, selection_key):
     choice : str
         `best`, by the selection key, or `last`.
     count : int
-        How many at most.
+        How many at most; less than one counts as one.
     selection_key : str or tuple of str
         The validation statistic by which checkpoints are compared, lower being better; see
         :func:`selection_value`. Those that lack it were saved within an epoch and do not count.
@@ -109,7 +172,7 @@ def checkpoints_to_average(checkpointer, choice, count, selection_key):
 
     return checkpointer.find_checkpoints(
         importance_key=(lambda checkpoint: -value(checkpoint)) if choice == "best" else None,
-        max_num_checkpoints=count,
+        max_num_checkpoints=at_least_one(count),
         ckpt_predicate=lambda checkpoint: value(checkpoint) is not None,
     )
 
@@ -134,18 +197,29 @@ def average_model(checkpoints, model):
     ------
     KeyError
         If a checkpoint has neither.
+    DamagedFile
+        If a file is damaged, or holds more than tensors.
     ValueError
-        If a file is damaged, holds more than tensors, or differs in its names from the others.
+        If a file differs in its names from the others.
     """
     if all("model" in checkpoint.paramfiles for checkpoint in checkpoints):
-        return average_checkpoints(checkpoints, "model", parameter_loader=read_tensors)
+        return average_checkpoints(checkpoints, "model", parameter_loader=read_weights)
     return {
         f"{part}.{name}": weight
         for part, _ in model.named_children()
         for name, weight in average_checkpoints(
-            checkpoints, part, parameter_loader=read_tensors
+            checkpoints, part, parameter_loader=read_weights
         ).items()
     }
+
+
+def read_weights(path, map_location="cpu"):
+    """Read a file of a checkpoint, if it is as it was saved; see :func:`read_tensors`."""
+    check_file(path)
+    weights = read_tensors(path, map_location)
+    if not isinstance(weights, dict):
+        raise DamagedFile(path, f"holds no weights, but a {type(weights).__name__}")
+    return weights
 
 
 def read_tensors(path, map_location="cpu"):
@@ -155,7 +229,7 @@ def read_tensors(path, map_location="cpu"):
     ------
     OSError
         If it is not there, may not be read, or does not fit into memory.
-    ValueError
+    DamagedFile
         If the file is damaged, or holds more than tensors and plain values.
     """
     # what is said of a file that cannot be opened holds the file's name
@@ -164,13 +238,14 @@ def read_tensors(path, map_location="cpu"):
     try:
         return torch.load(path, map_location=map_location, weights_only=True)
     except Exception as error:
-        if isinstance(error, OSError) and error.errno:
+        # torch looks for the end of a shortened file before its beginning: invalid argument
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
             raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
         # torch's own allocators raise RuntimeError
         if isinstance(error, MemoryError) or "allocate memory" in str(error):
             raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM), str(path)) from error
         # torch lets through whatever zip files, pickles and storages raise: none of it says more, and some of it
         # advises to load with weights_only=False
-        raise ValueError(
-            f"{path}: cannot be read as weights: the file is damaged, or holds more than tensors"
+        raise DamagedFile(
+            path, "cannot be read as weights: the file is damaged, or holds more than tensors"
         ) from error

@@ -57,17 +57,82 @@ def whole_path(path, unique=True):
     path = Path(path)
     temporary = _temporary(path, unique)
     try:
-        yield temporary
-        os.replace(temporary, path)
-    except OSError as error:
-        if error.filename is not None and str(error.filename) == str(temporary):
-            # the user knows no temporary name
-            raise OSError(error.errno, error.strerror, str(path)) from error
-        raise
+        # the user knows no temporary name
+        with naming_file(path, temporary):
+            yield temporary
+            os.replace(temporary, path)
     finally:
         # what went wrong is the error to tell of, not what could not be removed
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def naming_file(path, written=None):
+    """Let errors of writing name their file, also of libraries that hide what the system said; a context manager.
+
+    Arguments
+    ---------
+    path : str or Path
+        Name that the user knows.
+    written : str or Path, optional
+        Name under which it is written.
+
+    Raises
+    ------
+    OSError
+        If the system refused to write, as on a full disk.
+
+    Example
+    -------
+    >>> try:
+    ...     with naming_file("model.ckpt"):
+    ...         raise OSError(28, "No space left on device")
+    ... except OSError as error:
+    ...     error_text(error)
+    'model.ckpt: no space left on device'
+    """
+    written = path if written is None else written
+    try:
+        yield
+    except OSError as error:
+        if not error.errno or error.filename not in (None, str(written), written):
+            raise
+        raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
+    except RuntimeError as error:
+        # torch and libsndfile do not say why they could not write
+        refusal = _try_to_write(written)
+        if refusal is None:
+            raise
+        raise OSError(refusal.errno, os.strerror(refusal.errno), str(path)) from error
+
+
+def _try_to_write(path):
+    """The system's refusal to write more into a file, or None."""
+    try:
+        with open(path, "ab", buffering=0) as file:
+            piece = bytes(1 << 20)
+            if file.write(piece) < len(piece):
+                file.write(piece)
+            os.fsync(file.fileno())
+    except OSError as error:
+        return error
+    return None
+
+
+def sync_file(path):
+    """Wait until a file's content is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_folder(path):
+    """Wait until the names of a folder are on the disk; some file systems cannot say."""
+    with suppress(OSError):
+        sync_file(path)
 
 
 def _temporary(path, unique):

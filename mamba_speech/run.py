@@ -13,7 +13,8 @@ from mamba_speech.checkpoints import (
     CompleteCheckpoints,
     average_model,
     checkpoints_to_average,
-    read_tensors,
+    load_whole,
+    read_weights,
 )
 from mamba_speech.network_yaml import read_keys
 from mamba_speech.option_types import OF_EVERY_RUN, check_types
@@ -61,9 +62,18 @@ def load_run(folder, wanted, optional=(), selection_key="WER"):
     folder = given_folder(folder)
     options = read_options(folder, [*_ALWAYS, *wanted], optional)
     check_types(options, folder / OPTIONS_FILE, OF_EVERY_RUN)
-    checkpoints = _find_checkpoints(folder, options, selection_key)
-    load_weights(folder, options, checkpoints)
+    checkpointer = open_checkpoints(options["save_folder"])
+    load_whole(
+        checkpointer,
+        lambda: _find_checkpoints(folder, options, selection_key, checkpointer),
+        lambda checkpoints: load_weights(folder, options, checkpoints),
+    )
     return options
+
+
+def open_checkpoints(save_folder):
+    """The checkpoints of a run; None, if the folder does not exist, which is then not made."""
+    return CompleteCheckpoints(save_folder) if Path(save_folder).is_dir() else None
 
 
 def read_options(folder, wanted, optional=()):
@@ -148,11 +158,10 @@ def moved(path, old_root, new_root):
         return Path(path)
 
 
-def _find_checkpoints(folder, options, selection_key):
+def _find_checkpoints(folder, options, selection_key, checkpointer):
     save_folder, choice = options["save_folder"], options["checkpoint_choice"]
     keys = (selection_key,) if isinstance(selection_key, str) else selection_key
-    if save_folder.is_dir():
-        checkpointer = CompleteCheckpoints(save_folder)
+    if checkpointer is not None:
         checkpoints = checkpoints_to_average(checkpointer, choice, options["avg_checkpoints"], keys)
         if checkpoints:
             return checkpoints
@@ -186,7 +195,7 @@ def load_weights(folder, options, checkpoints):
     try:
         options["model"].load_state_dict(average_model(checkpoints, options["model"]), strict=True)
         if "normalize" in options:
-            options["normalize"]._load_statistics_dict(read_tensors(files["normalizer"]))
+            options["normalize"]._load_statistics_dict(read_weights(files["normalizer"]))
     except (KeyError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[-1].strip()
         raise ValueError(

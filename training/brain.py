@@ -8,7 +8,13 @@ import speechbrain as sb
 import torch
 from speechbrain.utils.distributed import if_main_process, run_on_main
 
-from mamba_speech.checkpoints import average_model, checkpoints_to_average, selection_value
+from mamba_speech.checkpoints import (
+    at_least_one,
+    average_model,
+    checkpoints_to_average,
+    selection_value,
+)
+from training.checkpoints import MISMATCHES
 from training.exact_brain import ExactBrain
 from training.experiment import count_parameters
 from training.loading import count_batches
@@ -22,11 +28,9 @@ from training.recording import (
 )
 from training.resume import tell_changes
 from training.schedules import set_rate
+from training.script import FULL_OR_READ_ONLY, tell
 
 logger = logging.getLogger(__name__)
-
-# parts of torch's messages about a state that does not fit
-_MISMATCHES = ("Error(s) in loading state_dict", "parameter group", "doesn't match the size")
 
 
 class RecipeBrain(ExactBrain):
@@ -77,6 +81,8 @@ class RecipeBrain(ExactBrain):
         # of the record: the checkpoints that are tested, this start of the script, and its lists
         self.averaged = self.session = None
         self.lists, self.test_lists = {}, {}
+        if self.checkpointer is not None:
+            self.checkpointer.run_folder = self.hparams.output_folder
         # the test set that is evaluated
         self.test_name = self.test_set = None
 
@@ -139,7 +145,8 @@ class RecipeBrain(ExactBrain):
 
     def fit(self, *arguments, **options):
         """Train, and record the end of the session; see SpeechBrain's method."""
-        super().fit(*arguments, **options)
+        with self._one_error_for_a_full_disk():
+            super().fit(*arguments, **options)
         # only the main process has begun a session, and only if there was something to train
         if self.session is not None:
             record_epoch(self)
@@ -235,14 +242,18 @@ class RecipeBrain(ExactBrain):
         self.save_epoch({self.selection_key: value, "epoch": epoch})
 
     def save_epoch(self, meta):
-        """Save an end-of-epoch checkpoint and drop those that averaging will not want."""
+        """Save an end-of-epoch checkpoint; keep what averaging wants, the best and the last, and drop the others."""
+        self.checkpointer.save_checkpoint(meta)
         best = self.hparams.checkpoint_choice == "best"
-        self.checkpointer.save_and_keep_only(
-            meta=meta,
-            num_to_keep=self.hparams.avg_checkpoints,
-            importance_keys=[lambda checkpoint: -self.selection_value(checkpoint)] if best else [],
+        count = at_least_one(self.hparams.avg_checkpoints)
+        self.checkpointer.keep_checkpoints(
+            [
+                # the last ones also for an average of the best, since a later start may choose otherwise
+                (None, count),
+                (lambda checkpoint: -self.selection_value(checkpoint), count if best else 1),
+            ],
             # those saved within an epoch are not averaged: they must not push out one that is
-            ckpt_predicate=self._ends_an_epoch,
+            self._ends_an_epoch,
         )
         if if_main_process():
             record_epoch(self, meta["epoch"])
@@ -264,8 +275,9 @@ class RecipeBrain(ExactBrain):
         options : dict
             Options of their loaders; see :func:`training.loading.loader_options`.
         """
-        for self.test_name, self.test_set in tests.items():
-            self.evaluate(self.test_set, test_loader_kwargs=dict(options))
+        with self._one_error_for_a_full_disk():
+            for self.test_name, self.test_set in tests.items():
+                self.evaluate(self.test_set, test_loader_kwargs=dict(options))
 
     def on_evaluate_start(self, max_key=None, min_key=None):
         """Load the average of the checkpoints to evaluate, once for all test sets.
@@ -278,24 +290,8 @@ class RecipeBrain(ExactBrain):
         if self.averaged is not None:
             return
         check_record(self)
-        checkpoints = checkpoints_to_average(
-            self.checkpointer,
-            self.hparams.checkpoint_choice,
-            self.hparams.avg_checkpoints,
-            self.selection_key,
-        )
-        if not checkpoints:
-            raise SystemExit(
-                f"{self.checkpointer.checkpoints_dir}: holds no checkpoint of a whole epoch, so there is nothing to "
-                "test; train first, or give the --output_folder of a trained run"
-            )
         with self._one_error_for_another_model():
-            # the foremost is not always the last, which knows of all the training
-            last = self.checkpointer.find_checkpoint(ckpt_predicate=self._ends_an_epoch)
-            self.checkpointer.load_checkpoint(last)
-            steps = self.optimizer_step
-            if checkpoints[0].path != last.path:
-                self.checkpointer.load_checkpoint(checkpoints[0])
+            checkpoints, steps = self._load_checkpoints()
             model = self.hparams.model
             model.load_state_dict(average_model(checkpoints, model), strict=True)
         self.optimizer_step = steps
@@ -305,6 +301,35 @@ class RecipeBrain(ExactBrain):
             ", ".join(str(checkpoint.meta["epoch"]) for checkpoint in checkpoints),
         )
         self.averaged = describe_checkpoints(self, checkpoints)
+
+    def _load_checkpoints(self):
+        """Load the last checkpoint, then the foremost of those to average; gives these, and the steps of the last."""
+
+        def find():
+            return checkpoints_to_average(
+                self.checkpointer,
+                self.hparams.checkpoint_choice,
+                self.hparams.avg_checkpoints,
+                self.selection_key,
+            )
+
+        def find_last():
+            found = self.checkpointer.find_checkpoint(ckpt_predicate=self._ends_an_epoch)
+            return [] if found is None else [found]
+
+        while checkpoints := self.checkpointer.verified(find):
+            # the foremost is not always the last, which knows of all the training
+            last = self.checkpointer.verified(find_last)
+            if not last or not self.checkpointer.try_load(last[0]):
+                continue
+            steps = self.optimizer_step
+            if checkpoints[0].path == last[0].path or self.checkpointer.try_load(checkpoints[0]):
+                return checkpoints, steps
+        self.checkpointer.refuse_damaged()
+        raise SystemExit(
+            f"{self.checkpointer.checkpoints_dir}: holds no checkpoint of a whole epoch, so there is nothing to "
+            "test; train first, or give the --output_folder of a trained run"
+        )
 
     def end_test(self, stats):
         """Log a test, and record it."""
@@ -330,12 +355,29 @@ class RecipeBrain(ExactBrain):
             record_result(self, test_set, figures, figures[self.items], **details)
 
     @contextlib.contextmanager
+    def _one_error_for_a_full_disk(self):
+        """Turn the system's refusal to write into one sentence that names the file and what was kept."""
+        try:
+            yield
+        except OSError as error:
+            if error.errno not in FULL_OR_READ_ONLY or self.checkpointer is None:
+                raise
+            last = self.checkpointer.find_checkpoint()
+            kept = "no checkpoint was saved before"
+            if last is not None:
+                kept = f"the last whole checkpoint is kept: {last.path}"
+            told = tell(error, self.hparams.output_folder)
+            raise SystemExit(
+                f"{told}; {kept}. Make room, or make it writable, and start the same command again"
+            ) from error
+
+    @contextlib.contextmanager
     def _one_error_for_another_model(self):
         """Turn torch's list of mismatched keys into one sentence that names the folder."""
         try:
             yield
         except (RuntimeError, ValueError) as error:
-            if not any(part in str(error) for part in _MISMATCHES):
+            if not any(part in str(error) for part in MISMATCHES):
                 raise
             first = str(error).strip().splitlines()[-1].strip()
             raise SystemExit(

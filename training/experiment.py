@@ -11,20 +11,27 @@ from pathlib import Path
 
 import speechbrain as sb
 import torch
-from speechbrain.utils.distributed import ddp_init_group, run_on_main
+from speechbrain.utils.distributed import (
+    ddp_broadcast,
+    ddp_init_group,
+    if_main_process,
+    run_on_main,
+)
 
 from mamba_speech.files import write_text
 from modules.fidelity import check_fidelity
 from modules.ssm.scan.dispatch import check_environment
+from training import run_lock
 from training.option_schema import Options
 from training.option_values import shown_value
 from training.options import name_options, read_command_line
 from training.process_group import choose_backend
 from training.provenance import load_average, utc_now
-from training.quiet import keep_details_of_libraries_out
+from training.quiet import go_on_without_log_file, keep_details_of_libraries_out
 from training.resolved_yaml import build, resolve
 from training.resume import changed_options, refuse_fixed
 from training.resume_path import StartingPoint, take_resume
+from training.script import tell
 
 logger = logging.getLogger(__name__)
 
@@ -52,8 +59,9 @@ def load_experiment(arguments=None, options=Options, complete=None):
     ------
     SystemExit
         With one sentence for each problem: if the command line is wrong (see
-        :func:`training.options.read_command_line`), an object refuses its arguments, the device is not there, or the
-        output folder holds a run that was trained with other options which its model depends on.
+        :func:`training.options.read_command_line`), an object refuses its arguments, the device is not there, the
+        output folder holds a run that was trained with other options which its model depends on, another process
+        trains there, or it cannot be written.
     """
     # of the run's record
     start = {"started": utc_now(), "load_start": load_average()}
@@ -74,6 +82,7 @@ def load_experiment(arguments=None, options=Options, complete=None):
     # creates the process group under torchrun, before anything is written
     ddp_init_group(run_opts)
     atexit.register(_leave_process_group)
+    _enter(values, run_opts)
     # resolving takes longer than most networks do to be built
     resolved = resolve(hparams_file, line.overrides | derived) if derived else line.resolved
     hparams = _build(hparams_file, resolved, line.given)
@@ -83,7 +92,7 @@ def load_experiment(arguments=None, options=Options, complete=None):
     hparams["write_hyperparams"] = partial(
         _write_hyperparams, hparams_file, resolved, hparams["output_folder"]
     )
-    sb.create_experiment_directory(experiment_directory=hparams["output_folder"])
+    _begin_log(hparams["output_folder"])
     keep_details_of_libraries_out()
     logger.info("fidelity: %s (%s)", hparams["fidelity"], hparams_file)
     if start_from is not None:
@@ -95,12 +104,50 @@ def load_experiment(arguments=None, options=Options, complete=None):
     return hparams, run_opts
 
 
+def _enter(values, run_opts):
+    """Check the output folder, and keep every other training out of it; a test alone may run beside a training."""
+    folder, save_folder = Path(values["output_folder"]), Path(values.get("save_folder") or "")
+    sentence = None
+    for place in (folder, save_folder):
+        if place.exists() and not place.is_dir():
+            raise SystemExit(f"{place}: is a file, and no folder; give another --output_folder")
+    if is_training(values, run_opts) and if_main_process():
+        apart = values.get("save_folder") and not save_folder.is_relative_to(folder)
+        try:
+            for place in (folder, *([save_folder] if apart else ())):
+                run_lock.hold(place)
+        except run_lock.FolderInUse as error:
+            sentence = str(error)
+        except OSError as error:
+            sentence = tell(error, folder)
+    sentence = ddp_broadcast(sentence)
+    if sentence:
+        raise SystemExit(sentence)
+
+
+def _begin_log(folder):
+    """Make the output folder and its log, which a disk that is full does not stop."""
+    try:
+        sb.create_experiment_directory(experiment_directory=folder)
+    except OSError as error:
+        raise SystemExit(tell(error, folder)) from error
+    except ValueError as error:
+        # what logging makes of a file that cannot be opened
+        if not isinstance(error.__cause__, OSError):
+            raise
+        raise SystemExit(tell(error.__cause__, folder)) from error
+    go_on_without_log_file()
+
+
 def _build(file, resolved, given):
     """The objects of a resolved YAML; an error tells the options that were given."""
     try:
         hparams = build(resolved)
         check_fidelity(hparams["fidelity"])
         return hparams
+    except OSError as error:
+        # the folder of the checkpoints is made
+        raise SystemExit(tell(error)) from error
     except (
         ArithmeticError,
         AssertionError,

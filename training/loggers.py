@@ -5,9 +5,16 @@ import math
 
 from speechbrain.utils.train_logger import FileTrainLogger, TensorboardLogger, WandBLogger
 
+from mamba_speech.files import naming_file
+
 
 class ReadableTrainLogger(FileTrainLogger):
     """SpeechBrain's text file of figures, with all but learning rates written without an exponent."""
+
+    def log_stats(self, *arguments, **options):
+        """Append a line; see SpeechBrain's method. An error names the file."""
+        with naming_file(self.save_file):
+            super().log_stats(*arguments, **options)
 
     def _item_to_string(self, key, value, dataset=None):
         if isinstance(value, float):

@@ -1,11 +1,13 @@
 """What a training's log leaves out: other libraries' details, and remarks that tell its user nothing.
 
 Each remark stands here with its reason. A filter compares the text, so whatever else a logger says gets through. One
-warning is dropped too.
+warning is dropped too. A log file on a full disk ends with one warning.
 """
 
+import functools
 import logging
 import re
+import sys
 
 # loggers whose details log.txt holds
 OWN_LOGGERS = ("__main__", "data_prep", "mamba_speech", "modules", "training", "speechbrain")
@@ -53,3 +55,23 @@ def keep_details_of_libraries_out():
     logging.getLogger().setLevel(logging.INFO)
     for name in OWN_LOGGERS:
         logging.getLogger(name).setLevel(logging.DEBUG)
+
+
+def go_on_without_log_file():
+    """Let a log file that cannot be written any more end, with one warning, in place of a traceback a line."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, logging.FileHandler):
+            handler.handleError = functools.partial(_end_log, handler, handler.handleError)
+
+
+def _end_log(handler, otherwise, record):
+    error = sys.exc_info()[1]
+    if not isinstance(error, OSError):
+        otherwise(record)
+        return
+    root = logging.getLogger()
+    # a thread may have ended it already
+    if handler in root.handlers:
+        root.removeHandler(handler)
+        reason = error.strerror or type(error).__name__
+        root.warning("%s: %s; the log goes on without this file", handler.baseFilename, reason)

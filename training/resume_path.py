@@ -13,7 +13,7 @@ from pathlib import Path
 
 import yaml
 
-from mamba_speech.checkpoints import is_complete, read_meta
+from mamba_speech.checkpoint_files import is_whole, read_meta
 from mamba_speech.files import copy_file
 from mamba_speech.run import OPTIONS_FILE
 from training.resolved_yaml import plain_values
@@ -177,16 +177,9 @@ def _checkpoints_at(path):
             place = place.parent
         inside = [*place.glob("CKPT*"), *place.glob("save/CKPT*")]
         for folder in [place] if place.name.startswith("CKPT") else inside:
-            if folder.is_dir() and _is_whole(folder):
+            if folder.is_dir() and is_whole(folder):
                 found.append(folder.absolute())
     return found
-
-
-def _is_whole(folder):
-    try:
-        return is_complete(folder)
-    except (OSError, ValueError):
-        return False
 
 
 def _time(folder):

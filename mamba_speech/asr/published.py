@@ -11,11 +11,17 @@ from speechbrain.nnet.activations import Swish
 from torch import nn
 
 from mamba_speech.asr.option_types import OPTION_TYPES
-from mamba_speech.checkpoints import CompleteCheckpoints
+from mamba_speech.checkpoints import load_whole
 from mamba_speech.network_yaml import OptionsLoader, arguments_of, construct_network, read_keys
 from mamba_speech.option_types import check_types
 from mamba_speech.plain_yaml import read_tag, read_within, shorten
-from mamba_speech.run import OPTIONS_FILE, given_folder, load_weights, moved
+from mamba_speech.run import (
+    OPTIONS_FILE,
+    given_folder,
+    load_weights,
+    moved,
+    open_checkpoints,
+)
 from modules.asr.ctc import ConformerCTCEncoder, ConmambaCTCEncoder, CTCRecognizer
 from modules.asr.normalization import GlobalNormalization
 from modules.asr.s2s import S2SRecognizer
@@ -85,7 +91,12 @@ def load_published_recogniser(folder):
         raise ValueError(f"{file}: lacks {', '.join(missing)}; it is a run of another task")
     check_types(scalars, file, OPTION_TYPES)
     save_folder = moved(scalars["save_folder"], scalars["output_folder"], folder)
-    load_weights(folder, networks, _find_checkpoints(folder, save_folder))
+    checkpointer = open_checkpoints(save_folder)
+    load_whole(
+        checkpointer,
+        lambda: _find_checkpoints(folder, save_folder, checkpointer),
+        lambda checkpoints: load_weights(folder, networks, checkpoints),
+    )
     options = scalars | networks | {"fidelity": "corrected", "save_folder": save_folder}
     options["tokenizer_file"] = _find_tokenizer(folder, save_folder, scalars)
     if isinstance(networks["model"], CTCRecognizer):
@@ -105,13 +116,12 @@ def _renamed(values, names):
     return {ours: values[theirs] for theirs, ours in names.items() if theirs in values}
 
 
-def _find_checkpoints(folder, save_folder):
+def _find_checkpoints(folder, save_folder, checkpointer):
     """The checkpoints that the run's test averaged: all that were kept, the foremost first.
 
     SpeechBrain keeps the N best and the newest besides; the published test averages whatever is there.
     """
-    if save_folder.is_dir():
-        checkpointer = CompleteCheckpoints(save_folder)
+    if checkpointer is not None:
         for key, order in _SELECTION:
             found = checkpointer.find_checkpoints(
                 **{order: key},

@@ -11,7 +11,8 @@ from pathlib import Path
 import torch
 from speechbrain.lobes.models.dual_path import Decoder, Encoder
 
-from mamba_speech.checkpoints import read_meta, read_tensors
+from mamba_speech.checkpoint_files import find_damage, read_meta
+from mamba_speech.checkpoints import read_tensors
 from mamba_speech.plain_yaml import left_out, read_scalars, shorten
 from mamba_speech.run import OPTIONS_FILE
 from modules.separation.dual_path import DPMambaMaskNet, SepFormerMaskNet
@@ -151,8 +152,12 @@ def find_weights(folder):
     begun = [place for place in places if any((place / f"{part}.ckpt").exists() for part in PARTS)]
     whole = [place for place in begun if all((place / f"{part}.ckpt").exists() for part in PARTS)]
     if whole:
-        # the given folder itself, else the lowest loss, else the newest
-        return whole[0] if whole[0] == folder else min(whole, key=_rank)
+        if whole[0] == folder:
+            return folder
+        # those of a damaged meta file only if there are no others
+        sound = [place for place in whole if find_damage(place) is None] or whole
+        # the lowest loss, else the newest
+        return min(sound, key=_rank)
     if begun:
         missing = next(part for part in PARTS if not (begun[0] / f"{part}.ckpt").exists())
         raise FileNotFoundError(

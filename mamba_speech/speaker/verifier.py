@@ -352,9 +352,12 @@ def _find_checkpoint(path):
     folder = (path if path.is_dir() else path.parent).absolute()
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such checkpoint")
-    for checkpoint in CompleteCheckpoints(folder.parent).list_checkpoints():
+    checkpointer = CompleteCheckpoints(folder.parent)
+    for checkpoint in checkpointer.list_checkpoints():
         if checkpoint.path.resolve() == folder.resolve():
             return checkpoint
+    reason = checkpointer.damaged.get(folder)
+    told = f", since {reason}" if reason else ""
     raise FileNotFoundError(
-        f"{path}: is no whole checkpoint; give a folder CKPT+... of a run, or the model.ckpt in it"
+        f"{path}: is no whole checkpoint{told}; give a folder CKPT+... of a run, or the model.ckpt in it"
     )

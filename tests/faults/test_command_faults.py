@@ -17,6 +17,7 @@ import torch
 
 from mamba_speech import AudioError, KeywordSpotter, Recognizer, Separator, SpeakerVerifier
 from mamba_speech.cli import COMMANDS
+from tests.support.checkpoints import save_again
 from tests.support.run_folders import (
     RATE,
     call,
@@ -270,7 +271,7 @@ def test_a_run_whose_weights_are_not_finite_gives_errors_and_no_empty_texts(runs
             for weight in weights.values():
                 if weight.is_floating_point():
                     weight.fill_(torch.nan)
-            torch.save(weights, file)
+            save_again(weights, file)
         status, out, err = call(
             command(use, runs | {run: folder}, tmp_path / "out", *runs["voices"])
         )

@@ -12,6 +12,7 @@ import torch
 
 from mamba_speech.asr.tokenizer import Tokenizer
 from tests.support import verification
+from tests.support.checkpoints import save_again
 from tests.support.keywords import TASK, train_here, write_corpus
 from tests.support.recognition import (
     run_script,
@@ -57,7 +58,7 @@ def trained(audio, tmp_path_factory):
         output.copy_(torch.randn(output.shape, generator=torch.Generator().manual_seed(0)))
         # start and end of a sentence, and what is past the vocabulary
         bias[[1, 2, *range(TEXT_TOKENS, len(bias))]] = -100
-        torch.save(weights, file)
+        save_again(weights, file)
     return folder
 
 

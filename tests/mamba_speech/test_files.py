@@ -159,9 +159,11 @@ RENAMING = {
     "training/resume_path.py",
     "data_prep/spoken/corpus.py",
     "mamba_speech/asr/tokenizer.py",
+    "mamba_speech/checkpoint_files.py",
     "mamba_speech/files.py",
     "modules/ssm/cpu/cache.py",
     "training/checkpoints.py",
+    "training/resume_path.py",
 }
 
 

@@ -12,6 +12,7 @@ import yaml
 import modules.frontend
 from mamba_speech.checkpoints import read_tensors
 from mamba_speech.run import load_run
+from tests.support.checkpoints import save_again
 
 NETWORKS = ["compute_features", "normalize", "tokenizer_file"]
 
@@ -132,7 +133,8 @@ class Payload:
 
 
 def test_a_checkpoint_that_holds_code_is_refused_and_not_executed(run, tmp_path):
-    torch.save({"w": Payload(tmp_path / "mark")}, checkpoints(run)[-1])
+    for file in checkpoints(run):
+        save_again({"w": Payload(tmp_path / "mark")}, file)
     with pytest.raises(ValueError, match="model.ckpt: cannot be read as weights"):
         load_run(run, NETWORKS)
     assert not (tmp_path / "mark").exists()
@@ -150,12 +152,24 @@ def test_a_damaged_checkpoint_is_named(name, run):
 
 
 @pytest.mark.parametrize("text", ["a: [1\n", "x: !!python/name:os.system ''\n", "d: 2024-13-45\n"])
-def test_a_damaged_meta_file_is_named_in_one_sentence(text, run):
-    file = checkpoints(run)[-1].with_name("CKPT.yaml")
-    file.write_text(text)
-    with pytest.raises(ValueError, match="/CKPT.yaml: cannot be read") as error:
+def test_damaged_meta_files_are_named_in_one_sentence(text, run):
+    for file in checkpoints(run):
+        file.with_name("CKPT.yaml").write_text(text)
+    with pytest.raises(ValueError, match="CKPT.yaml cannot be read") as error:
         load_run(run, NETWORKS)
-    assert str(file) in str(error.value) and "\n" not in str(error.value)
+    assert str(checkpoints(run)[0].parent) in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_damaged_checkpoint_is_left_out_with_a_warning_and_the_run_stays_as_it_is(run, caplog):
+    first, last = checkpoints(run)
+    content = last.read_bytes()
+    last.write_bytes(content[: len(content) // 2])
+    before = contents(run)
+    loaded = load_run(run, NETWORKS)["model"].state_dict()
+    saved = torch.load(first, weights_only=True)
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in saved.items())
+    assert f"{last.parent} is damaged, and left out: model.ckpt" in caplog.text
+    assert contents(run) == before
 
 
 def test_a_meta_file_that_lists_no_files_is_of_no_checkpoint(run):

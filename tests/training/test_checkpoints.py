@@ -37,6 +37,8 @@ def test_a_checkpoint_without_its_meta_file_or_one_of_its_files_is_never_loaded(
     assert reopened.find_checkpoint().path == second.path
     # opening a folder changes nothing in it: another process may be saving there
     assert within.path.exists()
+    os.remove(within.path / "CKPT.yaml")
+    (within.path / "CKPT.yaml.partial").touch()
     reopened.remove_incomplete()
     assert not within.path.exists() and second.path.exists()
 

@@ -13,6 +13,7 @@ from asr_brain import Decoding, RecognitionBrain, published_data, run_recipe
 from options import CTCOptions
 
 from mamba_speech.asr.decoders import BEAM_OPTIONS, CTCDecoder
+from training.script import script
 
 
 class CTCBrain(RecognitionBrain):
@@ -76,6 +77,7 @@ def dataio_prepare(hparams, tokenizer=None):
     return speech.train, speech.valid, speech.tests, *samplers
 
 
+@script
 def main():
     """Prepare, train, average, test."""
     run_recipe(CTCBrain, make_decodings, CTCOptions)

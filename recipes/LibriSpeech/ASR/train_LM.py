@@ -26,6 +26,7 @@ from mamba_speech.run import OPTIONS_FILE
 from training.brain import RecipeBrain
 from training.experiment import is_training, load_experiment, suggest
 from training.loading import loader_options
+from training.script import script
 
 logger = logging.getLogger(__name__)
 
@@ -91,6 +92,7 @@ def batch_options(hparams, stage, text):
     return loader_options(hparams, stage, batches, TextBatch.of)
 
 
+@script
 def main():
     """Prepare, train, average, test."""
     splits = PresentSplits()

@@ -18,6 +18,7 @@ from speechbrain.utils.Accuracy import AccuracyStats
 from mamba_speech.asr.decoders import S2S_OPTIONS, S2SDecoder
 from mamba_speech.asr.language_model import PUBLISHED_SIZES, load_language_model
 from modules.asr.consistency import consistency_loss
+from training.script import script
 
 
 class S2SBrain(RecognitionBrain):
@@ -155,6 +156,7 @@ def dataio_prepare(hparams):
     return speech.train, speech.valid, speech.tests, speech.tokenizer, *samplers
 
 
+@script
 def main():
     """Prepare, train, average, test."""
     run_recipe(S2SBrain, make_decodings, S2SOptions)

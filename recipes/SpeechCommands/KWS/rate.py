@@ -22,6 +22,7 @@ from train import KeywordBrain
 
 from training.experiment import load_experiment
 from training.loading import SeededItems, count_batches
+from training.script import script
 
 # the first steps allocate, compile and choose kernels
 WARM_UP = 2
@@ -94,6 +95,7 @@ def measure(arguments, output_folder):
     return statistics.median(brain.seconds[WARM_UP:]), batches // brain.grad_accumulation_factor
 
 
+@script
 def main():
     """Measure, and print the options."""
     try:

@@ -22,6 +22,7 @@ from mamba_speech.figures import confusion_matrix
 from training.brain import RecipeBrain
 from training.experiment import is_training, load_experiment, suggest
 from training.loading import SeededItems, loader_options
+from training.script import script
 
 logger = logging.getLogger(__name__)
 
@@ -123,6 +124,7 @@ class KeywordBrain(RecipeBrain):
                 logger.warning("%s", error)
 
 
+@script
 def main():
     """Prepare, train, test once."""
     hparams, run_opts = load_experiment(options=KeywordOptions)

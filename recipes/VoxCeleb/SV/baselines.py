@@ -23,6 +23,7 @@ from mamba_speech.audio import load_audio
 from mamba_speech.evaluation.tables import as_text
 from mamba_speech.files import error_text
 from modules.speaker.resemblyzer import SAMPLE_RATE, VoiceEncoder
+from training.script import script
 
 logger = logging.getLogger(__name__)
 
@@ -63,6 +64,7 @@ def load_voice_encoder():
         return None
 
 
+@script
 def main(arguments=None):
     """Score the lists, and print a table."""
     options = parse_arguments(arguments)

@@ -20,6 +20,7 @@ from teachers import RecordingTargets, keep_teacher, load_teacher
 
 from modules.speaker.distillation import copy_front_end
 from training.experiment import is_training, load_experiment
+from training.script import script
 
 
 class DistillBrain(VerificationBrain):
@@ -61,6 +62,7 @@ class DistillBrain(VerificationBrain):
         return super().training_stats(loss) | {"distance": mean}
 
 
+@script
 def main():
     """Prepare, distill, test."""
     hparams, run_opts = load_experiment(options=DistillationOptions, complete=complete_options)

@@ -44,6 +44,7 @@ from mamba_speech.speaker.store import EmbeddingStore
 from mamba_speech.speaker.threshold import write_threshold
 from mamba_speech.speaker.verifier import SpeakerVerifier
 from training.provenance import hash_list
+from training.script import script
 
 logger = logging.getLogger(__name__)
 
@@ -171,6 +172,7 @@ def parse_arguments(arguments=None):
     return options
 
 
+@script
 def main(arguments=None):
     """Run the command line; bad options and failures end it with one line on stderr."""
     options = parse_arguments(arguments)

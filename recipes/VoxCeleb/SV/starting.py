@@ -10,13 +10,13 @@ from pathlib import Path
 import torch
 
 from mamba_speech.checkpoints import (
-    CompleteCheckpoints,
     average_model,
     checkpoints_to_average,
-    read_tensors,
+    load_whole,
+    read_weights,
 )
 from mamba_speech.files import read_json
-from mamba_speech.run import OPTIONS_FILE, read_options
+from mamba_speech.run import OPTIONS_FILE, open_checkpoints, read_options
 from modules.speaker.self_supervised import check_shape, load_pretrained, read_config
 
 logger = logging.getLogger(__name__)
@@ -151,18 +151,26 @@ def average_of(run, model, name="model"):
     try:
         keys = ["save_folder", "avg_checkpoints", "checkpoint_choice"]
         options = read_options(run, keys)
-        checkpoints = checkpoints_to_average(
-            CompleteCheckpoints(options["save_folder"]),
-            options["checkpoint_choice"],
-            options["avg_checkpoints"],
-            SELECTION_KEYS,
-        )
-        if not checkpoints:
-            raise ValueError(f"{run}: holds no checkpoint of a whole epoch; train it first")
-        if name == "model":
-            return average_model(checkpoints, model)
-        weights = [read_tensors(one.paramfiles[name]) for one in checkpoints]
-        return {key: torch.stack([one[key] for one in weights]).mean(0) for key in weights[0]}
+        checkpointer = open_checkpoints(options["save_folder"])
+
+        def find():
+            choice = options["checkpoint_choice"], options["avg_checkpoints"], SELECTION_KEYS
+            found = []
+            if checkpointer is not None:
+                found = checkpoints_to_average(checkpointer, *choice)
+            if not found:
+                raise FileNotFoundError(
+                    f"{run}: holds no checkpoint of a whole epoch; train it first"
+                )
+            return found
+
+        def load(checkpoints):
+            if name == "model":
+                return average_model(checkpoints, model)
+            weights = [read_weights(one.paramfiles[name]) for one in checkpoints]
+            return {key: torch.stack([one[key] for one in weights]).mean(0) for key in weights[0]}
+
+        return load_whole(checkpointer, find, load)
     except (KeyError, OSError, ValueError) as error:
         raise SystemExit(f"fine_tune: {error}") from error
 

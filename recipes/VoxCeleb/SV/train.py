@@ -17,6 +17,7 @@ from starting import add_classifier, complete_options, is_new, load_teacher, sta
 
 from modules.speaker.parameter_groups import layerwise_groups
 from training.experiment import is_training, load_experiment
+from training.script import script
 
 
 class SpeakerBrain(VerificationBrain):
@@ -53,6 +54,7 @@ class SpeakerBrain(VerificationBrain):
         return self.classify(embeddings, targets)
 
 
+@script
 def main():
     """Prepare, train, test."""
     hparams, run_opts = load_experiment(options=EncoderTrainingOptions, complete=complete_options)

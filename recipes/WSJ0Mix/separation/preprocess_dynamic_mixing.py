@@ -10,8 +10,10 @@ mixing draws the level anew either way, and takes the output of both.
 import argparse
 
 from data_prep import resample_speech
+from training.script import script
 
 
+@script
 def main():
     """Say the new name, and do what it does."""
     parser = argparse.ArgumentParser(description="see python -m data_prep.resample_speech --help")

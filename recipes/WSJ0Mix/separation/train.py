@@ -26,6 +26,7 @@ from training.brain import RecipeBrain
 from training.experiment import is_training, load_experiment, suggest
 from training.loading import loader_options
 from training.recording import check_record
+from training.script import script
 
 logger = logging.getLogger(__name__)
 
@@ -187,6 +188,7 @@ class SeparationBrain(RecipeBrain):
         super().on_evaluate_start(max_key, min_key)
 
 
+@script
 def main():
     """Prepare, train, test once."""
     hparams, run_opts = load_experiment(options=SeparationOptions)

@@ -1,0 +1,64 @@
+"""What each script's ``main`` has around it: sentences for errors of the system, and locks that end with it."""
+
+import errno
+import functools
+import logging
+import os
+
+from mamba_speech.files import error_text
+from training import run_lock
+
+logger = logging.getLogger(__name__)
+
+# errors of a disk that takes no more
+FULL_OR_READ_ONLY = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
+
+
+def script(main):
+    """Decorate a script's ``main``: an error of the system ends it with one sentence, and its folders are released.
+
+    Example
+    -------
+    >>> @script
+    ... def main():
+    ...     open("/no/such/file")
+    >>> try:
+    ...     main()
+    ... except SystemExit as ended:
+    ...     print(ended)
+    /no/such/file: no such file or directory
+    """
+
+    @functools.wraps(main)
+    def run(*arguments, **options):
+        try:
+            return main(*arguments, **options)
+        except OSError as error:
+            if not error.errno:
+                raise
+            logger.debug("while the script ran", exc_info=True)
+            raise SystemExit(tell(error)) from error
+        finally:
+            run_lock.release()
+
+    return run
+
+
+def tell(error, folder=None):
+    """An error of the system as a sentence that begins with the file, or else with the folder of the run.
+
+    Arguments
+    ---------
+    error : OSError
+    folder : str or Path, optional
+
+    Example
+    -------
+    >>> tell(OSError(28, "No space left on device"), "results/1")
+    'results/1: no space left on device'
+    """
+    # of a copy the second file is the one that is written
+    name = error.filename2 or error.filename or folder
+    if name is None or not error.errno:
+        return error_text(error)
+    return error_text(OSError(error.errno, os.strerror(error.errno), name))
