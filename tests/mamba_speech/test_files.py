@@ -163,7 +163,6 @@ RENAMING = {
     "mamba_speech/files.py",
     "modules/ssm/cpu/cache.py",
     "training/checkpoints.py",
-    "training/resume_path.py",
 }
 
 
