@@ -229,7 +229,7 @@ def test_folders_that_are_no_speakers_need_to_be_said(score, run, corpus, tmp_pa
         (["--trials", "{corpus}/mine.txt", "--as_norm", "{tmp}/x.csv"], "cohort .*x.csv is not"),
         (
             ["--trials", "{corpus}/mine.txt", "--plda", "{corpus}/mine.txt"],
-            "mine.txt is no manifest with the columns wav and speaker",
+            "mine.txt: has no column wav, speaker; its first line must name wav",
         ),
         (
             ["--trials", "{corpus}/mine.txt", "--as_norm", "{tmp}/same.csv"],
