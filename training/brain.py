@@ -204,6 +204,10 @@ class RecipeBrain(ExactBrain):
     def on_stage_end(self, stage, stage_loss, epoch=None):
         """Log the stage, and save: a checkpoint after validation, the results after a test."""
         if stage == sb.Stage.TRAIN:
+            self.unreadable.gather()
+        elif self.left_out and not self.batches_read:
+            self.unreadable.stop(f"{self.items} of {self.test_name or 'the validation'}")
+        if stage == sb.Stage.TRAIN:
             self.train_stats = self.training_stats(stage_loss)
         elif stage == sb.Stage.VALID:
             self.end_epoch(epoch, self.stage_stats(stage, stage_loss))
@@ -211,9 +215,14 @@ class RecipeBrain(ExactBrain):
             self.end_test(self.stage_stats(stage, stage_loss))
 
     def training_stats(self, loss):
-        """Statistics of an epoch of training: its loss, seconds and skipped steps."""
+        """Statistics of an epoch of training: its loss, seconds and skipped steps, and what else was skipped."""
         seconds = self.cost.epoch_seconds
-        return {"loss": loss, "seconds": seconds, "skipped steps": self.skipped_steps}
+        stats = {"loss": loss, "seconds": seconds, "skipped steps": self.skipped_steps}
+        rare = {
+            "non-finite losses": self.nonfinite_losses,
+            f"unreadable {self.items}": self.unreadable_items,
+        }
+        return stats | {name: count for name, count in rare.items() if count}
 
     def stage_stats(self, stage, loss):
         """Statistics of a validation or a test, by name."""
@@ -352,6 +361,9 @@ class RecipeBrain(ExactBrain):
         self.train_logger.log_stats({"test set": test_set}, test_stats=stats)
         if if_main_process():
             figures = stats | (counts or {})
+            if self.left_out:
+                left_out = {"left_out_as_unreadable": self.left_out}
+                details["conditions"] = (details.get("conditions") or {}) | left_out
             record_result(self, test_set, figures, figures[self.items], **details)
 
     @contextlib.contextmanager

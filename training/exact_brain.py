@@ -1,8 +1,11 @@
 """SpeechBrain's Brain, with optimisation and resuming as its options promise them.
 
 A resumed run takes the same steps as one that was never stopped. Weight decay spares what it must not shrink, and
-clipping covers every parameter. RecipeBrain (training/brain.py) adds the course of a recipe's run.
+clipping covers every parameter. A recording that cannot be read, and a loss that is no number, cost one item or one
+batch and not the run. RecipeBrain (training/brain.py) adds the course of a recipe's run.
 """
+
+import logging
 
 import speechbrain as sb
 import torch
@@ -14,6 +17,17 @@ from modules.ssm import parameter_groups
 from training.checkpoints import RandomState
 from training.cost import TrainingCost
 from training.loading import stop_workers
+from training.nonfinite import (
+    RunningStatistics,
+    all_names,
+    finite_gradients,
+    in_any_process,
+    names_of,
+    shown,
+)
+from training.unreadable import MOST, LoadedBatch, UnreadableList, readable
+
+logger = logging.getLogger(__name__)
 
 # settings of an optimiser's parameter group that are options of a run; the rate is the schedule's
 SETTINGS = ("weight_decay", "betas", "eps", "momentum")
@@ -27,11 +41,15 @@ class ExactBrain(sb.Brain):
       together. With ``fidelity: upstream`` all parameters decay, as in the published system.
     - Checkpoints hold the random state, the cost of training so far (``cost``), and the counts of the running epoch
       (``epoch_counts``).
+    - A batch whose loss is no number is skipped by all processes, as if it had not been. So are gradients that are no
+      numbers. After more than ``nonfinite_patience`` of both in an epoch the training ends. With
+      ``skip_nonfinite_grads`` gradients do not count for that.
+    - An item that cannot be read is left out of its batch; see :mod:`training.unreadable`.
     - Workers of the training loader are seeded from ``loader_generator``, which each epoch seeds anew.
     """
 
     # attributes that count within an epoch of training: each begins at 0
-    epoch_counts = ("skipped_steps", "last_rate")
+    epoch_counts = ("skipped_steps", "last_rate", "nonfinite_losses", "unreadable_items")
 
     def __init__(self, *arguments, **options):
         super().__init__(*arguments, **options)
@@ -40,12 +58,17 @@ class ExactBrain(sb.Brain):
             self.checkpointer.add_recoverable("random_state", RandomState())
             self.checkpointer.add_recoverable("cost", self.cost)
         self._set_epoch, self._loaders = None, []
+        self._unreadable = self._statistics = None
+        # items of the running validation or test, and batches of it
+        self.left_out = self.batches_read = 0
         self.loader_generator = torch.Generator()
         self._reset_counts()
         self._clip_norm = None
         if self.hparams.fidelity == "corrected":
             # SpeechBrain clips the first parameter group only: all are clipped together as the optimiser steps
             self._clip_norm, self.max_grad_norm = self.max_grad_norm, float("inf")
+        # SpeechBrain then asks check_gradients before each step, which decides by the option itself
+        self._gradients_may_fail, self.skip_nonfinite_grads = self.skip_nonfinite_grads, True
 
     def parameter_groups(self):
         """Parameter groups of the optimiser; see :func:`modules.ssm.parameter_groups`.
@@ -81,13 +104,105 @@ class ExactBrain(sb.Brain):
         torch.nn.utils.clip_grad_norm_(parameters, self._clip_norm)
 
     def check_gradients(self):
-        """Drop a step whose gradients are not finite, and count it (``--skip_nonfinite_grads``)."""
+        """Drop a step whose gradients are not finite, and count it."""
         parameters = [p for p in self.modules.parameters() if p.grad is not None]
-        if all(torch.isfinite(parameter.grad).all() for parameter in parameters):
+        if finite_gradients(parameters):
             return
         self.skipped_steps += 1
         for parameter in parameters:
             parameter.grad = None
+        if not self._gradients_may_fail:
+            self._lose_patience("gradients")
+
+    def fit_batch(self, batch):
+        """Take a step, unless the loss is no number: then the batch is skipped; see SpeechBrain's method."""
+        batch = self._loaded(batch)
+        if batch is None:
+            self.unreadable.stop()
+        should_step = self.step % self.grad_accumulation_factor == 0
+        self.on_fit_batch_start(batch, should_step)
+        if self._statistics is None:
+            self._statistics = RunningStatistics(self.modules)
+        self._statistics.keep()
+        counts = {name: getattr(self, name) for name in self.epoch_counts}
+        with self.no_sync(not should_step):
+            with self.training_ctx:
+                outputs = self.compute_forward(batch, sb.Stage.TRAIN)
+                loss = self.compute_objectives(outputs, batch, sb.Stage.TRAIN)
+            finite = bool(torch.isfinite(loss))
+            skipped = in_any_process(not finite, self.device)
+            if not skipped:
+                self.scaler.scale(loss / self.grad_accumulation_factor).backward()
+        if skipped:
+            vars(self).update(counts)
+            self._skip(batch, finite, should_step)
+        if should_step:
+            self._step(skipped)
+        self.on_fit_batch_end(batch, outputs, loss, should_step)
+        return loss.detach().cpu()
+
+    def _skip(self, batch, finite, should_step):
+        """Undo what a batch has done, in every process, and count and log it."""
+        self._statistics.restore()
+        if should_step and self.distributed_launch:
+            # gradients of batches before were to be joined by this batch's
+            self.zero_grad(set_to_none=True)
+        names = all_names([] if finite else names_of(batch, self.step))
+        logger.warning("a loss that is no finite number, of %s: the batch is skipped", shown(names))
+        self.nonfinite_losses += 1
+        self._lose_patience(f"losses, the last of {shown(names)},")
+
+    def _step(self, skipped):
+        """A step of the optimiser; none where a scaler of the loss has no gradients to look at."""
+        nothing = skipped and all(p.grad is None for p in self.modules.parameters())
+        if nothing and self.scaler.is_enabled():
+            self.optimizer_step += 1
+            return
+        self.optimizers_step()
+
+    def _lose_patience(self, what):
+        """End the training if too much of an epoch was skipped."""
+        skipped = self.nonfinite_losses + (0 if self._gradients_may_fail else self.skipped_steps)
+        if skipped > self.nonfinite_patience:
+            kept = self.checkpointer and self.checkpointer.find_checkpoint()
+            raise SystemExit(
+                f"training stopped: {what} were no finite numbers in {skipped} batches of an epoch, more than "
+                f"--nonfinite_patience {self.nonfinite_patience} allows; "
+                + (
+                    f"{kept.path} is the last checkpoint; "
+                    if kept
+                    else "there is no checkpoint yet; "
+                )
+                + "lower --lr, or mend these recordings"
+            )
+
+    def evaluate_batch(self, batch, stage):
+        """Evaluate what could be read of a batch; the loss of nothing is no number, and counts in no mean."""
+        batch = self._loaded(batch, stage)
+        if batch is None:
+            return torch.tensor(float("nan"))
+        self.batches_read += 1
+        return super().evaluate_batch(batch, stage)
+
+    @property
+    def unreadable(self):
+        """The recordings that the run could not read."""
+        if self._unreadable is None:
+            most = getattr(self.hparams, "max_unreadable", MOST)
+            self._unreadable = UnreadableList(self.hparams.output_folder, most)
+        return self._unreadable
+
+    def _loaded(self, batch, stage=sb.Stage.TRAIN):
+        """The batch that a loader gives, after what it lacks is noted."""
+        if not isinstance(batch, LoadedBatch):
+            return batch
+        if batch.failures:
+            self.unreadable.note(batch.failures)
+            if stage == sb.Stage.TRAIN:
+                self.unreadable_items += len(batch.failures)
+            else:
+                self.left_out += len(batch.failures)
+        return batch.batch
 
     def _wrap_distributed(self):
         """Wrap the networks in DDP; on a CPU with the BatchNorm they have, since SyncBatchNorm wants a GPU."""
@@ -106,6 +221,8 @@ class ExactBrain(sb.Brain):
             options.setdefault("generator", self.loader_generator)
             # SpeechBrain tells it each epoch that begins
             self.train_sampler = options.get("batch_sampler")
+        most = getattr(self.hparams, "max_unreadable", MOST)
+        dataset, options = readable(dataset, options, stage == sb.Stage.TRAIN, most)
         loader = super().make_dataloader(dataset, stage, *arguments, **options)
         self._loaders.append(loader)
         return loader
@@ -133,6 +250,7 @@ class ExactBrain(sb.Brain):
         """
         if stage != sb.Stage.TRAIN:
             self.cost.stop()
+            self.left_out = self.batches_read = 0
             return
         resumed = self.step > 0
         self.cost.start(resumed)

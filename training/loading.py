@@ -8,8 +8,10 @@ import contextlib
 import logging
 import multiprocessing
 import operator
+import os
 import random
 import sys
+import threading
 
 import numpy
 import torch
@@ -26,6 +28,8 @@ LOG_FORMAT = "%(asctime)s - %(name)s - %(levelname)s - %(message)s"
 SCREEN_FORMAT = "%(name)s - %(message)s"
 # imported once by a fork server, so that its workers start at once
 PRELOADED = ("speechbrain", "mamba_speech.audio", "training.loading")
+# how often a worker looks whether its process lives
+WATCH_SECONDS = 0.5
 BATCH_SIZES = {
     Stage.TRAIN: "batch_size",
     Stage.VALID: "valid_batch_size",
@@ -119,10 +123,28 @@ class SeededItems(Dataset):
             return self.items[index]
 
 
-class WorkerStart:
-    """Prepares a worker that was not forked.
+def end_with_parent():
+    """Let a worker end within a second of its process' death; torch's own workers live up to eight seconds.
 
-    The worker shares the sample rates that were warned about. Workers of the main process write to the run's log.
+    However the worker was started, its process holds one end of a pipe. A process that was forked later holds a copy,
+    so the death of the parent process counts too.
+    """
+    parent, started_by = multiprocessing.parent_process(), os.getppid()
+
+    def watch():
+        while parent.is_alive() and os.getppid() == started_by:
+            parent.join(WATCH_SECONDS)
+        # nothing is to be written any more, and the main thread may wait for ever
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True, name="end_with_parent").start()
+
+
+class WorkerStart:
+    """Prepares a worker of a loader, which ends with its process.
+
+    One that was not forked shares the sample rates that were warned about. Workers of the main process write to the
+    run's log.
 
     Arguments
     ---------
@@ -138,6 +160,7 @@ class WorkerStart:
     def __call__(self, worker):
         """Prepare the process of worker number ``worker``."""
         del worker
+        end_with_parent()
         audio.resampled_rates = self.resampled_rates
         root = logging.getLogger()
         if root.handlers or not self.logs:

@@ -3,7 +3,7 @@
 import numpy as np
 import soundfile
 
-from data_prep.verify import BREAK_INSIDE, LINE_BREAK, VARIABLE, VARIABLE_INSIDE, read_end
+from data_prep.verify import BREAK_INSIDE, LINE_BREAK, LOUDEST, VARIABLE, VARIABLE_INSIDE, read_end
 
 NOT_THE_SUM = "the mixture is not the sum of its sources"
 
@@ -133,4 +133,6 @@ def read_mono(path):
         return None, rate, "is truncated"
     if not np.isfinite(waveform).all():
         return None, rate, "has values that are not finite"
+    if np.abs(waveform).max() > LOUDEST:
+        return None, rate, "has samples that are no sound"
     return waveform[:, 0], rate, None

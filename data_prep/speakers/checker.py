@@ -8,6 +8,8 @@ import json
 import os
 import subprocess
 import sys
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -112,9 +114,17 @@ def inspect_all(paths, verify=FULL):
     return [inspect(path, verify) for path in paths]
 
 
+def _end_with_parent(parent):
+    """End this process when its parent is dead, whatever it decodes."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
+
+
 def main():
     """Answer each line of standard input, a JSON list of paths, with a line of results."""
     verify = sys.argv[1]
+    threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
     for line in sys.stdin.buffer:
         answer = json.dumps(inspect_all(json.loads(line), verify))
         sys.stdout.buffer.write(answer.encode() + b"\n")

@@ -127,7 +127,10 @@ def keep_clips(found, folder):
     SystemExit
         If the checkpoints there come of other clips: their result would be told of these.
     """
-    now = {name: hash_list(found[name]) for name in ("train", "valid")}
+    try:
+        now = {name: hash_list(found[name]) for name in ("train", "valid")}
+    except (OSError, ValueError) as error:
+        raise SystemExit(str(error)) from error
     record = folder / "clips.json"
     if record.is_file() and any(folder.glob("CKPT*")):
         before = read_json(record)

@@ -40,12 +40,13 @@ class KeywordBrain(RecipeBrain):
         Raises
         ------
         ValueError
-            If a clip's features are not finite numbers; the sentence names the clips.
+            If a clip's features are not finite numbers outside training; the sentence names the clips.
         """
         batch = batch.to(self.device)
         features, lengths = self.modules.compute_features(batch.sig.data, batch.samples)
         finite = torch.isfinite(features).flatten(1).all(1)
-        if not finite.all():
+        # while training, the loss tells
+        if stage != sb.Stage.TRAIN and not finite.all():
             bad = [path for path, good in zip(batch.wav, finite.tolist(), strict=True) if not good]
             raise ValueError(
                 f"features that are not finite numbers, of {', '.join(bad)}: repair the recordings or take them out"

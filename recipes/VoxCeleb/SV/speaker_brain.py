@@ -15,6 +15,7 @@ from trial_lists import (
     refuse_other_list,
     refuse_unusable,
     score,
+    without_files,
     without_unusable,
     write_scores,
 )
@@ -121,7 +122,15 @@ class VerificationBrain(RecipeBrain):
     def stage_stats(self, stage, loss):
         """Error rates of the validation trials; for known speakers loss and accuracy too."""
         trials = self.prepared.valid_trials
-        vectors = np.stack([self.embeddings[path] for path in trials.paths])
+        size = next(iter(self.embeddings.values()), np.zeros(1)).size
+        usable = np.array([path in self.embeddings for path in trials.paths])
+        if not usable.all():
+            try:
+                trials = without_files(trials, usable)
+            except ValueError:
+                self.unreadable.stop("recordings of the validation trials")
+        nothing = np.zeros(size)
+        vectors = np.stack([self.embeddings.get(path, nothing) for path in trials.paths])
         # of a training that has diverged: a score of chance, and not an end without a checkpoint
         broken = ~np.isfinite(vectors).all(1) | ~vectors.any(1)
         vectors[broken] = 1.0

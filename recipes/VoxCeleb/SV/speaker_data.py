@@ -166,7 +166,10 @@ def keep_speakers(prepared, folder):
     SystemExit
         If the checkpoints there come of other data: their result would be told of these.
     """
-    now = {name: hash_list(getattr(prepared, name)) for name in ("train", "valid")}
+    try:
+        now = {name: hash_list(getattr(prepared, name)) for name in ("train", "valid")}
+    except (OSError, ValueError) as error:
+        raise SystemExit(str(error)) from error
     now["speakers"] = prepared.speakers
     record = folder / "speakers.json"
     if record.is_file() and any(folder.glob("CKPT*")):

@@ -84,12 +84,17 @@ def without_unusable(trials, embeddings):
         If target trials or impostor trials are all left out.
     """
     usable = np.array([one.error is None for one in embeddings])
+    example = next((one.error for one in embeddings if one.error), "")
+    return without_files(trials, usable, example)
+
+
+def without_files(trials, usable, example="one that could not be read"):
+    """A list without the trials of some files, whose place in ``usable`` is False; see :func:`without_unusable`."""
     kept = usable[trials.enrolment] & usable[trials.test]
     left = {name: getattr(trials, name)[kept] for name in ("labels", "enrolment", "test")}
     if len(set(left["labels"].tolist())) < 2:
-        error = next(one.error for one in embeddings if one.error)
         raise ValueError(
-            f"{trials.name}: too many of its recordings cannot be used, such as {error}"
+            f"{trials.name}: too many of its recordings cannot be used, such as {example}"
         )
     return dataclasses.replace(trials, **left)
 
