@@ -14,6 +14,7 @@ from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
 # PyYAML's parser in C reads a recipe's YAML ten times as fast as its parser in Python
 SAFE_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_OBJECTS = (ruamel.yaml.comments.TaggedScalar, ruamel.yaml.comments.CommentedMap)
 # stands for < while references are resolved: a folder's name may hold it
 _BRACKET = "\ue03clt\ue03c"
 
@@ -77,8 +78,19 @@ def read_free_value(node, text):
         raise ValueError(f"must be null, or an object such as {node.tag}; got {text}")
     if isinstance(node, yaml.MappingNode) and not is_object(node) and not isinstance(value, dict):
         raise ValueError(f"must be a mapping such as {{name: value}}; got {text or 'nothing'}")
+    if isinstance(value, dict) and _holds_objects(node):
+        plain = [name for name, one in value.items() if not isinstance(one, _OBJECTS)]
+        if plain:
+            raise ValueError(f"must give every name an object, such as !ref <model>; got {text}")
     # what follows " #" would be a comment
     return text if isinstance(value, str) and not text.startswith(("!", "'", '"')) else value
+
+
+def _holds_objects(node):
+    """Whether a mapping of the YAML, such as ``modules``, holds objects alone."""
+    if not isinstance(node, yaml.MappingNode) or is_object(node) or not node.value:
+        return False
+    return all(one.tag.startswith("!") for _, one in node.value)
 
 
 def resolve(file, overrides):

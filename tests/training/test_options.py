@@ -7,10 +7,10 @@ from hyperpyyaml import load_hyperpyyaml
 
 from tests.support.recipes import ROOT, load_options, plain_options
 from training.aliases import ALIASES, PARTS
-from training.common_options import RunOptions
+from training.common_options import RunOptions, ScheduleOptions
 from training.experiment import load_experiment
 from training.option_help import describe_options
-from training.option_schema import Count, NonNegative, Options, Path, Text, option
+from training.option_schema import Count, Natural, NonNegative, Options, Path, Text, option
 from training.options import (
     RUN_OPTIONS,
     given_options,
@@ -40,6 +40,12 @@ class Toy(Options):
     names: list[Text] | None = option("Names.")
     rate_low: NonNegative = option("Lowest rate.")
     rate_high: NonNegative = option("Highest rate.")
+
+
+class Derived(Options):
+    """The option that the YAML derives from another."""
+
+    n_warmup_steps: Natural = option("Steps.")
 
 
 @pytest.fixture
@@ -260,6 +266,31 @@ def test_an_error_of_an_object_names_the_options_of_its_arguments(yaml):
     )
     assert name_options("n must be 1 or more", yaml) == "n must be 1 or more (n is --layers)"
     assert name_options("rate must be 1 or more", yaml) == "rate must be 1 or more"
+
+
+def test_names_of_objects_get_objects_alone(yaml):
+    yaml.write_text(YAML + "names: []\nmodules:\n    model: !ref <names>\n")
+    line = [str(yaml), "--output_folder=x"]
+    with pytest.raises(SystemExit, match="--modules must give every name an object"):
+        read_command_line([*line, "--modules", "{a: 1}"], Toy)
+    read_command_line([*line, "--modules", "{a: !ref <names>}"], Toy)
+
+
+@pytest.mark.parametrize("text", ["abc", "0", "[]", "{a: 1}"])
+def test_null_in_place_of_a_schedule_stays_null_and_a_schedule_stays_one(text, yaml):
+    for schedule, wanted in (("null", "must be null; got"), ("!new:x", "must be null, or an obj")):
+        yaml.write_text(f"{YAML}lr_plateau: {schedule}\n")
+        with pytest.raises(SystemExit, match=f"--lr_plateau {wanted}"):
+            read_command_line(
+                [str(yaml), "--output_folder=x", "--lr_plateau", text], ScheduleOptions
+            )
+
+
+def test_the_error_of_a_derived_value_tells_its_formula(yaml):
+    yaml.write_text(YAML.replace("60 // <grad_accumulation_factor>", "<d_model> - 9"))
+    arguments = [str(yaml), "--output_folder=x"]
+    with pytest.raises(SystemExit, match="0 or more; got -1 .by n_warmup_steps: <d_model> - 9"):
+        read_command_line(arguments, Derived)
 
 
 # what YAML would take for something else, or what references or comments are written with

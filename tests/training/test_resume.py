@@ -33,6 +33,13 @@ def test_equal_options_change_nothing_and_a_start_is_no_part_of_the_run(run):
     assert changed_options(run) == {}
 
 
+def test_a_text_that_an_earlier_run_holds_as_a_number_is_the_same(run):
+    with open(f"{run['output_folder']}/hyperparams.yaml", "a", encoding="utf-8") as file:
+        file.write("version: 0.02\n")
+    assert changed_options(run | {"version": "0.02"}) == {}
+    assert changed_options(run | {"version": "0.01"}) == {"version": (0.02, "0.01")}
+
+
 def test_changes_of_what_the_model_depends_on_are_refused_together(run):
     changes = changed_options(run | {"d_model": 16, "kind": "b", "number_of_epochs": 3})
     assert changes == {"d_model": (8, 16), "kind": ("a", "b"), "number_of_epochs": (2, 3)}

@@ -9,6 +9,7 @@ import torch
 from tests.support.keywords import RATE, RECIPE, say, write_corpus
 from tests.support.recipes import (
     another,
+    checkpoints,
     override,
     plain_options,
     read_csv,
@@ -120,6 +121,24 @@ def test_classes_never_change_under_a_trained_run(run, trained, tones, tmp_path)
         listed.write_text(listed.read_text().replace("up/", "left/"))
     with pytest.raises(SystemExit, match="trained here on other classes"):
         run("debug", data_folder=corpus, output_folder=folder)
+
+
+def test_a_run_started_again_keeps_what_its_model_depends_on_and_takes_up_the_rest(
+    run, trained, tmp_path
+):
+    folder = shutil.copytree(trained, tmp_path / "run")
+    options = (folder / "hyperparams.yaml").read_text()
+    changes = {"sample_rate": 8000, "n_mels": 30, "words": "up", "version": "0.01", "data_seed": 2}
+    changes |= {"kind": "mfcc", "clip_seconds": 2.0, "fidelity": "upstream", "d_state": 3}
+    for name, value in changes.items():
+        for flags in ((), ("--skip_train",)):
+            with pytest.raises(SystemExit, match=f"trained with --{name} .*, and not .*{value}"):
+                run("debug", *flags, **{"output_folder": folder, name: value})
+    assert (folder / "hyperparams.yaml").read_text() == options
+    run("debug", output_folder=folder, weight_decay=0, number_of_epochs=2)
+    assert "--weight_decay is 0.0 from here on; it was 0.00018" in (folder / "log.txt").read_text()
+    state = torch.load(checkpoints(folder)[-1] / "optimizer.ckpt", weights_only=True)
+    assert {group["weight_decay"] for group in state["param_groups"]} == {0.0}
 
 
 def test_a_clip_that_is_no_sound_is_left_out_and_named(run, tones, tmp_path):

@@ -160,6 +160,23 @@ def test_unusable_mixtures_are_left_out_counted_and_listed(run, tree, tmp_path):
         run("mambatasnet_debug", data_folder=tree, output_folder=tmp_path / "another")
 
 
+def test_a_run_started_again_keeps_what_its_model_depends_on_and_takes_up_the_rest(
+    run, trained, tmp_path
+):
+    folder = shutil.copytree(trained, tmp_path / "run")
+    options = (folder / "hyperparams.yaml").read_text()
+    changes = {"sample_rate": 16000, "num_spks": 3, "encoder_init": "fourier", "d_state": 3}
+    for name, value in changes.items():
+        for flags in ((), ("--skip_train",)):
+            with pytest.raises(SystemExit, match=f"trained with --{name} .*, and not {value}"):
+                run("mambatasnet_debug", *flags, **{"output_folder": folder, name: value})
+    assert (folder / "hyperparams.yaml").read_text() == options
+    run("mambatasnet_debug", output_folder=folder, weight_decay=0.25, number_of_epochs=2)
+    assert "--weight_decay is 0.25 from here on; it was 0" in (folder / "log.txt").read_text()
+    state = torch.load(checkpoints(folder)[-1] / "optimizer.ckpt", weights_only=True)
+    assert 0.25 in {group["weight_decay"] for group in state["param_groups"]}
+
+
 def test_weights_of_another_network_are_refused_with_one_sentence(run, trained, tmp_path):
     first = shutil.copytree(trained, tmp_path / "run")
     with pytest.raises(SystemExit, match="another network than this YAML describes"):
