@@ -47,6 +47,7 @@ def prepare_clips(hparams):
     """
     if not hparams["data_folder"]:
         raise SystemExit("give --data_folder: Speech Commands, or a folder of word folders")
+    _check_features(hparams)
     needed = ("train", "valid", "test", "labels")
     try:
         found = prepare_once(*_preparation(hparams), needed, hparams["skip_prep"])
@@ -60,6 +61,19 @@ def prepare_clips(hparams):
     except (OSError, ValueError) as error:
         raise SystemExit(str(error)) from error
     return found, labels
+
+
+def _check_features(hparams):
+    """Refuse features of another size than the network takes."""
+    given, taken = (
+        hparams["compute_features"].n_features,
+        getattr(hparams["model"], "feature_dim", None),
+    )
+    if taken not in (None, given):
+        raise SystemExit(
+            f"--kind {hparams['kind']} gives {given} features a frame, and the network of this YAML takes {taken}: set "
+            "--n_mels and --n_mfcc to one number, or take another YAML"
+        )
 
 
 def _preparation(hparams):

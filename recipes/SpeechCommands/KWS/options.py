@@ -98,8 +98,10 @@ class KeywordOptions(
     n_mfcc: Size = option("Cepstral coefficients of MFCC.", resume=FIXED)
     hop_length: Size = option("Shift of the features, in samples.", resume=FIXED)
     num_layers: Layers = option("Layers of the network.", resume=FIXED)
-    n_frames: Size = option("Frames of a clip, which the network wants.", resume=FIXED)
-    alpha: Annotated[float, Field(gt=0, le=100)] = option(
+    n_frames: Annotated[int, Field(ge=8, le=65536)] = option(
+        "Frames of a clip, which the network wants.", resume=FIXED
+    )
+    alpha: Annotated[float, Field(gt=0, le=10)] = option(
         "Width of MobileNetV2, as a part of its full width.", resume=FIXED
     )
 
@@ -110,6 +112,9 @@ class KeywordOptions(
         low, high = values.get("background_snr") or (0, 0)
         if low > high:
             yield f"--background_snr must be the lowest and the highest ratio; got [{low}, {high}]"
+        shift, seconds = values.get("shift_ms"), values.get("clip_seconds")
+        if None not in (shift, seconds) and shift >= 1000 * seconds:
+            yield f"--shift_ms {shift} must be less than a clip of --clip_seconds {seconds}"
         if values.get("context_seconds") and not values.get("causal"):
             yield (
                 "--context_seconds is for models that carry their state along a stream: set --causal True, which Mamba "

@@ -266,6 +266,8 @@ class ClipAugmenter:
         if not self.max_shift:
             return waveform
         by = int(torch.randint(-self.max_shift, self.max_shift + 1, ()))
+        # a clip may be shorter than the shift
+        by = max(-len(waveform), min(len(waveform), by))
         # a negative padding cuts
         return F.pad(waveform, (by, -by))
 

@@ -62,7 +62,7 @@ class AugmentationOptions(Options):
     max_shift: int = option("Highest shift, in samples.")
     use_wavedrop: bool = option("Whether parts and bands of the mixture are silenced.")
     drop_freq_low: Fraction = option("Lowest centre of a band, as a part of half the sample rate.")
-    drop_freq_high: Fraction = option(
+    drop_freq_high: Annotated[float, Field(ge=0.001, le=1)] = option(
         "Highest centre of a band, as a part of half the sample rate."
     )
     drop_freq_count_low: Drops = option("Fewest bands.")

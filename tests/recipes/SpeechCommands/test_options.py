@@ -65,6 +65,7 @@ def test_every_option_is_used_by_the_recipe_or_its_yaml():
         ({"split": "{tmp}/lists"}, "validation_list.txt"),
         ({"version": "0.03"}, "--version must be one of 0.01, 0.02"),
         ({"shift_ms": -1}, "--shift_ms must be a number from 0 to 60000; got -1"),
+        ({"shift_ms": 1000}, "--shift_ms 1000.0 must be less than a clip of --clip_seconds 1.0"),
         ({"background_snr": "[20, 0]"}, "--background_snr must be the lowest and the highest"),
         (
             {"speed_changes": "[]"},
@@ -76,6 +77,7 @@ def test_every_option_is_used_by_the_recipe_or_its_yaml():
         ({"warmup_fraction": 2}, "--warmup_fraction must be"),
         ({"kind": "wave"}, "--kind must be one of mel, mfcc"),
         ({"fidelity": "both"}, "fidelity must be one of"),
+        ({"kind": "mfcc", "n_mfcc": 7}, "--kind mfcc gives 7 features a frame, .* takes 32"),
         ({"causal": True, "bidirectional": True}, "set one of them"),
         ({"context_seconds": 1}, "set --causal True"),
         (

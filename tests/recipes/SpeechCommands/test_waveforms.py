@@ -17,6 +17,9 @@ def test_a_shift_moves_a_clip_by_no_more_than_its_limit(recipe):
     places = {int(shift(clip).argmax()) for _ in range(300)}
     assert min(places) >= 340 and max(places) <= 660 and len(places) > 100
     assert torch.equal(augmenter(recipe)(clip), clip)
+    # a clip may be shorter than its shift
+    far = augmenter(recipe, shift_ms=1000)
+    assert all(len(far(torch.ones(9))) == 9 for _ in range(20))
 
 
 def test_background_noise_has_the_wanted_ratio_to_the_clip(recipe):

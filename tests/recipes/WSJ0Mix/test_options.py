@@ -105,6 +105,12 @@ def test_every_option_is_used_by_the_recipe_or_its_yaml():
             {"metrics": "[si-snr, wer]"},
             "--metrics must be a list of values, each one of si-snr, sdr, stoi, pesq",
         ),
+        ({"drop_freq_low": 0.9, "drop_freq_high": 0.5}, "--drop_freq_low 0.9 must not be over"),
+        ({"drop_freq_high": 0}, "--drop_freq_high must be a number from 0.001 to 1"),
+        (
+            {"dynamic_mixing": True, "loudness": "lufs", "training_signal_len": 3199},
+            "--training_signal_len 3199 is too short for --loudness lufs, .*: set it to 3200",
+        ),
         (
             {"use_rand_shift": True, "min_shift": 9, "max_shift": 9},
             "--min_shift 9 must be less than --max_shift 9",
