@@ -1,6 +1,7 @@
 """Starting an experiment: the command line, the YAML, the output folder and the first lines of the log."""
 
 import atexit
+import contextlib
 import logging
 import os
 import shlex
@@ -82,10 +83,14 @@ def load_experiment(arguments=None, options=Options, complete=None):
     # creates the process group under torchrun, before anything is written
     ddp_init_group(run_opts)
     atexit.register(_leave_process_group)
-    _enter(values, run_opts)
+    made = _enter(values, run_opts)
     # resolving takes longer than most networks do to be built
     resolved = resolve(hparams_file, line.overrides | derived) if derived else line.resolved
-    hparams = _build(hparams_file, resolved, line.given)
+    try:
+        hparams = _build(hparams_file, resolved, line.given)
+    except SystemExit:
+        _leave(made)
+        raise
     hparams["invocation"] = start | {"yaml": hparams_file, "overrides": line.given}
     hparams["changed_options"] = changes
     # the options are written when they are known to fit the checkpoints there: see RecipeBrain
@@ -105,9 +110,12 @@ def load_experiment(arguments=None, options=Options, complete=None):
 
 
 def _enter(values, run_opts):
-    """Check the output folder, and keep every other training out of it; a test alone may run beside a training."""
+    """Check the output folder, and keep every other training out of it; a test alone may run beside a training.
+
+    Gives the folders that this made, the innermost first.
+    """
     folder, save_folder = Path(values["output_folder"]), Path(values.get("save_folder") or "")
-    sentence = None
+    sentence, made = None, []
     for place in (folder, save_folder):
         if place.exists() and not place.is_dir():
             raise SystemExit(f"{place}: is a file, and no folder; give another --output_folder")
@@ -115,6 +123,7 @@ def _enter(values, run_opts):
         apart = values.get("save_folder") and not save_folder.is_relative_to(folder)
         try:
             for place in (folder, *([save_folder] if apart else ())):
+                made += [one for one in (place, *place.parents) if not one.exists()]
                 run_lock.hold(place)
         except run_lock.FolderInUse as error:
             sentence = str(error)
@@ -123,6 +132,16 @@ def _enter(values, run_opts):
     sentence = ddp_broadcast(sentence)
     if sentence:
         raise SystemExit(sentence)
+    return made
+
+
+def _leave(made):
+    """Take back folders that hold nothing but a lock, after a start that was refused."""
+    for folder in made:
+        run_lock.release(folder)
+        with contextlib.suppress(OSError):
+            (folder / run_lock.LOCK_FILE).unlink(missing_ok=True)
+            folder.rmdir()
 
 
 def _begin_log(folder):
