@@ -246,8 +246,8 @@ def read_json(path):
     """
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path}: not a JSON file ({error})") from error
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: not a JSON file ({str(error)[:200]})") from error
 
 
 def write_csv(path, columns, rows):

@@ -31,6 +31,7 @@ _OF_VALUES = (
     AssertionError,
     AttributeError,
     LookupError,
+    MemoryError,
     RuntimeError,
     TypeError,
     ValueError,

@@ -108,10 +108,13 @@ def read_options(folder, wanted, optional=()):
     if missing:
         raise ValueError(f"{file}: lacks {', '.join(missing)}; it is a run of another task")
     for key in options:
-        if key.endswith("_file") or key == "save_folder":
+        if key.endswith("_file") or key in ("output_folder", "save_folder"):
             if not isinstance(options[key], str):
                 raise ValueError(f"{file}: {key} must be a path; got {shorten(options[key])}")
             options[key] = moved(options[key], options["output_folder"], folder)
+    network = isinstance(options.get("model"), torch.nn.Module)
+    if "model" in options and not network:
+        raise ValueError(f"{file}: model must be a network; got {shorten(options['model'])}")
     return options
 
 

@@ -21,6 +21,7 @@ from mamba_speech.device import choose_device
 from mamba_speech.option_types import check_types
 from mamba_speech.recordings import Recording, RecordingResult, one_or_each, recordings_of
 from mamba_speech.run import OPTIONS_FILE, load_run
+from mamba_speech.run_errors import names_run
 from modules.asr.s2s import S2SRecognizer
 from modules.lengths import relative_lengths
 
@@ -124,6 +125,7 @@ class Recognizer:
         self.model = options["model"].to(device)
 
     @classmethod
+    @names_run
     def load(
         cls,
         run,

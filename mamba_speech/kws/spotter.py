@@ -4,19 +4,23 @@ A causal model carries its state along the stream; any other is run anew on each
 """
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 
 from mamba_speech.device import choose_device
 from mamba_speech.files import read_json
 from mamba_speech.kws.events import SMOOTHING, SUPPRESSION, THRESHOLD, EventFinder
+from mamba_speech.option_types import NUMBER, TRUTH, check_types
 from mamba_speech.recordings import RecordingResult, each_result, one_or_each, recordings_of
-from mamba_speech.run import load_run
+from mamba_speech.run import OPTIONS_FILE, load_run
+from mamba_speech.run_errors import names_run
 from modules.kws.classifier import centred
 
 # windows that a non-causal model takes at a time
 WINDOWS_AHEAD = 64
 MODES = ("sliding", "streaming")
+OPTION_TYPES = {"clip_seconds": NUMBER, "pad_clips": TRUTH, "causal": TRUTH}
 HOP_SECONDS = 0.1
 # a shorter hop takes a thousand times as long as the recording
 HOP_RANGE = (0.001, 3600.0)
@@ -112,6 +116,7 @@ class KeywordSpotter:
         self.model = options["model"].to(device)
 
     @classmethod
+    @names_run
     def load(cls, run, device=None):
         """The keyword spotter of a run.
 
@@ -132,6 +137,7 @@ class KeywordSpotter:
         device = choose_device(device)
         wanted = ["compute_features", "sample_rate", "clip_seconds", "pad_clips", "labels_file"]
         options = load_run(run, wanted, optional=["causal"], selection_key="error")
+        check_types(options, Path(run) / OPTIONS_FILE, OPTION_TYPES)
         labels = read_labels(options["labels_file"], options["model"].n_classes)
         return cls(options, labels, device)
 

@@ -16,6 +16,7 @@ from mamba_speech.device import choose_device
 from mamba_speech.plain_yaml import read_scalars
 from mamba_speech.recordings import RecordingResult, each_result, one_or_each, recordings_of
 from mamba_speech.run import OPTIONS_FILE, given_folder, load_run
+from mamba_speech.run_errors import names_run
 from mamba_speech.separation.loudness import Loudness
 from mamba_speech.separation.published import LOSSES, load_published
 from mamba_speech.separation.windows import separate_stream, separate_windows, whole_frames
@@ -124,6 +125,7 @@ class Separator:
         self.causal = _is_causal(network)
 
     @classmethod
+    @names_run
     def load(cls, run, device=None):
         """The separator of a run.
 

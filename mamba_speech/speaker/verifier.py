@@ -8,6 +8,7 @@ from mamba_speech.checkpoints import CompleteCheckpoints
 from mamba_speech.device import choose_device
 from mamba_speech.recordings import each_result, one_or_each, recordings_of
 from mamba_speech.run import OPTIONS_FILE, given_folder, load_run, load_weights, read_options
+from mamba_speech.run_errors import names_run
 from mamba_speech.speaker.database import SpeakerDatabase, enroll
 from mamba_speech.speaker.embedding import (
     Embedding,
@@ -59,6 +60,7 @@ class SpeakerVerifier:
         self._hash = None
 
     @classmethod
+    @names_run
     def load(cls, run, device=None, threshold=None):
         """The verifier of a run.
 
@@ -83,6 +85,7 @@ class SpeakerVerifier:
         return cls(*_model_and_threshold(run, options, threshold), device)
 
     @classmethod
+    @names_run
     def load_from_checkpoint(cls, path, device=None):
         """The verifier with the weights of one checkpoint of a run, in place of the average that the run tested.
 
