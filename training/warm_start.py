@@ -56,17 +56,30 @@ def load_fitting(network, weights, source, option, prefix_parts=1):
             f"weights, {_example(weights, own)}; give the options that it was trained with, or another --{option}"
         )
     network.load_state_dict(own | fitting)
-    new = [name for name in own if name not in fitting]
-    unused = [name for name in weights if name not in fitting]
+    new = {name: one for name, one in own.items() if name not in fitting}
+    unused = {name: one for name, one in weights.items() if name not in fitting}
+    report(option, source, fitting, new, unused, prefix_parts)
+    return list(new)
+
+
+def report(option, source, loaded, new, unused, prefix_parts=1):
+    """One line of the log that tells which weights a network was given, and which not.
+
+    Arguments
+    ---------
+    option, source, prefix_parts
+        See :func:`load_fitting`.
+    loaded, new, unused : dict of str to torch.Tensor
+        Weights that the network was given, its own that stay, and the source's that have no place in it.
+    """
     logger.info(
         "--%s: from %s, %s numbers loaded, %s left new%s, %s not used%s",
         option,
         source,
-        f"{sum(one.numel() for one in fitting.values()):,}",
-        *_summed(own, new, prefix_parts),
-        *_summed(weights, unused, prefix_parts),
+        f"{sum(one.numel() for one in loaded.values()):,}",
+        *_summed(new, prefix_parts),
+        *_summed(unused, prefix_parts),
     )
-    return new
 
 
 def _fits(weight, own):
@@ -82,11 +95,11 @@ def _example(weights, own):
     return f"for example {next(iter(weights), 'none')} there and {next(iter(own), 'none')} here"
 
 
-def _summed(weights, names, parts):
+def _summed(weights, parts):
     """The count of numbers in some weights, and the counts by prefix in brackets, the largest first."""
     counts = Counter()
-    for name in names:
-        count = weights[name].numel() if isinstance(weights[name], torch.Tensor) else 0
+    for name, weight in weights.items():
+        count = weight.numel() if isinstance(weight, torch.Tensor) else 0
         counts[".".join(name.split(".")[:parts])] += count
     listed = [f"{prefix} {count:,}" for prefix, count in counts.most_common(LISTED)]
     listed += ["..."] * (len(counts) > LISTED)

@@ -276,6 +276,11 @@ def load_pretrained(module, source, save_path):
     save_path : str or pathlib.Path
         Folder for downloads.
 
+    Returns
+    -------
+    unused : dict of str to torch.Tensor
+        Weights of the source that have no place in ``module``.
+
     Raises
     ------
     FileNotFoundError
@@ -292,8 +297,9 @@ def load_pretrained(module, source, save_path):
     except (OSError, RuntimeError, ValueError) as error:
         raise FileNotFoundError(_cannot_read(source)) from error
     wanted = module.network.state_dict()
-    weights = {name: value for name, value in weights.state_dict().items() if name in wanted}
-    module.network.load_state_dict(weights, strict=True)
+    theirs = weights.state_dict()
+    module.network.load_state_dict({name: theirs[name] for name in theirs if name in wanted})
+    return {name: value for name, value in theirs.items() if name not in wanted}
 
 
 def _gradients(wanted):

@@ -78,15 +78,15 @@ def use(task, folder, runs, out):
 
 def check(task, folder, runs, out, what):
     """A command works, or says in one short line what is wrong, and where."""
-    status, printed, err = use(task, folder, runs, out)
+    status, _, err = use(task, folder, runs, out)
     assert status in (0, 1, 2), what
     if status == 0:
-        return printed
+        return True
     lines = [line for line in err.splitlines() if line.strip()]
     assert "Traceback" not in err and len(lines) <= 3, (what, err)
     assert str(folder) in err or str(runs["voices"][0]) in err, (what, err)
     assert all(len(line) < 1500 for line in lines), (what, err)
-    return None
+    return False
 
 
 def keys_of(text):
@@ -226,11 +226,9 @@ def damages(data):
     draw = random.Random(len(data))
     yield "emptied", b""
     yield "zeroed", bytes(len(data))
-    for tenth in (1, 5, 9):
-        place = len(data) * tenth // 10
-        yield f"cut at {tenth} tenths", data[:place]
-        yield f"zeros after {tenth} tenths", data[:place] + bytes(len(data) - place)
-    yield "other bytes", draw.randbytes(len(data))
+    place = draw.randrange(len(data))
+    yield f"cut at {place}", data[:place]
+    yield f"zeros after {place}", data[:place] + bytes(len(data) - place)
     spoilt = bytearray(data)
     for _ in range(20):
         spoilt[draw.randrange(len(data))] ^= 1 << draw.randrange(8)

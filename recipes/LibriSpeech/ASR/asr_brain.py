@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import speechbrain as sb
+from pretrained import start_from
 from speech_data import (
     Manifests,
     Transcripts,
@@ -295,6 +296,8 @@ def run_recipe(brain_class, make_decodings, options):
         {name: Path(path) for name, path in lists.items() if path is not None},
         {name: Path(path) for name, path in manifests.tests.items()},
     )
+    if training and hparams["pretrained_model"] and not brain.checkpointer.list_checkpoints():
+        start_from(hparams["model"], hparams["pretrained_model"], tokenizer)
     brain.decodings = make_decodings(hparams, tokenizer, brain.device)
     if training:
         brain.train_on(

@@ -94,6 +94,9 @@ class RecognitionOptions(
 ):
     """Options that both recognisers have."""
 
+    pretrained_model: Path | None = option(
+        "Output folder of a recogniser whose weights this one starts from, where they fit."
+    )
     shortest_utterance: NonNegative = option("Shortest training utterance, in seconds.")
     longest_utterance: Positive = option("Longest training utterance, in seconds.")
     loss_reduction: Literal["batchmean", "mean"] = option(

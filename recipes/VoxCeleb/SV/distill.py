@@ -21,6 +21,7 @@ from teachers import RecordingTargets, keep_teacher, load_teacher
 from modules.speaker.distillation import copy_front_end
 from training.experiment import is_training, load_experiment
 from training.script import script
+from training.warm_start import report
 
 
 class DistillBrain(VerificationBrain):
@@ -76,6 +77,15 @@ def main():
         keep_teacher(teacher, hparams)
     if training and is_new(hparams) and "teacher_config" in hparams:
         copy_front_end(hparams["model"], teacher)
+        own, theirs = hparams["model"].state_dict(), teacher.network.state_dict()
+        copied = {name for name in own if name.startswith("front_end.")}
+        report(
+            "teacher",
+            hparams["teacher"],
+            {name: own[name] for name in copied},
+            {name: own[name] for name in own if name not in copied},
+            {k: v for k, v in theirs.items() if not k.startswith("feature_extractor.")},
+        )
     brain = DistillBrain.from_prepared(hparams, run_opts, prepared)
     if training:
         # beside the modules, since it neither learns nor is saved

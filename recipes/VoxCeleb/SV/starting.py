@@ -18,6 +18,7 @@ from mamba_speech.checkpoints import (
 from mamba_speech.files import read_json
 from mamba_speech.run import OPTIONS_FILE, open_checkpoints, read_options
 from modules.speaker.self_supervised import check_shape, load_pretrained, read_config
+from training.warm_start import load_fitting, report
 
 logger = logging.getLogger(__name__)
 
@@ -178,6 +179,9 @@ def average_of(run, model, name="model"):
 def start_from_run(run, model, classifier, speakers, speeds):
     """Give a model and its classifier the averaged weights of a run; classes of other speeds are dropped.
 
+    What fits by name and shape is loaded, and the log tells the rest. Of other speakers than the run's, the classifier
+    stays new.
+
     Arguments
     ---------
     run : str or Path
@@ -192,16 +196,21 @@ def start_from_run(run, model, classifier, speakers, speeds):
     Raises
     ------
     SystemExit
-        If the run is of another model, of other speakers, or of other speeds.
+        If nothing of the run fits the model, or the run is of other speeds.
     """
     weights = average_of(run, model)
     kept = read_options(run, ["save_folder", "speeds"])
+    if not isinstance(kept["speeds"], list):
+        raise SystemExit(f"fine_tune: {Path(run) / OPTIONS_FILE}: speeds must be a list of numbers")
     record = kept["save_folder"] / "speakers.json"
-    if not record.is_file() or read_json(record)["speakers"] != speakers:
-        raise SystemExit(
-            f"fine_tune: {run} was trained on other speakers than {len(speakers)} of this data; give the data "
-            "that it was trained on"
+    if _speakers_of(record) != speakers:
+        load_fitting(model, weights, run, "fine_tune")
+        logger.warning(
+            "--fine_tune: %s was trained on other speakers than the %d of this data: the classifier starts anew",
+            run,
+            len(speakers),
         )
+        return
     if kept["speeds"][: len(speeds)] != list(speeds):
         raise SystemExit(
             f"fine_tune: the classes of {run} are its speakers at the speeds {kept['speeds']}; give --speeds the "
@@ -209,15 +218,21 @@ def start_from_run(run, model, classifier, speakers, speeds):
         )
     rows = average_of(run, classifier, "classifier")
     rows = {key: value[: len(classifier.state_dict()[key])] for key, value in rows.items()}
+    both = torch.nn.ModuleDict({"model": model, "classifier": classifier})
+    named = {f"model.{key}": value for key, value in weights.items()}
+    named |= {f"classifier.{key}": value for key, value in rows.items()}
+    load_fitting(both, named, run, "fine_tune", prefix_parts=2)
+
+
+def _speakers_of(record):
+    """The speakers that a run was trained on, in the order of its classes; None if it does not say."""
+    if not record.is_file():
+        return None
     try:
-        model.load_state_dict(weights, strict=True)
-        classifier.load_state_dict(rows, strict=True)
-    except RuntimeError as error:
-        reason = str(error).strip().splitlines()[-1].strip()
-        raise SystemExit(
-            f"fine_tune: {run} is of another model than this YAML describes ({reason})"
-        ) from error
-    logger.info("starting from the weights of %s", run)
+        content = read_json(record)
+    except (OSError, ValueError) as error:
+        raise SystemExit(f"fine_tune: {error}") from error
+    return content.get("speakers") if isinstance(content, dict) else None
 
 
 def load_teacher(module, hparams, source):
@@ -237,6 +252,10 @@ def load_teacher(module, hparams, source):
         If it cannot be read, or is another than its configuration says.
     """
     try:
-        load_pretrained(module, hparams[source], hparams["pretrained_folder"])
+        unused = load_pretrained(module, hparams[source], hparams["pretrained_folder"])
     except (OSError, RuntimeError, ValueError) as error:
         raise SystemExit(f"{source}: {error}") from error
+    own = module.state_dict()
+    loaded = {name: one for name, one in own.items() if name.startswith("network.")}
+    new = {name: one for name, one in own.items() if name not in loaded}
+    report(source, hparams[source], loaded, new, unused)

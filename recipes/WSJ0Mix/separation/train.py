@@ -27,6 +27,7 @@ from training.experiment import is_training, load_experiment, suggest
 from training.loading import loader_options
 from training.recording import check_record
 from training.script import script
+from training.warm_start import load_fitting
 
 logger = logging.getLogger(__name__)
 
@@ -201,7 +202,7 @@ def main():
     train, valid, test = make_datasets(hparams, found, training)
     initialise_separator_(hparams["model"], hparams["fidelity"])
     if hparams["pretrained_separator"]:
-        load_pretrained(hparams["model"], hparams["pretrained_separator"])
+        load_pretrained(hparams["model"], hparams["pretrained_separator"], whole=not training)
 
     lists = {name: Path(path) for name, path in found.items()}
     tests = {"test": lists.pop("test")}
@@ -223,7 +224,7 @@ def main():
         )
 
 
-def load_pretrained(model, folder):
+def load_pretrained(model, folder, whole=False):
     """Give a network the weights of a folder with ``encoder.ckpt``, ``masknet.ckpt`` and ``decoder.ckpt``.
 
     Arguments
@@ -231,15 +232,22 @@ def load_pretrained(model, folder):
     model : modules.separation.separator.SeparationNetwork
     folder : str or Path
         Such a folder, or the output folder of a run, of which the best checkpoint is taken.
+    whole : bool
+        Whether every weight must fit, as for a test. Training may start from a network for other speakers or sizes:
+        what fits is loaded, and the log tells the rest.
 
     Raises
     ------
     SystemExit
-        With one message, if a file is missing, damaged, or of another network.
+        With one message, if a file is missing or damaged, or if nothing fits.
     """
     try:
         place = find_weights(folder)
-        model.load_state_dict(read_weights(place), strict=True)
+        weights = read_weights(place)
+        if not whole:
+            load_fitting(model, weights, place, "pretrained_separator")
+            return
+        model.load_state_dict(weights, strict=True)
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1].strip()
         raise SystemExit(

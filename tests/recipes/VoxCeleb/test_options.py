@@ -114,15 +114,20 @@ def test_a_wrong_option_gets_one_sentence(options, message, run, tmp_path):
         run("debug", **{key: str(value).format(tmp=tmp_path) for key, value in options.items()})
 
 
-def test_the_second_stage_wants_the_run_s_own_speakers_and_model(run, trained, voices, tmp_path):
-    with pytest.raises(SystemExit, match="fine_tune: .* is of another model"):
-        run("debug", fine_tune=trained, d_model=24, output_folder=tmp_path / "other")
+def test_the_second_stage_wants_the_run_s_own_speeds_and_tells_what_else_fits(
+    run, trained, voices, tmp_path
+):
     with pytest.raises(SystemExit, match=r"at the speeds \[100, 90, 110\]; .*, not \[100, 110\]"):
         run("debug", fine_tune=trained, speeds="[100, 110]", output_folder=tmp_path / "other")
     corpus = shutil.copytree(voices, tmp_path / "corpus")
     shutil.rmtree(corpus / "wav" / "id00000")
-    with pytest.raises(SystemExit, match="was trained on other speakers"):
-        run("debug", fine_tune=trained, data_folder=corpus, output_folder=tmp_path / "fewer")
+    fewer = run("debug", fine_tune=trained, data_folder=corpus, output_folder=tmp_path / "fewer")
+    said = (fewer / "log.txt").read_text()
+    assert "was trained on other speakers than the" in said and " 0 left new, 0 not used" in said
+    wider = run("debug", fine_tune=trained, d_model=24, output_folder=tmp_path / "wider")
+    said = (wider / "log.txt").read_text()
+    (line,) = [line for line in said.splitlines() if "--fine_tune: from " in line]
+    assert " left new (" in line and "model.encoder " in line, line
 
 
 def test_the_data_never_change_under_a_trained_run(run, trained, voices, tmp_path):

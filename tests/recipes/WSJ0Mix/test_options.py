@@ -185,12 +185,8 @@ def test_a_run_started_again_keeps_what_its_model_depends_on_and_takes_up_the_re
 
 def test_weights_of_another_network_are_refused_with_one_sentence(run, trained, tmp_path):
     first = shutil.copytree(trained, tmp_path / "run")
+    other = {"pretrained_separator": checkpoints(first)[-1], "output_folder": tmp_path / "another"}
     with pytest.raises(SystemExit, match="another network than this YAML describes"):
-        run(
-            "mambatasnet_debug",
-            pretrained_separator=checkpoints(first)[-1],
-            N_encoder_out=24,
-            output_folder=tmp_path / "another",
-        )
+        run("mambatasnet_debug", **other, N_encoder_out=24, skip_train=True)
     with pytest.raises(SystemExit, match="trained with --N_encoder_out 16, and not 24"):
         run("mambatasnet_debug", N_encoder_out=24, number_of_epochs=2)

@@ -34,7 +34,7 @@ def test_a_pretrained_separator_is_tested_as_it_is_and_trained_on(run, trained, 
         "mambatasnet_debug",
         pretrained_separator=saved,
         output_folder=tmp_path / "further",
-        lr=0,
+        lr=1e-60,
         number_of_epochs=1,
     )
     assert same_weights(saved, checkpoints(further)[-1])
