@@ -63,9 +63,10 @@ def read_keys(file, keys, loader_class=None):
         # building a network draws random weights: the caller's random state stays as it was
         with torch.random.fork_rng(devices=[]):
             return loader.construct_document(root)
-    except ruamel.yaml.error.MarkedYAMLError as error:
-        where = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
-        raise ValueError(f"{file}: {where}{cut(error.problem or error, 1000)}") from error
+    except ruamel.yaml.error.YAMLError as error:
+        mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+        where = f"line {mark.line + 1}: " if mark else ""
+        raise ValueError(f"{file}: {where}{cut(problem or error, 1000)}") from error
     except RecursionError as error:
         raise ValueError(f"{file}: cannot be read as YAML (it is nested too deeply)") from error
     except _OF_VALUES as error:

@@ -116,12 +116,12 @@ def broken_texts(text):
     for tenth in range(10):
         place = len(data) * tenth // 10
         yield f"cut after {tenth} tenths", data[:place]
-        yield f"zeros after {tenth} tenths", data[:place] + bytes(len(data) - place)
-        yield f"a NUL at {tenth} tenths", data[:place] + b"\0" + data[place:]
-        yield f"a byte 0xff at {tenth} tenths", data[:place] + b"\xff" + data[place:]
-        yield f"a bracket at {tenth} tenths", data[:place] + b"[" + data[place:]
-        yield f"a tab at {tenth} tenths", data[:place] + b"\n\t" + data[place:]
-    for value in WRONG:
+    draw = random.Random(text)
+    for what in (b"\0", b"\0" * 100, b"\xff", b"[", b"\n\t", b": :", b"\n- 1\n", b"*a"):
+        place = draw.randrange(len(data))
+        yield f"{what} at {place}", data[:place] + what + data[place:]
+    yield "zeros", bytes(len(data))
+    for value in WRONG[::3]:
         yield f"only {value}", value.encode()
     yield "a list", b"- 1\n- 2\n"
     yield "nested", b"a: " + b"[" * 5000
@@ -160,12 +160,12 @@ def test_a_wrong_value_of_a_key_that_is_read_gives_one_sentence(task, key, runs,
     file = folder / "hyperparams.yaml"
     text = file.read_text()
     assert key in keys_of(text)
-    for value in (None, *WRONG):
+    for value in (None, *random.Random(f"{task} {key}").sample(WRONG, 7)):
         file.write_text(with_value(text, key, value))
         check(task, folder, runs, tmp_path / "out", f"{key}: {value}")
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("task", TASKS)
 def test_wrong_values_anywhere_give_one_sentence(task, seed, runs, copied, tmp_path):
     folder, draw = copied(task), random.Random(f"{task}{seed}")
@@ -177,7 +177,7 @@ def test_wrong_values_anywhere_give_one_sentence(task, seed, runs, copied, tmp_p
         for i, line in enumerate(lines)
         if line.startswith(("compute_features", "model", "Encoder", "CNN", "front_end"))
     )
-    for _ in range(25):
+    for _ in range(16):
         place = draw.randrange(start, len(lines)) if draw.random() < 0.8 else draw.randrange(start)
         head, colon, _ = lines[place].partition(":")
         value = draw.choice(WRONG)
