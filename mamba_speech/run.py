@@ -107,11 +107,13 @@ def read_options(folder, wanted, optional=()):
     missing = sorted(set(wanted) - set(options))
     if missing:
         raise ValueError(f"{file}: lacks {', '.join(missing)}; it is a run of another task")
-    for key in options:
+    # the output folder first: the others are moved out of it
+    for key in sorted(options, key=lambda key: key != "output_folder"):
         if key.endswith("_file") or key in ("output_folder", "save_folder"):
             if not isinstance(options[key], str):
                 raise ValueError(f"{file}: {key} must be a path; got {shorten(options[key])}")
-            options[key] = moved(options[key], options["output_folder"], folder)
+            if key != "output_folder":
+                options[key] = moved(options[key], options["output_folder"], folder)
     network = isinstance(options.get("model"), torch.nn.Module)
     if "model" in options and not network:
         raise ValueError(f"{file}: model must be a network; got {shorten(options['model'])}")
