@@ -79,7 +79,8 @@ class AtomicCheckpointer(CompleteCheckpoints):
         OSError
             If a file cannot be written. The checkpoints before are as they were.
         """
-        custom, before = self.custom_save_hooks, set(list_folders(self.checkpoints_dir))
+        custom, recoverables = self.custom_save_hooks, self.recoverables
+        before = set(list_folders(self.checkpoints_dir))
         with Sealing() as sealing:
             hooks = {
                 one: partial(self._save_one, one, custom.get(one), sealing)
@@ -87,6 +88,8 @@ class AtomicCheckpointer(CompleteCheckpoints):
             }
             try:
                 self.custom_save_hooks = hooks
+                # the largest file first: the others are written while it goes to the disk
+                self.recoverables = dict(sorted(recoverables.items(), key=_optimizer_first))
                 checkpoint = super().save_checkpoint(meta or {}, end_of_epoch, name, logging.NOTSET)
                 # every process has written its files before the checkpoint counts
                 ddp_barrier()
@@ -99,7 +102,7 @@ class AtomicCheckpointer(CompleteCheckpoints):
                         shutil.rmtree(folder, ignore_errors=True)
                 raise
             finally:
-                self.custom_save_hooks = custom
+                self.custom_save_hooks, self.recoverables = custom, recoverables
         if checkpoint is not None:
             kind = "end-of-epoch" if end_of_epoch else "intra-epoch"
             logger.log(verbosity, "Saved an %s checkpoint in %s", kind, checkpoint.path)
@@ -293,6 +296,10 @@ class AtomicCheckpointer(CompleteCheckpoints):
                     logger.warning("%s is set aside: it is now %s", folder, target.name)
 
 
+def _optimizer_first(item):
+    return item[0] != "optimizer"
+
+
 def _check(checkpoint):
     """Compare every file of a checkpoint with its checksum, or look through it if it has none.
 
@@ -301,7 +308,8 @@ def _check(checkpoint):
     DamagedFile
         If one is damaged.
     """
-    for path in sorted(checkpoint.path.glob(f"*{PARAMFILE_EXT}")):
+    # as listed: of a folder that has gone since, the first one says so
+    for path in checkpoint.paramfiles.values():
         if not check_file(path, checkpoint.meta):
             _look_through(path)
 

@@ -6,6 +6,7 @@ batch and not the run. RecipeBrain (training/brain.py) adds the course of a reci
 """
 
 import logging
+import time
 
 import speechbrain as sb
 import torch
@@ -61,6 +62,8 @@ class ExactBrain(sb.Brain):
         self._unreadable = self._statistics = None
         # items of the running validation or test, and batches of it
         self.left_out = self.batches_read = 0
+        # when the last checkpoint was saved, by the clock and by one that nobody sets
+        self._saved_at = None, 0.0
         self.loader_generator = torch.Generator()
         self._reset_counts()
         self._clip_norm = None
@@ -263,6 +266,11 @@ class ExactBrain(sb.Brain):
     def _should_save_intra_epoch_ckpt(self, last_ckpt_time, steps_since_ckpt):
         """Between two steps of the optimiser only: accumulated gradients are in no checkpoint."""
         # asked always, since the processes of a distributed run agree on the answer
+        if last_ckpt_time != self._saved_at[0]:
+            since = max(0.0, time.time() - last_ckpt_time)
+            self._saved_at = last_ckpt_time, time.monotonic() - since
+        # a clock that is set back would put the next one off until it has caught up
+        last_ckpt_time = time.time() - (time.monotonic() - self._saved_at[1])
         due = super()._should_save_intra_epoch_ckpt(last_ckpt_time, steps_since_ckpt)
         return due and self.step % self.grad_accumulation_factor == 0
 

@@ -259,6 +259,15 @@ def test_after_a_clock_was_set_back_the_last_checkpoint_is_the_last(back, run, m
     assert CompleteCheckpoints(folder).find_checkpoint().meta["epoch"] == 4
 
 
+def test_a_clock_that_is_set_back_puts_off_no_checkpoint_within_an_epoch(run, monkeypatch):
+    brain = open_brain(run[0], ckpt_interval_minutes=10)
+    now, monotonic = time.time(), time.monotonic()
+    for wall, passed, due in ((0, 0, False), (-3600, 300, False), (-3000, 601, True)):
+        monkeypatch.setattr(time, "time", lambda wall=wall: now + wall)
+        monkeypatch.setattr(time, "monotonic", lambda passed=passed: monotonic + passed)
+        assert brain._should_save_intra_epoch_ckpt(now, 1) == due
+
+
 def test_a_saved_checkpoint_tells_sizes_and_checksums_of_all_its_files(run):
     _, last, _ = run
     files = yaml.safe_load((last / "CKPT.yaml").read_text())["files"]
