@@ -28,7 +28,7 @@ from training.recording import (
 )
 from training.resume import tell_changes
 from training.schedules import set_rate
-from training.script import FULL_OR_READ_ONLY, tell
+from training.script import one_error_for_a_full_disk
 
 logger = logging.getLogger(__name__)
 
@@ -145,7 +145,7 @@ class RecipeBrain(ExactBrain):
 
     def fit(self, *arguments, **options):
         """Train, and record the end of the session; see SpeechBrain's method."""
-        with self._one_error_for_a_full_disk():
+        with one_error_for_a_full_disk(self.checkpointer, self.hparams.output_folder):
             super().fit(*arguments, **options)
         # only the main process has begun a session, and only if there was something to train
         if self.session is not None:
@@ -284,7 +284,7 @@ class RecipeBrain(ExactBrain):
         options : dict
             Options of their loaders; see :func:`training.loading.loader_options`.
         """
-        with self._one_error_for_a_full_disk():
+        with one_error_for_a_full_disk(self.checkpointer, self.hparams.output_folder):
             for self.test_name, self.test_set in tests.items():
                 self.evaluate(self.test_set, test_loader_kwargs=dict(options))
 
@@ -365,23 +365,6 @@ class RecipeBrain(ExactBrain):
                 left_out = {"left_out_as_unreadable": self.left_out}
                 details["conditions"] = (details.get("conditions") or {}) | left_out
             record_result(self, test_set, figures, figures[self.items], **details)
-
-    @contextlib.contextmanager
-    def _one_error_for_a_full_disk(self):
-        """Turn the system's refusal to write into one sentence that names the file and what was kept."""
-        try:
-            yield
-        except OSError as error:
-            if error.errno not in FULL_OR_READ_ONLY or self.checkpointer is None:
-                raise
-            last = self.checkpointer.find_checkpoint()
-            kept = "no checkpoint was saved before"
-            if last is not None:
-                kept = f"the last whole checkpoint is kept: {last.path}"
-            told = tell(error, self.hparams.output_folder)
-            raise SystemExit(
-                f"{told}; {kept}. Make room, or make it writable, and start the same command again"
-            ) from error
 
     @contextlib.contextmanager
     def _one_error_for_another_model(self):

@@ -1,5 +1,6 @@
 """What each script's ``main`` has around it: sentences for errors of the system, and locks that end with it."""
 
+import contextlib
 import errno
 import functools
 import logging
@@ -42,6 +43,34 @@ def script(main):
             run_lock.release()
 
     return run
+
+
+@contextlib.contextmanager
+def one_error_for_a_full_disk(checkpointer, folder):
+    """Turn the system's refusal to write into one sentence that says what was kept; a context manager.
+
+    Arguments
+    ---------
+    checkpointer : speechbrain.utils.checkpoints.Checkpointer or None
+    folder : str or Path
+        Output folder.
+
+    Raises
+    ------
+    SystemExit
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in FULL_OR_READ_ONLY or checkpointer is None:
+            raise
+        last = checkpointer.find_checkpoint()
+        kept = "no checkpoint was saved before"
+        if last is not None:
+            kept = f"the last whole checkpoint is kept: {last.path}"
+        raise SystemExit(
+            f"{tell(error, folder)}; {kept}. Make room, or make it writable, and start the same command again"
+        ) from error
 
 
 def tell(error, folder=None):
