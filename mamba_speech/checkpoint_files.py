@@ -109,7 +109,9 @@ def find_damage(folder):
 
 def _wrong_value(meta):
     """The first value of a meta file that is of another type than it must be."""
-    kinds = {"unixtime": _is_number, "end-of-epoch": _is_switch, "epoch": _is_count}
+    kinds = {"unixtime": _is_number, "end-of-epoch": _is_switch}
+    # published checkpoints, which have no list of files, tell other things by this name
+    kinds |= {"epoch": _is_count} if meta.get("files") is not None else {}
     for name, fits in kinds.items():
         if (name in meta or name == "unixtime") and not fits(meta.get(name)):
             return f"{METAFNAME} has no usable {name}"
