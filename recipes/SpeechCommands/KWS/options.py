@@ -98,7 +98,7 @@ class KeywordOptions(
     n_mfcc: Size = option("Cepstral coefficients of MFCC.", resume=FIXED)
     hop_length: Size = option("Shift of the features, in samples.", resume=FIXED)
     num_layers: Layers = option("Layers of the network.", resume=FIXED)
-    n_frames: Annotated[int, Field(ge=8, le=65536)] = option(
+    n_frames: Annotated[int, Field(ge=8, le=8192)] = option(
         "Frames of a clip, which the network wants.", resume=FIXED
     )
     alpha: Annotated[float, Field(gt=0, le=10)] = option(
