@@ -14,6 +14,7 @@ import statistics
 import torch
 from measure import Load, interleaved, machine, parse, warn_if_busy
 
+from mamba_speech.arguments import number
 from mamba_speech.evaluation.tables import as_text
 from mamba_speech.files import write_json
 from modules.kws.features import KeywordFeatures
@@ -97,7 +98,9 @@ def table(result):
 def main():
     """Measure, write, print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--hops", nargs="+", type=float, default=HOPS, help="seconds, 0.02 to 1")
+    parser.add_argument(
+        "--hops", nargs="+", type=number(0.02, 1), default=HOPS, help="seconds, 0.02 to 1"
+    )
     options = parse(parser, None, rounds=5, threads=1)
     wrong = [hop for hop in options.hops if not 0.02 <= hop <= 1]
     if wrong:

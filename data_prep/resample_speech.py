@@ -18,6 +18,7 @@ from torchaudio.transforms import Resample
 from tqdm import tqdm
 
 from data_prep.verify import Skipped, is_recorded, write_skipped
+from mamba_speech.arguments import jobs, rate
 from mamba_speech.files import to_pcm16, write_json, write_wav
 
 logger = logging.getLogger(__name__)
@@ -215,8 +216,8 @@ def parse_arguments(arguments=None):
     )
     parser.add_argument("input_folder", help="for example wsj0/si_tr_s")
     parser.add_argument("output_folder", help="for example wsj0_8k/si_tr_s")
-    parser.add_argument("--sample_rate", type=int, default=8000, help="default: 8000")
-    parser.add_argument("--jobs", type=int, help="files at a time (default: one a processor)")
+    parser.add_argument("--sample_rate", type=rate, default=8000, help="default: 8000")
+    parser.add_argument("--jobs", type=jobs, help="files at a time (default: one a processor)")
     return parser.parse_args(arguments)
 
 

@@ -28,6 +28,7 @@ from demo_console import (
 
 from data_prep.librispeech_prepare import prepare_librispeech
 from data_prep.spoken.voices import available_languages
+from mamba_speech.arguments import number, seed, whole_number
 from mamba_speech.files import read_csv, read_json, write_csv, write_json
 from training.provenance import load_average
 from training.results import is_tested
@@ -54,14 +55,26 @@ def parse_arguments(arguments=None):
         "that it has not heard, and use it. The same command again goes on, or reports again."
     )
     parser.add_argument(
-        "--hours", type=float, default=HOURS, help="speech to train on (%(default)s)"
+        "--hours",
+        type=number(0, 100_000, above=True),
+        default=HOURS,
+        help="speech to train on (%(default)s)",
     )
-    parser.add_argument("--test_minutes", type=float, default=TEST_MINUTES, help="(%(default)s)")
     parser.add_argument(
-        "--number_of_epochs", "--epochs", type=int, default=EPOCHS, help="(%(default)s)"
+        "--test_minutes",
+        type=number(0, 100_000, above=True),
+        default=TEST_MINUTES,
+        help="(%(default)s)",
     )
     parser.add_argument(
-        "--seed", type=int, default=SEED, help="of corpus and training (%(default)s)"
+        "--number_of_epochs",
+        "--epochs",
+        type=whole_number(1, 1_000_000),
+        default=EPOCHS,
+        help="(%(default)s)",
+    )
+    parser.add_argument(
+        "--seed", type=seed, default=SEED, help="of corpus and training (%(default)s)"
     )
     parser.add_argument("--language", choices=available_languages(), default="en")
     parser.add_argument(

@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 
 from data_prep.librispeech_prepare import prepare_librispeech
+from mamba_speech.arguments import seconds, whole_number
 from mamba_speech.files import read_csv
 from training.results import read_rows
 
@@ -56,9 +57,11 @@ def main():
         "--data_folder", required=True, help="LibriSpeech, or a corpus in its layout"
     )
     parser.add_argument("--split", default="train-clean-100")
-    parser.add_argument("--count", type=int, default=40, help="utterances")
-    parser.add_argument("--min_seconds", type=float, default=5.0, help="each is longer than this")
-    parser.add_argument("--number_of_epochs", "--epochs", type=int, default=60)
+    parser.add_argument("--count", type=whole_number(1, 1_000_000), default=40, help="utterances")
+    parser.add_argument("--min_seconds", type=seconds, default=5.0, help="each is longer than this")
+    parser.add_argument(
+        "--number_of_epochs", "--epochs", type=whole_number(1, 1_000_000), default=60
+    )
     parser.add_argument("--output_folder", type=Path, default=Path("results/memorise"))
     options, rest = parser.parse_known_args()
     folder = options.output_folder.resolve()

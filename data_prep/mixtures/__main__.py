@@ -12,6 +12,7 @@ from data_prep.mixtures.halves import halve_speakers
 from data_prep.mixtures.levels import MEASURES
 from data_prep.mixtures.lists import SPLITS, Source, find_lists, read_list
 from data_prep.mixtures.speech import LAYOUTS, find_speech, usable
+from mamba_speech.arguments import jobs, seed, share, some_seconds, whole_number
 
 logger = logging.getLogger(__name__)
 
@@ -108,7 +109,7 @@ def make_parser():
         help="with --lists without tt: let half of the validation speakers be test speakers; "
         "mixtures of speakers from both halves are dropped, so the halves are chosen to have few",
     )
-    parser.add_argument("--jobs", type=int, help="processes (default: one for each processor)")
+    parser.add_argument("--jobs", type=jobs, help="processes (default: one for each processor)")
     add_drawing(parser.add_argument_group("drawing new lists"))
     return parser
 
@@ -118,7 +119,10 @@ def add_drawing(group):
     group.add_argument("--layout", choices=LAYOUTS, help="of the speech (default: auto)")
     for split, count in COUNTS.items():
         group.add_argument(
-            f"--{split}", type=int, metavar="N", help=f"mixtures; 0: no such split ({count})"
+            f"--{split}",
+            type=whole_number(0, 10_000_000),
+            metavar="N",
+            help=f"mixtures; 0: no such split ({count})",
         )
     for split in COUNTS:
         group.add_argument(
@@ -127,13 +131,13 @@ def add_drawing(group):
     for split in ("valid", "test"):
         group.add_argument(
             f"--{split}_fraction",
-            type=float,
+            type=share,
             help="of the speakers, where the folder tells no sets apart (0.1)",
         )
     group.add_argument(
-        "--min_seconds", type=float, help="leave out shorter recordings (default: 1)"
+        "--min_seconds", type=some_seconds, help="leave out shorter recordings (default: 1)"
     )
-    group.add_argument("--seed", type=int, help="default: 1234")
+    group.add_argument("--seed", type=seed, help="default: 1234")
 
 
 def check_options(parser, options):

@@ -301,9 +301,10 @@ def test_the_command_line_speaks_russian_without_noise(run, tmp_path, capsys):
     assert any("а" in text.lower() for text in transcripts(folder, "train").values())
 
 
-def test_the_command_line_ends_with_one_line_on_a_bad_option(tmp_path):
-    with pytest.raises(SystemExit, match="^error: hours must be above 0"):
+def test_the_command_line_ends_with_one_line_on_a_bad_option(tmp_path, capsys):
+    with pytest.raises(SystemExit):
         main([str(tmp_path / "corpus"), "--hours", "0"])
+    assert "argument --hours: must be more than 0 and at most" in capsys.readouterr().err
 
 
 def test_trimming_leaves_the_sound_and_fifty_milliseconds_around_it():

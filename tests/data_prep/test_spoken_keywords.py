@@ -297,6 +297,7 @@ def test_the_command_line_makes_each_layout_and_refuses_another_s_options(tmp_pa
     with pytest.raises(SystemExit):
         main([str(tmp_path / "x"), "--layout", "stream", "--hours", "1"])
     assert "--layout stream has no option --hours" in capsys.readouterr().err
-    with pytest.raises(SystemExit, match="^error: repeats"):
+    with pytest.raises(SystemExit):
         main([str(tmp_path / "x"), "--layout", "speechcommands", "--repeats", "0"])
+    assert "argument --repeats: must be" in capsys.readouterr().err
     assert not (tmp_path / "x").exists()

@@ -18,6 +18,7 @@ import torch
 from mamba_speech import AudioError, KeywordSpotter, Recognizer, Separator, SpeakerVerifier
 from mamba_speech.cli import COMMANDS
 from tests.support.checkpoints import save_again
+from tests.support.recipes import ROOT
 from tests.support.run_folders import (
     RATE,
     call,
@@ -349,3 +350,40 @@ def test_a_device_that_is_none_is_named(use, value, runs, tmp_path):
     words = command(use, runs, tmp_path / "out", runs["voices"][0])
     status, out, err = call([*words, f"--device={value}"])
     assert (status, out) == (2, "") and "device" in err.splitlines()[-1]
+
+
+# script: words that it needs, and its options that are numbers
+SCRIPTS = {
+    "data_prep.spoken.__main__": (
+        "{tmp}/corpus",
+        "seed jobs hours dev_minutes test_minutes train_voices voices test_voices valid_voices repeats "
+        + "noise_seconds other_speech_minutes minutes keywords_per_minute sessions utterances trials",
+    ),
+    "data_prep.mixtures.__main__": (
+        "{tmp}/corpus --speech {tmp}",
+        "jobs min_seconds seed train valid test valid_fraction test_fraction num_spks sample_rate",
+    ),
+    "data_prep.resample_speech": ("{tmp} {tmp}/copies", "sample_rate jobs"),
+    "examples.demo": ("--output_folder {tmp}", "hours test_minutes number_of_epochs seed"),
+    "examples.memorise": ("--output_folder {tmp}", "count min_seconds number_of_epochs"),
+}
+
+
+@pytest.mark.parametrize("value", ["nan", "-inf", "-1", "1e300", "", "abc", "9" * 5000, "1_0"])
+@pytest.mark.parametrize(
+    "script, option",
+    [(script, option) for script, (_, options) in SCRIPTS.items() for option in options.split()],
+)
+def test_an_absurd_number_of_a_script_is_refused_at_once(
+    script, option, value, tmp_path, monkeypatch, capsys
+):
+    words = SCRIPTS[script][0].format(tmp=tmp_path).split()
+    # scripts of one folder import one another by name
+    monkeypatch.syspath_prepend(str(ROOT / "examples"))
+    module = importlib.import_module(script)
+    monkeypatch.setattr("sys.argv", [script, *words, f"--{option}={value}"])
+    with pytest.raises(SystemExit) as stopped:
+        module.main()
+    said = capsys.readouterr().err or str(stopped.value)
+    assert stopped.value.code not in (0, None) and option in said.splitlines()[-1]
+    assert list(tmp_path.iterdir()) == []
