@@ -17,6 +17,8 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
+from mamba_speech.arguments import jobs, whole_number
+from mamba_speech.arguments import seed as read_seed
 from mamba_speech.evaluation.tables import as_markdown, as_text
 from mamba_speech.figures import curves
 from mamba_speech.files import write_json, write_text
@@ -169,10 +171,10 @@ def make_parser():
         type=Path,
         help="CSV file that names the speakers of each item: columns mix_id (or ID), spk1, spk2, ...",
     )
-    add("--jobs", type=int, default=1, help="number of trainings side by side, 1 by default")
+    add("--jobs", type=jobs, default=1, help="number of trainings side by side, 1 by default")
     add(
         "--resamples",
-        type=int,
+        type=whole_number(100, 10_000_000),
         default=10_000,
         help="number of draws of the bootstrap, 10,000 by default",
     )
@@ -181,12 +183,12 @@ def make_parser():
 
 def _seeds(text):
     try:
-        seeds = [int(part) for part in text.split(",")]
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r}: write whole numbers, such as 1,2,3") from error
-    for seed in seeds:
-        if seeds.count(seed) > 1:
-            raise argparse.ArgumentTypeError(f"names {seed} twice")
+        seeds = [read_seed(part) for part in text.split(",")]
+    except argparse.ArgumentTypeError as error:
+        raise argparse.ArgumentTypeError(f"{error}; write seeds such as 1,2,3") from error
+    for one in seeds:
+        if seeds.count(one) > 1:
+            raise argparse.ArgumentTypeError(f"names {one} twice")
     return seeds
 
 
@@ -227,9 +229,6 @@ def read_arguments(arguments):
     options.seeds = options.seeds or [1, 2, 3]
     if options.out.exists() and not options.out.is_dir():
         parser.error(f"--out {options.out}: is no folder")
-    for name, least in (("jobs", 1), ("resamples", 100)):
-        if getattr(options, name) < least:
-            parser.error(f"--{name} must be {least} or more")
     if options.against not in (None, *names):
         parser.error(f"--against {options.against} is not among the systems: {', '.join(names)}")
     options.against = options.against or names[0]

@@ -365,6 +365,15 @@ SCRIPTS = {
     ),
     "data_prep.resample_speech": ("{tmp} {tmp}/copies", "sample_rate jobs"),
     "examples.demo": ("--output_folder {tmp}", "hours test_minutes number_of_epochs seed"),
+    "training.compare": ("a={tmp} b={tmp}", "seeds jobs resamples"),
+    "recipes.VoxCeleb.SV.score": (
+        "{tmp} --trials {tmp}/list.txt --data_folder {tmp}",
+        "cohort_top cohort_recordings resamples seed threads",
+    ),
+    "recipes.VoxCeleb.SV.baselines": (
+        "--trials {tmp}/list.txt --data_folder {tmp}",
+        "resamples seed",
+    ),
     "examples.memorise": ("--output_folder {tmp}", "count min_seconds number_of_epochs"),
 }
 
@@ -379,7 +388,8 @@ def test_an_absurd_number_of_a_script_is_refused_at_once(
 ):
     words = SCRIPTS[script][0].format(tmp=tmp_path).split()
     # scripts of one folder import one another by name
-    monkeypatch.syspath_prepend(str(ROOT / "examples"))
+    for folder in ("examples", "recipes/VoxCeleb/SV"):
+        monkeypatch.syspath_prepend(str(ROOT / folder))
     module = importlib.import_module(script)
     monkeypatch.setattr("sys.argv", [script, *words, f"--{option}={value}"])
     with pytest.raises(SystemExit) as stopped:

@@ -73,9 +73,9 @@ def test_a_system_without_all_its_runs_has_no_row_and_the_status_tells(
         (["a={ctc}", "--seeds", "1,1"], "argument --seeds: names 1 twice"),
         (
             ["a={ctc}", "--seeds", "one"],
-            "argument --seeds: 'one': write whole numbers, such as 1,2,3",
+            "argument --seeds: must be a whole number; got one; write seeds such as 1,2,3",
         ),
-        (["a={ctc}", "--jobs", "0"], "--jobs must be 1 or more"),
+        (["a={ctc}", "--jobs", "0"], "--jobs: must be a whole number from 1"),
         (["a={ctc}", "--against", "b"], "--against b is not among the systems: a"),
         (["a={ctc}", "--metric", "dB"], "--metric dB: speech recognition has WER"),
         (["a={ctc}", "b={run}"], "a is of speech recognition and b, {run}, of keyword spotting"),
@@ -114,7 +114,7 @@ NO_TESTS = '{"version": 1, "recipe": null, "training": null, "tests": {}}'
     ("name", "text", "message"),
     [
         ("test_results.csv", "snt_id,si-snr_i\nm9,1\n", "not tested on the same items: m0 differs"),
-        ("test_results.csv", "snt_id,si-snr_i\nm0,much\n", "line 2 is no mixture"),
+        ("test_results.csv", "snt_id,si-snr_i\nm0,much\n", "line 2: is no mixture"),
         ("train_log.txt", "", "train_log.txt: tells of no finished epoch"),
         ("results.json", None, "results.json: no such file"),
         ("results.json", "{}", "since it names no version"),

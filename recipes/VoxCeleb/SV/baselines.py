@@ -19,6 +19,7 @@ from teachers import read_voice_encoder
 from torchaudio.transforms import MFCC
 from trial_lists import score as cosines
 
+from mamba_speech.arguments import seed, whole_number
 from mamba_speech.audio import load_audio
 from mamba_speech.evaluation.tables import as_text
 from mamba_speech.files import error_text
@@ -39,8 +40,13 @@ def parse_arguments(arguments=None):
     add("--trials", nargs="+", required=True, metavar="LIST", help="trial lists, as of score.py")
     add("--data_folder", nargs="+", type=Path, required=True, help="folders of the recordings")
     add("--no_speakers", action="store_true", help="the folders in the lists are no speakers")
-    add("--resamples", type=int, default=1000, help="draws of the bootstrap (default: 1000)")
-    add("--seed", type=int, default=0, help="seed of the bootstrap (default: 0)")
+    add(
+        "--resamples",
+        type=whole_number(100, 10_000_000),
+        default=1000,
+        help="draws of the bootstrap (default: 1000)",
+    )
+    add("--seed", type=seed, default=0, help="seed of the bootstrap (default: 0)")
     return parser.parse_args(arguments)
 
 

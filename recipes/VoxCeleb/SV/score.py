@@ -29,6 +29,7 @@ from scoring import Cohort, Scorer, embed_with_quality, read_cohort
 from trial_lists import refuse_other_list
 
 from data_prep.trials import Trials, find_list, read_trials
+from mamba_speech.arguments import jobs, seed, whole_number
 from mamba_speech.evaluation.tables import as_text
 from mamba_speech.evaluation.verification import (
     TrialErrors,
@@ -47,6 +48,8 @@ from training.provenance import hash_list
 from training.script import script
 
 logger = logging.getLogger(__name__)
+# draws, recordings and scores that an option may ask for
+MOST = 10_000_000
 
 
 class ReadList(NamedTuple):
@@ -117,10 +120,15 @@ def add_ways_of_scoring(add):
         metavar="LIST",
         help="trial list of other speakers, whose threshold of the equal error rate becomes the run's",
     )
-    add("--cohort_top", type=int, default=300, help="cohort scores that count (default: 300)")
+    add(
+        "--cohort_top",
+        type=whole_number(2, MOST),
+        default=300,
+        help="cohort scores that count (default: 300)",
+    )
     add(
         "--cohort_recordings",
-        type=int,
+        type=whole_number(1, MOST),
         default=10,
         help="recordings of each cohort speaker at most (default: 10)",
     )
@@ -139,11 +147,16 @@ def add_drawing_and_machine(add):
         action="store_true",
         help="the folders in the lists are no speakers: labels are not checked by them, and trials are drawn",
     )
-    add("--resamples", type=int, default=1000, help="draws of the bootstrap (default: 1000)")
-    add("--seed", type=int, default=0, help="seed of the bootstrap (default: 0)")
+    add(
+        "--resamples",
+        type=whole_number(100, MOST),
+        default=1000,
+        help="draws of the bootstrap (default: 1000)",
+    )
+    add("--seed", type=seed, default=0, help="seed of the bootstrap (default: 0)")
     add("--output_folder", type=Path, help="folder of the results (default: RUN/scores)")
     add("--device", help="cpu, cuda, cuda:0, ... (default: cuda if there is one, else cpu)")
-    add("--threads", type=int, help="threads of torch (default: its own choice)")
+    add("--threads", type=jobs, help="threads of torch (default: its own choice)")
     add("--noprogressbar", action="store_true", help="no progress bars")
 
 
@@ -153,13 +166,6 @@ def parse_arguments(arguments=None):
     options = parser.parse_args(arguments)
     if not options.trials and not options.threshold_from:
         parser.error("give --trials, or --threshold_from, or both")
-    for name, least in (("cohort_top", 2), ("cohort_recordings", 1), ("resamples", 100)):
-        if getattr(options, name) < least:
-            parser.error(f"--{name} must be {least} or more")
-    if options.seed < 0:
-        parser.error("--seed must be 0 or more")
-    if options.threads is not None and options.threads < 1:
-        parser.error("--threads must be 1 or more")
     for system in options.det or ():
         name, equals, folder = system.partition("=")
         if not (name and equals and Path(folder).is_dir()):

@@ -288,11 +288,11 @@ def test_a_run_of_another_task_and_bad_options_are_refused(corpus, tmp_path, mon
             main([str(tmp_path / "nowhere"), *words])
         assert not (tmp_path / "nowhere").exists()
         for more, reason in (
-            (["--cohort_top", "1"], "--cohort_top must be 2 or more"),
-            (["--resamples", "5"], "--resamples must be 100 or more"),
+            (["--cohort_top", "1"], "--cohort_top: must be a whole number from 2"),
+            (["--resamples", "5"], "--resamples: must be a whole number from 100"),
             (["--det", "other"], "--det other: write NAME=FOLDER"),
-            (["--threads", "0"], "--threads must be 1 or more"),
-            (["--seed", "-1"], "--seed must be 0 or more"),
+            (["--threads", "0"], "--threads: must be a whole number from 1"),
+            (["--seed", "-1"], "--seed: must be a whole number from 0"),
         ):
             with pytest.raises(SystemExit):
                 main([str(tmp_path), *words, *more])
