@@ -291,7 +291,8 @@ class ExactBrain(sb.Brain):
         super()._recover(path, end_of_epoch)
         with open(path, encoding="utf-8") as file:
             counts = yaml.safe_load(file)["epoch_counts"]
-        for name, count in counts.items():
+        # one that is missing tells of a file that was cut short
+        for name, count in {name: counts[name] for name in self.epoch_counts}.items():
             setattr(self, name, count)
 
 

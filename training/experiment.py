@@ -249,10 +249,10 @@ def is_training(hparams, run_opts):
     Arguments
     ---------
     hparams : dict
-        With ``skip_train``.
+        With ``skip_train``, unless the script has no such option.
     run_opts : speechbrain.utils.run_opts.RunOptions
     """
-    return not (hparams["skip_train"] or run_opts.test_only)
+    return not (hparams.get("skip_train") or run_opts.test_only)
 
 
 def suggest(*words):

@@ -15,7 +15,8 @@ import torch
 
 from mamba_speech.checkpoints import CompleteCheckpoints
 from tests.support.faults import refusal
-from tests.support.recipes import ROOT
+from tests.support.keywords import RECIPE
+from tests.support.recipes import ROOT, TORCHRUN, command_line, run_script
 from tests.support.training import Counting, make_brain
 from training import run_lock
 from training.script import script, tell
@@ -244,6 +245,24 @@ def test_a_training_that_is_killed_goes_on_as_if_it_had_not_been(moment, tmp_pat
     ours, theirs = (brain.hparams.model.state_dict() for brain in (resumed, whole))
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
     assert not [path for path in (tmp_path / "run").iterdir() if path.name.startswith("de")]
+
+
+def test_processes_of_one_run_take_the_same_whole_checkpoint_and_are_refused_together(copy_run):
+    run = copy_run("KWS")
+
+    def start(epochs, check=True):
+        options = run.options | {"output_folder": run.folder, "number_of_epochs": epochs}
+        line = command_line(RECIPE / "hparams" / "debug.yaml", **options)
+        return run_script(RECIPE, "train.py", *line, launcher=TORCHRUN, check=check)
+
+    start(3)
+    last = run.checkpoints[-1]
+    (last / "random_state.rank1.ckpt").write_bytes(b"PK")
+    assert start(4).output.count(f"{last} is damaged") == 1
+    assert (last.parent / f"damaged-{last.name}").is_dir()
+    with holder(run.folder) as first:
+        refused = start(4, check=False)
+    assert refused.returncode and f"process {first.pid} on" in refused.output
 
 
 TRAIN = """

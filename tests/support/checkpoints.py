@@ -8,7 +8,7 @@ def forget_checksums(folder):
     """Leave only names in a checkpoint's meta file, as earlier versions wrote it; gives the folder."""
     meta_file = folder / "CKPT.yaml"
     meta = yaml.safe_load(meta_file.read_text(encoding="utf-8"))
-    meta["files"] = sorted(meta["files"])
+    meta["files"] = sorted(meta.get("files") or ())
     meta_file.write_text(yaml.safe_dump(meta), encoding="utf-8")
     return folder
 

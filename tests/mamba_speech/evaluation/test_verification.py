@@ -202,5 +202,5 @@ def test_trial_scores_are_read_as_they_were_written(tmp_path):
     assert list(found) == ["1", "2"] and found["1"] == (1, files[0][0], files[1][0], scores[0])
     assert found["2"].score == scores[1]
     (tmp_path / "scores_x.csv").write_text("trial,label,enrolment,test,score\n1,3,a,b,0.5\n")
-    with pytest.raises(ValueError, match="line 2 is no trial"):
+    with pytest.raises(ValueError, match="line 2: is no trial"):
         read_trial_scores(tmp_path / "scores_x.csv")
