@@ -29,7 +29,10 @@ def test_every_way_of_listening_hears_the_stream(load):
 def test_a_hop_without_a_frame_is_refused(tmp_path, capsys):
     with pytest.raises(SystemExit) as stopped:
         call_main(FOLDER, "spotting", "--hops", "0.001", "--out", tmp_path)
-    assert stopped.value.code == 2 and "--hops: must be from 0.02 to 1; got 0.001" in capsys.readouterr().err
+    assert (
+        stopped.value.code == 2
+        and "--hops: must be from 0.02 to 1; got 0.001" in capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize("hop", [0.5, 0.1])
