@@ -5,6 +5,7 @@ import errno
 import functools
 import logging
 import os
+import sys
 
 from mamba_speech.files import error_text
 from training import run_lock
@@ -34,6 +35,10 @@ def script(main):
     def run(*arguments, **options):
         try:
             return main(*arguments, **options)
+        except BrokenPipeError as error:
+            # the reader of the output has left, as `head` does; nothing more can be said to it
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise SystemExit(1) from error
         except OSError as error:
             if not error.errno:
                 raise
