@@ -10,7 +10,7 @@ import re
 import ruamel.yaml
 import torch
 
-from mamba_speech.plain_yaml import cut
+from mamba_speech.plain_yaml import cut, shorten
 
 # A class is built only if it is a network and both its name in the YAML and the module that defines
 # it begin like this. Much of SpeechBrain would be too much: it holds networks that download code.
@@ -25,6 +25,9 @@ ALLOWED = (
     "speechbrain.processing.",
     "torch.nn.",
 )
+# arguments that count layers, and the largest numbers that arguments may be
+_COUNTS_LAYERS = re.compile(r"layers|blocks|n_mamba|n_dp|num_spks|n_spk")
+MOST_LAYERS, MOST_OF_ANYTHING = 10_000, 2**40
 # what values raise that are none of their tag, and networks of arguments that they cannot take
 _OF_VALUES = (
     ArithmeticError,
@@ -122,13 +125,25 @@ def arguments_of(loader, node):
     return [], {}
 
 
+def _check_sizes(target, options):
+    """Refuse numbers that no network has: so many layers would be built until no memory is left."""
+    for name, value in options.items():
+        most = MOST_LAYERS if _COUNTS_LAYERS.search(str(name)) else MOST_OF_ANYTHING
+        if isinstance(value, int) and abs(value) > most:
+            raise ValueError(
+                f"!new:{target}: {name} is {shorten(value)}, and may be {most:,} at most"
+            )
+
+
 def construct_network(loader, target, node):
     """Build the network that a `!new:` names."""
     network = _find_network("!new:", target)
     arguments, options = arguments_of(loader, node)
+    _check_sizes(target, options)
     try:
         return network(*arguments, **options)
-    except TypeError as error:
+    except (SystemError, TypeError) as error:
+        # torch's C functions raise the first for some arguments of wrong types
         raise ValueError(
             f"!new:{target} does not take these arguments; the run is of another version ({error})"
         ) from error

@@ -22,7 +22,7 @@ YAMLS = sorted(path.stem for path in (RECIPE / "hparams" / "S2S").glob("*.yaml")
 # sizes only: the rest of each YAML stays as it is
 SMALL = {"d_model": 16, "d_ffn": 16, "nhead": 2, "num_encoder_layers": 3, "num_decoder_layers": 1}
 SMALL |= {"num_workers": 0, "n_warmup_steps": 2, "max_batch_length_train": 15, "max_batch_ex": 8}
-SMALL |= {"output_neurons": 40, "pretrained_lm_tokenizer_path": "null"}
+SMALL |= {"output_neurons": 40, "pretrained_lm_tokenizer_path": ""}
 SMALL |= {"valid_beam_size": 1, "test_beam_size": 2, "max_decode_ratio": 0.2}
 # a network that has learnt nothing ends no hypothesis early
 NARROW = {"valid_beam_size": 1, "test_beam_size": 2, "max_decode_ratio": 0.1}
