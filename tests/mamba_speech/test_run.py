@@ -229,6 +229,6 @@ def test_a_run_of_another_task_or_a_broken_yaml_is_named(run):
 
 
 def test_a_network_of_more_layers_than_memory_holds_is_refused_at_once(run):
-    with_options(run, "    num_encoder_layers: ", f"    num_encoder_layers: {10**30} # ")
+    with_options(run, "\n  num_encoder_layers: ", f"\n  num_encoder_layers: {10**30} # ")
     with pytest.raises(ValueError, match="num_encoder_layers is 1000.* at most"):
         load_run(run, NETWORKS)
