@@ -11,8 +11,6 @@ import tempfile
 import threading
 from pathlib import Path
 
-import torch
-
 from modules.ssm.cpu import cache, compiler
 
 logger = logging.getLogger(__name__)
@@ -45,7 +43,6 @@ def library():
     return _loaded
 
 
-@torch.compiler.assume_constant_result
 def refusal():
     """Why the compiled kernels cannot be used here, or ``None``; the first call builds."""
     global _loaded, _reason
@@ -60,6 +57,10 @@ def refusal():
                         "compiled CPU kernels unavailable, torch takes over: %s", _reason
                     )
     return _reason
+
+
+# what torch.compiler.assume_constant_result does, which imports the whole compiler: a second of each start
+refusal._dynamo_marked_constant = True
 
 
 def _build_and_load():
