@@ -46,7 +46,7 @@ def prepare_librispeech(
     Utterances that cannot be used are left out, with a warning that counts them, and listed with
     the reason in `<save_folder>/skipped_<split>.csv`. The sample rate is free: audio is resampled
     when it is loaded. Nothing is done if an earlier run had the same options, no file was added to
-    or taken from the corpus since, and what it left out is still bad.
+    or taken from the corpus since, and the files it left out are still bad.
 
     Arguments
     ---------

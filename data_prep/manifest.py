@@ -39,7 +39,7 @@ def prepare_manifest(manifest, save_folder, name, *, skip_prep=False, verify=FUL
 
     Utterances that cannot be used are left out, with a warning that counts them, and listed with
     the reason in `<save_folder>/skipped_<name>.csv`. Nothing is done if the list is that of an
-    earlier run, and what that run left out is still bad.
+    earlier run, and the files that run left out are still bad.
 
     Arguments
     ---------

@@ -295,7 +295,7 @@ def is_recorded(path, record):
 
 
 def is_prepared(path, record, skipped_lists=()):
-    """Whether an earlier run left this record, read the recordings as fully, and what it left out is still bad.
+    """Whether an earlier run's record still holds: it read as fully, and the files it left out are still bad.
 
     Arguments
     ---------

@@ -61,7 +61,7 @@ def prepare_voxceleb(
     A row has ID, duration (seconds), wav, start and stop (samples of the file), speaker and session. Recordings
     that cannot be used are left out, with a warning that counts them, and listed with the reason in
     `skipped_recordings.csv`. Speakers of a trial list neither train nor validate; the log counts them. Nothing is
-    done if an earlier run had the same options, no file came or went since, and what it left out is still bad.
+    done if an earlier run had the same options, no file came or went since, and the files it left out are still bad.
 
     Arguments
     ---------
@@ -331,7 +331,7 @@ def split_recordings(recordings, usable, options):
 
 
 def _is_prepared(path, record, skipped_list):
-    """Whether an earlier run left this record, or one of a fuller reading, and what it left out is still bad."""
+    """Whether an earlier run's record still holds: it read as fully, and the files it left out are still bad."""
     ways = dict.fromkeys((record["verify"], FULL))
     way = next((way for way in ways if is_recorded(path, record | {"verify": way})), None)
     return way is not None and still_bad(skipped_list, way, NAME_REASONS)

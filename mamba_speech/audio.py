@@ -199,7 +199,7 @@ def check_file(path):
     Raises
     ------
     AudioError
-        If it is a folder, of which :func:`find_audio` found no audio, a pipe or a device, or is not there.
+        If it is not there, or is a pipe, a device, or a folder in which :func:`find_audio` finds no audio.
     """
     if not os.fspath(path):
         raise AudioError("an empty path names no file")

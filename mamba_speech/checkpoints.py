@@ -34,7 +34,7 @@ class CompleteCheckpoints(Checkpointer):
 
     def __init__(self, *arguments, **options):
         super().__init__(*arguments, **options)
-        # what is wrong with each checkpoint that is left out, by its folder
+        # the fault of each checkpoint that is left out, by its folder
         self.damaged = {}
 
     def list_checkpoints(self):
@@ -59,7 +59,7 @@ class CompleteCheckpoints(Checkpointer):
         logger.warning("%s is damaged, and left out: %s", folder, reason)
 
     def describe_damage(self):
-        """The damaged checkpoints and what is wrong with them, for an error; empty, if there is none."""
+        """The damaged checkpoints and their faults, for an error; empty without any."""
         return "; ".join(f"{folder.name}: {reason}" for folder, reason in self.damaged.items())
 
 

@@ -120,7 +120,7 @@ class AtomicCheckpointer(CompleteCheckpoints):
             sealing.add(path)
 
     def _finish(self, checkpoint, sealing):
-        """Write the meta file with the facts of all files, those of other processes included."""
+        """Write the meta file with the facts of all files, also from other processes."""
         folder = checkpoint.path
         for path in folder.glob(f"*{PARAMFILE_EXT}"):
             sealing.add(path)

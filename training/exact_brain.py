@@ -180,7 +180,7 @@ class ExactBrain(sb.Brain):
             )
 
     def evaluate_batch(self, batch, stage):
-        """Evaluate what could be read of a batch; the loss of nothing is no number, and counts in no mean."""
+        """Evaluate the readable part of a batch; an empty part gives NaN, which no mean counts."""
         batch = self._loaded(batch, stage)
         if batch is None:
             return torch.tensor(float("nan"))
@@ -196,7 +196,7 @@ class ExactBrain(sb.Brain):
         return self._unreadable
 
     def _loaded(self, batch, stage=sb.Stage.TRAIN):
-        """The batch that a loader gives, after what it lacks is noted."""
+        """The batch that a loader gives; its unreadable items are noted."""
         if not isinstance(batch, LoadedBatch):
             return batch
         if batch.failures:

@@ -18,7 +18,7 @@ class RunningStatistics:
     Arguments
     ---------
     modules : torch.nn.Module
-        Those of batch normalisation and of SpeechBrain's InputNormalization in it are kept.
+        Networks whose batch normalisation and SpeechBrain InputNormalization are kept.
 
     Example
     -------

@@ -119,7 +119,7 @@ class Options(BaseModel):
 
     @classmethod
     def problem_of(cls, name, value):
-        """What is wrong with a plain value, as words behind the option's name; empty if nothing is."""
+        """The fault of a plain value, as words behind the option's name; empty for a right value."""
         kind = cls.type_of(name)
         if fits(kind, value):
             return ""
@@ -164,7 +164,7 @@ class Options(BaseModel):
 
 
 def is_path(marks):
-    """Whether constraints are those of a path."""
+    """Whether constraints mark a path."""
     return any(isinstance(mark, PathMark) for mark in marks)
 
 

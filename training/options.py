@@ -37,7 +37,7 @@ class CommandLine(NamedTuple):
         Path of the YAML.
     run_opts : speechbrain.utils.run_opts.RunOptions
     overrides : dict
-        Values that replace those of the file.
+        Values that replace the file's own.
     values : dict
         Plain values of all top-level keys; objects are None.
     resolved : str

@@ -1,4 +1,4 @@
-"""What a run that is started again may change: options that a trained model depends on stay as they were."""
+"""Options of a run that is started again: those that the model depends on stay, the others may change."""
 
 import logging
 from pathlib import Path

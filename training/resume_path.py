@@ -69,7 +69,7 @@ class StartingPoint:
     Arguments
     ---------
     paths : list of str
-        A checkpoint, a file in it, a folder of checkpoints, or a run, of which the newest checkpoint counts. A pattern
+        A checkpoint, a file in it, a folder of checkpoints, or a run, whose newest checkpoint counts. A pattern
         such as ``save/CKPT+*.ckpt`` counts as all that it matches, with or without its ending.
 
     Raises

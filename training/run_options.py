@@ -1,4 +1,4 @@
-"""SpeechBrain's run options, declared like those of the recipes."""
+"""SpeechBrain's run options, declared in the same way as a recipe's."""
 
 from typing import Annotated, Literal
 

@@ -66,7 +66,7 @@ def check_headers(paths, sample_rate):
 
 
 def find_path_fault(name, path):
-    """What is wrong with the place of a file; None if nothing is."""
+    """The fault of a file's place; None for a right place."""
     if path is None:
         return f"{name} is missing"
     if VARIABLE.search(str(path)):
@@ -75,7 +75,7 @@ def find_path_fault(name, path):
 
 
 def find_fault(name, path, found, whole, sample_rate):
-    """What is wrong with a file of a mixture; None if nothing is.
+    """The fault of a mixture's file; None for a right file.
 
     Arguments
     ---------

@@ -1,4 +1,4 @@
-"""The system's C compiler: which command it is, what it is asked for, and how long anybody waits for it.
+"""The system's C compiler: its command, its flags, and the longest wait for it.
 
 A compiler that is missing, fails, hangs or prints without end is the environment's fault. The error says so, names
 ``CC`` where it is set, and gives the remedy.

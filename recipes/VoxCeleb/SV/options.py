@@ -80,7 +80,7 @@ class ClassOptions(Options):
     margin: Radians = option("Margin between a speaker's embeddings and the others, in radians.")
     scale: Positive = option("Factor of the cosines.")
     sub_centres: Annotated[int, Field(ge=1, le=1000)] = option(
-        "Centres of a speaker, the nearest of which counts.", resume=FIXED
+        "Centres of a speaker; the nearest one counts.", resume=FIXED
     )
     hard_impostors: Natural = option("Nearest other speakers that weigh more.")
     hard_weight: Annotated[float, Field(ge=1)] = option("Weight of these speakers.")

@@ -179,8 +179,8 @@ def average_of(run, model, name="model"):
 def start_from_run(run, model, classifier, speakers, speeds):
     """Give a model and its classifier the averaged weights of a run; classes of other speeds are dropped.
 
-    What fits by name and shape is loaded, and the log tells the rest. Of other speakers than the run's, the classifier
-    stays new.
+    Weights that fit by name and shape are loaded, and the log counts the rest. With other speakers than the run's, the
+    classifier stays new.
 
     Arguments
     ---------
