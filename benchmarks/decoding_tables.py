@@ -2,7 +2,10 @@
 
 from cells import megabytes, milliseconds, verdict
 from matplotlib.figure import Figure
+from matplotlib.ticker import StrMethodFormatter
 from measure import save_figure
+
+from mamba_speech.figures import line_style
 
 STATEFUL = "Mamba, state carried"
 PARTS = ("forward_step", "flat", "search", "ctc", "lm")
@@ -128,15 +131,13 @@ def plot(rows, path):
     """Time of a step against its number."""
     figure = Figure(figsize=(7, 4.2), layout="constrained")
     axis = figure.subplots()
-    # colours that the colour-blind can tell apart
-    styles = (("#0072B2", "o"), ("#D55E00", "^"), ("#E69F00", "v"), ("#009E73", "s"))
-    names = list(dict.fromkeys(row["decoder"] for row in rows))
-    for name, (color, marker) in zip(names, styles, strict=False):
+    for index, name in enumerate(dict.fromkeys(row["decoder"] for row in rows)):
         points = [(row["step"], 1e3 * row["seconds"]) for row in rows if row["decoder"] == name]
-        axis.plot(*zip(*points, strict=True), color=color, marker=marker, label=name)
+        axis.plot(*zip(*points, strict=True), label=name, **line_style(index))
     axis.set_yscale("log")
-    axis.set_xlabel("number of the step")
-    axis.set_ylabel("forward_step of the whole beam, ms")
+    axis.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axis.set_xlabel("tokens decoded so far")
+    axis.set_ylabel("time of one decoding step, ms")
     axis.grid(alpha=0.3)
     axis.legend(frameon=False, fontsize=8)
     save_figure(figure, path)

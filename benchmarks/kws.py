@@ -28,6 +28,7 @@ from measure import (
 from torch.utils.flop_counter import FlopCounterMode
 
 from mamba_speech.evaluation.tables import as_text
+from mamba_speech.figures import line_style
 from mamba_speech.files import write_json
 from modules.kws.convolutional import KeywordCNN, MobileNetV2KeywordSpotter
 from modules.kws.features import KeywordFeatures
@@ -46,6 +47,22 @@ RATE = 16000
 LENGTHS = (1, 5, 15, 30, 60)
 BATCH = 16
 BASELINES = ("retnet", "mobilenetv2", "keyword_cnn")
+# columns of the plot: the names of its networks, and what a reader calls them
+GROUPS = {
+    "Mamba-Mel": {
+        "mamba_mel_small": "small",
+        "mamba_mel_medium": "medium",
+        "mamba_mel_large": "large",
+        "mamba_mel_small_both_ways": "small, bidirectional",
+        "mamba_mel_small_causal": "small, causal",
+    },
+    "Mamba-MFCC": {
+        "mamba_mfcc_small": "small",
+        "mamba_mfcc_medium": "medium",
+        "mamba_mfcc_large": "large",
+    },
+    "Baselines": {"retnet": "RetNet", "mobilenetv2": "MobileNetV2", "keyword_cnn": "CNN"},
+}
 # name: kind of features, network for clips of so many frames
 MODELS = {
     "mamba_mel_small": ("mel", lambda frames: mamba_mel_small()),
@@ -235,26 +252,37 @@ def tables(result):
 
 
 def plot(result, path):
-    """Draw time and memory over the clip's length."""
+    """Draw time and memory over the clip's length, a column for each kind of network."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import StrMethodFormatter
 
-    figure = Figure(figsize=(10, 4), layout="constrained")
-    axes = figure.subplots(1, 2)
+    groups = {
+        title: {name: label for name, label in members.items() if name in result["models"]}
+        for title, members in GROUPS.items()
+    }
+    groups = {title: members for title, members in groups.items() if members}
+    figure = Figure(figsize=(10, 6), layout="constrained")
+    axes = figure.subplots(2, len(groups), sharex=True, sharey="row", squeeze=False)
     lengths = sorted(result["clip_lengths"])
-    for name in result["models"]:
-        rows = [result["clip_lengths"][seconds][name] for seconds in lengths]
-        style = {"marker": "s", "ls": "--"} if name in BASELINES else {"marker": "o"}
-        # ten colours come by themselves, and the eleventh would be the first again
-        style |= {"label": name, "color": "black" if name == BASELINES[-1] else None}
-        axes[0].plot(lengths, [1000 * row["seconds"] for row in rows], **style)
-        if all(row["bytes"] for row in rows):
-            axes[1].plot(lengths, [row["bytes"] / 2**20 for row in rows], **style)
-    for one, title in zip(axes, ("time in ms", "peak memory in MB"), strict=True):
-        one.set(xscale="log", yscale="log", xlabel="clip in seconds", title=title)
+    for column, (title, members) in zip(axes.T, groups.items(), strict=True):
+        for index, (name, label) in enumerate(members.items()):
+            rows = [result["clip_lengths"][seconds][name] for seconds in lengths]
+            style = line_style(index) | {"label": label}
+            column[0].plot(lengths, [1000 * row["seconds"] for row in rows], **style)
+            if all(row["bytes"] for row in rows):
+                column[1].plot(lengths, [row["bytes"] / 2**20 for row in rows], **style)
+        column[0].set_title(title, loc="left")
+        column[0].legend(frameon=False, fontsize=8)
+        column[1].set_xlabel("length of the clip, s")
+    axes[0, 0].set_ylabel("time, ms")
+    axes[1, 0].set_ylabel("peak memory, MB")
+    for one in axes.flat:
+        one.set(xscale="log", yscale="log")
         one.set_xticks(lengths, lengths)
         one.minorticks_off()
+        one.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        one.grid(color="0.92")
         one.spines[["top", "right"]].set_visible(False)
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right center", frameon=False)
     save_figure(figure, path)
 
 

@@ -2,7 +2,10 @@
 
 from cells import yes_or_no
 from matplotlib.figure import Figure
+from matplotlib.ticker import StrMethodFormatter
 from measure import save_figure
+
+from mamba_speech.figures import COLOURS
 
 SHAPES = ((8, 250, 512, 16), (1, 1000, 512, 16), (1, 4000, 288, 16), (16, 63, 256, 16))
 PASSES = ("forward", "forward + backward")
@@ -149,7 +152,7 @@ def plot(rows, path):
         for i, name in enumerate(others):
             places = [k + (i - (len(others) - 1) / 2) * 0.25 for k in range(len(shapes))]
             ratios = [found[s, which, name] / found[s, which, "cpu"] for s in shapes]
-            bars = axis.bar(places, ratios, 0.23, label=name)
+            bars = axis.bar(places, ratios, 0.23, label=name, color=COLOURS[i])
             axis.bar_label(bars, fmt="%.0f", fontsize=8)
             for place, shape in zip(places, shapes, strict=True):
                 goal = GOALS.get((which, name, shape), GOALS.get((which, name, None)))
@@ -158,12 +161,13 @@ def plot(rows, path):
         axis.set_yscale("log")
         axis.set_xticks(range(len(shapes)), [f"({label(s)})" for s in shapes], fontsize=8)
         axis.set_xlabel("batch, frames, channels, states")
-        axis.set_title(which)
+        axis.set_title(which, loc="left")
+        axis.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     # bars start where nothing is gained, at 1, or below what is slower still
     axes[0].set_ylim(
         bottom=min(1.0, *(0.8 * s / found[k[0], k[1], "cpu"] for k, s in found.items()))
     )
     axes[0].set_ylabel("times as long as the compiled kernels")
     axes[0].plot([], [], "k", lw=1.5, label="goal")
-    axes[0].legend()
+    axes[0].legend(frameon=False)
     save_figure(figure, path)

@@ -6,6 +6,17 @@ from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 from measure import save_figure
 from speaker_models import PUBLISHED
 
+from mamba_speech.figures import line_style
+
+STUDENT_NAMES = {
+    "transformer": "Transformer",
+    "mlp_mixer": "MLP-Mixer (crops)",
+    "cycle_mlp": "CycleMLP",
+    "conv_mixer": "ConvMixer (crops)",
+    "sv_mixer": "SV-Mixer (crops)",
+    "bimamba": "BiMamba",
+}
+
 
 def layers_table(result):
     """One layer at 149 frames: parameters and work beside the paper's, time and memory of a call."""
@@ -79,16 +90,16 @@ def plot(result, path):
     figure = Figure(figsize=(10, 4), layout="constrained")
     axes = figure.subplots(1, 2)
     lengths = list(result["lengths"])
-    for name, one in result["students"].items():
+    for index, name in enumerate(result["students"]):
         cells = [result["lengths"][length][name] for length in lengths]
-        style = {"marker": "o", "ls": "-" if one["any_length"] else "--", "label": name}
+        style = line_style(index) | {"label": STUDENT_NAMES[name]}
         axes[0].plot(
             lengths, [cell["seconds"] / n for n, cell in zip(lengths, cells, strict=True)], **style
         )
         if all(cell["bytes"] for cell in cells):
             axes[1].plot(lengths, [cell["bytes"] / 1e6 for cell in cells], **style)
-    for axis, title in zip(axes, ("computing time / audio", "peak memory, MB"), strict=True):
-        axis.set(xscale="log", yscale="log", xlabel="utterance, s", title=title)
+    for axis, title in zip(axes, ("Computing time / audio", "Peak memory, MB"), strict=True):
+        axis.set(xscale="log", yscale="log", xlabel="length of the utterance, s", title=title)
         axis.set_xticks(lengths, [str(length) for length in lengths])
         axis.xaxis.set_minor_locator(NullLocator())
         # times span less than a decade, and one tick or none would be left

@@ -30,6 +30,32 @@ WORD_START = "\u2581"
 DEPTH = 60
 
 
+def line_style(index):
+    """Colour, dash and marker of line ``index`` of a plot: no two of its first eighteen lines share all three.
+
+    Arguments
+    ---------
+    index : int
+        Number of the line, from 0. The first six lines have a colour each.
+
+    Returns
+    -------
+    dict
+        Arguments of matplotlib's ``plot``.
+
+    Example
+    -------
+    >>> line_style(0)["color"] == line_style(6)["color"], line_style(0) == line_style(6)
+    (True, False)
+    """
+    turn = index // len(COLOURS)
+    return {
+        "color": COLOURS[index % len(COLOURS)],
+        "linestyle": DASHES[(index + turn) % len(DASHES)],
+        "marker": MARKERS[(index + turn) % len(MARKERS)],
+    }
+
+
 def read_train_log(train_log):
     """Read the epochs' lines of a log that SpeechBrain's FileTrainLogger wrote.
 
@@ -105,7 +131,8 @@ def learning_curve(train_log, png):
         losses.set_ylim(0, None)
         losses.set_ylabel("CTC loss", color=BLUE)
         losses.tick_params(axis="y", labelcolor=BLUE)
-        losses.set_xlim(numbers[0] - 0.4, numbers[-1] + 0.4)
+        # the last figure stands right of its point, clear of the axis and its numbers
+        losses.set_xlim(numbers[0] - 0.4, numbers[-1] + max(0.4, 0.09 * len(numbers)))
         losses.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
         values = [figures["valid WER"] for figures in epochs]
         errors = losses.twinx()
@@ -116,9 +143,9 @@ def learning_curve(train_log, png):
         errors.annotate(
             f"{values[-1]:.1f} %",
             (numbers[-1], values[-1]),
-            xytext=(0, 8 if values[-1] < 90 else -16),
+            xytext=(6, 7 if values[-1] < 90 else -14),
             textcoords="offset points",
-            ha="center",
+            ha="left",
             color=ORANGE,
         )
         figure.legend(loc="outside upper right", ncols=3)
@@ -280,13 +307,7 @@ def curves(lines, png, xlabel, ylabel, title):
     with picture(png, (7, 4)) as figure:
         axes = figure.add_subplot(xlabel=xlabel, ylabel=ylabel, title=title)
         for index, (name, points) in enumerate(lines.items()):
-            axes.plot(
-                *zip(*points, strict=True),
-                linestyle=DASHES[index % len(DASHES)],
-                marker=MARKERS[index % len(MARKERS)],
-                color=COLOURS[index % len(COLOURS)],
-                label=name,
-            )
+            axes.plot(*zip(*points, strict=True), label=name, **line_style(index))
         axes.set_xlim(0, None)
         axes.grid(axis="y", color="0.9")
         axes.spines["right"].set_visible(False)
