@@ -1,10 +1,9 @@
-"""Recordings of any length, piece by piece: reading, another rate, and a place to keep what is not written yet.
+"""Recordings of any length, piece by piece: reading, and a place to keep what is not written yet.
 
 Nothing here holds more than a few seconds in memory. The pieces together are what the whole file is: the resampler
 carries the samples that its filter still needs.
 """
 
-import math
 import os
 import tempfile
 from contextlib import ExitStack
@@ -15,9 +14,9 @@ import torch
 
 from mamba_speech.audio import (
     AudioError,
+    BlockResampler,
     check_file,
     check_samples,
-    make_resampler,
     recording_fault,
     unreadable,
 )
@@ -85,61 +84,6 @@ class AudioBlocks:
                     yield block.mean(axis=1)
         except (soundfile.SoundFileError, MemoryError) as error:
             raise AudioError(recording_fault(self.path, unreadable(self.path, error))) from error
-
-
-class BlockResampler:
-    """Resample a stream; the blocks given, together, are what ``torchaudio``'s ``Resample`` makes of the whole.
-
-    Arguments
-    ---------
-    rate, new_rate : int
-        Samples a second in and out.
-
-    Example
-    -------
-    >>> import torch
-    >>> from torchaudio.transforms import Resample
-    >>> resample, wave = BlockResampler(44100, 8000), torch.randn(1, 50000)
-    >>> parts = [resample(block) for block in wave.split(777, dim=1)] + [resample.finish()]
-    >>> torch.allclose(torch.cat(parts, dim=1), Resample(44100, 8000)(wave), atol=1e-6)
-    True
-    """
-
-    def __init__(self, rate, new_rate):
-        divisor = math.gcd(rate, new_rate)
-        self.step, self.new_step = rate // divisor, new_rate // divisor
-        self.resample = make_resampler(rate, new_rate)
-        # steps on either side that the filter reaches over
-        self.reach = 0 if rate == new_rate else math.ceil(self.resample.width / self.step)
-        self.read = self.given = 0
-        self.buffer = None
-
-    def __call__(self, block):
-        """Take (channels, samples), give (channels, samples that are ready)."""
-        if self.buffer is None:
-            self.buffer = block.new_zeros(block.shape[0], self.reach * self.step)
-        self.read += block.shape[1]
-        return self._advance(block)
-
-    def finish(self):
-        """What is left at the end of the stream; call it once, after the last block."""
-        if self.buffer is None:
-            return torch.zeros(1, 0)
-        missing = math.ceil(self.new_step * self.read / self.step) - self.given
-        silence = self.buffer.new_zeros(self.buffer.shape[0], (self.reach + 1) * self.step)
-        return self._advance(silence)[:, :missing]
-
-    def _advance(self, block):
-        self.buffer = torch.cat([self.buffer, block], dim=1)
-        steps = max(0, self.buffer.shape[1] // self.step - 2 * self.reach)
-        if steps == 0:
-            return block.new_zeros(block.shape[0], 0)
-        whole = self.resample(self.buffer[:, : (steps + 2 * self.reach) * self.step])
-        first = self.reach * self.new_step
-        ready = whole[:, first : first + steps * self.new_step]
-        self.buffer = self.buffer[:, steps * self.step :].clone()
-        self.given += ready.shape[1]
-        return ready
 
 
 class Spool:

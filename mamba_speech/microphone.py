@@ -4,7 +4,7 @@ import queue
 
 import torch
 
-from mamba_speech.blocks import BlockResampler
+from mamba_speech.audio import BlockResampler
 
 
 def microphone(sample_rate, block_seconds=0.1):

@@ -21,13 +21,13 @@ from speechbrain.dataio.sampler import DynamicBatchSampler
 from speechbrain.utils.distributed import if_main_process
 from torch.utils.data import Dataset
 
-from mamba_speech import audio
+from mamba_speech.audio import resampling
 
 # as SpeechBrain writes to the log and to the screen
 LOG_FORMAT = "%(asctime)s - %(name)s - %(levelname)s - %(message)s"
 SCREEN_FORMAT = "%(name)s - %(message)s"
 # imported once by a fork server, so that its workers start at once
-PRELOADED = ("speechbrain", "mamba_speech.audio", "training.loading")
+PRELOADED = ("speechbrain", "mamba_speech.audio.reading", "training.loading")
 # how often a worker looks whether its process lives
 WATCH_SECONDS = 0.5
 BATCH_SIZES = {
@@ -153,7 +153,7 @@ class WorkerStart:
     """
 
     def __init__(self, log_file):
-        self.log_file, self.resampled_rates = str(log_file), audio.resampled_rates
+        self.log_file, self.resampled_rates = str(log_file), resampling.resampled_rates
         # a forked worker has the handlers of its process; only the main process has any
         self.logs = if_main_process() and multiprocessing.get_start_method() != "fork"
 
@@ -161,7 +161,7 @@ class WorkerStart:
         """Prepare the process of worker number ``worker``."""
         del worker
         end_with_parent()
-        audio.resampled_rates = self.resampled_rates
+        resampling.resampled_rates = self.resampled_rates
         root = logging.getLogger()
         if root.handlers or not self.logs:
             return

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import torch
 
-from mamba_speech.audio import AudioError
-from mamba_speech.blocks import AudioBlocks, BlockResampler, Spool, write_sources
+from mamba_speech.audio import AudioError, BlockResampler
+from mamba_speech.blocks import AudioBlocks, Spool, write_sources
 from mamba_speech.device import choose_device
 from mamba_speech.plain_yaml import read_scalars
 from mamba_speech.recordings import RecordingResult, each_result, one_or_each, recordings_of

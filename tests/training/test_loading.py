@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from mamba_speech import audio
+from mamba_speech.audio import resampling
 from tests.support.recipes import START_METHODS, workers_started_by
 from training.loading import SeededItems, item_seed, seeded, worker_options
 
@@ -32,7 +32,7 @@ class Logs(Dataset):
 
     def __getitem__(self, index):
         logging.getLogger("training.example").info("item %d", index)
-        audio._resampler((44100, 22050)[index], 16000)
+        resampling._resampler((44100, 22050)[index], 16000)
         return index
 
 
@@ -85,22 +85,22 @@ def test_seeds_of_neighbouring_items_are_all_different():
 @pytest.mark.parametrize("method", ["forkserver", "spawn"])
 def test_a_worker_that_is_not_forked_logs_to_the_run_and_shares_its_warnings(method, tmp_path):
     hparams = {"num_workers": 1, "output_folder": tmp_path}
-    before = audio.resampled_rates.clone()
+    before = resampling.resampled_rates.clone()
     try:
-        audio.resampled_rates.zero_()
+        resampling.resampled_rates.zero_()
         with workers_started_by(method):
             for _ in range(2):
                 assert [int(one) for one in DataLoader(Logs(), **worker_options(hparams))] == [0, 1]
-        assert audio.resampled_rates[:3].tolist() == [44100, 22050, 0]
+        assert resampling.resampled_rates[:3].tolist() == [44100, 22050, 0]
     finally:
-        audio.resampled_rates.copy_(before)
+        resampling.resampled_rates.copy_(before)
     lines = (tmp_path / "log.txt").read_text().splitlines()
     # the second epoch's worker warns no more
     assert [line.split(" - ", 1)[1] for line in lines] == [
         "training.example - INFO - item 0",
-        "mamba_speech.audio - WARNING - audio at 44100 Hz is resampled to 16000 Hz",
+        "mamba_speech.audio.resampling - WARNING - audio at 44100 Hz is resampled to 16000 Hz",
         "training.example - INFO - item 1",
-        "mamba_speech.audio - WARNING - audio at 22050 Hz is resampled to 16000 Hz",
+        "mamba_speech.audio.resampling - WARNING - audio at 22050 Hz is resampled to 16000 Hz",
         "training.example - INFO - item 0",
         "training.example - INFO - item 1",
     ]

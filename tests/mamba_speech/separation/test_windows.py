@@ -5,8 +5,8 @@ import soundfile
 import torch
 from torchaudio.transforms import Resample
 
-from mamba_speech.audio import load_audio
-from mamba_speech.blocks import AudioBlocks, BlockResampler
+from mamba_speech.audio import BlockResampler, load_audio
+from mamba_speech.blocks import AudioBlocks
 from mamba_speech.separation.loudness import Loudness
 from mamba_speech.separation.windows import align, cut, separate_windows
 from tests.support.separation import RATE, joined, tones
