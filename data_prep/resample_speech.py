@@ -9,16 +9,15 @@ import logging
 import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 from pathlib import Path
 
+import numpy as np
 import soundfile
-import torch
-from torchaudio.transforms import Resample
 from tqdm import tqdm
 
 from data_prep.verify import Skipped, is_recorded, write_skipped
 from mamba_speech.arguments import jobs, rate
+from mamba_speech.audio import resample_array
 from mamba_speech.files import to_pcm16, write_json, write_wav
 
 logger = logging.getLogger(__name__)
@@ -27,14 +26,6 @@ logger = logging.getLogger(__name__)
 SUFFIXES = (".wav", ".flac", ".wv1", ".sph")
 RECORD = "resampled.json"
 SKIPPED = "skipped.csv"
-# Little is left above half the new rate (-41 dB at 4.1 kHz, where torchaudio's default leaves -8):
-# the values that torchaudio's documentation gives for librosa's "kaiser_best".
-FILTER = {
-    "resampling_method": "sinc_interp_kaiser",
-    "lowpass_filter_width": 64,
-    "rolloff": 0.9475937167399596,
-    "beta": 14.769656459379492,
-}
 
 
 def resample_speech(input_folder, output_folder, sample_rate=8000, jobs=None):
@@ -148,9 +139,7 @@ def _run(work, jobs, description):
     """Resample in parallel, with a progress bar; the reasons why not, or None, in order."""
     if not work:
         return []
-    # threads: reading, filtering and writing all leave Python's lock; each filters on one core
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
+    # threads: reading, filtering and writing all leave Python's lock
     threads = ThreadPoolExecutor(jobs)
     try:
         done = threads.map(lambda one: _resample_file(*one), work)
@@ -158,7 +147,6 @@ def _run(work, jobs, description):
     finally:
         # what is not begun is dropped if one fails or the user interrupts
         threads.shutdown(cancel_futures=True)
-        torch.set_num_threads(before)
 
 
 def _resample_file(path, target, sample_rate):
@@ -174,23 +162,17 @@ def _resample_file(path, target, sample_rate):
         return f"{waveform.shape[1]} channels, not one"
     if rate < sample_rate:
         return f"sampled at {rate} Hz, below the rate wanted"
-    waveform = torch.from_numpy(waveform[:, 0])
-    if not torch.isfinite(waveform).all():
+    waveform = waveform[:, 0]
+    if not np.isfinite(waveform).all():
         return "samples that are not finite numbers"
-    if rate != sample_rate:
-        waveform = _resampler(rate, sample_rate)(waveform)
-    peak = float(waveform.abs().max())
+    waveform = resample_array(waveform, rate, sample_rate)
+    peak = float(np.abs(waveform).max())
     if peak > 1:
         waveform = waveform / peak
     target.parent.mkdir(parents=True, exist_ok=True)
     # the next run overwrites what a killed run left
-    write_wav(target, to_pcm16(waveform.numpy()), sample_rate, unique=False)
+    write_wav(target, to_pcm16(waveform), sample_rate, unique=False)
     return None
-
-
-@cache
-def _resampler(rate, sample_rate):
-    return Resample(rate, sample_rate, **FILTER)
 
 
 def _why_unreadable(path):

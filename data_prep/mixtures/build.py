@@ -21,6 +21,7 @@ from data_prep.mixtures.levels import MEASURES, level_of, loudness_meter
 from data_prep.mixtures.lists import SPLITS, natural_name, write_list
 from data_prep.mixtures.workers import Workers
 from data_prep.verify import Skipped, write_skipped
+from mamba_speech.audio import resample_array
 from mamba_speech.files import read_json, to_pcm16, write_json, write_wav
 
 logger = logging.getLogger(__name__)
@@ -37,6 +38,8 @@ LEVEL = -25.0
 PEAK = 0.9
 # WSJ0-2mix measures at this rate, also for its 16 kHz version.
 ACTIVE_LEVEL_RATE = 8000
+# A rate divided by the common divisor of both. Beyond it, scipy's filter takes seconds and hundreds of megabytes.
+LARGEST_FACTOR = 1000
 
 
 @dataclass(frozen=True)
@@ -301,10 +304,16 @@ def load_files(names, speech_folder):
 
 
 def resample(waveform, from_rate, to_rate):
-    """Change the sample rate (Hz), with scipy's polyphase filter (Kaiser window, beta 5)."""
+    """Change the sample rate (Hz), with scipy's polyphase filter (Kaiser window, beta 5).
+
+    The official script's filter is of this kind. It grows with the rates divided by their common divisor; where that
+    is small, the project's own resampler takes over.
+    """
     common = gcd(from_rate, to_rate)
     if from_rate == to_rate:
         return waveform
+    if max(from_rate, to_rate) // common > LARGEST_FACTOR:
+        return resample_array(waveform, from_rate, to_rate)
     return resample_poly(waveform, to_rate // common, from_rate // common)
 
 

@@ -18,8 +18,8 @@ _HOMES = {
     "is_folder": "finding",
     "load_audio": "reading",
     "BlockResampler": "resampling",
-    "make_resampler": "resampling",
     "resample": "resampling",
+    "resample_array": "resampling",
 }
 
 

@@ -205,3 +205,14 @@ def test_the_published_script_works_and_names_the_new_one(tree, tmp_path):
     )
     assert "python -m data_prep.resample_speech" in done.stdout
     assert found(tmp_path / "out") == NAMES
+
+
+def test_rates_without_a_common_divisor_are_resampled_too(tmp_path):
+    write(tmp_path / "in" / "odd.wav", tone(300, 16001), 16001)
+    assert resample_speech(tmp_path / "in", tmp_path / "out")["written"] == 1
+    samples, rate = soundfile.read(tmp_path / "out" / "odd.wav")
+    heard, _ = soundfile.read(tmp_path / "in" / "odd.wav")
+    assert rate == 8000 and len(samples) == -(-len(heard) * 8000 // 16001)
+    times = np.arange(len(samples)) / 8000
+    near = np.interp(times, np.arange(len(heard)) / 16001, heard)
+    assert np.abs(samples - near)[200:-200].max() < 0.01

@@ -32,7 +32,7 @@ class Logs(Dataset):
 
     def __getitem__(self, index):
         logging.getLogger("training.example").info("item %d", index)
-        resampling._resampler((44100, 22050)[index], 16000)
+        resampling.warn_of_rate((44100, 22050)[index], 16000)
         return index
 
 

@@ -3,9 +3,8 @@
 import pytest
 import soundfile
 import torch
-from torchaudio.transforms import Resample
 
-from mamba_speech.audio import BlockResampler, load_audio
+from mamba_speech.audio import load_audio
 from mamba_speech.blocks import AudioBlocks
 from mamba_speech.separation.loudness import Loudness
 from mamba_speech.separation.windows import align, cut, separate_windows
@@ -84,17 +83,6 @@ def test_a_silent_source_of_a_stream_stays_silent():
     loudness.hear(sources)
     gains, _ = loudness.gains()
     assert torch.isfinite(gains).all() and gains[0] == pytest.approx(1, abs=1e-3)
-
-
-@pytest.mark.parametrize("rates", [(44100, 8000), (16000, 8000), (8000, 22050), (8000, 8000)])
-def test_blocks_are_resampled_to_what_the_whole_is(rates):
-    wave = torch.randn(2, 20011)
-    for size in (1, 600, 30000):
-        resample = BlockResampler(*rates)
-        blocks = wave[:, :2011].split(1, dim=1) if size == 1 else wave.split(size, dim=1)
-        parts = [resample(block) for block in blocks] + [resample.finish()]
-        whole = Resample(*rates)(wave[:, :2011] if size == 1 else wave)
-        assert_near(torch.cat(parts, dim=1), whole, 1e-5)
 
 
 def test_blocks_of_a_file_are_the_file(tmp_path):
