@@ -15,7 +15,7 @@ from modules.convolution import MaskedConvolutionModule
 from modules.encoder import LayerLoop
 from modules.fidelity import check_fidelity
 from modules.memory_reuse import activate, in_blocks
-from modules.ssm import BiMamba, Mamba
+from modules.ssm import ChunkedBiMamba, Mamba
 from modules.ssm.masking import valid_frames
 
 
@@ -100,7 +100,7 @@ class ConmambaEncoderLayer(nn.Module):
         super().__init__()
         options = dict(mamba_config or {})
         bidirectional = options.pop("bidirectional", True) and not causal
-        self.mamba = (BiMamba if bidirectional else Mamba)(d_model, **options)
+        self.mamba = (ChunkedBiMamba if bidirectional else Mamba)(d_model, **options)
         self.convolution_module = MaskedConvolutionModule(
             d_model, kernel_size, bias, activation, dropout, causal=causal
         )
@@ -119,12 +119,13 @@ class ConmambaEncoderLayer(nn.Module):
             (batch, time, d_model).
         lengths : torch.Tensor, optional
             (batch,) integer frame counts.
-        dynchunktrain_config : optional
-            Chunks for the convolution module.
+        dynchunktrain_config : speechbrain.utils.dynamic_chunk_training.DynChunkTrainConfig, optional
+            Chunks whose end hides the future from the convolution and from Mamba's backward branch. The past is
+            never limited: ``left_context_size`` is not read.
         state : (MambaState, torch.Tensor), optional
-            What the previous chunk returned, of a causal layer.
+            What the previous call returned, of a causal layer or with chunks.
         return_state : bool
-            Also return the state after the last valid frame, of a causal layer.
+            Also return the state after the last valid frame, of a causal layer or with chunks.
 
         Returns
         -------
@@ -135,8 +136,11 @@ class ConmambaEncoderLayer(nn.Module):
         valid = valid_frames(lengths, x.shape[1], x.device)
         padding = None if valid is None else ~valid.unsqueeze(-1)
         x = self.ffn_module1(x)
+        options = {}
+        if dynchunktrain_config is not None and isinstance(self.mamba, ChunkedBiMamba):
+            options["chunk_size"] = dynchunktrain_config.chunk_size
         mixed, mamba_state = self.mamba(
-            self.norm1(x), lengths, state=mamba_state, return_state=True
+            self.norm1(x), lengths, state=mamba_state, return_state=True, **options
         )
         x = x + self.drop(mixed)
         convolved = self.convolution_module(
@@ -208,27 +212,39 @@ class ConmambaEncoder(LayerLoop, nn.Module):
             lengths = (~padding).sum(1)
         return {"lengths": lengths, "dynchunktrain_config": dynchunktrain_config}
 
-    def forward_chunk(self, src, state=None, lengths=None):
-        """Encode the next chunk of each utterance with a causal encoder.
+    def forward_chunk(self, src, state=None, lengths=None, dynchunktrain_config=None):
+        """Encode the next frames of each utterance with a causal encoder, or with any encoder over chunks.
 
         Arguments
         ---------
         src : torch.Tensor
-            (batch, time, d_model).
+            (batch, time, d_model): any number of frames of a causal encoder, otherwise whole chunks. A last chunk may
+            be shorter, and nothing follows it.
         state : list, optional
-            What the previous chunk returned; ``None`` at an utterance's start.
+            What the previous call returned; ``None`` at an utterance's start.
         lengths : torch.Tensor, optional
-            (batch,) integer frame counts within this chunk.
+            (batch,) integer frame counts within these frames.
+        dynchunktrain_config : speechbrain.utils.dynamic_chunk_training.DynChunkTrainConfig, optional
+            Chunks of an encoder that is not causal.
 
         Returns
         -------
         (torch.Tensor, list)
             (batch, time, d_model), equal to the frames that the whole utterance would give, and the state.
+
+        Raises
+        ------
+        ValueError
+            If the encoder is not causal and has no chunks.
         """
         new_state = []
         for index, layer in enumerate(self.layers):
             src, layer_state = layer(
-                src, lengths, state=None if state is None else state[index], return_state=True
+                src,
+                lengths,
+                dynchunktrain_config,
+                state=None if state is None else state[index],
+                return_state=True,
             )
             new_state.append(layer_state)
         return self.norm(src), new_state

@@ -4,6 +4,7 @@ ConMamba and the Conformer baseline share it. Source: Gulati et al., "Conformer"
 SpeechBrain's implementation, whose parameter names are kept.
 """
 
+import torch
 from speechbrain.lobes.models.transformer.Conformer import ConvolutionModule
 from torch.nn import functional as F
 
@@ -38,7 +39,8 @@ class MaskedConvolutionModule(ConvolutionModule):
         dynchunktrain_config : speechbrain.utils.dynamic_chunk_training.DynChunkTrainConfig, optional
             Hide everything right of each chunk (not with ``causal``).
         state : torch.Tensor, optional
-            (batch, channels, kernel_size), the last inputs of the depthwise convolution; ``causal`` only.
+            (batch, channels, frames), the last inputs of the depthwise convolution: ``kernel_size - 1`` frames with
+            ``causal``, and half as many with chunks.
         return_state : bool
             Also return that state after the last valid frame.
 
@@ -50,11 +52,13 @@ class MaskedConvolutionModule(ConvolutionModule):
         Raises
         ------
         ValueError
-            If a state is asked of a module that is not causal, or chunks of one that is.
+            If a state is asked of a module that is not causal and has no chunks, or chunks of one that is causal.
         """
-        if (state is not None or return_state) and not self.causal:
+        chunked = dynchunktrain_config is not None
+        if (state is not None or return_state) and not (self.causal or chunked):
             raise ValueError(
-                "only a causal convolution module carries a state: build it with causal=True"
+                "only a causal convolution module, or one with chunks, carries a state: build it with causal=True, or "
+                "give dynchunktrain_config"
             )
         # the pointwise convolution as what it is, so that channels stay last all the way
         pointwise = self.bottleneck[0]
@@ -62,18 +66,23 @@ class MaskedConvolutionModule(ConvolutionModule):
         out = F.glu(out, dim=-1)  # (batch, time, channels)
         if mask is not None:
             out = out.masked_fill(mask, 0.0)
+        lengths = None if mask is None else (~mask).sum((1, 2))
         new_state = None
-        if dynchunktrain_config is not None:
-            out = self._chunked(out.transpose(1, 2), dynchunktrain_config.chunk_size)
+        if chunked:
+            out, new_state = self._chunked(
+                out.transpose(1, 2), dynchunktrain_config.chunk_size, lengths, state
+            )
         elif self.causal:
             out, new_state = causal_conv1d(
                 out,
                 self.conv.weight,
                 self.conv.bias,
-                lengths=None if mask is None else (~mask).sum((1, 2)),
-                initial_state=state,
+                lengths=lengths,
+                # the operator carries one frame more than it reads
+                initial_state=None if state is None else F.pad(state, (1, 0)),
                 return_last_state=True,
             )
+            new_state = new_state[..., 1:]
         else:
             ahead = self.kernel_size - 1 - self.padding
             out = depthwise_conv1d(out, self.conv.weight, self.conv.bias, ahead=ahead)
@@ -81,18 +90,25 @@ class MaskedConvolutionModule(ConvolutionModule):
         out = drop(pointwise(activate(activation, norm(out))))
         if mask is not None:
             out = out.masked_fill(mask, 0.0)
-        return (out, new_state) if return_state else out
+        # a copy of the state, since a view would keep all frames
+        return (out, new_state.clone()) if return_state else out
 
-    def _chunked(self, x, chunk):
-        """The depthwise convolution with zeros in place of frames right of each chunk, (batch, time, channels).
+    def _chunked(self, x, chunk, lengths, state):
+        """The depthwise convolution with zeros in place of frames right of each chunk, and the state to carry.
 
-        Source: Li et al., "Dynamic Chunk Convolution for Unified Streaming and Non-Streaming Conformer ASR" (arXiv
-        2304.09325, section 3).
+        From (batch, channels, time) to (batch, time, channels). Source: Li et al., "Dynamic Chunk Convolution for
+        Unified Streaming and Non-Streaming Conformer ASR" (arXiv 2304.09325, section 3).
         """
         if self.causal:
             raise ValueError("a causal convolution module sees no future: it takes no chunks")
         batch, channels, time = x.shape
-        chunks = F.pad(x, (self.padding, -time % chunk)).unfold(2, chunk + self.padding, chunk)
+        past = x.new_zeros(batch, channels, self.padding) if state is None else state.to(x)
+        x = torch.cat([past, x], 2)
+        chunks = F.pad(x, (0, -time % chunk)).unfold(2, chunk + self.padding, chunk)
         chunks = F.pad(chunks, (0, self.padding)).transpose(1, 2).flatten(0, 1)
         out = F.conv1d(chunks, self.conv.weight, self.conv.bias, groups=channels)
-        return out.transpose(1, 2).reshape(batch, -1, channels)[:, :time]
+        out = out.transpose(1, 2).reshape(batch, -1, channels)[:, :time]
+        if lengths is None:
+            return out, x[..., time:]
+        last = lengths.view(-1, 1, 1) + torch.arange(self.padding, device=x.device)
+        return out, x.gather(2, last.expand(-1, channels, -1))

@@ -40,7 +40,7 @@ class LayerLoop:
         pos_embs : torch.Tensor, optional
             Relative positions for ``RelPosMHAXL``; Mamba has no use for them.
         dynchunktrain_config : speechbrain.utils.dynamic_chunk_training.DynChunkTrainConfig, optional
-            Chunks for the convolution modules.
+            Chunks whose end hides the future: from convolutions, and from Mamba's backward branch.
         lengths : torch.Tensor, optional
             (batch,) integer frame counts.
         hidden_after : int, optional

@@ -9,7 +9,10 @@ from typing import NamedTuple
 
 import torch
 from speechbrain.lobes.models.transformer.Transformer import PositionalEncoding
-from speechbrain.lobes.models.transformer.TransformerASR import TransformerASR
+from speechbrain.lobes.models.transformer.TransformerASR import (
+    TransformerASR,
+    make_transformer_src_mask,
+)
 from speechbrain.nnet.activations import Swish
 from speechbrain.nnet.attention import RelPosEncXL
 from speechbrain.nnet.containers import ModuleList
@@ -17,12 +20,13 @@ from speechbrain.nnet.linear import Linear
 from torch import nn
 
 from modules.asr.recognizer import RecognitionNetwork
+from modules.asr.streaming import StreamingEncoding
 from modules.conformer import ConformerEncoder
 from modules.conmamba import ConmambaEncoder
 from modules.fidelity import check_fidelity, initialise_transformer_
 
 
-class ConmambaCTCEncoder(nn.Module):
+class ConmambaCTCEncoder(StreamingEncoding, nn.Module):
     """The published recogniser's transformer without its decoder: an input projection and ConMamba layers.
 
     Arguments
@@ -60,7 +64,7 @@ class ConmambaCTCEncoder(nn.Module):
         fidelity="corrected",
     ):
         super().__init__()
-        self.fidelity = check_fidelity(fidelity)
+        self.fidelity, self.causal = check_fidelity(fidelity), causal
         # no parameters: they stand in the state dict of every published checkpoint
         self.positional_encoding = RelPosEncXL(d_model)
         self.positional_encoding_decoder = PositionalEncoding(d_model, max_length)
@@ -82,9 +86,21 @@ class ConmambaCTCEncoder(nn.Module):
         )
         initialise_transformer_(self, fidelity)
 
-    def encode(self, src, lengths=None, wav_lens=None, hidden_after=None):
-        """Encode (batch, time, input_size) to (batch, time, d_model), and the output of layer ``hidden_after``."""
-        return self.encoder(self.custom_src_module(src), lengths=lengths, hidden_after=hidden_after)
+    def encode(self, src, lengths=None, wav_lens=None, hidden_after=None, chunks=None):
+        """Encode (batch, time, input_size) to (batch, time, d_model), and the output of layer ``hidden_after``.
+
+        With ``chunks`` (SpeechBrain's ``DynChunkTrainConfig``) a frame sees the future up to its chunk's end.
+        """
+        return self.encoder(
+            self._project(src),
+            lengths=lengths,
+            hidden_after=hidden_after,
+            dynchunktrain_config=chunks,
+        )
+
+    def _project(self, src, first=0):
+        """What the encoder takes, (batch, time, d_model); frames have no positions, whatever their number."""
+        return self.custom_src_module(src)
 
 
 class ConformerCTCEncoder(TransformerASR):
@@ -150,10 +166,11 @@ class ConformerCTCEncoder(TransformerASR):
         )
         initialise_transformer_(self, fidelity)
 
-    def encode(self, src, lengths=None, wav_lens=None, hidden_after=None):
+    def encode(self, src, lengths=None, wav_lens=None, hidden_after=None, chunks=None):
         """Encode (batch, time, input_size) to (batch, time, d_model), and the output of layer ``hidden_after``.
 
-        ``upstream`` takes the relative lengths ``wav_lens`` and rounds them, as the published recipe does.
+        ``upstream`` takes the relative lengths ``wav_lens`` and rounds them, as the published recipe does. With
+        ``chunks`` (SpeechBrain's ``DynChunkTrainConfig``) a frame sees the future up to its chunk's end.
         """
         if wav_lens is not None and (self.fidelity == "upstream" or lengths is None):
             lengths = torch.round(wav_lens * src.shape[1]).long()
@@ -163,7 +180,14 @@ class ConformerCTCEncoder(TransformerASR):
             positions = self.positional_encoding(src)
         elif self.attention_type == "regularMHA":
             src = src + self.positional_encoding(src)
-        return self.encoder(src, pos_embs=positions, lengths=lengths, hidden_after=hidden_after)
+        return self.encoder(
+            src,
+            src_mask=make_transformer_src_mask(src, False, chunks),
+            pos_embs=positions,
+            lengths=lengths,
+            hidden_after=hidden_after,
+            dynchunktrain_config=chunks,
+        )
 
 
 class CTCOutput(NamedTuple):
@@ -194,17 +218,17 @@ class CTCRecognizer(RecognitionNetwork):
 
     Arguments
     ---------
-    CNN, Transformer, ctc_lin, intermediate_layer
+    CNN, Transformer, ctc_lin, intermediate_layer, chunk_size
         See :class:`modules.asr.recognizer.RecognitionNetwork`. The transformer is a :class:`ConmambaCTCEncoder` or a
         :class:`ConformerCTCEncoder`.
 
     Raises
     ------
     ValueError
-        If the encoder has no such intermediate layer.
+        If the encoder has no such intermediate layer, or no such chunks.
     """
 
-    def forward(self, features, lengths, wav_lens=None):
+    def forward(self, features, lengths, wav_lens=None, chunks=None):
         """Log-probabilities for every frame.
 
         Arguments
@@ -215,6 +239,8 @@ class CTCRecognizer(RecognitionNetwork):
             (batch,) frame counts.
         wav_lens : torch.Tensor, optional
             (batch,) relative lengths; only ``upstream`` reads them.
+        chunks : speechbrain.utils.dynamic_chunk_training.DynChunkTrainConfig, optional
+            See :meth:`modules.asr.recognizer.RecognitionNetwork.chunks_for`.
 
         Returns
         -------
@@ -222,7 +248,10 @@ class CTCRecognizer(RecognitionNetwork):
             Or, in training with an intermediate layer, :class:`CTCTrainingOutput`.
         """
         x, lengths = self.subsample(features, lengths, wav_lens)
-        encoded, hidden = self.Transformer.encode(x, lengths, hidden_after=self.hidden_after)
+        chunks = self.chunks_for(chunks)
+        encoded, hidden = self.Transformer.encode(
+            x, lengths, hidden_after=self.hidden_after, chunks=chunks
+        )
         log_probs = self.ctc_log_probs(encoded)
         if hidden is None:
             return CTCOutput(log_probs, lengths)

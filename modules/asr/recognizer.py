@@ -1,8 +1,10 @@
 """The base class of the recognition networks: subsampling that counts frames, and a CTC layer on the encoder."""
 
+from speechbrain.utils.dynamic_chunk_training import DynChunkTrainConfig
 from torch import nn
 
 from modules.lengths import relative_lengths
+from modules.ssm.checks import check_count
 from modules.ssm.precision import at_least_float32
 
 
@@ -22,17 +24,20 @@ class RecognitionNetwork(nn.Module):
         In training, also give the log-probabilities read off this layer, counted from 1 (Lee and Watanabe,
         "Intermediate Loss Regularization for CTC-based Speech Recognition", arXiv 2102.03216, section 3);
         0 for none.
+    chunk_size : int, optional
+        Frames of the encoder in a chunk, outside training: a frame sees the future up to its chunk's end. By default
+        it sees the whole utterance. A causal encoder sees no future and has no chunks.
 
     Raises
     ------
     ValueError
-        If the encoder has no such intermediate layer.
+        If the encoder has no such intermediate layer, or no such chunks.
     """
 
     # the published recipes save a list of their modules, which numbers them
     _published_list = ("CNN", "Transformer", "ctc_lin")
 
-    def __init__(self, CNN, Transformer, ctc_lin, intermediate_layer=0):
+    def __init__(self, CNN, Transformer, ctc_lin, intermediate_layer=0, chunk_size=None):
         super().__init__()
         self.CNN, self.Transformer, self.ctc_lin = CNN, Transformer, ctc_lin
         layers = len(Transformer.encoder.layers)
@@ -42,6 +47,13 @@ class RecognitionNetwork(nn.Module):
                 f"got {intermediate_layer}"
             )
         self.intermediate_layer = intermediate_layer
+        if chunk_size is not None:
+            check_count("chunk_size", chunk_size)
+            if self.fidelity == "upstream":
+                raise ValueError(
+                    "chunk_size needs fidelity corrected: the published system has no chunks"
+                )
+        self.chunk_size = None if getattr(Transformer, "causal", False) else chunk_size
 
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
         for number, part in enumerate(self._published_list):
@@ -59,6 +71,15 @@ class RecognitionNetwork(nn.Module):
     def hidden_after(self):
         """The layer to read an intermediate output off now: in training, if there is one."""
         return self.intermediate_layer if self.training and self.intermediate_layer else None
+
+    def chunks_for(self, chunks=None):
+        """The chunks that the encoder reads now, as SpeechBrain's ``DynChunkTrainConfig``; None for no chunks.
+
+        ``chunks`` where they are given. Otherwise the network's own outside training, and none in training.
+        """
+        if chunks is not None or self.training or self.chunk_size is None:
+            return chunks
+        return DynChunkTrainConfig(self.chunk_size)
 
     def subsample(self, features, lengths, wav_lens=None):
         """What the encoder takes, (batch, subsampled time, channels), and its frame counts (batch,).

@@ -51,22 +51,22 @@ class S2SRecognizer(RecognitionNetwork):
     Transformer : S2STransformer
     seq_lin, ctc_lin : torch.nn.Module
         Layers from ``d_model`` to the vocabulary: the decoder's, and the encoder's (blank included).
-    intermediate_layer : int
-        See :class:`modules.asr.ctc.CTCRecognizer`.
+    intermediate_layer, chunk_size : int
+        See :class:`modules.asr.recognizer.RecognitionNetwork`.
 
     Raises
     ------
     ValueError
-        If the encoder has no such intermediate layer.
+        If the encoder has no such intermediate layer, or no such chunks.
     """
 
     _published_list = ("CNN", "Transformer", "seq_lin", "ctc_lin")
 
-    def __init__(self, CNN, Transformer, seq_lin, ctc_lin, intermediate_layer=0):
-        super().__init__(CNN, Transformer, ctc_lin, intermediate_layer)
+    def __init__(self, CNN, Transformer, seq_lin, ctc_lin, intermediate_layer=0, chunk_size=None):
+        super().__init__(CNN, Transformer, ctc_lin, intermediate_layer, chunk_size)
         self.seq_lin = seq_lin
 
-    def forward(self, features, lengths, tokens_bos, wav_lens=None):
+    def forward(self, features, lengths, tokens_bos, wav_lens=None, chunks=None):
         """Log-probabilities, each token given those before it.
 
         Arguments
@@ -79,6 +79,8 @@ class S2SRecognizer(RecognitionNetwork):
             (batch, tokens) indices, the start token first, padded with 0.
         wav_lens : torch.Tensor, optional
             (batch,) relative lengths; only ``upstream`` reads them.
+        chunks : speechbrain.utils.dynamic_chunk_training.DynChunkTrainConfig, optional
+            See :meth:`modules.asr.recognizer.RecognitionNetwork.chunks_for`.
 
         Returns
         -------
@@ -92,14 +94,16 @@ class S2SRecognizer(RecognitionNetwork):
         """
         x, lengths = self.subsample(features, lengths, wav_lens)
         hidden_after = self.hidden_after
+        chunks = self.chunks_for(chunks)
         encoded, *hidden, decoded = self.Transformer(
-            x, tokens_bos, lengths=lengths, hidden_after=hidden_after
+            x, tokens_bos, lengths=lengths, hidden_after=hidden_after, dynchunktrain_config=chunks
         )
         seq_log_probs = at_least_float32(self.seq_lin(decoded)).log_softmax(dim=-1)
         out = (self.ctc_log_probs(encoded), seq_log_probs, lengths, encoded)
         return S2STrainingOutput(*out, self.ctc_log_probs(hidden[0])) if hidden else S2SOutput(*out)
 
-    def encode(self, features, lengths, wav_lens=None):
+    def encode(self, features, lengths, wav_lens=None, chunks=None):
         """The encoder's output (batch, time, d_model) and its frame counts (batch,)."""
         x, lengths = self.subsample(features, lengths, wav_lens)
-        return self.Transformer.encode(x, lengths=lengths), lengths
+        chunks = self.chunks_for(chunks)
+        return self.Transformer.encode(x, lengths=lengths, dynchunktrain_config=chunks), lengths

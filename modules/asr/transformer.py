@@ -178,12 +178,22 @@ class S2STransformer(StreamingEncoding, AbsolutePositions, TransformerASR):
         """Whether :meth:`start_decoding` and :meth:`decode_step` can be used: a Mamba decoder's."""
         return isinstance(self.decoder, MambaDecoder)
 
-    def forward(self, src, tgt, wav_len=None, pad_idx=0, *, lengths=None, hidden_after=None):
+    def forward(
+        self,
+        src,
+        tgt,
+        wav_len=None,
+        pad_idx=0,
+        *,
+        lengths=None,
+        hidden_after=None,
+        dynchunktrain_config=None,
+    ):
         """Encode utterances and decode their tokens, each token given those before it.
 
         Arguments
         ---------
-        src, wav_len, lengths, hidden_after
+        src, wav_len, lengths, hidden_after, dynchunktrain_config
             As for :meth:`encode`.
         tgt : torch.Tensor
             (batch, tokens) indices, the start token first.
@@ -202,7 +212,12 @@ class S2STransformer(StreamingEncoding, AbsolutePositions, TransformerASR):
             If a sequence is longer than the table of positions.
         """
         lengths = _frame_counts(src, wav_len, lengths)
-        encoded = self.encode(src, lengths=lengths, hidden_after=hidden_after)
+        encoded = self.encode(
+            src,
+            dynchunktrain_config=dynchunktrain_config,
+            lengths=lengths,
+            hidden_after=hidden_after,
+        )
         memory = encoded if hidden_after is None else encoded[0]
         padding = get_key_padding_mask(tgt, pad_idx)
         decoded, _ = self._decode(tgt, memory, lengths, padding)
@@ -229,7 +244,7 @@ class S2STransformer(StreamingEncoding, AbsolutePositions, TransformerASR):
         pad_idx : int
             Taken because SpeechBrain's callers pass it.
         dynchunktrain_config : speechbrain.utils.dynamic_chunk_training.DynChunkTrainConfig, optional
-            Chunks that hide the future from attention and convolutions; Mamba's backward branch hears it all the same.
+            Chunks whose end hides the future: from attention, from convolutions and from Mamba's backward branch.
         lengths : torch.Tensor, optional
             (batch,) integer frame counts, instead of ``wav_len`` and exact.
         hidden_after : int, optional

@@ -7,6 +7,7 @@ Modeling with Selective State Spaces" (arXiv 2312.00752), section 3.
 
 from modules.ssm.backends import use_backend
 from modules.ssm.blocks import BiMamba, Mamba, MambaState
+from modules.ssm.chunks import ChunkedBiMamba
 from modules.ssm.conv import bidirectional_conv1d, causal_conv1d, depthwise_conv1d
 from modules.ssm.initialisation import scale_output_projections
 from modules.ssm.parameter_groups import parameter_groups
@@ -21,6 +22,7 @@ from modules.ssm.stack import MambaStack, RMSNorm
 
 __all__ = [
     "BiMamba",
+    "ChunkedBiMamba",
     "Mamba",
     "MambaStack",
     "MambaState",

@@ -201,10 +201,10 @@ class Mamba(nn.Module):
         check_tensor("state.conv", conv, (batch, self.d_inner, self.d_conv), device)
         check_tensor("state.ssm", ssm, (batch, self.d_inner, self.d_state), device)
 
-    def _run(self, x, lengths, state, return_state):
+    def _run(self, x, lengths, state, return_state, **mix_options):
         """:meth:`forward` behind its checks."""
         inner, z = self.in_proj(x).chunk(2, dim=-1)
-        y, new_state = self._mix(inner, z, lengths, state)
+        y, new_state = self._mix(inner, z, lengths, state, **mix_options)
         out = self.out_proj(y)
         if self.out_proj.bias is not None:
             out = keep_valid(out, valid_frames(lengths, x.shape[1], x.device))

@@ -1,0 +1,271 @@
+"""A recogniser along a stream: pieces of a waveform in, what the network says of each frame out.
+
+Everything that later frames need stands in a :class:`StreamingContext`, whose size does not grow: the last samples, the
+last features, frames that wait for the end of their chunk, and the states of the encoder's layers.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from speechbrain.lobes.models.transformer.TransformerASR import TransformerASRStreamingContext
+from speechbrain.utils.dynamic_chunk_training import DynChunkTrainConfig
+
+from modules.causal_frontend import BlockState, CausalFilterbankFeatures, stream_subsampling
+from modules.conmamba import ConmambaEncoder
+from modules.ssm.checks import check_count
+
+
+class StreamingOutput(NamedTuple):
+    """What the network says of the frames that a piece has completed.
+
+    CTC's log-probabilities (batch, new frames, vocabulary), and the encoder's output (batch, new frames, d_model).
+    A decoder reads the latter.
+    """
+
+    log_probs: torch.Tensor
+    encoded: torch.Tensor
+
+
+@dataclass
+class StreamingContext:
+    """What streams carry from piece to piece; it may be pickled, and go on in another process.
+
+    Attributes
+    ----------
+    model : str
+        Fingerprint of the network that the context belongs to.
+    chunk_size : int or None
+        Frames of a chunk; None of a causal encoder.
+    batch : int
+        Streams, which run in step.
+    samples, frames : int
+        Samples read, and frames of the encoder given, of each stream.
+    waveform : torch.Tensor
+        (batch, samples) that the next features still read.
+    subsampling : list of BlockState
+        The last inputs of the subsampling's blocks.
+    waiting : torch.Tensor or None
+        (batch, frames, channels), subsampled frames whose chunk has not ended.
+    encoder : speechbrain.lobes.models.transformer.TransformerASR.TransformerASRStreamingContext
+        States of the encoder's layers.
+    ended : bool
+        Whether :meth:`StreamingNetwork.finish` has ended the streams.
+    """
+
+    model: str
+    chunk_size: int | None
+    batch: int
+    samples: int
+    frames: int
+    waveform: torch.Tensor
+    subsampling: list[BlockState] | None
+    waiting: torch.Tensor | None
+    encoder: TransformerASRStreamingContext
+    ended: bool = False
+
+    def layer_bytes(self):
+        """Bytes that each layer of a ConMamba encoder carries, all streams together; empty before the first frame."""
+        return [_bytes_of(layer) for layer in self.encoder.encoder_context.state or []]
+
+    def total_bytes(self):
+        """Bytes of everything that the context carries, all streams together."""
+        layers = sum(self.layer_bytes())
+        return layers + sum(map(_bytes_of, (self.waveform, self.subsampling, self.waiting)))
+
+
+class StreamingNetwork:
+    """A recogniser that reads streams piece by piece, with the results of the whole utterance.
+
+    Arguments
+    ---------
+    compute_features : modules.causal_frontend.CausalFilterbankFeatures
+    normalize : torch.nn.Module
+        Normalisation by saved statistics, such as :class:`modules.asr.normalization.GlobalNormalization`.
+    model : modules.asr.recognizer.RecognitionNetwork
+        With a ConMamba encoder. The three are used as they are, in evaluation mode: neither copied nor moved.
+    chunk_size : int, optional
+        Frames of a chunk of an encoder that is not causal; by default the model's own.
+
+    Attributes
+    ----------
+    chunk_size : int or None
+        None of a causal encoder.
+    frame_samples : int
+        Samples of a frame of the encoder.
+    latency : int
+        Samples that a result waits for at most: a chunk, or a frame of a causal encoder. Nothing behind them is
+        read. The time that computing takes comes on top.
+
+    Raises
+    ------
+    ValueError
+        If a part reads ahead without end, is in training mode, or the chunks have no frame.
+
+    Example
+    -------
+    Not run here, since it needs a trained run; see :class:`mamba_speech.asr.streaming.StreamingRecognizer`::
+
+        network = StreamingNetwork(run["compute_features"], run["normalize"], run["model"], chunk_size=8)
+        context = network.make_streaming_context()
+        for piece in pieces:  # (1, samples) each
+            log_probs, encoded = network.forward_streaming(piece, context)
+        log_probs, encoded = network.finish(context)
+    """
+
+    def __init__(self, compute_features, normalize, model, chunk_size=None):
+        self.compute_features, self.normalize, self.model = compute_features, normalize, model
+        if not isinstance(compute_features, CausalFilterbankFeatures):
+            raise ValueError(  # noqa: TRY004 - a run's parts are values to its user
+                f"{type(compute_features).__name__} clips by the whole utterance's maximum and cannot run along a "
+                "stream: train with a streaming YAML, whose features are CausalFilterbankFeatures"
+            )
+        if not isinstance(model.Transformer.encoder, ConmambaEncoder):
+            raise ValueError(  # noqa: TRY004
+                "only a ConMamba encoder carries its past in a state of fixed size; this one is a "
+                f"{type(model.Transformer.encoder).__name__}"
+            )
+        if normalize.training or model.training:
+            raise ValueError(
+                "a stream is read in evaluation mode: call eval() on the model and on normalize first"
+            )
+        causal = model.Transformer.causal
+        if chunk_size is not None:
+            check_count("chunk_size", chunk_size)
+            if causal:
+                raise ValueError("a causal encoder reads nothing ahead: it has no chunk_size")
+        self.chunk_size = None if causal else chunk_size or model.chunk_size
+        if not causal and self.chunk_size is None:
+            raise ValueError(
+                "the encoder reads the whole utterance: give a chunk_size, or train with causal: True"
+            )
+        self.frame_samples = compute_features.hop * 2 ** len(model.CNN.strides)
+        self.latency = self.frame_samples * (self.chunk_size or 1)
+        self._fingerprint = _fingerprint(model, normalize, self.chunk_size)
+
+    def make_streaming_context(self, batch=1):
+        """The context before the first sample of ``batch`` streams."""
+        check_count("batch", batch)
+        chunks = None if self.chunk_size is None else DynChunkTrainConfig(self.chunk_size)
+        device = next(self.model.ctc_lin.parameters()).device
+        return StreamingContext(
+            model=self._fingerprint,
+            chunk_size=self.chunk_size,
+            batch=batch,
+            samples=0,
+            frames=0,
+            waveform=self.compute_features.initial_state(batch).to(device),
+            subsampling=None,
+            waiting=None,
+            encoder=self.model.Transformer.make_streaming_context(chunks),
+        )
+
+    @torch.no_grad()
+    def forward_streaming(self, wavs, context):
+        """Read the next samples of each stream.
+
+        Arguments
+        ---------
+        wavs : torch.Tensor
+            (batch, samples), any number of samples, also none; the work and memory of a call grow with it.
+        context : StreamingContext
+            From :meth:`make_streaming_context`; moved on to the end of the piece. An error leaves it as it was.
+
+        Returns
+        -------
+        StreamingOutput
+            Of the frames that are complete now, perhaps none. They go on where the last call's ended.
+
+        Raises
+        ------
+        ValueError
+            If the piece is not (batch, samples) of floating numbers, or the context is another model's or has ended.
+        """
+        self._check(context)
+        if wavs.dim() != 2 or wavs.shape[0] != context.batch or not wavs.is_floating_point():
+            raise ValueError(
+                f"a piece must be (batch, samples), floating, with the context's batch of {context.batch}; got "
+                f"{tuple(wavs.shape)}, {str(wavs.dtype).removeprefix('torch.')}"
+            )
+        wavs = wavs.to(context.waveform)
+        features, waveform = self.compute_features.forward_chunk(wavs, context.waveform)
+        output = self._encode(features, waveform, context, last=False)
+        context.samples += wavs.shape[1]
+        return output
+
+    @torch.no_grad()
+    def finish(self, context):
+        """End the streams: the frames that waited for a hop, or for the end of their chunk.
+
+        Arguments
+        ---------
+        context : StreamingContext
+            Of the last :meth:`forward_streaming`; it takes no more pieces then.
+
+        Returns
+        -------
+        StreamingOutput
+
+        Raises
+        ------
+        ValueError
+            If the context is another model's or has ended.
+        """
+        self._check(context)
+        features = self.compute_features.finish(context.waveform)
+        output = self._encode(features, context.waveform[:, :0].clone(), context, last=True)
+        context.ended = True
+        return output
+
+    def _encode(self, features, waveform, context, last):
+        """The output of the frames that new features complete; the context moves on at the very end."""
+        model = self.model
+        if features.shape[1]:
+            features = self.normalize(features, features.new_ones(len(features)))
+        x, subsampling = stream_subsampling(model.CNN, features, context.subsampling, last)
+        parts = [part for part in (context.waiting, x) if part is not None]
+        waiting = torch.cat(parts, 1) if parts else None
+        count = 0 if waiting is None else waiting.shape[1]
+        ready = count if last else count - count % (self.chunk_size or 1)
+        if ready:
+            encoded = model.Transformer.encode_streaming(waiting[:, :ready], context.encoder)
+            # a copy, since a view would keep the whole piece
+            waiting = waiting[:, ready:].clone()
+        else:
+            weight = next(model.ctc_lin.parameters())
+            encoded = weight.new_zeros(context.batch, 0, weight.shape[-1])
+        context.waveform, context.subsampling, context.waiting = waveform, subsampling, waiting
+        context.frames += ready
+        return StreamingOutput(model.ctc_log_probs(encoded), encoded)
+
+    def _check(self, context):
+        if context.model != self._fingerprint:
+            raise ValueError(
+                "the context is another model's, or of other chunks: make one with make_streaming_context"
+            )
+        if context.ended:
+            raise ValueError(
+                "the context's streams have ended: make another one with make_streaming_context"
+            )
+
+
+def _bytes_of(state):
+    """Bytes of the tensors in nested tuples and lists."""
+    if isinstance(state, torch.Tensor):
+        return state.nbytes
+    return sum(map(_bytes_of, state)) if isinstance(state, (tuple, list)) else 0
+
+
+def _fingerprint(model, normalize, chunk_size):
+    """A text that tells networks apart: the shapes of all weights, and the values of the small ones."""
+    digest = hashlib.sha256(repr(chunk_size).encode())
+    tensors = dict(model.state_dict())
+    tensors |= {name: getattr(normalize, name, None) for name in ("glob_mean", "glob_std")}
+    for name, value in tensors.items():
+        if not isinstance(value, torch.Tensor):
+            continue
+        digest.update(f"{name} {tuple(value.shape)}".encode())
+        if value.dim() <= 1:
+            digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
