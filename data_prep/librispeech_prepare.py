@@ -4,11 +4,11 @@ Finds the splits, checks every utterance and writes one CSV manifest a split. An
 splits may be present. The corpus is at https://www.openslr.org/12 (Panayotov et al., ICASSP 2015).
 """
 
-import hashlib
 import logging
 import os
 from pathlib import Path
 
+from data_prep.contents import fingerprint
 from data_prep.verify import (
     FULL,
     Candidate,
@@ -26,6 +26,8 @@ logger = logging.getLogger(__name__)
 RECORD = "librispeech_prepare.json"
 # Part of the record: raised when the manifests change, so that old ones are not taken for new.
 VERSION = 1
+TRANSCRIPTS = ".trans.txt"
+USED = (".flac", TRANSCRIPTS)
 
 
 def prepare_librispeech(
@@ -45,8 +47,8 @@ def prepare_librispeech(
 
     Utterances that cannot be used are left out, with a warning that counts them, and listed with
     the reason in `<save_folder>/skipped_<split>.csv`. The sample rate is free: audio is resampled
-    when it is loaded. Nothing is done if an earlier run had the same options, no file was added to
-    or taken from the corpus since, and the files it left out are still bad.
+    when it is loaded. Nothing is done if an earlier run had the same options, and since then no file
+    came, went, or changed its size or its time of change, and what it left out is still bad.
 
     Arguments
     ---------
@@ -108,7 +110,7 @@ def prepare_librispeech(
         "limits": limits,
         "merged_splits": merged_splits,
         "merge_name": merge_name,
-        "contents": {split: fingerprint(found) for split, found in chapters.items()},
+        "contents": {split: fingerprint(list_files(found)) for split, found in chapters.items()},
         "verify": verify,
         "skipped": 0,
     }
@@ -213,14 +215,12 @@ def list_chapters(folder):
     return sorted(path for path in folder.glob("*/*") if path.is_dir())
 
 
-def fingerprint(chapters):
-    """A hash that changes when a chapter's list of files, or a transcript, changes."""
-    digest = hashlib.sha256()
+def list_files(chapters):
+    """The recordings and transcripts of chapters, sorted by chapter."""
     for chapter in chapters:
-        digest.update(f"{chapter.name} {chapter.stat().st_mtime_ns}\n".encode())
-        for transcript in sorted(chapter.glob("*.trans.txt")):
-            digest.update(f"{transcript.name} {transcript.stat().st_mtime_ns}\n".encode())
-    return digest.hexdigest()
+        with os.scandir(chapter) as entries:
+            names = [entry.name for entry in entries if entry.name.endswith(USED)]
+        yield from (f"{chapter}{os.sep}{name}" for name in sorted(names))
 
 
 def read_chapter(chapter):

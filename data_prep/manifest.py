@@ -9,6 +9,7 @@ import json
 import logging
 from pathlib import Path, PurePath
 
+from data_prep.contents import fingerprint
 from data_prep.verify import (
     FULL,
     Candidate,
@@ -39,7 +40,8 @@ def prepare_manifest(manifest, save_folder, name, *, skip_prep=False, verify=FUL
 
     Utterances that cannot be used are left out, with a warning that counts them, and listed with
     the reason in `<save_folder>/skipped_<name>.csv`. Nothing is done if the list is that of an
-    earlier run, and the files that run left out are still bad.
+    earlier run, and since then no recording came, went, or changed its size or its time of change,
+    and what that run left out is still bad.
 
     Arguments
     ---------
@@ -93,13 +95,14 @@ def prepare_manifest(manifest, save_folder, name, *, skip_prep=False, verify=FUL
         "verify": verify,
         "skipped": 0,
     }
+    candidates = read_candidates(manifest)
+    record["recordings"] = fingerprint(one.path or "" for one in candidates)
     record_path = save_folder / f"{name}_prepare.json"
     skipped_list = save_folder / f"skipped_{name}.csv"
     if target.is_file() and is_prepared(record_path, record, [skipped_list]):
         logger.info("the manifest %s is up to date; preparation skipped", target)
         return target
     save_folder.mkdir(parents=True, exist_ok=True)
-    candidates = read_candidates(manifest)
     rows, skipped = check_utterances(candidates, manifest.name, verify=verify)
     write_skipped(skipped_list, skipped, len(candidates), manifest.name)
     if not rows:

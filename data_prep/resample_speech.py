@@ -15,6 +15,7 @@ import numpy as np
 import soundfile
 from tqdm import tqdm
 
+from data_prep.contents import changed_since, read_stamps, stamp
 from data_prep.verify import Skipped, is_recorded, write_skipped
 from mamba_speech.arguments import jobs, rate
 from mamba_speech.audio import resample_array
@@ -26,13 +27,14 @@ logger = logging.getLogger(__name__)
 SUFFIXES = (".wav", ".flac", ".wv1", ".sph")
 RECORD = "resampled.json"
 SKIPPED = "skipped.csv"
+STAMPS = "sources.json"
 
 
 def resample_speech(input_folder, output_folder, sample_rate=8000, jobs=None):
     """Copy a tree of recordings at one rate.
 
-    Files that are in `output_folder` already are not made again, even if their source changed. A file whose
-    peak would pass full scale is scaled down to it.
+    A file that is in `output_folder` already is made again only if the size or the time of change of its source
+    is another than when it was made. A file whose peak would pass full scale is scaled down to it.
 
     Arguments
     ---------
@@ -87,6 +89,7 @@ def resample_speech(input_folder, output_folder, sample_rate=8000, jobs=None):
         raise FileNotFoundError(f"{source}: holds no {', '.join(SUFFIXES)} file to resample")
     _claim(target, {"input_folder": str(source), "sample_rate": sample_rate})
 
+    _remove_outdated(target, files)
     wanted = {name: path for name, path in files.items() if not (target / name).is_file()}
     work = [(path, target / name, sample_rate) for name, path in wanted.items()]
     reasons = _run(work, jobs, f"resampling to {sample_rate} Hz")
@@ -135,6 +138,17 @@ def _claim(target, record):
     write_json(target / RECORD, record)
 
 
+def _remove_outdated(target, files):
+    """Remove copies of files that have changed since, and note the files as they are now."""
+    before = read_stamps(target / STAMPS)
+    names = {str(name).encode("utf-8", "backslashreplace").decode(): name for name in files}
+    now = {text: stamp(files[name]) for text, name in names.items()}
+    for text in changed_since(before, now):
+        (target / names[text]).unlink(missing_ok=True)
+    # only now: a run that is killed before this line finds the same changes again
+    write_json(target / STAMPS, now)
+
+
 def _run(work, jobs, description):
     """Resample in parallel, with a progress bar; the reasons why not, or None, in order."""
     if not work:
@@ -152,8 +166,8 @@ def _run(work, jobs, description):
 def _resample_file(path, target, sample_rate):
     """Write one file; None, or the reason why it was not written."""
     try:
-        # (samples, channels)
-        waveform, rate = soundfile.read(path, dtype="float32", always_2d=True)
+        # (samples, channels); as bytes, since a name need not be text
+        waveform, rate = soundfile.read(os.fsencode(path), dtype="float32", always_2d=True)
     except (soundfile.SoundFileError, OSError):
         return _why_unreadable(path)
     if len(waveform) == 0:

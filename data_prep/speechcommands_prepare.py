@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from data_prep.contents import fingerprint as fingerprint_files
 from data_prep.keywords.clips import (
     NOISE_FOLDER,
     SILENCE,
@@ -72,8 +73,8 @@ def prepare_speechcommands(
     words. Clips that cannot be used are left out, with a warning that counts them, and listed with
     the reason in `skipped_<split>.csv`. Longer clips than `clip_seconds` give their loudest part,
     as in the paper (section 5.6); shorter ones stay short; both are counted in the log. Nothing is
-    done if an earlier run had the same options, no clip came or went since, and what that run left
-    out is still bad.
+    done if an earlier run had the same options, and since then no recording came, went, or changed
+    its size or its time of change, and what that run left out is still bad.
 
     Arguments
     ---------
@@ -353,14 +354,12 @@ def list_clips(root, labels):
 
 
 def fingerprint(splits, noise):
-    """A hash that changes when a folder's files or a clip's split do."""
+    """A hash that changes when a recording or a clip's split does."""
     digest = hashlib.sha256()
     for name, clips in splits.items():
-        digest.update(name.encode() + b"".join(f"\n{clip.id}".encode() for clip in clips))
-    folders = {clip.path.parent for clips in splits.values() for clip in clips}
-    for folder in sorted(folders | {path.parent for path in noise}):
-        changed = folder.stat().st_mtime_ns if folder.is_dir() else None
-        digest.update(f"{folder} {changed}\n".encode())
+        digest.update(name.encode() + b"".join(b"\n" + os.fsencode(clip.id) for clip in clips))
+    clips = (clip.path for clips in splits.values() for clip in clips)
+    digest.update(fingerprint_files([*clips, *noise]).encode())
     return digest.hexdigest()
 
 

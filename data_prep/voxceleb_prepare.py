@@ -61,7 +61,8 @@ def prepare_voxceleb(
     A row has ID, duration (seconds), wav, start and stop (samples of the file), speaker and session. Recordings
     that cannot be used are left out, with a warning that counts them, and listed with the reason in
     `skipped_recordings.csv`. Speakers of a trial list neither train nor validate; the log counts them. Nothing is
-    done if an earlier run had the same options, no file came or went since, and the files it left out are still bad.
+    done if an earlier run had the same options, and since then no file came, went, or changed its size or its time of
+    change, and the files it left out are still bad.
 
     Arguments
     ---------

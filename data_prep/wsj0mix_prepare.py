@@ -5,7 +5,6 @@ Checks every mixture against its sources and writes one CSV manifest a split. So
 `python -m data_prep.mixtures` makes such a tree from WSJ0 or from any other speech.
 """
 
-import hashlib
 import logging
 import os
 from collections import Counter
@@ -15,6 +14,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from data_prep.contents import fingerprint
 from data_prep.mixtures.checks import NOT_THE_SUM, check_headers, check_mixture
 from data_prep.verify import FULL, HEADER, Skipped, check_verify, is_prepared, write_skipped
 from mamba_speech.files import write_csv, write_json
@@ -51,7 +51,8 @@ def prepare_wsj0mix(
     is not the sum of its sources. The sum may differ by one step of 16 bit more than there
     are speakers (3/32768 for two), as each file of WSJ0-2mix is rounded, or cut, to 16 bit by
     itself; a mixture that was scaled apart from its sources differs by more. Nothing is done if an
-    earlier run with the same options skipped nothing and no file came or went since.
+    earlier run had the same options, and since then no file came, went, or changed its size or its
+    time of change, and what that run left out is still bad.
 
     Arguments
     ---------
@@ -109,7 +110,10 @@ def prepare_wsj0mix(
         "num_spks": num_spks,
         "sample_rate": sample_rate,
         "check_sum": check_sum,
-        "contents": {split: fingerprint(files) for split, files in listed.items()},
+        "contents": {
+            split: fingerprint(path for paths in files.values() for path in paths)
+            for split, files in listed.items()
+        },
         "verify": verify,
         "skipped": 0,
     }
@@ -216,16 +220,6 @@ def list_audio(folder):
     """The audio files of a folder by their suffix, sorted; hidden ones are none."""
     names = sorted(os.listdir(folder))
     return [folder / name for name in names if name.lower().endswith(SUFFIXES) and name[0] != "."]
-
-
-def fingerprint(files):
-    """A hash that changes when files come or go."""
-    digest = hashlib.sha256()
-    for name, paths in files.items():
-        changed = paths[0].parent.stat().st_mtime_ns if paths else None
-        digest.update(f"{name} {changed}\n".encode())
-        digest.update(b"".join(f"{path.name}\n".encode() for path in paths))
-    return digest.hexdigest()
 
 
 def check_split(files, split, sample_rate, check_sum, verify=FULL):

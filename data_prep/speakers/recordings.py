@@ -14,6 +14,7 @@ from sys import intern
 import numpy as np
 from tqdm import tqdm
 
+from data_prep.contents import stamp
 from data_prep.speakers.checker import SHARE, Checkers
 from data_prep.verify import (
     BREAK_INSIDE,
@@ -94,10 +95,10 @@ class Recordings:
     def _add_place(self, root, place, names):
         """Add the files of one folder, each stem once."""
         parts = tuple(os.path.relpath(place, root).split(os.sep)) if place != root else ()
-        self._digest.update(os.fsencode(f"{place} {os.stat(place).st_mtime_ns}\n"))
+        self._digest.update(os.fsencode(f"{place}\n"))
         stems = set()
         for name in names:
-            self._digest.update(os.fsencode(f"{name}\n"))
+            self._digest.update(os.fsencode(f"{name} {stamp(f'{place}{os.sep}{name}')}\n"))
             stem = os.path.splitext(name)[0]
             if stem in stems:
                 self.doubled += 1
@@ -154,7 +155,7 @@ class Recordings:
         return os.path.relpath(self.path(index), self._roots[0]).replace(os.sep, "/")
 
     def fingerprint(self):
-        """A hash that changes when files come or go."""
+        """A hash that changes when a file comes, goes, or gets another size or time of change."""
         return self._digest.hexdigest()
 
     def speaker_of_path(self, path):

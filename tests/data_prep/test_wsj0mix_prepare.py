@@ -219,14 +219,15 @@ def test_options_out_of_range_are_refused_by_name(tmp_path, options):
         prepare_wsj0mix(tmp_path, tmp_path / "out", **options)
 
 
-def test_a_second_run_reads_nothing_until_a_file_comes(make_tree, tmp_path):
+def test_a_second_run_reads_nothing_until_a_file_comes_or_changes(make_tree, tmp_path):
     root = make_tree()
     prepared = prepare_wsj0mix(root, tmp_path / "out")
     before = {path: path.stat().st_mtime_ns for path in prepared.values()}
-    # With the same names but other content, only a run that reads would see the fault.
-    spoil_silence(root / "wav8k/min/tr")
     prepare_wsj0mix(root, tmp_path / "out")
     assert {path: path.stat().st_mtime_ns for path in prepared.values()} == before
+    spoil_silence(root / "wav8k/min/tr")
+    prepare_wsj0mix(root, tmp_path / "out")
+    assert [row["ID"] for row in read_rows(prepared["train"])] == ["tr_0", "tr_2"]
     write_mixture(root / "wav8k/min/tr", "tr_3", draw_sources(7))
     prepare_wsj0mix(root, tmp_path / "out")
     assert [row["ID"] for row in read_rows(prepared["train"])] == ["tr_0", "tr_2", "tr_3"]
