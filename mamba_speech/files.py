@@ -447,4 +447,6 @@ def write_wav(path, samples, sample_rate, unique=True):
     import soundfile
 
     with whole_path(path, unique) as temporary:
-        soundfile.write(temporary, samples, sample_rate, subtype="PCM_16", format="WAV")
+        # as bytes: a name need not be text
+        name = os.fsencode(temporary)
+        soundfile.write(name, samples, sample_rate, subtype="PCM_16", format="WAV")
