@@ -59,8 +59,8 @@ def fingerprint(paths):
     return digest.hexdigest()
 
 
-def read_stamps(path):
-    """The stamps of files that an earlier run noted; none where it noted none, or where the note is damaged."""
+def read_note(path):
+    """What an earlier run noted as a JSON object; nothing where it noted none, or where the note is damaged."""
     try:
         found = read_json(path)
     except (OSError, ValueError):

@@ -15,7 +15,7 @@ import numpy as np
 import soundfile
 from tqdm import tqdm
 
-from data_prep.contents import changed_since, read_stamps, stamp
+from data_prep.contents import changed_since, read_note, stamp
 from data_prep.verify import Skipped, is_recorded, write_skipped
 from mamba_speech.arguments import jobs, rate
 from mamba_speech.audio import resample_array
@@ -140,7 +140,7 @@ def _claim(target, record):
 
 def _remove_outdated(target, files):
     """Remove copies of files that have changed since, and note the files as they are now."""
-    before = read_stamps(target / STAMPS)
+    before = read_note(target / STAMPS)
     names = {str(name).encode("utf-8", "backslashreplace").decode(): name for name in files}
     now = {text: stamp(files[name]) for text, name in names.items()}
     for text in changed_since(before, now):

@@ -4,15 +4,27 @@ import argparse
 import logging
 import os
 import sys
+from functools import partial
 from pathlib import Path
 
-from data_prep.mixtures.build import MODES, SAMPLE_RATES, Settings, build_mixtures, write_speech
+from data_prep.mixtures.build import (
+    MODES,
+    SAMPLE_RATES,
+    Settings,
+    build_mixtures,
+    check_settings,
+    write_speech,
+)
 from data_prep.mixtures.draw import choose_splits, draw_mixtures
+from data_prep.mixtures.folder import check_folder, claim_folder
 from data_prep.mixtures.halves import halve_speakers
 from data_prep.mixtures.levels import MEASURES
 from data_prep.mixtures.lists import SPLITS, Source, find_lists, read_list
-from data_prep.mixtures.speech import LAYOUTS, find_speech, usable
+from data_prep.mixtures.sources import CheckedSpeech
+from data_prep.mixtures.speech import LAYOUTS, find_speech
+from data_prep.verify import FULL, HEADER, write_skipped
 from mamba_speech.arguments import jobs, seed, share, some_seconds, whole_number
+from mamba_speech.files import write_json
 
 logger = logging.getLogger(__name__)
 
@@ -25,8 +37,11 @@ DRAWING = (
     "valid_fraction",
     "test_fraction",
     "min_seconds",
+    "verify",
     "seed",
 )
+# What was found out about the recordings, and the list of those that are left out, in the folder of the mixtures.
+NOTE, SKIPPED = "recordings.json", "skipped_recordings.csv"
 
 
 def main(arguments=None):
@@ -46,15 +61,18 @@ def run(options):
     speech_folder, lists, training = read_lists(options) if options.lists else draw(options)
     for sample_rate in dict.fromkeys(options.sample_rate):
         for mode in dict.fromkeys(options.mode):
-            loudness = options.loudness or ("active" if options.wsj0 else "rms")
-            settings = Settings(
-                str(speech_folder), sample_rate, mode, loudness, full_scale=bool(options.wsj0)
-            )
+            settings = settings_of(options, speech_folder, sample_rate, mode)
             folder = build_mixtures(options.output_folder, lists, settings, options.jobs)
             logger.info("the mixtures are in %s", folder)
         if options.speech_for_dynamic_mixing:
             folder = write_speech(options.output_folder, training, settings, options.jobs)
             logger.info("the speech for dynamic mixing is in %s", folder)
+
+
+def settings_of(options, speech_folder, sample_rate, mode):
+    """What the mixtures of a rate and a mode shall be like."""
+    loudness = options.loudness or ("active" if options.wsj0 else "rms")
+    return Settings(str(speech_folder), sample_rate, mode, loudness, full_scale=bool(options.wsj0))
 
 
 def make_parser():
@@ -136,6 +154,12 @@ def add_drawing(group):
         )
     group.add_argument(
         "--min_seconds", type=some_seconds, help="leave out shorter recordings (default: 1)"
+    )
+    group.add_argument(
+        "--verify",
+        choices=(FULL, HEADER),
+        help="full: every recording is read before mixtures are drawn, so that none is silent or broken "
+        "(default); header: only its header, and such mixtures are left out",
     )
     group.add_argument("--seed", type=seed, help="default: 1234")
 
@@ -229,18 +253,52 @@ def draw(options):
             if split not in folders and name in unwanted:
                 counts[split] = 0
     seconds = 1.0 if options.min_seconds is None else options.min_seconds
-    speech = {name: usable(base, speakers, seconds) for name, speakers in speech.items()}
+    rates = dict.fromkeys(options.sample_rate)
+    checked = CheckedSpeech(
+        base,
+        seconds,
+        [settings_of(options, base, rate, options.mode[0]) for rate in rates],
+        options.verify or FULL,
+        Path(options.output_folder, NOTE),
+        options.jobs,
+    )
+    # before recordings are read, which may take long
+    check_folder(Path(options.output_folder).absolute())
+    for one in checked.settings:
+        check_settings(one)
+    speech = {name: checked.usable(speakers) for name, speakers in speech.items()}
+    try:
+        lists, training = draw_lists(options, speech, counts, checked.spans)
+    except ValueError as error:
+        raise ValueError(f"{error}{checked.left_out()}") from error
+    claim_folder(Path(options.output_folder).absolute(), lists, checked.settings[0])
+    write_json(Path(options.output_folder, NOTE), checked.to_note())
+    skipped_list = Path(options.output_folder, SKIPPED)
+    write_skipped(skipped_list, checked.skipped, checked.total, str(base), things="recordings")
+    return base, lists, training
+
+
+def draw_lists(options, speech, counts, spans):
+    """New lists of the wanted splits, and all recordings of the training speakers."""
     fractions = {"cv": options.valid_fraction, "tt": options.test_fraction}
     fractions = {split: value for split, value in fractions.items() if value is not None}
-    seed = 1234 if options.seed is None else options.seed
+    number = 1234 if options.seed is None else options.seed
     wanted = [split for split in SPLITS if counts[split]]
-    splits = choose_splits(speech, wanted, options.num_spks, seed, fractions)
+    splits = choose_splits(speech, wanted, options.num_spks, number, fractions)
+    # what is padded to the longest holds the sound of all
+    fits = partial(overlap, spans) if "min" in options.mode else None
     lists = {
-        split: draw_mixtures(speakers, split, counts[split], options.num_spks, seed)
+        split: draw_mixtures(speakers, split, counts[split], options.num_spks, number, fits)
         for split, speakers in splits.items()
     }
     speakers = splits.get("tr", {}).items()
-    return base, lists, [Source(name, (file,), 0.0) for name, files in speakers for file in files]
+    return lists, [Source(name, (file,), 0.0) for name, files in speakers for file in files]
+
+
+def overlap(spans, files):
+    """Whether each of some recordings has begun to sound before the first of them ends."""
+    found = [spans[name] for name in files]
+    return max(one.onset for one in found) < min(one.seconds for one in found)
 
 
 def find_separately(folders, layout):

@@ -5,8 +5,8 @@ mixture follows from its line in the list alone, so neither the number of proces
 second run change anything.
 """
 
-import hashlib
 import logging
+import os
 from collections import Counter
 from dataclasses import dataclass
 from functools import partial
@@ -17,18 +17,15 @@ import numpy as np
 import soundfile
 from scipy.signal import resample_poly
 
+from data_prep.mixtures.folder import claim_folder, rate_folder_of, remove_outdated, source_names
 from data_prep.mixtures.levels import MEASURES, level_of, loudness_meter
-from data_prep.mixtures.lists import SPLITS, natural_name, write_list
+from data_prep.mixtures.lists import SPLITS, natural_name
 from data_prep.mixtures.workers import Workers
 from data_prep.verify import Skipped, write_skipped
 from mamba_speech.audio import resample_array
-from mamba_speech.files import read_json, to_pcm16, write_json, write_wav
+from mamba_speech.files import to_pcm16, write_wav
 
 logger = logging.getLogger(__name__)
-
-RECORD = "mixtures.json"
-# Part of the record: raised when the samples change, so that old mixtures are not taken for new.
-VERSION = 1
 
 MODES = ("min", "max")
 SAMPLE_RATES = (8000, 16000)
@@ -74,6 +71,8 @@ class UnusableError(ValueError):
 def build_mixtures(output_folder, lists, settings, jobs=None, progress=True):
     """Make the mixtures of some lists; those that an earlier run finished are left as they are.
 
+    A mixture is made again if the size or the time of change of one of its recordings is another than when it was made.
+
     Writes the lists themselves to `lists/<split>.csv`, and mixtures that cannot be made, with the
     reason, to `<folder>/skipped_<split>.csv`. Sources are rounded to 16 bit and the mixture is their sum, so
     it is so exactly; in the official WSJ0-2mix all three are rounded.
@@ -106,12 +105,20 @@ def build_mixtures(output_folder, lists, settings, jobs=None, progress=True):
         If an option does not fit, the folder holds something else, or no mixture of a list can be
         made.
     """
-    check_settings(settings, lists)
+    check_settings(settings)
+    check_lists(lists)
     check_files(lists, settings.speech_folder)
     output_folder = Path(output_folder).absolute()
     rate_folder = rate_folder_of(output_folder, settings)
     with Workers(jobs, progress) as workers:
         claim_folder(output_folder, lists, settings)
+        outputs = {
+            rate_folder / settings.mode / split / name / f"{one.id}.wav": one.sources
+            for split, mixtures in lists.items()
+            for name in ("mix", *source_names(mixtures))
+            for one in mixtures
+        }
+        remove_outdated(rate_folder / settings.mode, outputs, settings.speech_folder)
         for split, mixtures in lists.items():
             folder = rate_folder / settings.mode / split
             names = ("mix", *source_names(mixtures))
@@ -132,7 +139,7 @@ def build_mixtures(output_folder, lists, settings, jobs=None, progress=True):
     return folder.parent
 
 
-def check_settings(settings, lists):
+def check_settings(settings):
     """Refuse settings out of range with a ValueError, a missing library with an ImportError."""
     if settings.sample_rate not in SAMPLE_RATES:
         raise ValueError(f"sample_rate must be 8000 or 16000, not {settings.sample_rate}")
@@ -142,6 +149,10 @@ def check_settings(settings, lists):
         raise ValueError(f"loudness must be one of {', '.join(MEASURES)}, not {settings.loudness}")
     if settings.loudness == "lufs":
         loudness_meter(settings.sample_rate)
+
+
+def check_lists(lists):
+    """Refuse lists of unknown splits, and empty ones, with a ValueError."""
     unknown = sorted(lists.keys() - set(SPLITS))
     if unknown or not lists or not all(lists.values()):
         raise ValueError(f"lists must be mixtures for some of {', '.join(SPLITS)}, none empty")
@@ -162,46 +173,6 @@ def check_files(lists, speech_folder):
                 f"the list of {split} names {len(missing)} recordings that are not in "
                 f"{speech_folder}, {missing[0]} first{hint}"
             )
-
-
-def claim_folder(folder, lists, settings):
-    """Write the lists and a record of what the folder holds; refuse one that holds other things.
-
-    Raises
-    ------
-    ValueError
-        If it was made from other lists or with other settings, or holds something else.
-    """
-    record = {"version": VERSION, "speech_folder": str(Path(settings.speech_folder).absolute())}
-    record |= {"loudness": settings.loudness, "full_scale": settings.full_scale}
-    for split, mixtures in lists.items():
-        lines = "\n".join(repr(one) for one in mixtures)
-        record[f"list {split}"] = hashlib.sha256(lines.encode()).hexdigest()
-    path = folder / RECORD
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"{folder} is a file; choose another folder for the mixtures")
-    if path.is_file():
-        try:
-            found = read_json(path)
-        except ValueError as error:
-            raise ValueError(f"{path} is damaged; delete {folder} or choose another") from error
-        differing = [key for key in sorted({*found, *record}) if found.get(key) != record.get(key)]
-        if differing:
-            raise ValueError(
-                f"{folder} holds mixtures made otherwise (different: {', '.join(differing)}); "
-                "choose another folder or delete that one"
-            )
-    elif folder.is_dir() and any(folder.iterdir()):
-        raise ValueError(f"{folder} holds something else than mixtures; choose another folder")
-    (folder / "lists").mkdir(parents=True, exist_ok=True)
-    write_json(path, record)
-    for split, mixtures in lists.items():
-        write_list(folder / "lists" / f"{split}.csv", mixtures)
-
-
-def source_names(mixtures):
-    """Folders of the sources: s1, s2 and, with three speakers, s3."""
-    return [f"s{number}" for number in range(1, len(mixtures[0].sources) + 1)]
 
 
 def make_mixture(mixture, settings, folder):
@@ -287,7 +258,8 @@ def load_files(names, speech_folder):
     waveforms, rates = [], []
     for name in names:
         try:
-            waveform, rate = soundfile.read(Path(speech_folder, name), always_2d=True)
+            path = os.fsencode(Path(speech_folder, name))
+            waveform, rate = soundfile.read(path, always_2d=True)
         except (soundfile.SoundFileError, OSError) as error:
             raise UnusableError(f"{name} is unreadable") from error
         if waveform.shape[1] > 1:
@@ -315,11 +287,6 @@ def resample(waveform, from_rate, to_rate):
     if max(from_rate, to_rate) // common > LARGEST_FACTOR:
         return resample_array(waveform, from_rate, to_rate)
     return resample_poly(waveform, to_rate // common, from_rate // common)
-
-
-def rate_folder_of(output_folder, settings):
-    """`wav8k` or `wav16k` in the folder of the mixtures."""
-    return Path(output_folder).absolute() / f"wav{settings.sample_rate // 1000}k"
 
 
 def write_speech(output_folder, sources, settings, jobs=None, progress=True):
@@ -358,11 +325,13 @@ def write_speech(output_folder, sources, settings, jobs=None, progress=True):
         paths[files] = source, place / f"{name}{number}.wav"
     if not paths:
         raise ValueError("there is no speech for dynamic mixing: no mixtures for training")
+    folder.mkdir(parents=True, exist_ok=True)
+    outputs = {path: (source,) for source, path in paths.values()}
+    remove_outdated(folder, outputs, settings.speech_folder)
     waiting = [one for one in paths.values() if not one[1].is_file()]
     work = partial(write_single, settings=settings)
     with Workers(jobs, progress) as workers:
         skipped = workers.run(work, waiting, len(paths), "speech for dynamic mixing")
-    folder.mkdir(parents=True, exist_ok=True)
     skipped_list = folder.with_name("skipped_speech.csv")
     write_skipped(skipped_list, skipped, len(paths), str(folder), things="recordings")
     return folder

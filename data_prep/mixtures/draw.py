@@ -5,6 +5,7 @@ random, levels that differ by 0 to 5 dB, and no speaker of one split in another.
 """
 
 import zlib
+from itertools import combinations, product
 
 import numpy as np
 
@@ -13,6 +14,8 @@ from data_prep.mixtures.lists import SPLITS, Mixture, Source
 # Largest gain (dB) of the first source; the second has its negative, a third none, as in WSJ0-3mix.
 LARGEST_GAIN = 2.5
 ATTEMPTS = 100
+# Sets of recordings that are gone through one by one where drawing finds no more.
+MOST_SETS = 5_000_000
 
 
 def split_speakers(speakers, fractions, num_spks, seed):
@@ -62,11 +65,12 @@ def split_speakers(speakers, fractions, num_spks, seed):
     return splits
 
 
-def draw_mixtures(speakers, split, count, num_spks=2, seed=1234):
+def draw_mixtures(speakers, split, count, num_spks=2, seed=1234, fits=None):
     """Draw a mixture list.
 
     Every recording has its turn as a first source, before any has a second; the others are drawn,
-    first the speaker, then the recording. No set of recordings is mixed twice.
+    first the speaker, then the recording. No set of recordings is mixed twice. As many are drawn as
+    were asked for, whenever there are so many.
 
     Arguments
     ---------
@@ -77,6 +81,8 @@ def draw_mixtures(speakers, split, count, num_spks=2, seed=1234):
     count : int
     num_spks : int
     seed : int
+    fits : callable, optional
+        Whether a set of recordings can be mixed, from the list of their names; any can by default.
 
     Returns
     -------
@@ -85,7 +91,7 @@ def draw_mixtures(speakers, split, count, num_spks=2, seed=1234):
     Raises
     ------
     ValueError
-        If there are not enough speakers or recordings.
+        If there are not enough speakers or recordings; the sentence says how many mixtures there are.
 
     Example
     -------
@@ -98,29 +104,70 @@ def draw_mixtures(speakers, split, count, num_spks=2, seed=1234):
             "with usable recordings"
         )
     possible = count_combinations([len(files) for files in speakers.values()], num_spks)
-    if count > possible:
+    random = np.random.default_rng([seed, zlib.crc32(split.encode())])
+    drawn = draw_sets(random, speakers, min(count, possible), num_spks, fits)
+    if len(drawn) < count:
         raise ValueError(
-            f"only {possible} different mixtures of {num_spks} can be made from the recordings of "
+            f"only {len(drawn)} different mixtures of {num_spks} can be made from the recordings of "
             f"the split {split}, not {count}; ask for fewer"
         )
-    random = np.random.default_rng([seed, zlib.crc32(split.encode())])
-    names = sorted(speakers)
-    recordings = [(name, file) for name in names for file in speakers[name]]
-    drawn, seen, turn = [], set(), []
-    while len(drawn) < count:
-        turn = turn or list(random.permutation(len(recordings)))
-        first = recordings[turn.pop()]
-        for _ in range(ATTEMPTS):
-            chosen = [first, *draw_others(random, speakers, names, first[0], num_spks - 1)]
-            key = frozenset(chosen)
-            if key not in seen:
-                seen.add(key)
-                drawn.append(chosen)
-                break
     width = max(5, len(str(count)))
     return [
         Mixture(f"{split}_{number:0{width}d}", with_gains(chosen, random))
         for number, chosen in enumerate(drawn)
+    ]
+
+
+def draw_sets(random, speakers, count, num_spks, fits=None):
+    """Draw sets of recordings, each once.
+
+    Arguments
+    ---------
+    random : np.random.Generator
+    speakers : dict of str to list of str
+    count : int
+        At most as many as `count_combinations` says.
+    num_spks : int
+    fits : callable, optional
+        See `draw_mixtures`.
+
+    Returns
+    -------
+    drawn : list of list of (str, str)
+        Speaker and recording of each source; fewer than `count` where no more fit.
+    """
+    names = sorted(speakers)
+    recordings = [(name, file) for name in names for file in speakers[name]]
+    drawn, seen, turn, fruitful = [], set(), [], True
+    while len(drawn) < count:
+        if not turn:
+            if not fruitful:
+                # nearly all that fit are drawn: the rest is looked for one by one
+                left = list_rest(speakers, names, num_spks, seen, fits)
+                order = random.permutation(len(left))[: count - len(drawn)]
+                return drawn + [left[index] for index in order]
+            turn, fruitful = list(random.permutation(len(recordings))), False
+        first = recordings[turn.pop()]
+        for _ in range(ATTEMPTS):
+            chosen = [first, *draw_others(random, speakers, names, first[0], num_spks - 1)]
+            key = frozenset(chosen)
+            if key not in seen and (fits is None or fits([file for _, file in chosen])):
+                seen.add(key)
+                drawn.append(chosen)
+                fruitful = True
+                break
+    return drawn
+
+
+def list_rest(speakers, names, num_spks, seen, fits):
+    """All sets of recordings that fit and are not in `seen`; none where there are millions to go through."""
+    if count_combinations([len(files) for files in speakers.values()], num_spks) > MOST_SETS:
+        return []
+    return [
+        list(zip(who, files, strict=True))
+        for who in combinations(names, num_spks)
+        for files in product(*(speakers[name] for name in who))
+        if frozenset(zip(who, files, strict=True)) not in seen and (fits is None or fits(files))
     ]
 
 

@@ -8,11 +8,9 @@ import logging
 import os
 import re
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import soundfile
-from tqdm import tqdm
 
 logger = logging.getLogger(__name__)
 
@@ -117,52 +115,14 @@ def place_flat(parts):
 PLACES = {"librispeech": place_librispeech, "voxceleb": place_voxceleb, "flat": place_flat}
 
 
-def usable(folder, speakers, min_seconds):
-    """Leave out recordings that cannot be a source, with a warning that counts them.
-
-    Arguments
-    ---------
-    folder : str or Path
-    speakers : dict of str to list of str
-    min_seconds : float
-
-    Returns
-    -------
-    speakers : dict of str to list of str
-        Without unreadable, shorter and multi-channel recordings, and without speakers that have
-        no other.
-    """
-    files = [(speaker, name) for speaker, names in speakers.items() for name in names]
-    with ThreadPoolExecutor(min(2 * (os.cpu_count() or 1), 16)) as threads:
-        faults = list(
-            tqdm(
-                threads.map(lambda one: fault_of(Path(folder, one[1]), min_seconds), files),
-                total=len(files),
-                desc="looking at recordings",
-                mininterval=0.5,
-            )
-        )
-    kept = {}
-    for (speaker, name), fault in zip(files, faults, strict=True):
-        if fault is None:
-            kept.setdefault(speaker, []).append(name)
-    counts = Counter(fault for fault in faults if fault)
-    if counts:
-        text = ", ".join(f"{count} {fault}" for fault, count in counts.most_common())
-        logger.warning("%d of %d recordings are left out: %s", counts.total(), len(files), text)
-    return kept
-
-
 def fault_of(path, min_seconds):
-    """Why a recording cannot be a source, by its header; None if it can."""
+    """Why a recording cannot be a source, by its header, or None if it can; and its length in seconds."""
     try:
-        info = soundfile.info(path)
+        info = soundfile.info(os.fsencode(path))
     except (soundfile.SoundFileError, OSError):
-        return "unreadable"
-    if "+" in str(path):
-        return "with a + in the path, which a mixture list cannot hold"
+        return "unreadable", 0.0
     if info.channels > 1:
-        return "with several channels"
+        return f"with {info.channels} channels", 0.0
     if info.frames < min_seconds * info.samplerate:
-        return f"shorter than {min_seconds} s"
-    return None
+        return f"shorter than {min_seconds:g} s", 0.0
+    return None, info.frames / info.samplerate

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from data_prep.contents import changed_since, fingerprint, read_stamps, stamp
+from data_prep.contents import changed_since, fingerprint, read_note, stamp
 from data_prep.free_spoken_digits_prepare import prepare_free_spoken_digits
 from data_prep.librispeech_prepare import prepare_librispeech
 from data_prep.manifest import prepare_manifest
@@ -179,4 +179,4 @@ def test_a_name_that_is_not_utf8_has_a_fingerprint(tmp_path):
 @pytest.mark.parametrize("text", ["", "[]", "{"])
 def test_a_damaged_note_counts_as_none(tmp_path, text):
     (tmp_path / "sources.json").write_text(text)
-    assert changed_since(read_stamps(tmp_path / "sources.json"), {"a": "1 2"}) == set()
+    assert changed_since(read_note(tmp_path / "sources.json"), {"a": "1 2"}) == set()
