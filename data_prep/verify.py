@@ -31,14 +31,11 @@ LOUDEST = 2.0**31
 # Samples that are decoded at a time.
 BLOCK = 1 << 20
 
-# SpeechBrain replaces `$name` anywhere in a CSV manifest and fails where it knows no such name.
-VARIABLE = re.compile(r"\$[\w.]")
 LINE_BREAK = re.compile(r"[\r\n]")
 
 NO_TRANSCRIPT, EMPTY_TRANSCRIPT = "no transcript", "empty transcript"
 NO_AUDIO, DUPLICATE = "transcript without audio", "duplicate id"
 UNREADABLE = "unreadable audio"
-VARIABLE_INSIDE = "a '$' before a letter or digit, which SpeechBrain takes for a variable"
 BREAK_INSIDE = "a line break, which no manifest can hold"
 # Reasons that no change of the recording itself mends.
 FIXED_REASONS = (
@@ -46,7 +43,6 @@ FIXED_REASONS = (
     EMPTY_TRANSCRIPT,
     NO_AUDIO,
     DUPLICATE,
-    VARIABLE_INSIDE,
     BREAK_INSIDE,
 )
 
@@ -107,8 +103,8 @@ def check_utterances(candidates, description, seen=None, workers=None, verify=FU
         The kept utterances in the order given, with the keys `COLUMNS`; duration in seconds.
     skipped : list of Skipped
         The others: no audio, unreadable or truncated audio, no samples or such as are no finite
-        numbers, no or an empty transcript, an id that was there before, or a `$` or a line break,
-        which a manifest cannot hold.
+        numbers, no or an empty transcript, an id that was there before, or a line break, which a
+        manifest cannot hold.
 
     Example
     -------
@@ -150,8 +146,6 @@ def find_fault(candidate, seen):
     if candidate.id in seen:
         return DUPLICATE
     for value in (candidate.id, str(candidate.path), candidate.speaker, candidate.text):
-        if VARIABLE.search(value):
-            return VARIABLE_INSIDE
         if LINE_BREAK.search(value):
             return BREAK_INSIDE
     return None

@@ -3,7 +3,7 @@
 import numpy as np
 import soundfile
 
-from data_prep.verify import BREAK_INSIDE, LINE_BREAK, LOUDEST, VARIABLE, VARIABLE_INSIDE, read_end
+from data_prep.verify import BREAK_INSIDE, LINE_BREAK, LOUDEST, read_end
 
 NOT_THE_SUM = "the mixture is not the sum of its sources"
 
@@ -69,8 +69,6 @@ def find_path_fault(name, path):
     """The fault of a file's place; None for a right place."""
     if path is None:
         return f"{name} is missing"
-    if VARIABLE.search(str(path)):
-        return VARIABLE_INSIDE
     return BREAK_INSIDE if LINE_BREAK.search(str(path)) else None
 
 

@@ -20,8 +20,6 @@ from data_prep.verify import (
     BREAK_INSIDE,
     FULL,
     LINE_BREAK,
-    VARIABLE,
-    VARIABLE_INSIDE,
     Skipped,
 )
 
@@ -34,7 +32,7 @@ DIGIT = re.compile(r"\d_(\w+)_\d+")
 # Why a recording is left out for its place or name.
 NO_SPEAKER = "no speaker's folder above it"
 NOT_UTF8 = "a name that is not UTF-8, so that no manifest can hold it"
-NAME_REASONS = (NO_SPEAKER, VARIABLE_INSIDE, BREAK_INSIDE, NOT_UTF8)
+NAME_REASONS = (NO_SPEAKER, BREAK_INSIDE, NOT_UTF8)
 
 
 class Recordings:
@@ -109,8 +107,6 @@ class Recordings:
                 reason = NO_SPEAKER
             elif not is_utf8(path):
                 reason = NOT_UTF8
-            elif VARIABLE.search(path):
-                reason = VARIABLE_INSIDE
             elif LINE_BREAK.search(path):
                 reason = BREAK_INSIDE
             else:
