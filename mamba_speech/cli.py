@@ -6,12 +6,12 @@ status. It is imported only when its command is called, so that help and mistake
 
 import argparse
 import importlib
-import io
 import logging
 import os
 import sys
 
 from mamba_speech import __version__
+from mamba_speech.audio.names import ESCAPES, PlainFormatter, plain, safe_streams
 
 # command: module, and what the command does
 COMMANDS = {
@@ -50,15 +50,17 @@ def main(argv=None):
     if unknown:
         # with the usage of the command, which argparse would replace by the program's
         arguments.refuse(f"unrecognized arguments: {' '.join(unknown)}")
-    # a file name may hold bytes that are no text: they are printed as they came
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="surrogateescape")
+    safe_streams()
     # SpeechBrain's loggers take their level from here when they are first imported
     os.environ["SB_LOG_LEVEL"] = "WARNING"
-    logging.basicConfig(level=logging.WARNING, format="mamba-speech: %(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(PlainFormatter("mamba-speech: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
     try:
-        return arguments.run(arguments)
+        status = arguments.run(arguments)
+        if sys.stdout is not None:
+            sys.stdout.flush()
+        return status
     except (MemoryError, OSError, RuntimeError, ValueError) as error:
         if isinstance(error, BrokenPipeError):
             # the reader of our output has left, as `head` does; nothing more can be said to it
@@ -67,7 +69,7 @@ def main(argv=None):
         # not at the top, since it loads numpy, which help does without
         from mamba_speech.files import error_text
 
-        text = error_text(error) or "the memory does not suffice"
+        text = plain(error_text(error) or "the memory does not suffice", backslashes=False)
         print(f"mamba-speech: error: {text}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -96,6 +98,7 @@ def make_parser(argv):
         if name == called:
             task = importlib.import_module(module)
             task.add_arguments(command)
+            command.epilog = f"{command.epilog} {ESCAPES}"
             command.set_defaults(run=task.run_command, refuse=command.error)
     return parser
 

@@ -6,6 +6,7 @@ import sys
 from tqdm import tqdm
 
 from mamba_speech.audio import recording_fault
+from mamba_speech.audio.names import has_controls, plain
 
 
 def each_file(files, work):
@@ -38,7 +39,7 @@ def print_records(records, columns, done, as_json=False, total=None):
     records : iterable of dict
         Those with the key ``error`` are of files that failed.
     columns : callable
-        From a record to the columns of its line.
+        From a record to the columns of its line, in which control characters are escaped.
     done : str
         Past participle of the work, for the list of files that failed.
     as_json : bool
@@ -66,10 +67,29 @@ def print_records(records, columns, done, as_json=False, total=None):
         # the bar makes way for the line
         with bar.external_write_mode():
             if as_json:
-                print(json.dumps(record, ensure_ascii=False), flush=True)
+                print(json_line(record), flush=True)
             elif "error" not in record:
-                print(*columns(record), sep="\t", flush=True)
+                print(*(plain(str(one)) for one in columns(record)), sep="\t", flush=True)
     if errors:
         count = "1 file was" if len(errors) == 1 else f"{len(errors)} files were"
-        print(f"mamba-speech: {count} not {done}:", *errors, sep="\n  ", file=sys.stderr)
+        lines = (plain(error, backslashes=False) for error in errors)
+        print(f"mamba-speech: {count} not {done}:", *lines, sep="\n  ", file=sys.stderr)
     return 1 if errors else 0
+
+
+def json_line(value):
+    """A value as JSON on one line, in letters that stdout can print.
+
+    A byte of a name that is no UTF-8 becomes an escape, which Python's `json` reads as the same name.
+
+    Example
+    -------
+    >>> print(json_line({"path": "caf\\udce9.wav"}))
+    {"path": "caf\\udce9.wav"}
+    """
+    text = json.dumps(value, ensure_ascii=False)
+    try:
+        text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+    except UnicodeEncodeError:
+        return json.dumps(value)
+    return json.dumps(value) if has_controls(text) else text

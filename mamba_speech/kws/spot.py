@@ -4,7 +4,6 @@ It prints events, or counts on a recording whose keywords are known how many are
 missed and how many reported falsely.
 """
 
-import json
 import os
 from dataclasses import asdict
 from pathlib import Path
@@ -34,7 +33,7 @@ from mamba_speech.files import write_json
 from mamba_speech.kws.events import LONGEST, SMOOTHING, SUPPRESSION, THRESHOLD
 from mamba_speech.kws.spotter import HOP_RANGE, HOP_SECONDS, MODES, KeywordSpotter
 from mamba_speech.microphone import microphone
-from mamba_speech.printing import each_file, print_records
+from mamba_speech.printing import each_file, json_line, print_records
 
 MICROPHONE = "microphone"
 # false alarms an hour at which the miss rate is printed
@@ -170,7 +169,7 @@ def _evaluate(arguments, spotter):
 
 def _report(report, as_json):
     if as_json:
-        print(json.dumps(report, ensure_ascii=False))
+        print(json_line(report))
         return
     print(f"{report['keywords']} keywords in {report['seconds'] / 60:.1f} minutes")
     if report["keywords_of_other_classes"]:
