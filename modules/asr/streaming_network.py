@@ -91,12 +91,12 @@ class StreamingNetwork:
     Attributes
     ----------
     chunk_size : int or None
-        None of a causal encoder.
+        Frames of a chunk; None of a causal encoder.
     frame_samples : int
         Samples of a frame of the encoder.
     latency : int
-        Samples that a result waits for at most: a chunk, or a frame of a causal encoder. Nothing behind them is
-        read. The time that computing takes comes on top.
+        Samples that a result waits for at most: those of a chunk of ``chunk_size``, or of a frame of a causal encoder.
+        Nothing behind them is read. The time that computing takes comes on top.
 
     Raises
     ------
@@ -130,28 +130,52 @@ class StreamingNetwork:
             raise ValueError(
                 "a stream is read in evaluation mode: call eval() on the model and on normalize first"
             )
-        causal = model.Transformer.causal
-        if chunk_size is not None:
-            check_count("chunk_size", chunk_size)
-            if causal:
+        self.chunk_size = model.chunk_size
+        self.chunk_size = self._checked(chunk_size)
+        self.frame_samples = compute_features.hop * 2 ** len(model.CNN.strides)
+        self.latency = self.frame_samples * (self.chunk_size or 1)
+        self._fingerprint = _fingerprint(model, normalize)
+
+    def _checked(self, chunk_size):
+        """A size of chunks, by default the network's own; None of a causal encoder."""
+        if self.model.Transformer.causal:
+            if chunk_size is not None:
                 raise ValueError("a causal encoder reads nothing ahead: it has no chunk_size")
-        self.chunk_size = None if causal else chunk_size or model.chunk_size
-        if not causal and self.chunk_size is None:
+            return None
+        chunk_size = self.chunk_size if chunk_size is None else chunk_size
+        if chunk_size is None:
             raise ValueError(
                 "the encoder reads the whole utterance: give a chunk_size, or train with causal: True"
             )
-        self.frame_samples = compute_features.hop * 2 ** len(model.CNN.strides)
-        self.latency = self.frame_samples * (self.chunk_size or 1)
-        self._fingerprint = _fingerprint(model, normalize, self.chunk_size)
+        check_count("chunk_size", chunk_size)
+        return chunk_size
 
-    def make_streaming_context(self, batch=1):
-        """The context before the first sample of ``batch`` streams."""
+    def make_streaming_context(self, batch=1, chunk_size=None):
+        """The context before the first sample.
+
+        Arguments
+        ---------
+        batch : int
+            Streams, which run in step.
+        chunk_size : int, optional
+            Frames of a chunk in these streams; by default the network's.
+
+        Returns
+        -------
+        StreamingContext
+
+        Raises
+        ------
+        ValueError
+            If there is no stream or no frame in a chunk, or a causal encoder is given chunks.
+        """
         check_count("batch", batch)
-        chunks = None if self.chunk_size is None else DynChunkTrainConfig(self.chunk_size)
+        chunk_size = self._checked(chunk_size)
+        chunks = None if chunk_size is None else DynChunkTrainConfig(chunk_size)
         device = next(self.model.ctc_lin.parameters()).device
         return StreamingContext(
             model=self._fingerprint,
-            chunk_size=self.chunk_size,
+            chunk_size=chunk_size,
             batch=batch,
             samples=0,
             frames=0,
@@ -227,7 +251,7 @@ class StreamingNetwork:
         parts = [part for part in (context.waiting, x) if part is not None]
         waiting = torch.cat(parts, 1) if parts else None
         count = 0 if waiting is None else waiting.shape[1]
-        ready = count if last else count - count % (self.chunk_size or 1)
+        ready = count if last else count - count % (context.chunk_size or 1)
         if ready:
             encoded = model.Transformer.encode_streaming(waiting[:, :ready], context.encoder)
             # a copy, since a view would keep the whole piece
@@ -242,7 +266,7 @@ class StreamingNetwork:
     def _check(self, context):
         if context.model != self._fingerprint:
             raise ValueError(
-                "the context is another model's, or of other chunks: make one with make_streaming_context"
+                "the context is another model's: make one with this model's make_streaming_context"
             )
         if context.ended:
             raise ValueError(
@@ -257,9 +281,9 @@ def _bytes_of(state):
     return sum(map(_bytes_of, state)) if isinstance(state, (tuple, list)) else 0
 
 
-def _fingerprint(model, normalize, chunk_size):
+def _fingerprint(model, normalize):
     """A text that tells networks apart: the shapes of all weights, and the values of the small ones."""
-    digest = hashlib.sha256(repr(chunk_size).encode())
+    digest = hashlib.sha256()
     tensors = dict(model.state_dict())
     tensors |= {name: getattr(normalize, name, None) for name in ("glob_mean", "glob_std")}
     for name, value in tensors.items():

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import speechbrain as sb
+from chunk_sizes import drawn_chunks
 from pretrained import start_from
 from speech_data import (
     Manifests,
@@ -102,6 +103,12 @@ class RecognitionBrain(RecipeBrain):
         ):
             return self.augment(features, lengths, wav_lens)
         return features, lengths, wav_lens
+
+    def chunks(self, stage):
+        """Chunks of the encoder for a batch of the training; None for the network's own, and for a whole utterance."""
+        if stage != sb.Stage.TRAIN:
+            return None
+        return drawn_chunks(self.hparams, self.hparams.epoch_counter.current, self.step)
 
     def augment(self, features, lengths, wav_lens):
         """Mask a batch; see :meth:`normalised_features`."""

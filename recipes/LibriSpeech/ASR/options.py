@@ -80,6 +80,25 @@ class MaskOptions(Options):
     time_warp_window: Count = option("Largest shift of the time warp, in frames.")
 
 
+class StreamingOptions(Options):
+    """Chunks of an encoder that streams."""
+
+    chunk_size: Size | None = option(
+        "Frames of the encoder in a chunk, outside training; null: the whole utterance."
+    )
+    chunk_sizes: Annotated[list[Size], Field(min_length=1)] | None = option(
+        "Sizes of chunks, of which each training batch draws one; null: the whole utterance."
+    )
+    full_context_share: Fraction = option("Part of the training batches that hear it whole.")
+
+    @classmethod
+    def conflicts(cls, values):
+        """Chunks of the published system, which has none."""
+        yield from super().conflicts(values)
+        if values.get("full_context_share") is not None and values.get("fidelity") == "upstream":
+            yield "--fidelity must be corrected in a streaming recipe: the published system has no streaming"
+
+
 class RecognitionOptions(
     TrainingOptions,
     SpeechOptions,
@@ -91,6 +110,7 @@ class RecognitionOptions(
     FilterbankOptions,
     MambaOptions,
     AttentionOptions,
+    StreamingOptions,
 ):
     """Options that both recognisers have."""
 

@@ -25,7 +25,7 @@ class CTCBrain(RecognitionBrain):
         """Log-probabilities of tokens a frame, their counts, and hypotheses outside training."""
         batch = batch.to(self.device)
         features, lengths, wav_lens = self.normalised_features(batch, stage)
-        out = self.modules.model(features, lengths, wav_lens)
+        out = self.modules.model(features, lengths, wav_lens, chunks=self.chunks(stage))
         return out, self.decode(stage, out.log_probs, out.lengths)
 
     def compute_objectives(self, predictions, batch, stage):

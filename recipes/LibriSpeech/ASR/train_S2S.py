@@ -33,7 +33,7 @@ class S2SBrain(RecognitionBrain):
         batch = batch.to(self.device)
         features, lengths, wav_lens = self.normalised_features(batch, stage)
         tokens_bos = _repeat_to(len(lengths), batch.tokens_bos.data)
-        out = self.modules.model(features, lengths, tokens_bos, wav_lens)
+        out = self.modules.model(features, lengths, tokens_bos, wav_lens, chunks=self.chunks(stage))
         return out, self.decode(stage, out.encoded, out.lengths)
 
     def augment(self, features, lengths, wav_lens):

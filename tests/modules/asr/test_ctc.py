@@ -21,10 +21,11 @@ def load(name, tmp_path, **overrides):
         return load_hyperpyyaml(file, {"output_folder": str(tmp_path), **overrides})
 
 
-@pytest.mark.parametrize("name", ["conformer_large", "conmamba_large"])
+@pytest.mark.parametrize("name", ["conformer_large", "conmamba_large", "conmamba_streaming_large"])
 def test_published_sizes_to_the_unit(name, tmp_path):
     hparams = load(name, tmp_path)
-    wanted = PUBLISHED[f"Mamba-ASR/CTC/{name}.yaml"]
+    # a streaming model has the layers and the sizes of the other
+    wanted = PUBLISHED[f"Mamba-ASR/CTC/{name.replace('streaming_', '')}.yaml"]
     assert count_parameters(hparams["model"]) == wanted["total_trainable"]
     for part in ("CNN", "Transformer", "ctc_lin"):
         assert count_parameters(hparams[part]) == wanted["modules"][part]
@@ -51,7 +52,9 @@ def test_state_space_parameters_survive_every_recipe(path, tmp_path):
     "name, overrides",
     [
         ("conmamba_debug", {}),
+        ("conmamba_streaming_debug", {"chunk_size": 3}),
         pytest.param("conmamba_debug", {"causal": True}, marks=pytest.mark.exhaustive),
+        pytest.param("conmamba_streaming_debug", {"causal": True}, marks=pytest.mark.exhaustive),
         pytest.param(
             "conmamba_debug",
             {"dt_bc_norm": True, "bidirectional": False},

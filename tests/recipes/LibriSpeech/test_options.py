@@ -19,6 +19,7 @@ YAMLS = [path for kind in KINDS for path in sorted((RECIPE / "hparams" / kind).g
 # one of each network and decoder; the others differ from them in values
 QUICK = (
     "CTC/conmamba_debug",
+    "CTC/conmamba_streaming_debug",
     "CTC/conformer_large",
     "S2S/conmambamamba_debug",
     "S2S/conformer_small",
@@ -67,8 +68,15 @@ def test_every_option_can_be_overridden_from_the_command_line(path, tmp_path):
     wanted |= {k: v for k, v in small.items() if k in wanted}
     lists = {"output_folder": str(tmp_path)}
     lists |= {"train_splits": ["a", "b"], "test_splits": ["c"], "speed_changes": [90, 100]}
+    streaming = "streaming" in path.stem
+    if streaming:
+        # which the published system lacks
+        wanted |= {"fidelity": "corrected", "chunk_size": 3, "full_context_share": 0.5}
+        lists |= {"chunk_sizes": [3, 6]}
     hparams = override(path, wanted | lists)
-    assert hparams["model"].fidelity == "upstream"
+    assert hparams["model"].fidelity == wanted["fidelity"]
+    # a causal encoder has no chunks
+    assert hparams["model"].chunk_size is None
     assert hparams["ctc_lin"].w.weight.shape == (wanted["output_neurons"], 24)
 
 
@@ -106,6 +114,25 @@ def test_a_wrong_option_gets_one_sentence(options, message, call_main, spoken, t
 @pytest.mark.parametrize(
     "options, message",
     [
+        ({"chunk_size": 0}, "--chunk_size must be"),
+        ({"chunk_sizes": "[4, 0]"}, "--chunk_sizes must be"),
+        ({"chunk_sizes": "[]"}, "--chunk_sizes must be"),
+        ({"full_context_share": 1.5}, "--full_context_share must be a number from 0 to 1"),
+        ({"fidelity": "upstream"}, "--fidelity must be corrected"),
+    ],
+    ids=str,
+)
+def test_a_wrong_option_of_a_streaming_recipe_gets_one_sentence(
+    options, message, call_main, spoken, tmp_path
+):
+    check_wrong_option(
+        call_main, "CTC", options, message, spoken, tmp_path, "conmamba_streaming_debug"
+    )
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
         ({"encoder_module": "lstm"}, "encoder_module must be one of conmamba, conformer"),
         ({"decoder_module": "lstm"}, "decoder_module must be one of transformer, mamba"),
         ({"attention_type": "none"}, "attention_type must be one of"),
@@ -134,7 +161,7 @@ def test_a_wrong_option_of_a_decoder_gets_one_sentence(
     check_wrong_option(call_main, "S2S", options, message, spoken, tmp_path)
 
 
-def check_wrong_option(call_main, kind, options, message, spoken, tmp_path):
+def check_wrong_option(call_main, kind, options, message, spoken, tmp_path, yaml="conmamba_debug"):
     options = {
         "data_folder": spoken,
         "output_folder": tmp_path / "run",
@@ -142,7 +169,7 @@ def check_wrong_option(call_main, kind, options, message, spoken, tmp_path):
     } | options
     options = {key: str(value).format(tmp=tmp_path) for key, value in options.items()}
     with pytest.raises(SystemExit, match=message):
-        call_main(kind, "conmamba_debug", **options)
+        call_main(kind, yaml, **options)
 
 
 def test_the_published_warm_up_counts_batches_and_so_follows_the_accumulation():
@@ -209,12 +236,14 @@ def test_no_option_is_without_effect():
     assert unused_options(YAMLS, RECIPE) == {}
 
 
+@pytest.mark.parametrize("streaming", [False, True])
 @pytest.mark.parametrize("kind, stem", [("CTC", "conmamba"), ("S2S", "")])
-def test_fixed_structure_is_the_same_in_every_yaml(kind, stem):
+def test_fixed_structure_is_the_same_in_every_yaml(kind, stem, streaming):
     """What stands under `objects` differs by the schedule, the optimiser and when statistics end only."""
     kept = set()
     for path in YAMLS:
-        if path.parent.name == kind and path.stem.startswith(stem):
+        streams = "streaming" in path.stem
+        if path.parent.name == kind and path.stem.startswith(stem) and streams == streaming:
             text = path.read_text(encoding="utf-8").partition("# --- objects")[2]
             before, _, after = text.partition("lr_annealing: !new")
             after = after.partition("epoch_counter: !new")[2]

@@ -86,13 +86,15 @@ def test_a_run_resumed_beside_a_torn_checkpoint_ends_where_an_uninterrupted_one_
 
 
 @pytest.mark.exhaustive
-@pytest.mark.parametrize("kind", DEBUG)
-def test_a_killed_run_goes_on_from_its_last_checkpoint(kind, call_main, spoken, tmp_path):
+@pytest.mark.parametrize(
+    "kind, yaml", [*DEBUG.items(), ("CTC", "conmamba_streaming_debug")], ids=lambda one: one
+)
+def test_a_killed_run_goes_on_from_its_last_checkpoint(kind, yaml, call_main, spoken, tmp_path):
     run = tmp_path / "run"
     options = SPLITS | {"data_folder": spoken, "max_batch_length_train": 10, "number_of_epochs": 2}
     options |= {"ckpt_interval_steps": 1, "ckpt_interval_minutes": 0}
     options |= {"valid_beam_size": 1, "test_beam_size": 1} if kind == "S2S" else {}
-    process = run_script(kind, DEBUG[kind], **options, output_folder=run, wait=False)
+    process = run_script(kind, yaml, **options, output_folder=run, wait=False)
     deadline = time.monotonic() + 240
     while not list(run.glob("save/CKPT*/CKPT.yaml")):
         assert process.poll() is None and time.monotonic() < deadline, process.stdout.read()
@@ -101,7 +103,7 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(kind, call_main, spoken, 
     process.communicate()
     tear_a_checkpoint(run)
     for folder in (run, tmp_path / "whole"):
-        call_main(kind, DEBUG[kind], **options, output_folder=folder)
+        call_main(kind, yaml, **options, output_folder=folder)
     assert "Loading a checkpoint" in (run / "log.txt").read_text()
     assert not (run / "save" / TORN).exists()
     record = read_results(run)
