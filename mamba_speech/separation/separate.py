@@ -14,7 +14,9 @@ from mamba_speech.arguments import (
     given_path,
     number,
 )
-from mamba_speech.audio import AudioError, check_file, find_audio, is_folder
+from mamba_speech.audio import AudioError, check_file, is_folder
+from mamba_speech.audio.names import plain
+from mamba_speech.audio.outputs import plan_names
 from mamba_speech.printing import each_file, print_records
 from mamba_speech.separation.loudness import LEVELS
 from mamba_speech.separation.separator import (
@@ -63,9 +65,10 @@ def add_arguments(parser):
         add_number(parser, name, kind, default, text)
     add_json(parser)
     parser.epilog = (
-        "Writes NAME_s1.wav, NAME_s2.wav and so on for each input, and the tree of a folder with it. Prints a line an "
-        "input: its path and those of its sources, with tabs between. Files that cannot be separated are listed on "
-        "stderr at the end; then the exit status is 1. Causal models need no windows."
+        "Writes NAME_s1.wav, NAME_s2.wav and so on for each input. Of a folder, its tree is kept; of several inputs, "
+        "the tree below the folder that holds them all. Where a.wav and a.flac lie side by side, their endings stay in "
+        "NAME. Prints a line an input: its path and those of its sources, with tabs between. Files that cannot be "
+        "separated are listed on stderr at the end; then the exit status is 1. Causal models need no windows."
     )
 
 
@@ -74,13 +77,12 @@ def run_command(arguments):
     plan = plan_outputs(arguments.inputs, Path(arguments.output_folder))
     separator = Separator.load(arguments.run_folder, arguments.device)
     separator.check_windows(arguments.window_seconds, arguments.overlap_seconds)
-    taken, recordings, stems = {}, {os.path.realpath(path) for path, _ in plan}, iter(plan)
+    recordings = {os.path.realpath(path) for path in plan}
 
     def separate(path):
-        _, stem = next(stems)
-        outputs = source_paths(stem, separator.num_spks)
+        outputs = source_paths(plan[path], separator.num_spks)
         check_file(path)
-        _check_free(path, outputs, taken, recordings, arguments.overwrite)
+        _check_free(path, outputs, recordings, arguments.overwrite)
         factor = separator.separate_file(
             path,
             outputs,
@@ -92,12 +94,12 @@ def run_command(arguments):
         yield {"sources": [str(one) for one in outputs]}
         if factor < 1:
             print(
-                f"mamba-speech: {path}: its sources were turned down by {-20 * math.log10(factor):.1f} dB, "
-                "or they would clip",
+                f"mamba-speech: {plain(str(path), backslashes=False)}: its sources were turned down by "
+                f"{-20 * math.log10(factor):.1f} dB, or they would clip",
                 file=sys.stderr,
             )
 
-    records = each_file((path for path, _ in plan), separate)
+    records = each_file(plan, separate)
     return print_records(
         records, lambda one: (one["path"], *one["sources"]), "separated", arguments.json
     )
@@ -109,48 +111,37 @@ def plan_outputs(inputs, output_folder):
     Arguments
     ---------
     inputs : list of str
-        Files, and folders whose tree is mirrored.
+        Files and folders.
     output_folder : Path
         What lies in it already is no input, where it is part of a given folder.
 
     Returns
     -------
-    plan : list of (Path, Path)
-        Input, and output without ``_s1.wav``.
+    plan : dict of Path to Path
+        From recordings to outputs without ``_s1.wav``; see :func:`mamba_speech.audio.outputs.plan_names`.
 
     Raises
     ------
     ValueError
         If sources would be written among the recordings of a folder that is searched.
     """
-    plan = []
     # not Path.resolve(), which raises RuntimeError for links that lead in a circle
     where = Path(os.path.realpath(output_folder))
-    for one in map(Path, inputs):
-        inside = is_folder(one)
-        if inside and Path(os.path.realpath(one)) == where:
-            raise ValueError(
-                f"--output_folder {output_folder} is the folder that is searched: the next run would separate the "
-                "sources again; give another"
-            )
-        for path in find_audio([one]):
-            if inside and where in Path(os.path.realpath(path)).parents:
-                continue
-            name = path.relative_to(one) if inside and path != one else Path(path.name)
-            # a folder in which there is no audio may have no name, as / has none; it is refused later
-            plan.append(
-                (path, output_folder / (name if name.name else Path("input")).with_suffix(""))
-            )
-    return plan
-
-
-def _check_free(path, outputs, taken, recordings, overwrite):
-    """Keep one input from writing over another or its sources, and over older files unless that was asked for."""
-    other = taken.setdefault(outputs[0], path)
-    if other != path:
-        raise AudioError(
-            f"{path}: its sources would have the names of those of {other}; separate it into another folder"
+    if any(is_folder(one) and Path(os.path.realpath(one)) == where for one in inputs):
+        raise ValueError(
+            f"--output_folder {output_folder} is the folder that is searched: the next run would separate the "
+            "sources again; give another"
         )
+    given = {Path(one) for one in inputs}
+    return {
+        path: output_folder / name
+        for path, name in plan_names(inputs).items()
+        if path in given or where not in Path(os.path.realpath(path)).parents
+    }
+
+
+def _check_free(path, outputs, recordings, overwrite):
+    """Keep one input from writing over another, and over older files unless that was asked for."""
     given = next((one for one in outputs if os.path.realpath(one) in recordings), None)
     if given:
         raise AudioError(

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from mamba_speech.arguments import add_device, add_inputs, add_json, add_run_folder, given_path
-from mamba_speech.audio import AudioError, check_file, find_audio
+from mamba_speech.audio import AudioError, check_file
+from mamba_speech.audio.outputs import plan_names
 from mamba_speech.files import read_json, whole_file, write_json
 from mamba_speech.printing import each_file, print_records
 from mamba_speech.speaker.database import locked
@@ -29,10 +30,11 @@ def add_arguments(parser):
     add_json(parser)
     parser.epilog = (
         "Writes NAME.npy for each input: a vector of 32-bit floats, not normalised. Of a folder, its tree is kept; of "
-        "several inputs, the tree below the folder that holds them all. An embedding that is there is not made again, "
-        "if it was made by the same weights of the same recording, unchanged since. An embedding of another recording "
-        "is never replaced. Prints a line an input: the recording and its embedding, with a tab between. Files that "
-        "cannot be embedded are listed on stderr at the end; then the exit status is 1."
+        "several inputs, the tree below the folder that holds them all. Where a.wav and a.flac lie side by side, their "
+        "endings stay in NAME. An embedding that is there is not made again, if it was made by the same weights of the "
+        "same recording, unchanged since. An embedding of another recording is never replaced: more of the folders of "
+        "the new one then stand before its name. Prints a line an input: the recording and its embedding, with a tab "
+        "between. Files that cannot be embedded are listed on stderr at the end; then the exit status is 1."
     )
 
 
@@ -42,11 +44,11 @@ def run_command(arguments):
     plan = plan_outputs(arguments.inputs, folder)
     verifier = SpeakerVerifier.load(arguments.run_folder, arguments.device)
     claim_folder(folder, verifier.weights_hash, arguments.run_folder)
-    outputs, made = iter(plan.values()), MadeEmbeddings(folder)
+    made = MadeEmbeddings(folder)
 
     def embed(path):
-        output = next(outputs)
         check_file(path)
+        output = made.place(plan[path], path)
         new = not made.holds(output, path)
         if new:
             vector = verifier.embed(path).vector
@@ -84,22 +86,44 @@ class MadeEmbeddings:
                 continue
             self._made[name] = made
 
-    def holds(self, output, path):
-        """Whether an embedding is there, and of a recording as it now is.
+    def place(self, output, path):
+        """The file of a recording's embedding.
+
+        Arguments
+        ---------
+        output : Path
+            Taken if it is not the embedding of another recording, which is still there. Else more of the recording's
+            own folders stand before its name.
+        path : Path
+            The recording.
 
         Raises
         ------
         AudioError
-            If it is the embedding of another recording, which is still there.
+            If every such name is taken.
         """
+        folders = Path(os.path.abspath(path)).parent.parts[1:]
+        kept = len(output.relative_to(self.folder).parts)
+        names = (Path(*folders[-more:], output.name) for more in range(kept, len(folders) + 1))
+        for place in (output, *(self.folder / name for name in names)):
+            if self._owner(place, path) is None:
+                return place
+        raise AudioError(
+            f"{path}: its embedding would replace the embedding of {self._owner(output, path)}; embed it into "
+            "another folder"
+        )
+
+    def _owner(self, output, path):
+        """Another recording that an embedding is of; None if there is none."""
         made = self._made.get(os.path.relpath(output, self.folder))
-        if made is None or not output.exists():
-            return False
-        if made[0] != os.path.realpath(path) and os.path.exists(made[0]):
-            raise AudioError(
-                f"{path}: its embedding would replace the embedding of {made[0]}; embed it into another folder"
-            )
-        return made == self._state(path)
+        if made is None or not output.exists() or made[0] == os.path.realpath(path):
+            return None
+        return made[0] if os.path.exists(made[0]) else None
+
+    def holds(self, output, path):
+        """Whether an embedding is there, and of a recording as it now is."""
+        made = self._made.get(os.path.relpath(output, self.folder))
+        return made is not None and output.exists() and made == self._state(path)
 
     def add(self, output, path):
         """Tell that an embedding was made of a recording."""
@@ -126,8 +150,7 @@ def plan_outputs(inputs, output_folder):
     Returns
     -------
     plan : dict of Path to Path
-        From recordings to embeddings. Names are kept below the innermost folder that holds all inputs, so two files of
-        one name in two folders stay two.
+        From recordings to embeddings; see :func:`mamba_speech.audio.outputs.plan_names`.
 
     Example
     -------
@@ -135,13 +158,8 @@ def plan_outputs(inputs, output_folder):
     >>> [path.as_posix() for path in plan.values()]
     ['out/a/x.npy', 'out/b/x.npy']
     """
-    tops = [one if os.path.isdir(one) else os.path.dirname(os.path.abspath(one)) for one in inputs]
-    root = os.path.commonpath([os.path.abspath(top) for top in tops])
-    plan = {}
-    for path in find_audio(inputs):
-        name = Path(os.path.relpath(os.path.abspath(path), root))
-        plan[path] = output_folder / name.with_suffix(".npy") if name.name else output_folder
-    return plan
+    plan = plan_names(inputs)
+    return {path: output_folder / f"{name}.npy" for path, name in plan.items()}
 
 
 def claim_folder(folder, weights, run):

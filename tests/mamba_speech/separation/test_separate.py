@@ -305,9 +305,25 @@ def test_nothing_is_overwritten_unless_it_is_asked_for(runs, mixtures, tmp_path,
 def test_two_inputs_of_one_name_do_not_share_their_outputs(runs, mixtures, tmp_path, capsys):
     shutil.copy(mixtures / "a.wav", mixtures / "deep" / "a.wav")
     inputs = [mixtures / "a.wav", mixtures / "deep" / "a.wav"]
-    assert command(runs, *inputs, "--output_folder", tmp_path / "out", "--overwrite") == 1
+    sound, rate = soundfile.read(mixtures / "a.wav")
+    soundfile.write(mixtures / "deep" / "a.flac", sound, rate)
+    # whether there is another file beside it, says its folder and not the command
+    assert command(runs, *inputs, "--output_folder", tmp_path / "out") == 0
+    written = ["a_s1.wav", "a_s2.wav", "deep/a.wav_s1.wav", "deep/a.wav_s2.wav"]
+    out = tmp_path / "out"
+    found = sorted(path.relative_to(out).as_posix() for path in out.rglob("*.wav"))
+    assert found == written and capsys.readouterr().err == ""
+    # nothing that is there is lost
+    assert command(runs, mixtures, "--output_folder", out) == 1
     shown = capsys.readouterr()
-    assert "would have the names of those of" in shown.err and shown.out.count("\n") == 1
+    assert shown.err.count("is there already; give --overwrite") == 2
+    assert "deep/a.flac_s1.wav" in shown.out and "deep/er/b_s1.wav" in shown.out
+    # once, whatever its name
+    assert (
+        command(runs, inputs[0], os.path.relpath(inputs[0]), "--output_folder", out, "--overwrite")
+        == 0
+    )
+    assert capsys.readouterr().out.count("\n") == 1
 
 
 def test_no_recording_that_is_to_be_separated_is_written_over(runs, mixtures, capsys):
@@ -357,7 +373,8 @@ def test_bad_files_are_named_at_the_end_and_leave_nothing_behind(runs, mixtures,
     for name, reason in reasons.items():
         (line,) = [line for line in lines if f"{tmp_path / name}: " in line]
         assert reason in line
-    assert sorted(one.name for one in out.iterdir()) == ["a_s1.wav", "a_s2.wav"]
+    written = sorted(one.relative_to(out).as_posix() for one in out.rglob("*.*"))
+    assert written == ["in/a_s1.wav", "in/a_s2.wav"]
 
 
 def test_a_published_folder_is_separated_with_as_a_run_is(mixtures, tmp_path, capsys):

@@ -185,16 +185,21 @@ def test_embeddings_of_two_models_are_never_mixed(run, speaker_runs, voices, tmp
     assert "holds embeddings of another model" in capsys.readouterr().err
 
 
-def test_two_recordings_whose_embeddings_would_have_one_name_are_named(run, tmp_path, capsys):
+def test_two_recordings_that_differ_in_their_ending_alone_have_two_embeddings(
+    run, tmp_path, capsys
+):
     folder = tmp_path / "in"
     a = write_voice(folder / "a.wav", 1)
     sound, rate = soundfile.read(a)
     soundfile.write(folder / "a.flac", sound, rate)
     out = tmp_path / "out"
-    assert main(["embed", run, str(folder), str(a), "--output_folder", str(out)]) == 1
-    shown = capsys.readouterr()
-    assert len(tab_rows(shown.out)) == 1
-    assert f"{a}: its embedding would replace the embedding of {folder / 'a.flac'}" in shown.err
+    # whatever else is given, the names are these
+    expected = {str(folder / f"a.{kind}"): str(out / f"a.{kind}.npy") for kind in ("flac", "wav")}
+    for inputs in ([a], [folder, a], [folder]):
+        assert main(["embed", run, *map(str, inputs), "--output_folder", str(out)]) == 0
+        found = dict(tab_rows(capsys.readouterr().out))
+        assert found == {path: expected[path] for path in found} and str(a) in found
+    assert set(found) == set(expected)
 
 
 def test_recordings_of_one_name_embedded_one_by_one_stay_two(run, voices, tmp_path, capsys):
@@ -202,9 +207,11 @@ def test_recordings_of_one_name_embedded_one_by_one_stay_two(run, voices, tmp_pa
     first, second = (["embed", run, voices[k, "a"], "--output_folder", str(out)] for k in (1, 2))
     assert main(first) == 0 and main([*first, "--json"]) == 0
     assert json_rows(capsys.readouterr().out.splitlines()[1])[0]["new"] is False
-    assert main(second) == 1
-    shown = capsys.readouterr()
-    assert shown.out == "" and f"would replace the embedding of {voices[1, 'a']}" in shown.err
+    for new in (True, False):
+        assert main([*second, "--json"]) == 0
+        (found,) = json_rows(capsys.readouterr().out)
+        assert found["embedding"] == str(out / "voice 2" / "a.npy") and found["new"] is new
+    (out / "voice 2" / "a.npy").unlink()
     # moved there from elsewhere, older than the embedding
     before = (out / "a.npy").read_bytes()
     os.replace(voices[2, "a"], voices[1, "a"])
