@@ -121,9 +121,9 @@ def measure(rates):
     for rate, new_rate in rates:
         # a fiftieth of a second, or the one sample of a slower rate
         wave = np.ones(max(1, rate // 50), np.float32)
-        begun = time.perf_counter()
+        begun = time.process_time()
         assert np.isfinite(resample_array(wave, rate, new_rate)).all()
-        slowest = max(slowest, time.perf_counter() - begun)
+        slowest = max(slowest, time.process_time() - begun)
     return slowest
 
 models = (8000, 16000, 24000, 48000)
@@ -151,9 +151,9 @@ def test_a_second_at_a_rate_without_common_divisor_takes_milliseconds():
     wave = np.random.default_rng(0).standard_normal(16001).astype(np.float32)
     taken = []
     for _ in range(5):
-        begun = time.perf_counter()
+        begun = time.process_time()
         resample_array(wave, 16001, 16000)
-        taken.append(time.perf_counter() - begun)
+        taken.append(time.process_time() - begun)
     assert min(taken) < 0.1
 
 
