@@ -15,17 +15,17 @@ from data_prep.verify import (
     check_utterances,
     check_verify,
     is_prepared,
-    normalise_text,
     write_manifest,
     write_skipped,
 )
 from mamba_speech.files import write_json
+from mamba_speech.text import TextChanges
 
 logger = logging.getLogger(__name__)
 
 RECORD = "librispeech_prepare.json"
 # Part of the record: raised when the manifests change, so that old ones are not taken for new.
-VERSION = 1
+VERSION = 2
 TRANSCRIPTS = ".trans.txt"
 USED = (".flac", TRANSCRIPTS)
 
@@ -42,11 +42,13 @@ def prepare_librispeech(
     create_lexicon=False,
     skip_prep=False,
     verify=FULL,
+    policy=None,
 ):
     """Write `<save_folder>/<split>.csv` for each split, with ID, duration, wav, spk_id and wrd.
 
     Utterances that cannot be used are left out, with a warning that counts them, and listed with
-    the reason in `<save_folder>/skipped_<split>.csv`. The sample rate is free: audio is resampled
+    the reason in `<save_folder>/skipped_<split>.csv`. What the policy changes in texts is counted in
+    `<save_folder>/text_changes_<split>.csv`. The sample rate is free: audio is resampled
     when it is loaded. Nothing is done if an earlier run had the same options, and since then no file
     came, went, or changed its size or its time of change, and what it left out is still bad.
 
@@ -73,6 +75,8 @@ def prepare_librispeech(
         Return at once.
     verify : str
         `full` decodes every recording, `header` reads its header and its end.
+    policy : mamba_speech.text.TextPolicy, optional
+        What happens to the texts; by default the policy of no option.
 
     Raises
     ------
@@ -113,6 +117,7 @@ def prepare_librispeech(
         "contents": {split: fingerprint(list_files(found)) for split, found in chapters.items()},
         "verify": verify,
         "skipped": 0,
+        "texts": TextChanges(policy).policy.options(),
     }
     outputs = [f"{split}.csv" for split in splits] + ([merge_name] if merge_name else [])
     lists = [save_folder / f"skipped_{split}.csv" for split in splits]
@@ -123,7 +128,7 @@ def prepare_librispeech(
     rows, seen = {}, set()
     for split in splits:
         rows[split], skipped = prepare_split(
-            split, folders[split], chapters[split], save_folder, limits[split], seen, verify
+            split, folders[split], chapters[split], save_folder, limits[split], seen, verify, policy
         )
         record["skipped"] += skipped
     if merge_name:
@@ -132,7 +137,7 @@ def prepare_librispeech(
     write_json(save_folder / RECORD, record)
 
 
-def prepare_split(split, folder, chapters, save_folder, limit, seen, verify=FULL):
+def prepare_split(split, folder, chapters, save_folder, limit, seen, verify=FULL, policy=None):
     """Check and write one split; return its rows and how many utterances were skipped.
 
     Raises
@@ -142,12 +147,14 @@ def prepare_split(split, folder, chapters, save_folder, limit, seen, verify=FULL
     """
     candidates = [one for chapter in chapters for one in read_chapter(chapter)]
     candidates.sort(key=lambda one: one.id)
-    rows, skipped = check_utterances(candidates[:limit], split, seen, verify=verify)
+    texts = TextChanges(policy)
+    rows, skipped = check_utterances(candidates[:limit], split, seen, verify=verify, texts=texts)
     skipped_list = save_folder / f"skipped_{split}.csv"
     write_skipped(skipped_list, skipped, len(candidates[:limit]), split)
     if not rows:
         reason = f"; see {skipped_list}" if skipped else " under */*/*.flac"
         raise ValueError(f"the split {split} in {folder} has no usable utterance{reason}")
+    texts.write(save_folder / f"text_changes_{split}.csv", split)
     write_manifest(save_folder / f"{split}.csv", rows)
     hours = sum(row["duration"] for row in rows) / 3600
     logger.info("%s: %d utterances, %.2f hours", split, len(rows), hours)
@@ -242,12 +249,13 @@ def read_chapter(chapter):
     texts = []
     for path in sorted(chapter.glob("*.trans.txt")):
         try:
-            lines = path.read_text(encoding="utf-8").splitlines()
+            # not splitlines: a text may hold U+2028, which is white space here
+            lines = path.read_text(encoding="utf-8-sig").split("\n")
         except UnicodeDecodeError as error:
             raise ValueError(f"{path} is not UTF-8 text; repair it or leave it out") from error
         for line in filter(str.strip, lines):
-            name, _, text = line.strip().partition(" ")
-            texts.append((name, normalise_text(text)))
+            name, *text = line.split(maxsplit=1)
+            texts.append((name, "".join(text)))
     audio = {
         os.path.splitext(entry.name)[0]: Path(entry.path)
         for entry in os.scandir(chapter)

@@ -16,11 +16,11 @@ from data_prep.verify import (
     check_utterances,
     check_verify,
     is_prepared,
-    normalise_text,
     write_manifest,
     write_skipped,
 )
 from mamba_speech.files import read_csv, write_json
+from mamba_speech.text import TextChanges
 
 logger = logging.getLogger(__name__)
 
@@ -32,14 +32,15 @@ NAMES = {
     "id": ("id", "utt_id", "utterance_id"),
 }
 UNKNOWN_SPEAKER = "unknown"
-VERSION = 1
+VERSION = 2
 
 
-def prepare_manifest(manifest, save_folder, name, *, skip_prep=False, verify=FULL):
+def prepare_manifest(manifest, save_folder, name, *, skip_prep=False, verify=FULL, policy=None):
     """Write `<save_folder>/<name>.csv` with ID, duration, wav, spk_id and wrd.
 
     Utterances that cannot be used are left out, with a warning that counts them, and listed with
-    the reason in `<save_folder>/skipped_<name>.csv`. Nothing is done if the list is that of an
+    the reason in `<save_folder>/skipped_<name>.csv`. What the policy changes in texts is counted in
+    `<save_folder>/text_changes_<name>.csv`. Nothing is done if the list is that of an
     earlier run, and since then no recording came, went, or changed its size or its time of change,
     and what that run left out is still bad.
 
@@ -58,6 +59,8 @@ def prepare_manifest(manifest, save_folder, name, *, skip_prep=False, verify=FUL
         Return at once.
     verify : str
         `full` decodes every recording, `header` reads its header and its end.
+    policy : mamba_speech.text.TextPolicy, optional
+        What happens to the texts; by default the policy of no option.
 
     Returns
     -------
@@ -88,12 +91,14 @@ def prepare_manifest(manifest, save_folder, name, *, skip_prep=False, verify=FUL
     manifest = Path(manifest).absolute()
     if not manifest.is_file():
         raise FileNotFoundError(f"the manifest {manifest} does not exist")
+    texts = TextChanges(policy)
     record = {
         "version": VERSION,
         "manifest": str(manifest),
         "sha256": hashlib.sha256(manifest.read_bytes()).hexdigest(),
         "verify": verify,
         "skipped": 0,
+        "texts": texts.policy.options(),
     }
     candidates = read_candidates(manifest)
     record["recordings"] = fingerprint(one.path or "" for one in candidates)
@@ -103,11 +108,12 @@ def prepare_manifest(manifest, save_folder, name, *, skip_prep=False, verify=FUL
         logger.info("the manifest %s is up to date; preparation skipped", target)
         return target
     save_folder.mkdir(parents=True, exist_ok=True)
-    rows, skipped = check_utterances(candidates, manifest.name, verify=verify)
+    rows, skipped = check_utterances(candidates, manifest.name, verify=verify, texts=texts)
     write_skipped(skipped_list, skipped, len(candidates), manifest.name)
     if not rows:
         reason = f"; see {skipped_list}" if skipped else ": it lists none"
         raise ValueError(f"the manifest {manifest} has no usable utterance{reason}")
+    texts.write(save_folder / f"text_changes_{name}.csv", manifest.name)
     write_manifest(target, rows)
     write_json(record_path, record | {"skipped": len(skipped)})
     return target
@@ -144,7 +150,7 @@ def read_candidates(manifest):
         name = entry.get("id") or make_id(entry["path"], taken)
         path = manifest.parent / entry["path"] if entry["path"] else None
         speaker = entry.get("speaker") or UNKNOWN_SPEAKER
-        candidates.append(Candidate(name, path, speaker, normalise_text(entry["text"])))
+        candidates.append(Candidate(name, path, speaker, entry["text"]))
     return candidates
 
 

@@ -10,7 +10,7 @@ import os
 import re
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -19,6 +19,7 @@ import soundfile
 from tqdm import tqdm
 
 from mamba_speech.files import read_csv, read_json, write_csv
+from mamba_speech.text import HAS_DIGITS
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +45,7 @@ FIXED_REASONS = (
     NO_AUDIO,
     DUPLICATE,
     BREAK_INSIDE,
+    HAS_DIGITS,
 )
 
 
@@ -58,7 +60,7 @@ class Candidate:
         The audio; None if the corpus has a transcript alone.
     speaker : str
     text : str or None
-        The words; None if the corpus has the audio alone.
+        The words as the corpus has them; None if it has the audio alone.
     """
 
     id: str
@@ -82,7 +84,7 @@ def check_verify(verify):
         raise ValueError(f"verify must be {FULL} or {HEADER}, not {verify!r}")
 
 
-def check_utterances(candidates, description, seen=None, workers=None, verify=FULL):
+def check_utterances(candidates, description, seen=None, workers=None, verify=FULL, texts=None):
     """Check candidates, with a progress bar.
 
     Arguments
@@ -96,15 +98,18 @@ def check_utterances(candidates, description, seen=None, workers=None, verify=FU
         Files opened at a time; by default twice the number of processors, at most 16.
     verify : str
         How much of a recording is read; see `inspect`.
+    texts : TextChanges, optional
+        Policy of the texts, which counts the changes in the kept ones. Without it texts stay as they are.
 
     Returns
     -------
     rows : list of dict
-        The kept utterances in the order given, with the keys `COLUMNS`; duration in seconds.
+        The kept utterances in the order given, with the keys `COLUMNS`; duration in seconds, the
+        text under the policy.
     skipped : list of Skipped
         The others: no audio, unreadable or truncated audio, no samples or such as are no finite
-        numbers, no or an empty transcript, an id that was there before, or a line break, which a
-        manifest cannot hold.
+        numbers, no or an empty transcript, digits that the policy leaves out, an id that was there
+        before, or a line break, which a manifest cannot hold.
 
     Example
     -------
@@ -127,11 +132,17 @@ def check_utterances(candidates, description, seen=None, workers=None, verify=FU
             mininterval=0.5,
         )
         for one, (duration, reason) in progress:
+            changes = {}
+            if texts is not None and one.text is not None:
+                text, changes = texts.policy.apply(one.text)
+                one, reason = replace(one, text=text), texts.policy.fault(text) or reason
             reason = find_fault(one, seen) or reason
             if reason:
                 skipped.append(Skipped(one.id, str(one.path or ""), reason))
                 continue
             seen.add(one.id)
+            if texts is not None:
+                texts.add(one.id, changes)
             values = (one.id, duration, str(one.path), one.speaker, one.text)
             rows.append(dict(zip(COLUMNS, values, strict=True)))
     return rows, skipped
@@ -236,11 +247,6 @@ def _is_empty(path):
         return os.path.getsize(path) == 0
     except OSError:
         return False
-
-
-def normalise_text(text):
-    """Put one space between words and none at the ends; nothing else changes."""
-    return " ".join(text.split())
 
 
 def write_manifest(path, rows):

@@ -8,6 +8,7 @@ import pytest
 import soundfile
 
 from data_prep.librispeech_prepare import prepare_librispeech
+from mamba_speech.text import TextPolicy
 from tests.support.damage import overwrite_middle
 
 
@@ -236,3 +237,32 @@ def test_speechbrain_reads_what_was_written(corpus, tmp_path):
     loaded = dataset.DynamicItemDataset.from_csv(str(tmp_path / "train-clean-100.csv"))
     loaded.set_output_keys(["id", "duration", "wrd"])
     assert loaded[2] == {"id": "19-7-0002", "duration": 2.5, "wrd": "WORD NUMBER 2"}
+
+
+def test_texts_follow_the_policy_and_a_new_policy_prepares_anew(corpus, chapter, tmp_path):
+    lines = [
+        "\ufeff19-7-0000\tIT\u2019S  CAFE\u0301",
+        "19-7-0001 A\u2028B 5",
+        "19-7-0002 \u200b\u00ad",
+    ]
+    (chapter / "19-7.trans.txt").write_text("\r\n".join(lines), encoding="utf-8", newline="")
+    target = tmp_path / "train-clean-100.csv"
+
+    def texts(**options):
+        prepare_librispeech(
+            corpus, tmp_path, ["train-clean-100"], policy=TextPolicy(**options) if options else None
+        )
+        return [row["wrd"] for row in read_table(target)]
+
+    assert texts() == ["IT'S CAF\u00c9", "A B 5"]
+    skipped = read_table(tmp_path / "skipped_train-clean-100.csv")
+    assert [(row["id"], row["reason"]) for row in skipped] == [("19-7-0002", "empty transcript")]
+    before = target.stat().st_mtime_ns
+    assert texts() and target.stat().st_mtime_ns == before
+    assert texts(case="lower", digits="skip") == ["it's caf\u00e9"]
+    changes = read_table(tmp_path / "text_changes_train-clean-100.csv")
+    assert [(row["change"], row["texts"], row["first"]) for row in changes] == [
+        (kind, "1", "19-7-0000") for kind in ("composed", "case", "apostrophes", "spaces")
+    ]
+    skipped = read_table(tmp_path / "skipped_train-clean-100.csv")
+    assert "--text_digits skip" in skipped[0]["reason"]

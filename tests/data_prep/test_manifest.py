@@ -6,6 +6,7 @@ import json
 import pytest
 
 from data_prep.manifest import prepare_manifest
+from mamba_speech.text import TextPolicy
 
 
 def read_table(path):
@@ -181,3 +182,24 @@ def test_a_missing_list_and_a_name_with_a_folder_are_refused(tmp_path):
         prepare_manifest(tmp_path / "absent.csv", tmp_path, "one")
     with pytest.raises(ValueError, match="plain file name"):
         prepare_manifest(tmp_path / "absent.csv", tmp_path, "../one")
+
+
+def test_spellings_of_one_text_become_one_and_the_changes_are_counted(speech, tmp_path):
+    rows = [
+        ("clips/a.wav", "caf\u00e9 it's"),
+        ("clips/b.flac", "cafe\u0301\u00a0it\u2019s\u200b"),
+        ("clips/c.ogg", "\ufeff\u200b"),
+    ]
+    text = "path,text\n" + "".join(f"{','.join(row)}\n" for row in rows)
+    target = prepare_manifest(write_list(speech / "l.csv", text), tmp_path, "one")
+    assert [row["wrd"] for row in read_table(target)] == 2 * ["caf\u00e9 it's"]
+    (skipped,) = read_table(tmp_path / "skipped_one.csv")
+    assert (skipped["id"], skipped["reason"]) == ("clips-c", "empty transcript")
+    changes = read_table(tmp_path / "text_changes_one.csv")
+    assert {row["change"]: row["texts"] for row in changes} == dict.fromkeys(
+        ("composed", "invisible", "apostrophes", "spaces"), "1"
+    )
+    prepare_manifest(
+        write_list(speech / "l.csv", text), tmp_path, "one", policy=TextPolicy(case="upper")
+    )
+    assert [row["wrd"] for row in read_table(target)] == 2 * ["CAF\u00c9 IT'S"]

@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 from speech_data import prepare_manifests
 
-from data_prep.verify import normalise_text
 from mamba_speech.files import read_csv
+from mamba_speech.text import TextPolicy
 
 
 class Text(NamedTuple):
@@ -29,6 +29,8 @@ class Text(NamedTuple):
         ``all``, or, by a fixed rule, ``rest`` and ``held_out``.
     held_out : float
         Part of all sentences that the rule holds out.
+    policy : mamba_speech.text.TextPolicy
+        What happens to the sentences.
 
     Example
     -------
@@ -44,9 +46,15 @@ class Text(NamedTuple):
     is_manifest: bool = False
     part: str = "all"
     held_out: float = 0.0
+    policy: TextPolicy = TextPolicy()
 
-    def sentences(self):
-        """Yield ``(line number, sentence)`` with one space between words; empty lines are passed over.
+    def sentences(self, changes=None):
+        """Yield ``(line number, sentence)`` under the policy; what it leaves out, and empty lines, are passed over.
+
+        Arguments
+        ---------
+        changes : mamba_speech.text.TextChanges, optional
+            Counts of what the policy changes.
 
         Raises
         ------
@@ -60,8 +68,10 @@ class Text(NamedTuple):
         number = 0
         try:
             for number, sentence in enumerate(self._lines(), start=1):
-                sentence = normalise_text(sentence)
-                if sentence and self._takes(sentence):
+                sentence, changed = self.policy.apply(sentence)
+                if sentence and self._takes(sentence) and not self.policy.fault(sentence):
+                    if changes is not None:
+                        changes.add(f"{self.path}, line {number}", changed)
                     yield number, sentence
         except UnicodeDecodeError as error:
             raise ValueError(
@@ -93,7 +103,9 @@ class Text(NamedTuple):
             for start in (0, max(0, size - 2**20)):
                 file.seek(start)
                 ends += file.read(2**20)
-        return [Path(self.path).name, size, zlib.crc32(ends), self.part, self.held_out]
+        found = [Path(self.path).name, size, zlib.crc32(ends), self.part, self.held_out]
+        # runs from before the policies go on
+        return found if self.policy == TextPolicy() else [*found, self.policy.options()]
 
 
 def find_texts(hparams, training=True):
@@ -117,8 +129,10 @@ def find_texts(hparams, training=True):
     SystemExit
         With one message, if no text is named, or one is missing.
     """
+    policy = TextPolicy.of(hparams)
     by_option = {
-        key: _given_texts(hparams, key) for key in ("text_files", "valid_text", "test_texts")
+        key: _given_texts(hparams, key, policy)
+        for key in ("text_files", "valid_text", "test_texts")
     }
     train, valid = by_option["text_files"], by_option["valid_text"]
     tests = {}
@@ -132,9 +146,12 @@ def find_texts(hparams, training=True):
         spoken = training and hparams["train_manifest" if by_manifests else "train_splits"]
         manifests = prepare_manifests(hparams, bool(spoken))
         if spoken:
-            train.append(Text(manifests.train, is_manifest=True))
-            valid = valid or [Text(manifests.valid, is_manifest=True)]
-        tests |= {name: [Text(path, is_manifest=True)] for name, path in manifests.tests.items()}
+            train.append(Text(manifests.train, is_manifest=True, policy=policy))
+            valid = valid or [Text(manifests.valid, is_manifest=True, policy=policy)]
+        tests |= {
+            name: [Text(path, is_manifest=True, policy=policy)]
+            for name, path in manifests.tests.items()
+        }
     if not training:
         train = []
         if not tests and not valid:
@@ -149,10 +166,10 @@ def find_texts(hparams, training=True):
     return train, valid, tests or {"valid": valid}
 
 
-def _given_texts(hparams, option):
+def _given_texts(hparams, option, policy):
     """The files that an option names, each with a sentence at least."""
     paths = hparams[option] or []
-    texts = [Text(path) for path in ([paths] if isinstance(paths, str) else paths)]
+    texts = [Text(path, policy=policy) for path in ([paths] if isinstance(paths, str) else paths)]
     for text in texts:
         try:
             if next(text.sentences(), None) is None:

@@ -17,6 +17,7 @@ from text_data import name_texts
 
 from mamba_speech.asr.tokenizer import Tokenizer
 from mamba_speech.files import read_json, write_json
+from mamba_speech.text import TextChanges
 
 # of targets past a sentence's end: torch's cross entropy leaves these out
 PADDING = -100
@@ -97,11 +98,11 @@ def _write_tokens(tokenizer, stem, texts, longest):
             return
         record_file.unlink()
     stem.parent.mkdir(parents=True, exist_ok=True)
-    counts = {"words": 0, "left_out": 0}
+    counts, changes = {"words": 0, "left_out": 0}, TextChanges(texts[0].policy)
     dtype = "<u2" if len(tokenizer) <= 2**16 else "<i4"
     end, digest = 0, hashlib.sha256()
     with open(f"{stem}.tokens", "wb") as tokens_file, open(f"{stem}.ends", "wb") as ends_file:
-        for sentence, tokens in _encoded(tokenizer, texts):
+        for sentence, tokens in _encoded(tokenizer, texts, changes):
             if longest is not None and len(tokens) > longest:
                 counts["left_out"] += 1
                 continue
@@ -120,22 +121,23 @@ def _write_tokens(tokenizer, stem, texts, longest):
                 else ": set another --valid_fraction, or give --valid_text"
             )
         )
+    changes.write(stem.with_name(f"text_changes_{stem.name}.csv"), stem.name)
     # without its record the rest does not count, so that a killed run leaves nothing half done
     counts["sha256"] = digest.hexdigest()
     write_json(record_file, {"source": source, "dtype": dtype} | counts)
 
 
-def _encoded(tokenizer, texts):
+def _encoded(tokenizer, texts, changes):
     """Yield ``(sentence, tokens)``; a character that the tokenizer lacks is an error."""
     known = {" "}
     for text in texts:
-        for number, sentence in text.sentences():
+        for number, sentence in text.sentences(changes):
             for character in set(sentence) - known:
                 if not tokenizer.decode(tokenizer.encode(character)):
                     raise ValueError(
                         f"{text.path}: line {number} has the character {character!r}, which the tokenizer does not: "
-                        "write the text as the tokenizer's was written (capitals, punctuation), or train without "
-                        "--pretrained_tokenizer_file on text that has it"
+                        "write the text as the tokenizer's was written (--text_case, --text_punctuation), or train "
+                        "without --pretrained_tokenizer_file on text that has it"
                     )
                 known.add(character)
             yield sentence, tokenizer.encode(sentence)
