@@ -19,6 +19,7 @@ from data_prep.contents import changed_since, read_note, stamp
 from data_prep.verify import Skipped, is_recorded, write_skipped
 from mamba_speech.arguments import jobs, rate
 from mamba_speech.audio import resample_array
+from mamba_speech.audio.errors import SHORTENED, is_shortened
 from mamba_speech.files import to_pcm16, write_json, write_wav
 
 logger = logging.getLogger(__name__)
@@ -192,14 +193,14 @@ def _resample_file(path, target, sample_rate):
 def _why_unreadable(path):
     try:
         with open(path, "rb") as file:
-            header = file.read(1024)
+            header = file.read(1)
     except OSError as error:
         # a link to nothing, or a file that may not be read
         return error.strerror.lower()
     if not header:
         return "empty file"
-    if header.startswith(b"NIST_1A") and b"shorten" in header:
-        return "compressed SPHERE: unpack it with sph2pipe first"
+    if is_shortened(path):
+        return SHORTENED
     return "unreadable audio"
 
 

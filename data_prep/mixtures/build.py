@@ -8,7 +8,7 @@ second run change anything.
 import logging
 import os
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from math import gcd
 from pathlib import Path
@@ -17,12 +17,20 @@ import numpy as np
 import soundfile
 from scipy.signal import resample_poly
 
-from data_prep.mixtures.folder import claim_folder, rate_folder_of, remove_outdated, source_names
+from data_prep.mixtures.folder import (
+    claim_folder,
+    paths_of,
+    rate_folder_of,
+    remove_outdated,
+    source_names,
+)
 from data_prep.mixtures.levels import MEASURES, level_of, loudness_meter
-from data_prep.mixtures.lists import SPLITS, natural_name
+from data_prep.mixtures.lists import SPLITS, Mixture, natural_name
+from data_prep.mixtures.locate import locate
 from data_prep.mixtures.workers import Workers
 from data_prep.verify import Skipped, write_skipped
 from mamba_speech.audio import resample_array
+from mamba_speech.audio.errors import SHORTENED, is_shortened
 from mamba_speech.files import to_pcm16, write_wav
 
 logger = logging.getLogger(__name__)
@@ -98,7 +106,8 @@ def build_mixtures(output_folder, lists, settings, jobs=None, progress=True):
     Raises
     ------
     FileNotFoundError
-        If a list names recordings that are not there.
+        If there is no speech folder, or every mixture of a list lacks a recording. Where only some do, these are
+        left out; `data_prep.mixtures.locate.Locator` says how recordings are found.
     ImportError
         If the loudness needs a library that is not installed.
     ValueError
@@ -107,30 +116,32 @@ def build_mixtures(output_folder, lists, settings, jobs=None, progress=True):
     """
     check_settings(settings)
     check_lists(lists)
-    check_files(lists, settings.speech_folder)
+    whole, lacking = find_files(lists, settings.speech_folder)
     output_folder = Path(output_folder).absolute()
     rate_folder = rate_folder_of(output_folder, settings)
     with Workers(jobs, progress) as workers:
         claim_folder(output_folder, lists, settings)
         outputs = {
-            rate_folder / settings.mode / split / name / f"{one.id}.wav": one.sources
-            for split, mixtures in lists.items()
-            for name in ("mix", *source_names(mixtures))
+            path: one.sources
+            for split, mixtures in whole.items()
             for one in mixtures
+            for path in paths_of(rate_folder / settings.mode / split, one)
         }
         remove_outdated(rate_folder / settings.mode, outputs, settings.speech_folder)
         for split, mixtures in lists.items():
             folder = rate_folder / settings.mode / split
-            names = ("mix", *source_names(mixtures))
-            for name in names:
+            for name in ("mix", *source_names(mixtures)):
                 (folder / name).mkdir(parents=True, exist_ok=True)
             waiting = [
-                one
-                for one in mixtures
-                if not all((folder / name / f"{one.id}.wav").is_file() for name in names)
+                one for one in whole[split] if not all(map(Path.is_file, paths_of(folder, one)))
             ]
             work = partial(make_mixture, settings=settings, folder=folder)
             skipped = workers.run(work, waiting, len(mixtures), f"mixing {split}")
+            skipped += [
+                Skipped(name, str(folder / "mix" / f"{name}.wav"), fault)
+                for name, fault in lacking[split]
+                if not (folder / "mix" / f"{name}.wav").is_file()
+            ]
             # beside the split: what is silent where `min` cuts it is not in `max`
             skipped_list = folder.with_name(f"skipped_{split}.csv")
             write_skipped(skipped_list, skipped, len(mixtures), split, things="mixtures")
@@ -158,21 +169,44 @@ def check_lists(lists):
         raise ValueError(f"lists must be mixtures for some of {', '.join(SPLITS)}, none empty")
 
 
-def check_files(lists, speech_folder):
-    """Refuse lists that name recordings which are not there."""
+def find_files(lists, speech_folder):
+    """The lists with the paths of their recordings on this machine, and mixtures that lack one.
+
+    Returns
+    -------
+    lists : dict of str to list of Mixture
+        Without these mixtures.
+    lacking : dict of str to list of (str, str)
+        For each split the ids of these mixtures, with the reason.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such folder, or every mixture of a split lacks a recording.
+    """
     if not Path(speech_folder).is_dir():
         raise FileNotFoundError(f"the speech folder {speech_folder} does not exist")
+    found, faults = locate(lists, speech_folder)
+    whole, lacking = {}, {}
     for split, mixtures in lists.items():
-        files = {name for one in mixtures for source in one.sources for name in source.files}
-        missing = sorted(name for name in files if not Path(speech_folder, name).is_file())
-        if missing:
-            hint = ""
-            if any(Path(speech_folder, name).with_suffix(".wv1").is_file() for name in missing):
-                hint = "; convert the .wv1 files with sph2pipe -f wav first"
-            raise FileNotFoundError(
-                f"the list of {split} names {len(missing)} recordings that are not in "
-                f"{speech_folder}, {missing[0]} first{hint}"
+        whole[split], lacking[split] = [], []
+        for one in mixtures:
+            missing = [name for source in one.sources for name in source.files if name in faults]
+            if missing:
+                lacking[split].append((one.id, faults[missing[0]]))
+                continue
+            sources = (
+                replace(source, files=tuple(found[name] for name in source.files))
+                for source in one.sources
             )
+            whole[split].append(replace(one, sources=tuple(sources)))
+        if not whole[split]:
+            files = {name for one in mixtures for source in one.sources for name in source.files}
+            raise FileNotFoundError(
+                f"the list of {split} names {len(files & faults.keys())} recordings of {len(files)} that are not "
+                f"found, and no mixture has all of its own: {lacking[split][0][1]}"
+            )
+    return whole, lacking
 
 
 def make_mixture(mixture, settings, folder):
@@ -261,7 +295,8 @@ def load_files(names, speech_folder):
             path = os.fsencode(Path(speech_folder, name))
             waveform, rate = soundfile.read(path, always_2d=True)
         except (soundfile.SoundFileError, OSError) as error:
-            raise UnusableError(f"{name} is unreadable") from error
+            fault = SHORTENED if is_shortened(path) else "unreadable"
+            raise UnusableError(f"{name} is {fault}") from error
         if waveform.shape[1] > 1:
             raise UnusableError(f"{name} has {waveform.shape[1]} channels")
         if not len(waveform):
@@ -317,13 +352,23 @@ def write_speech(output_folder, sources, settings, jobs=None, progress=True):
     folder = rate_folder_of(output_folder, settings) / "speech"
     paths = {source.files: (source, folder / source.speaker) for source in sources}
     taken = Counter()
-    for files, (source, place) in paths.items():
+    listed = {"": [Mixture("", tuple(source for source, _ in paths.values()))]}
+    found, faults = locate(listed, settings.speech_folder)
+    skipped = []
+    for files, (source, place) in list(paths.items()):
         name = natural_name(source)
         taken[place / name] += 1
         # a/b.wav and a/b.flac, or a/b-c.wav and a/b/c.wav, would be one file
         number = "" if taken[place / name] == 1 else f"_{taken[place / name]}"
-        paths[files] = source, place / f"{name}{number}.wav"
-    if not paths:
+        path = place / f"{name}{number}.wav"
+        missing = [one for one in files if one in faults]
+        if missing:
+            skipped.append(Skipped(path.stem, str(path), faults[missing[0]]))
+            del paths[files]
+            continue
+        paths[files] = replace(source, files=tuple(found[one] for one in files)), path
+    total = len(paths) + len(skipped)
+    if not total:
         raise ValueError("there is no speech for dynamic mixing: no mixtures for training")
     folder.mkdir(parents=True, exist_ok=True)
     outputs = {path: (source,) for source, path in paths.values()}
@@ -331,9 +376,9 @@ def write_speech(output_folder, sources, settings, jobs=None, progress=True):
     waiting = [one for one in paths.values() if not one[1].is_file()]
     work = partial(write_single, settings=settings)
     with Workers(jobs, progress) as workers:
-        skipped = workers.run(work, waiting, len(paths), "speech for dynamic mixing")
+        skipped += workers.run(work, waiting, len(paths), "speech for dynamic mixing")
     skipped_list = folder.with_name("skipped_speech.csv")
-    write_skipped(skipped_list, skipped, len(paths), str(folder), things="recordings")
+    write_skipped(skipped_list, skipped, total, str(folder), things="recordings")
     return folder
 
 

@@ -76,6 +76,11 @@ def source_names(mixtures):
     return [f"s{number}" for number in range(1, len(mixtures[0].sources) + 1)]
 
 
+def paths_of(folder, mixture):
+    """The files of a mixture in the folder of its split."""
+    return [folder / name / f"{mixture.id}.wav" for name in ("mix", *source_names([mixture]))]
+
+
 def remove_outdated(folder, outputs, speech_folder):
     """Remove files whose recordings have changed since they were made, and note the recordings as they are now.
 

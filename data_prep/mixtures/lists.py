@@ -9,9 +9,23 @@ import re
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from data_prep.mixtures.locate import speaker_and_stem
 from mamba_speech.files import read_csv, write_csv
 
 SPLITS = ("tr", "cv", "tt")
+NUMBER = r"[-+]?\d+(?:\.\d*)?(?:e[-+]?\d+)?"
+# a recording of WSJ0 with its gain, as the names of the official mixtures have them
+OFFICIAL = rf"\d[0-9a-z]{{2}}[a-z][0-9a-z]{{4}}_{NUMBER}"
+# What a list is called, without its ending; the last are those that the official scripts write.
+STEMS = (
+    "{split}",
+    "mix_{num_spks}_spk_{split}",
+    "mix_{num_spks}spk_{split}",
+    "mix_{num_spks}_spk_min_{split}",
+    "mix_{num_spks}_spk_max_{split}",
+    "mix_{num_spks}_spk_min_{split}_mix",
+    "mix_{num_spks}_spk_max_{split}_mix",
+)
 
 
 @dataclass(frozen=True)
@@ -53,7 +67,7 @@ class Mixture:
 
 
 def read_list(path):
-    """Read a mixture list: by the suffix `.txt` one of WSJ0's, otherwise a CSV file.
+    """Read a mixture list: one of WSJ0's, or a CSV file, which has the suffix `.csv` or a column `mix_id`.
 
     The columns of the CSV file are `mix_id`, `spk1`, `spk2`, `s1_wavs`, `s2_wavs` (recordings with
     `+` between them follow each other), `s1_gain_db`, `s2_gain_db`, and for three speakers `spk3`,
@@ -79,7 +93,7 @@ def read_list(path):
     if not path.is_file():
         raise FileNotFoundError(f"there is no mixture list {path}")
     try:
-        mixtures = read_wsj0_list(path) if path.suffix.lower() == ".txt" else read_table(path)
+        mixtures = read_table(path) if is_table(path) else read_wsj0_list(path)
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not UTF-8 text; save it as UTF-8") from error
     if not mixtures:
@@ -114,6 +128,14 @@ def read_table(path):
         sources = (read_source(*(row[key] for key in keys), place) for keys in columns)
         mixtures.append(Mixture(name, tuple(sources)))
     return mixtures
+
+
+def is_table(path):
+    """Whether a mixture list is a CSV file."""
+    if path.suffix.lower() == ".csv":
+        return True
+    with open(path, encoding="utf-8-sig") as file:
+        return "mix_id" in file.readline().split(",")
 
 
 def source_columns(num_spks):
@@ -157,33 +179,54 @@ def check_id(name, place):
 def read_wsj0_list(path):
     """Read a list of WSJ0-2mix or WSJ0-3mix: `path1 gain1 path2 gain2 [path3 gain3]` a line.
 
-    The ids are the official names of the mixtures, and the speaker of a recording is the folder
-    that holds it.
+    The ids are the official names of the mixtures. The speaker of a recording is told by its name
+    or is the folder that holds it. A line may be such an id alone, as in the lists
+    `mix_2_spk_min_tr_mix` that the official scripts write: `011a0101_1.2_022b0202_-1.2`.
     """
     mixtures = []
     with open(path, encoding="utf-8-sig") as file:
         for number, line in enumerate(file, start=1):
-            fields = line.split()
             place = f"{path}, line {number}"
-            if not fields:
+            if not line.strip():
                 continue
-            if len(fields) not in (4, 6):
+            pairs = split_line(line.strip())
+            if len(pairs) not in (2, 3):
                 raise ValueError(
                     f"{place}: not of the form `path1 gain1 path2 gain2 [path3 gain3]`"
                 )
-            names, gains = fields[::2], [read_gain(text, place) for text in fields[1::2]]
+            names, gains = [one for one, _ in pairs], [read_gain(one, place) for _, one in pairs]
+            found = [speaker_and_stem(name) for name in names]
             # Five digits, as Matlab's num2str prints them in the official names.
-            parts = [
-                f"{PurePosixPath(name).stem}_{gain:.5g}"
-                for name, gain in zip(names, gains, strict=True)
-            ]
-            sources = (
-                Source(PurePosixPath(name).parent.name, (name,), gain)
-                for name, gain in zip(names, gains, strict=True)
-            )
+            parts = [f"{stem}_{gain:.5g}" for (_, stem), gain in zip(found, gains, strict=True)]
             check_id("_".join(parts), place)
+            sources = (
+                Source(speaker, (name,), gain)
+                for (speaker, _), name, gain in zip(found, names, gains, strict=True)
+            )
             mixtures.append(Mixture("_".join(parts), tuple(sources)))
     return mixtures
+
+
+def split_line(line):
+    """The recordings and gains of a line of an official list; a path may hold spaces.
+
+    Example
+    -------
+    >>> split_line("/my speech/011a0101.wav 1.2 b/022b0202.wav -1.2")
+    [('/my speech/011a0101.wav', '1.2'), ('b/022b0202.wav', '-1.2')]
+    >>> split_line("011a0101_1.2_022b0202_-1.2")
+    [('011a0101', '1.2'), ('022b0202', '-1.2')]
+    """
+    official = re.fullmatch(rf"({OFFICIAL})(_{OFFICIAL})+", line, re.IGNORECASE)
+    if official:
+        parts = line.split("_")
+        return list(zip(parts[::2], parts[1::2], strict=True))
+    pair = rf"(\S.*?)\s+({NUMBER})(?:\s+|$)"
+    if not re.sub(pair, "", line):
+        return re.findall(pair, line)
+    # what is wrong with a gain is told by the gain
+    fields = line.split()
+    return list(zip(fields[::2], fields[1::2], strict=True)) if len(fields) in (4, 6) else []
 
 
 def find_lists(given, num_spks=2):
@@ -192,8 +235,8 @@ def find_lists(given, num_spks=2):
     Arguments
     ---------
     given : list of str
-        One folder with files `mix_<num_spks>_spk_{tr,cv,tt}` or `{tr,cv,tt}`, `.csv` or `.txt`,
-        or entries of the form `<split>=<file>`.
+        One folder with files `mix_<num_spks>_spk_{tr,cv,tt}` or `{tr,cv,tt}`, or another of `STEMS`,
+        `.csv`, `.txt` or without ending, in any case; or entries of the form `<split>=<file>`.
     num_spks : int
 
     Returns
@@ -210,12 +253,12 @@ def find_lists(given, num_spks=2):
     """
     if len(given) == 1 and "=" not in given[0]:
         folder = Path(given[0])
-        stems = ("{split}", "mix_{num_spks}_spk_{split}", "mix_{num_spks}spk_{split}")
+        there = {path.name.lower(): path for path in sorted(folder.glob("[!.]*")) if path.is_file()}
         found = {}
         for split in SPLITS:
-            names = [stem.format(split=split, num_spks=num_spks) for stem in stems]
-            paths = [folder / f"{name}{suffix}" for name in names for suffix in (".csv", ".txt")]
-            path = next((path for path in paths if path.is_file()), None)
+            names = [stem.format(split=split, num_spks=num_spks) for stem in STEMS]
+            names = [f"{name}{suffix}" for name in names for suffix in (".csv", ".txt", "")]
+            path = next((there[name] for name in names if name in there), None)
             if path:
                 found[split] = path
         if not found:
@@ -256,7 +299,7 @@ def natural_name(source):
     """
     names = []
     for file in source.files:
-        parts = PurePosixPath(file).with_suffix("").parts
+        parts = PurePosixPath(file.replace("\\", "/")).with_suffix("").parts
         if source.speaker in parts[:-1]:
             parts = parts[parts.index(source.speaker) + 1 :]
         names.append("-".join(part for part in parts if part not in ("/", "..")))

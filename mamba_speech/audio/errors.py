@@ -11,6 +11,8 @@ logger = logging.getLogger(__name__)
 # Full scale is 1. Files whose integers were never scaled to it hold at most this, the integers of 32 bits;
 # no scaling explains a larger sample.
 LOUDEST = 2.0**31
+# how WSJ0 and other corpora of their time are packed
+SHORTENED = "SPHERE compressed by shorten, which cannot be read: unpack it with sph2pipe -f wav"
 
 
 class AudioError(ValueError):
@@ -64,7 +66,29 @@ def unreadable(path, error):
     cause = getattr(error, "__cause__", None) or error
     if lacks_memory(cause):
         return cause
+    if is_shortened(path):
+        return AudioError(f"{path}: {SHORTENED}")
     return AudioError(f"{path}: cannot be read as audio ({audio_fault(error)})")
+
+
+def is_shortened(path):
+    """Whether a file is NIST SPHERE with samples compressed by shorten, as on WSJ0's discs; libsndfile reads the rest.
+
+    Arguments
+    ---------
+    path : str or Path
+
+    Returns
+    -------
+    bool
+        False for what is no file.
+    """
+    try:
+        with open(path, "rb") as file:
+            header = file.read(1024)
+    except (OSError, ValueError):
+        return False
+    return header.startswith(b"NIST_1A") and b"shorten" in header
 
 
 def lacks_memory(error):

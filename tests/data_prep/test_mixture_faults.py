@@ -139,14 +139,13 @@ def test_lists_that_test_on_known_speakers_say_so(tmp_path, speech, caplog):
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
-def test_a_list_that_names_missing_recordings_makes_nothing(tmp_path, speech):
+def test_a_list_of_which_every_mixture_lacks_a_recording_makes_nothing(tmp_path, speech):
     lists = one_list("a/0.wav", "b/9.wav")
-    with pytest.raises(FileNotFoundError, match="list of tr names 1 recordings .* b/9.wav first"):
+    with pytest.raises(
+        FileNotFoundError, match="list of tr names 1 recordings of 2 .* b/9.wav is not in"
+    ):
         build_mixtures(tmp_path / "out", lists, Settings(str(speech)), 1, False)
     assert not (tmp_path / "out").exists()
-    (speech / "b/9.wv1").touch()
-    with pytest.raises(FileNotFoundError, match="sph2pipe"):
-        build_mixtures(tmp_path / "out", lists, Settings(str(speech)), 1, False)
 
 
 def test_speech_for_dynamic_mixing_is_of_the_training_list_alone(tmp_path, speech):

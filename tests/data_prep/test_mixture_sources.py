@@ -170,6 +170,20 @@ def test_a_replaced_recording_is_mixed_anew_and_no_other(tmp_path, speech):
         assert (path.stat().st_mtime_ns != time) == uses, path
 
 
+def test_mixtures_whose_recordings_are_gone_stay(tmp_path, speech):
+    draw(tmp_path / "out", speech)
+    before = read_set(tmp_path / "out")
+    lists = {"tr": read_list(tmp_path / "out/lists/tr.csv")}
+    other = tmp_path / "other"
+    build_mixtures(other, lists, Settings(str(speech)), 1, False)
+    for path in speech.rglob("*.wav"):
+        path.unlink()
+    with pytest.raises(FileNotFoundError, match="no mixture has all of its own"):
+        build_mixtures(other, lists, Settings(str(speech)), 1, False)
+    assert same(read_set(other / "wav8k/min/tr"), read_set(tmp_path / "out/wav8k/min/tr"))
+    assert same(read_set(tmp_path / "out"), before)
+
+
 def test_headers_alone_are_read_where_that_is_asked_for(tmp_path, speech):
     for speaker in "abcdefgh":
         spoil(speech / f"{speaker}/1.wav", "silent")

@@ -145,7 +145,7 @@ def test_files_that_cannot_be_used_are_counted_and_listed_with_the_reason(tree, 
         "text.wav": "unreadable audio",
         "empty.wav": "empty file",
         "link.wav": "no such file or directory",
-        "packed.wv1": "compressed SPHERE: unpack it with sph2pipe first",
+        "packed.wv1": "SPHERE compressed by shorten, which cannot be read: unpack it with sph2pipe -f wav",
     }
     assert found(target) == [*NAMES, "013/twice.wav"]
     assert f"9 of 14 recordings of {tree} are left out" in caplog.text
