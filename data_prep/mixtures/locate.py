@@ -9,6 +9,8 @@ import unicodedata
 from pathlib import PurePosixPath
 
 from data_prep.contents import stamp
+from mamba_speech.audio import AudioError
+from mamba_speech.audio.finding import PassedOver, find_named, walk_files
 
 # In the order in which one of several forms of a recording is taken. `.wv1` is SPHERE, of WSJ0's first microphone.
 SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".wv1", ".sph", ".wv2")
@@ -58,8 +60,12 @@ class Locator:
         fault : str or None
             Why none is found.
         """
-        if os.path.isfile(os.path.join(self.folder, name)):
-            return name, None
+        try:
+            path = os.fspath(find_named(name, self.folder))
+        except AudioError as error:
+            missing = str(error)
+        else:
+            return path if os.path.isabs(name) else os.path.relpath(path, self.folder), None
         if self._by_stem is None:
             self._by_stem = self._index()
         listed = comparable(name)
@@ -69,10 +75,7 @@ class Locator:
             if rank is not None:
                 ranked.setdefault(rank, []).append(path)
         if not ranked:
-            return (
-                None,
-                f"{name} is not in {self.folder}, nor is a file of its name but for case and ending",
-            )
+            return None, f"{missing}, nor a file of its name but for case and ending"
         best = ranked[min(ranked)]
         if len({stamp(os.path.join(self.folder, path)) for path in best}) > 1:
             return None, f"{name} may be {best[0]} or {best[1]}, and they differ"
@@ -80,7 +83,8 @@ class Locator:
 
     def _index(self):
         by_stem = {}
-        for path in list_recordings(self.folder):
+        for file in walk_files(self.folder, SUFFIXES, PassedOver()):
+            path = os.path.relpath(file, self.folder)
             by_stem.setdefault(comparable(path)[-1], []).append(path)
         return by_stem
 
@@ -166,27 +170,6 @@ def ending_of(path):
     """The ending of a recording in lower case; `.wv2` also where it was converted to `011a0101.wv2.wav`."""
     stem, ending = os.path.splitext(path.lower())
     return SECOND_MICROPHONE if stem.endswith(SECOND_MICROPHONE) else ending
-
-
-def list_recordings(folder):
-    """The recordings below a folder, sorted, relative to it; links are followed, and a folder is entered once."""
-    found, seen, waiting = [], set(), [""]
-    while waiting:
-        place = waiting.pop()
-        status = os.stat(os.path.join(folder, place))
-        if (status.st_dev, status.st_ino) in seen:
-            continue
-        seen.add((status.st_dev, status.st_ino))
-        with os.scandir(os.path.join(folder, place)) as entries:
-            for entry in entries:
-                path = os.path.join(place, entry.name)
-                if entry.name.startswith("."):
-                    continue
-                if os.path.isdir(entry.path):
-                    waiting.append(path)
-                elif entry.name.lower().endswith(SUFFIXES):
-                    found.append(path)
-    return sorted(found)
 
 
 def speaker_and_stem(name):

@@ -14,6 +14,7 @@ from data_prep.mixtures.lists import Source
 from data_prep.mixtures.speech import fault_of
 from data_prep.mixtures.workers import Workers
 from data_prep.verify import FULL, Skipped
+from mamba_speech.audio.names import printable
 
 logger = logging.getLogger(__name__)
 
@@ -135,17 +136,6 @@ class CheckedSpeech:
         reasons = ", ".join(f"{count} {reason}" for reason, count in counts)
         first = self.skipped[0].id
         return f"; {len(self.skipped)} of {self.total} recordings are left out ({reasons}), {first} first"
-
-
-def printable(name):
-    """A name with `\\udce9` and the like in place of bytes that are not UTF-8.
-
-    Example
-    -------
-    >>> print(printable("caf\\udce9.wav"))
-    caf\\udce9.wav
-    """
-    return name.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def look_at(name, folder, min_seconds, settings):
