@@ -12,17 +12,8 @@ import numpy as np
 import soundfile
 import torch
 
-from mamba_speech.audio import (
-    AudioError,
-    BlockResampler,
-    check_file,
-    check_samples,
-    recording_fault,
-    unreadable,
-)
+from mamba_speech.audio import BlockResampler, give_warnings, open_audio
 from mamba_speech.files import to_pcm16, whole_path
-
-BLOCK_SECONDS = 5.0
 
 
 class AudioBlocks:
@@ -31,7 +22,8 @@ class AudioBlocks:
     Arguments
     ---------
     path : str or Path
-        Any file that libsndfile reads; channels are averaged.
+        See :func:`mamba_speech.audio.open_audio`. Channels are averaged, or chosen as
+        :func:`mamba_speech.audio.load_audio` chooses them.
     sample_rate : int
         Wanted samples a second; other rates are resampled.
 
@@ -41,6 +33,8 @@ class AudioBlocks:
         Samples a second of the file.
     file_samples : int
         Samples of the file that were read so far.
+    warnings : tuple of mamba_speech.audio.AudioWarning
+        What is odd about the file, as far as it was read. :func:`mamba_speech.audio.collected_warnings` get it too.
 
     Raises
     ------
@@ -58,32 +52,27 @@ class AudioBlocks:
     """
 
     def __init__(self, path, sample_rate):
-        self.path, self.sample_rate, self.file_samples = path, sample_rate, 0
-        check_file(path)
-        try:
-            self.file_rate = soundfile.info(os.fsencode(path)).samplerate
-        except (soundfile.SoundFileError, MemoryError) as error:
-            raise AudioError(recording_fault(path, unreadable(path, error))) from error
+        self.path, self.sample_rate, self.file_samples, self.warnings = path, sample_rate, 0, ()
+        with open_audio(path) as audio:
+            self.file_rate = audio.rate
 
     def __iter__(self):
         resample = BlockResampler(self.file_rate, self.sample_rate)
-        for block in self._read():
-            yield resample(torch.from_numpy(block)[None])[0]
-        if not self.file_samples:
-            raise AudioError(f"{self.path}: holds no samples")
+        with open_audio(self.path) as audio:
+            for block in audio.mono_blocks():
+                self.file_samples += len(block)
+                self._warn(audio.warnings)
+                yield resample(torch.from_numpy(block)[None])[0]
+            self._warn(audio.warnings)
         yield resample.finish()[0]
 
-    def _read(self):
-        """Mono blocks (samples,) at the file's rate."""
-        frames = round(BLOCK_SECONDS * self.file_rate)
-        try:
-            with soundfile.SoundFile(os.fsencode(self.path)) as file:
-                while len(block := file.read(frames, dtype="float32", always_2d=True)):
-                    self.file_samples += len(block)
-                    check_samples(block, self.path)
-                    yield block.mean(axis=1)
-        except (soundfile.SoundFileError, MemoryError) as error:
-            raise AudioError(recording_fault(self.path, unreadable(self.path, error))) from error
+    def _warn(self, found):
+        """Give the warnings that are new."""
+        kinds = {one.kind for one in self.warnings}
+        new = [one for one in found if one.kind not in kinds]
+        if new:
+            self.warnings += tuple(new)
+            give_warnings(new)
 
 
 class Spool:

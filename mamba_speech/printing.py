@@ -5,7 +5,7 @@ import sys
 
 from tqdm import tqdm
 
-from mamba_speech.audio import recording_fault
+from mamba_speech.audio import collected_warnings, count_kinds, recording_fault
 from mamba_speech.audio.names import has_controls, plain
 
 
@@ -21,23 +21,46 @@ def each_file(files, work):
     Yields
     ------
     dict
-        ``path`` and what the work gave, or ``path`` and ``error``.
+        ``path`` and what the work gave, or ``path`` and ``error``. Where the recording is odd, ``warnings`` too, in a
+        record of its own if they show after the last.
     """
     for file in files:
+        odd, told = [], 0
         try:
-            for record in work(file):
-                yield {"path": str(file), **record}
+            for record in _each_collecting(work(file), odd):
+                yield {"path": str(file), **record, **with_warnings(odd)}
+                told = len(odd)
+            if len(odd) > told:
+                yield {"path": str(file), "warnings": odd}
         except Exception as error:  # noqa: BLE001 - whatever it is, the others go on
             yield {"path": str(file), "error": recording_fault(file, error)}
 
 
+def _each_collecting(records, odd):
+    """Records, while the warnings of what is read for them are added to a list."""
+    records = iter(records)
+    while True:
+        # not around a yield: whoever takes the record reads other files
+        with collected_warnings(odd):
+            record = next(records, None)
+        if record is None:
+            return
+        yield record
+
+
+def with_warnings(odd):
+    """The key ``warnings`` of a record, where there are any."""
+    return {"warnings": list(odd)} if odd else {}
+
+
 def print_records(records, columns, done, as_json=False, total=None):
-    """Print records as they come, and the errors among them on stderr at the end.
+    """Print records as they come, and the errors and warnings among them on stderr at the end.
 
     Arguments
     ---------
     records : iterable of dict
-        Those with the key ``error`` are of files that failed.
+        Those with the key ``error`` are of files that failed. ``warnings`` is a list of
+        :class:`mamba_speech.audio.AudioWarning`; JSON gets their kinds.
     columns : callable
         From a record to the columns of its line, in which control characters are escaped.
     done : str
@@ -58,22 +81,24 @@ def print_records(records, columns, done, as_json=False, total=None):
     a.wav	yes
     True
     """
-    errors = []
+    errors, odd = [], {}
     hidden = None if total is not None and total > 1 else True
     bar = tqdm(records, total=total, unit="file", disable=hidden, leave=False, mininterval=0.5)
     for record in bar:
         if "error" in record:
             errors.append(record["error"])
+        odd |= dict.fromkeys(record.get("warnings", ()))
         # the bar makes way for the line
         with bar.external_write_mode():
             if as_json:
-                print(json_line(record), flush=True)
-            elif "error" not in record:
+                print(json_line(_for_json(record)), flush=True)
+            elif "error" not in record and record.keys() - {"path", "warnings"}:
                 print(*(plain(str(one)) for one in columns(record)), sep="\t", flush=True)
     if errors:
         count = "1 file was" if len(errors) == 1 else f"{len(errors)} files were"
         lines = (plain(error, backslashes=False) for error in errors)
         print(f"mamba-speech: {count} not {done}:", *lines, sep="\n  ", file=sys.stderr)
+    print_warnings(odd)
     return 1 if errors else 0
 
 
@@ -93,3 +118,31 @@ def json_line(value):
     except UnicodeEncodeError:
         return json.dumps(value)
     return json.dumps(value) if has_controls(text) else text
+
+
+def print_warnings(odd):
+    """Print warnings on stderr, counted and listed.
+
+    Arguments
+    ---------
+    odd : collection of AudioWarning
+    """
+    if odd:
+        texts = (plain(one.text, backslashes=False) for one in odd)
+        print(f"mamba-speech: warnings ({count_kinds(odd)}):", *texts, sep="\n  ", file=sys.stderr)
+
+
+def kinds_of(odd):
+    """The key ``warnings`` of a JSON object: kinds; nothing where there are none.
+
+    Example
+    -------
+    >>> from mamba_speech.audio import AudioWarning
+    >>> kinds_of([AudioWarning("truncated", "a.wav: was cut off")]), kinds_of([])
+    ({'warnings': ['truncated']}, {})
+    """
+    return {"warnings": [one.kind for one in odd]} if odd else {}
+
+
+def _for_json(record):
+    return record | kinds_of(record.get("warnings", ()))

@@ -8,20 +8,24 @@ import io
 import os
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
 from mamba_speech.audio import (
     AudioError,
+    AudioWarning,
     check_samples,
+    collected_warnings,
     find_audio,
+    give_warnings,
     is_folder,
     load_audio,
     recording_fault,
     resample,
 )
+from mamba_speech.audio.listening import listen
 from mamba_speech.blocks import AudioBlocks
 
 # the scales of the integers that recordings are kept in
@@ -42,11 +46,15 @@ class RecordingResult:
         Duration of the audio; 0 where there is an error.
     error : str or None
         Why there is no result; the sentence names the file.
+    warnings : tuple of mamba_speech.audio.AudioWarning
+        What is odd about a recording that was used all the same: it was cut off, for example, or one of its channels
+        is silent.
     """
 
     path: str | None = None
     seconds: float = 0.0
     error: str | None = None
+    warnings: tuple[AudioWarning, ...] = ()
 
 
 class Recording:
@@ -55,8 +63,10 @@ class Recording:
     Arguments
     ---------
     source : str, Path, numpy.ndarray or torch.Tensor
-        A file of any format, rate and number of channels that soundfile reads; or a waveform (samples,) or
-        (samples, channels) of floats in -1..1, or of 16- or 32-bit integers, which are scaled. Channels are averaged.
+        A file that :func:`mamba_speech.audio.open_audio` reads; or a waveform (samples,) or (samples, channels) of
+        floats in -1..1, or of 16- or 32-bit integers, which are scaled. Channels are averaged, or chosen as
+        :func:`mamba_speech.audio.load_audio` chooses them. What is odd goes to
+        :func:`mamba_speech.audio.collected_warnings`.
     sample_rate : int, optional
         Of a waveform, which must have one; files know theirs.
     name : str
@@ -69,9 +79,9 @@ class Recording:
 
     Example
     -------
-    >>> stereo = np.array([[16384, 0], [0, 0]], dtype=np.int16)
+    >>> stereo = np.array([[16384, 8192], [8192, 16384]], dtype=np.int16)
     >>> Recording(stereo, 8000).load(8000)
-    tensor([0.2500, 0.0000])
+    tensor([0.3750, 0.3750])
     """
 
     def __init__(self, source, sample_rate=None, name="the waveform"):
@@ -96,7 +106,9 @@ class Recording:
         """
         if self.path is not None:
             return load_audio(self.path, sample_rate)
-        return resample(_mono(self.waveform, self.name), self.sample_rate, sample_rate)
+        return resample(
+            _mono(self.waveform, self.sample_rate, self.name), self.sample_rate, sample_rate
+        )
 
     def blocks(self, sample_rate):
         """The same in pieces (samples,) of some seconds, which are read as they are asked for."""
@@ -187,9 +199,13 @@ def each_result(recordings, work, kind):
     """
     for recording in recordings:
         try:
-            yield work(recording)
+            with collected_warnings() as odd:
+                result = work(recording)
+            if odd:
+                result = replace(result, warnings=tuple(odd))
         except Exception as error:  # noqa: BLE001 - whatever it is, the others go on
-            yield kind(path=recording.path, error=recording_fault(recording.name, error))
+            result = kind(path=recording.path, error=recording_fault(recording.name, error))
+        yield result
 
 
 def _is_waveform(source):
@@ -206,7 +222,7 @@ def _whole_rate(sample_rate, name):
     )
 
 
-def _mono(waveform, name):
+def _mono(waveform, rate, name):
     """The waveform as float32 (samples,)."""
     if isinstance(waveform, np.ndarray):
         if waveform.dtype.kind not in "fiu":
@@ -217,6 +233,7 @@ def _mono(waveform, name):
         # a copy, since arrays may be read-only, reversed, or in another order of bytes
         waveform = torch.from_numpy(waveform.astype(waveform.dtype.newbyteorder("="), order="C"))
     wave = waveform.detach().cpu()
+    floating = wave.is_floating_point()
     if wave.dtype in _PCM:
         wave = wave.double() / _PCM[wave.dtype]
     if not wave.is_floating_point():
@@ -233,4 +250,7 @@ def _mono(waveform, name):
             f"{name}: is {shape}, more channels than samples; give (samples, channels), its transpose"
         )
     check_samples(wave, name)
-    return (wave.mean(1) if wave.dim() == 2 else wave).float()
+    samples = (wave if wave.dim() == 2 else wave[:, None]).float().numpy()
+    verdict = listen(samples, rate, floating)
+    give_warnings(verdict.warnings(name))
+    return torch.from_numpy(verdict.apply(samples))

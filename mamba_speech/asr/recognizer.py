@@ -16,7 +16,7 @@ from mamba_speech.asr.option_types import OPTION_TYPES
 from mamba_speech.asr.published import is_published, load_published_recogniser
 from mamba_speech.asr.run_decoder import DECODING_OPTIONS, decoder_of_run
 from mamba_speech.asr.tokenizer import Tokenizer
-from mamba_speech.audio import AudioError, recording_fault
+from mamba_speech.audio import AudioError, collected_warnings, recording_fault
 from mamba_speech.device import choose_device
 from mamba_speech.option_types import check_types
 from mamba_speech.recordings import Recording, RecordingResult, one_or_each, recordings_of
@@ -41,7 +41,7 @@ class Transcript(RecordingResult):
     ----------
     text : str or None
         None where there is an error.
-    path, seconds, error
+    path, seconds, error, warnings
         See :class:`mamba_speech.recordings.RecordingResult`.
 
     Example
@@ -205,14 +205,15 @@ class Recognizer:
 
     def _transcribe(self, recordings, batch_seconds):
         for window in self._windows(recordings, batch_seconds):
-            waveforms = {index: one for index, (_, one) in enumerate(window) if _is_audio(one)}
-            found = dict(enumerate(one for _, one in window))
+            waveforms = {index: one for index, (_, one, _) in enumerate(window) if _is_audio(one)}
+            found = dict(enumerate(one for _, one, _ in window))
             for batch in self._batches(waveforms, batch_seconds):
                 found |= self._recognise_each(batch, waveforms)
-            for (recording, one), result in zip(window, found.values(), strict=True):
+            for (recording, one, odd), result in zip(window, found.values(), strict=True):
                 if isinstance(result, str):
                     seconds = len(one) / self.sample_rate
-                    yield Transcript(path=recording.path, text=result, seconds=seconds)
+                    told = {"path": recording.path, "seconds": seconds, "warnings": tuple(odd)}
+                    yield Transcript(text=result, **told)
                 else:
                     error = recording_fault(recording.name, result)
                     yield Transcript(path=recording.path, error=error)
@@ -261,15 +262,17 @@ class Recognizer:
         return Alignment(recording.path, text, seconds, tokens, features[0].cpu(), frame_seconds)
 
     def _windows(self, recordings, batch_seconds):
-        """Lists of (recording, waveform or error), each about as long as `BATCHES_AHEAD` batches."""
+        """Lists of (recording, waveform or error, warnings), each about as long as `BATCHES_AHEAD` batches."""
         window, samples = [], 0
         for recording in recordings:
+            odd = []
             try:
-                waveform = recording.load(self.sample_rate)
+                with collected_warnings(odd):
+                    waveform = recording.load(self.sample_rate)
                 samples += len(waveform)
             except Exception as error:  # noqa: BLE001 - whatever it is, the others go on
                 waveform = error
-            window.append((recording, waveform))
+            window.append((recording, waveform, odd))
             if samples >= BATCHES_AHEAD * batch_seconds * self.sample_rate:
                 yield window
                 window, samples = [], 0

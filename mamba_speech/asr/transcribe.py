@@ -13,7 +13,7 @@ from mamba_speech.arguments import (
 )
 from mamba_speech.asr.decoders import DECODINGS
 from mamba_speech.asr.recognizer import BATCH_SECONDS, Recognizer
-from mamba_speech.printing import print_records
+from mamba_speech.printing import print_records, with_warnings
 
 
 def add_arguments(parser):
@@ -71,6 +71,7 @@ def run_command(arguments):
         {"path": one.path, "error": one.error}
         if one.error
         else {"path": one.path, "text": one.text, "seconds": one.seconds}
+        | with_warnings(one.warnings)
         for one in results
     )
     return print_records(

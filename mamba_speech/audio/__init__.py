@@ -18,10 +18,15 @@ _HOMES = {
     "find_named": "finding",
     "is_folder": "finding",
     "walk_files": "finding",
+    "open_audio": "opening",
     "load_audio": "reading",
     "BlockResampler": "resampling",
     "resample": "resampling",
     "resample_array": "resampling",
+    "AudioWarning": "warnings",
+    "collected_warnings": "warnings",
+    "count_kinds": "warnings",
+    "give_warnings": "warnings",
 }
 
 

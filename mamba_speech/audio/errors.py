@@ -15,8 +15,24 @@ LOUDEST = 2.0**31
 SHORTENED = "SPHERE compressed by shorten, which cannot be read: unpack it with sph2pipe -f wav"
 
 
+# Reasons, as the preparation of corpora lists them.
+NO_SAMPLES, UNREADABLE = "no samples", "unreadable audio"
+NOT_FINITE, NO_SOUND = "samples that are not finite numbers", "samples that are no sound"
+
+
 class AudioError(ValueError):
-    """A file that holds no usable audio; the message names it and says what is wrong."""
+    """A file that holds no usable audio; the message names it and says what is wrong.
+
+    Arguments
+    ---------
+    message : str
+    reason : str
+        The same without the name, in the words of a list of files.
+    """
+
+    def __init__(self, message, reason=UNREADABLE):
+        super().__init__(message)
+        self.reason = reason
 
 
 def check_samples(samples, name):
@@ -48,10 +64,11 @@ def check_samples(samples, name):
     # a NaN is both the least and the largest
     loudest = max(-float(samples.min()), float(samples.max()))
     if not math.isfinite(loudest):
-        raise AudioError(f"{name}: holds samples that are not finite numbers")
+        raise AudioError(f"{name}: holds samples that are not finite numbers", NOT_FINITE)
     if loudest > LOUDEST:
         raise AudioError(
-            f"{name}: holds samples of up to {loudest:.3g}, where full scale is 1: it is damaged"
+            f"{name}: holds samples of up to {loudest:.3g}, where full scale is 1: it is damaged",
+            NO_SOUND,
         )
 
 

@@ -1,27 +1,34 @@
 """Reading audio of any format, rate and number of channels as one waveform at the model's rate."""
 
 import os
+from functools import lru_cache
 
-from speechbrain.dataio import audio_io
+from mamba_speech.audio.errors import NO_SAMPLES, AudioError, check_samples, recording_fault
+from mamba_speech.audio.opening import open_audio
+from mamba_speech.audio.warnings import give_warnings
 
-from mamba_speech.audio.errors import AudioError, check_samples, recording_fault, unreadable
-from mamba_speech.audio.finding import check_file
-from mamba_speech.audio.resampling import resample
+# files of several channels, or of floats, whose verdicts are kept
+VERDICTS = 1 << 14
 
 
-def load_audio(path, sample_rate, start=0, stop=None):
+def load_audio(path, sample_rate, start=0, stop=None, warnings=None):
     """Read a file, or a part of it, as a mono waveform.
 
-    Channels are averaged and another rate is resampled, with one warning a rate and process.
+    Channels are averaged, except those that are silent or would cancel out; floating-point numbers on the scale of
+    integers are divided by it. Both are decided for the whole file, however much of it is read: see
+    :mod:`mamba_speech.audio.listening`. Another rate is resampled, with one warning a rate and process.
 
     Arguments
     ---------
     path : str or pathlib.Path
-        Any file that libsndfile reads (WAV, FLAC, Ogg, MP3, ...).
+        See :func:`mamba_speech.audio.open_audio`.
     sample_rate : int
         Wanted samples a second.
     start, stop : int, optional
         The part to read, in samples of the file; by default all of it.
+    warnings : list, optional
+        Gets what is odd about the file, as :class:`mamba_speech.audio.AudioWarning`; by default
+        :func:`mamba_speech.audio.collected_warnings` do. Only reading to the end shows a truncated file.
 
     Returns
     -------
@@ -32,21 +39,58 @@ def load_audio(path, sample_rate, start=0, stop=None):
     ------
     AudioError
         If the file is missing, unreadable, empty, does not fit into memory, or holds samples that
-        :func:`check_samples` refuses.
+        :func:`mamba_speech.audio.check_samples` refuses.
     """
-    check_file(path)
     try:
-        part = {} if stop is None else {"num_frames": stop - start}
-        # as bytes: a name need not be text
-        waveform, rate = audio_io.load(os.fsencode(path), frame_offset=start, **part)
-    except Exception as error:
-        # libsndfile's errors have no common type
-        raise AudioError(recording_fault(path, unreadable(path, error))) from error
-    if waveform.shape[-1] == 0:
-        raise AudioError(f"{path}: holds no samples")
-    check_samples(waveform, path)
-    waveform = waveform.mean(0) if waveform.dim() == 2 else waveform
+        with open_audio(path) as audio:
+            samples = audio.read_all(start, stop)
+            if not len(samples):
+                raise AudioError(f"{path}: holds no samples", NO_SAMPLES)
+            check_samples(samples, path)
+            whole = start == 0 and (stop is None or len(samples) == audio.frames)
+            verdict = audio.judge(samples) if whole else part_verdict(audio)
+            waveform, rate = verdict.apply(samples), audio.rate
+            found = audio.warnings if whole else verdict.warnings(path)
+    except MemoryError as error:
+        raise AudioError(recording_fault(path, error)) from error
+    if warnings is not None:
+        warnings.extend(found)
+    elif found:
+        give_warnings(found)
+    return _at_rate(waveform, rate, sample_rate, path)
+
+
+def _at_rate(waveform, rate, sample_rate, path):
+    # data that are checked alone need no torch
+    import torch
+
+    from mamba_speech.audio.resampling import resample
+
     try:
-        return resample(waveform, rate, sample_rate)
+        return resample(torch.from_numpy(waveform), rate, sample_rate)
     except (MemoryError, RuntimeError, ValueError) as error:
         raise AudioError(recording_fault(path, error)) from error
+
+
+def part_verdict(audio):
+    """The verdict on the whole file of which a part is read; kept for the next part.
+
+    Arguments
+    ---------
+    audio : mamba_speech.audio.opening.AudioFile
+
+    Returns
+    -------
+    mamba_speech.audio.listening.Verdict
+    """
+    if audio.channels == 1 and not audio.floating:
+        return audio.judge([])
+    found = os.stat(audio.path)
+    return _file_verdict(os.fsencode(audio.path), found.st_size, found.st_mtime_ns)
+
+
+@lru_cache(VERDICTS)
+def _file_verdict(path, size, changed):
+    del size, changed
+    with open_audio(os.fsdecode(path)) as audio:
+        return audio.judge()

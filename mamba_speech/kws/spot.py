@@ -4,11 +4,8 @@ It prints events, or counts on a recording whose keywords are known how many are
 missed and how many reported falsely.
 """
 
-import os
 from dataclasses import asdict
 from pathlib import Path
-
-import soundfile
 
 from mamba_speech.arguments import (
     add_device,
@@ -20,7 +17,7 @@ from mamba_speech.arguments import (
     number,
     share,
 )
-from mamba_speech.audio import find_audio
+from mamba_speech.audio import collected_warnings, find_audio, open_audio
 from mamba_speech.blocks import AudioBlocks
 from mamba_speech.evaluation.detection import (
     at_threshold,
@@ -33,7 +30,13 @@ from mamba_speech.files import write_json
 from mamba_speech.kws.events import LONGEST, SMOOTHING, SUPPRESSION, THRESHOLD
 from mamba_speech.kws.spotter import HOP_RANGE, HOP_SECONDS, MODES, KeywordSpotter
 from mamba_speech.microphone import microphone
-from mamba_speech.printing import each_file, json_line, print_records
+from mamba_speech.printing import (
+    each_file,
+    json_line,
+    kinds_of,
+    print_records,
+    print_warnings,
+)
 
 MICROPHONE = "microphone"
 # false alarms an hour at which the miss rate is printed
@@ -135,7 +138,8 @@ def _evaluate(arguments, spotter):
         )
     reference, seconds = read_reference(arguments.evaluate)
     blocks = AudioBlocks(arguments.inputs[0], spotter.sample_rate)
-    heard_seconds = soundfile.info(os.fsencode(arguments.inputs[0])).duration
+    with open_audio(arguments.inputs[0]) as audio:
+        heard_seconds = audio.check_end() / audio.rate
     if abs(heard_seconds - seconds) > 0.01 * seconds + 1:
         raise ValueError(
             f"{arguments.evaluate} is of a recording of {seconds:.1f} s, but {arguments.inputs[0]} has "
@@ -147,7 +151,9 @@ def _evaluate(arguments, spotter):
             f"{arguments.evaluate}: none of its keywords is among the model's classes "
             f"({', '.join(spotter.labels)})"
         )
-    events = list(spotter.stream(blocks, **_options(arguments) | {"threshold": 0.0}))
+    with collected_warnings() as odd:
+        events = list(spotter.stream(blocks, **_options(arguments) | {"threshold": 0.0}))
+    print_warnings(odd)
     curve = error_curve(events, known, seconds)
     chosen = at_threshold(curve, arguments.threshold)
     report = {
@@ -158,7 +164,7 @@ def _evaluate(arguments, spotter):
         "threshold": arguments.threshold,
         "at_threshold": chosen,
         "miss_rate_at_false_alarms_per_hour": {rate: miss_rate_at(curve, rate) for rate in RATES},
-    }
+    } | kinds_of(odd)
     if arguments.curve:
         write_json(f"{arguments.curve}.json", report | {"curve": curve})
         title = f"{report['keywords']} keywords\n{_at_threshold(report)}"

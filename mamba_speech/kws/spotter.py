@@ -38,7 +38,7 @@ class Classification(RecordingResult):
         Its probability.
     probabilities : dict of str to float
         Of every class, the most probable one first.
-    path, seconds, error
+    path, seconds, error, warnings
         See :class:`mamba_speech.recordings.RecordingResult`.
 
     Example
@@ -63,7 +63,7 @@ class Spotting(RecordingResult):
     ----------
     events : list of mamba_speech.kws.events.Event
         In the order of time; each has ``label``, ``start`` and ``end`` in seconds, and ``confidence``.
-    path, seconds, error
+    path, seconds, error, warnings
         See :class:`mamba_speech.recordings.RecordingResult`.
     """
 

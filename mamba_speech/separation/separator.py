@@ -36,7 +36,7 @@ class Separation(RecordingResult):
         (samples, speakers), float32, on the CPU; None where there is an error.
     sample_rate : int
         Samples a second of the sources: the model's, whatever the recording's was.
-    path, seconds, error
+    path, seconds, error, warnings
         See :class:`mamba_speech.recordings.RecordingResult`.
 
     Example

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from mamba_speech.arguments import add_device, add_inputs, add_json, add_run_folder, given_path
-from mamba_speech.audio import AudioError, check_file
+from mamba_speech.audio import AudioError, check_file, give_warnings
 from mamba_speech.audio.outputs import plan_names
 from mamba_speech.files import read_json, whole_file, write_json
 from mamba_speech.printing import each_file, print_records
@@ -51,10 +51,11 @@ def run_command(arguments):
         output = made.place(plan[path], path)
         new = not made.holds(output, path)
         if new:
-            vector = verifier.embed(path).vector
+            found = verifier.embed(path)
+            give_warnings(found.warnings)
             output.parent.mkdir(parents=True, exist_ok=True)
             with whole_file(output, "wb") as file:
-                np.save(file, vector)
+                np.save(file, found.vector)
             made.add(output, path)
         yield {"embedding": str(output), "new": new}
 

@@ -27,7 +27,7 @@ class Embedding(RecordingResult):
         (embedding_size,), float32, not normalised; None where there is an error.
     speech_seconds : float
         Seconds of speech by :class:`mamba_speech.speaker.speech.SpeechMeter`.
-    path, seconds, error
+    path, seconds, error, warnings
         See :class:`mamba_speech.recordings.RecordingResult`.
     """
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from mamba_speech.arguments import add_device, add_inputs, add_json, add_run_folder, given_path
 from mamba_speech.audio import find_audio
-from mamba_speech.printing import print_records
+from mamba_speech.printing import print_records, with_warnings
 from mamba_speech.speaker.database import SpeakerDatabase, check_name, enroll
 from mamba_speech.speaker.verifier import SpeakerVerifier
 from mamba_speech.speaker.verify import add_threshold
@@ -55,7 +55,7 @@ def run_command(arguments):
         for one in verifier.embed(files):
             embeddings.append(one)
             told = {"error": one.error} if one.error else {"speech_seconds": one.speech_seconds}
-            yield {"path": one.path, **told}
+            yield {"path": one.path, **told, **with_warnings(one.warnings)}
 
     status = print_records(
         records(),

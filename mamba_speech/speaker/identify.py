@@ -4,7 +4,7 @@ import sys
 
 from mamba_speech.arguments import add_device, add_inputs, add_json, add_run_folder, given_path
 from mamba_speech.audio import find_audio
-from mamba_speech.printing import print_records
+from mamba_speech.printing import print_records, with_warnings
 from mamba_speech.speaker.database import UNKNOWN, SpeakerDatabase
 from mamba_speech.speaker.verifier import SpeakerVerifier
 from mamba_speech.speaker.verify import add_threshold
@@ -60,4 +60,4 @@ def _record(result):
         "score": result.score,
         "threshold": result.threshold,
         "ranking": ranking,
-    }
+    } | with_warnings(result.warnings)

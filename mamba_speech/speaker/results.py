@@ -21,7 +21,7 @@ class Verification(RecordingResult):
         Where the threshold comes from, in words.
     enrolment : str or None
         The file that the recording is compared with; None for a waveform.
-    path, seconds, error
+    path, seconds, error, warnings
         Of the recording, see :class:`mamba_speech.recordings.RecordingResult`.
     """
 
@@ -45,7 +45,7 @@ class Identification(RecordingResult):
     threshold : float or None
     ranking : list of (str, float)
         Names and scores of all speakers of the database, the nearest first.
-    path, seconds, error
+    path, seconds, error, warnings
         See :class:`mamba_speech.recordings.RecordingResult`.
     """
 

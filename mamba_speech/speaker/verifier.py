@@ -206,6 +206,8 @@ class SpeakerVerifier:
         """
         limit = threshold or self.threshold
         names = {"path": found.path, "enrolment": enrolment.path, "seconds": found.seconds}
+        # each once: a recording may be compared with itself
+        names["warnings"] = tuple(dict.fromkeys((*found.warnings, *enrolment.warnings)))
         error = enrolment.error or found.error
         if error:
             return Verification(**names, error=error)

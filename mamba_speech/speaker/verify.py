@@ -5,7 +5,7 @@ from pathlib import Path
 
 from mamba_speech.arguments import add_device, add_json, add_run_folder, given_path, score
 from mamba_speech.audio import find_audio
-from mamba_speech.printing import print_records
+from mamba_speech.printing import print_records, with_warnings
 from mamba_speech.speaker.embedding import embed_files
 from mamba_speech.speaker.threshold import Threshold
 from mamba_speech.speaker.verifier import SpeakerVerifier
@@ -135,7 +135,7 @@ def _each_pair(verifier, pairs):
 def _record(result):
     told = ("path", "enrolment", "score", "same", "threshold", "threshold_source")
     told = ("path", "enrolment", "error") if result.error else told
-    return {name: getattr(result, name) for name in told}
+    return {name: getattr(result, name) for name in told} | with_warnings(result.warnings)
 
 
 def _columns(record):
