@@ -21,6 +21,8 @@ PIECE_SECONDS = 5.0
 SILENT = 1e-4
 # correlation below which two channels are opposite, and above which they are surely not
 OPPOSITE, DIFFERENT = -0.8, -0.4
+# samples from which something about channels can be said
+FEWEST = 200
 # Seconds after which channels count as different, and samples as floats.
 CHANNEL_SECONDS, SCALE_SECONDS = 10.0, 30.0
 # No music is as loud: whole numbers above the first, and any numbers above the second, are integers of these scales.
@@ -164,7 +166,7 @@ class Listener:
     def _choose(self):
         powers, correlations = self._moments()
         loudest = int(powers.argmax())
-        if powers[loudest] == 0:
+        if powers[loudest] == 0 or self.heard < FEWEST:
             return (), []
         heard = [int(one) for one in np.flatnonzero(powers > SILENT * powers[loudest])]
         if correlations[np.ix_(heard, heard)].min() < OPPOSITE:
