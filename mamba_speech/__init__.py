@@ -11,7 +11,14 @@ import sys
 from pathlib import Path
 
 __version__ = "0.1.0"
-__all__ = ["AudioError", "KeywordSpotter", "Recognizer", "Separator", "SpeakerVerifier"]
+__all__ = [
+    "AudioError",
+    "KeywordSpotter",
+    "Recognizer",
+    "Separator",
+    "SpeakerVerifier",
+    "StreamingRecognizer",
+]
 
 _HOMES = {
     "AudioError": "mamba_speech.audio",
@@ -19,6 +26,7 @@ _HOMES = {
     "Recognizer": "mamba_speech.asr.recognizer",
     "Separator": "mamba_speech.separation.separator",
     "SpeakerVerifier": "mamba_speech.speaker.verifier",
+    "StreamingRecognizer": "mamba_speech.asr.streaming",
 }
 
 

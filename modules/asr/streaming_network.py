@@ -90,18 +90,17 @@ class StreamingNetwork:
 
     Attributes
     ----------
+    causal : bool
+        Whether the encoder reads nothing ahead.
     chunk_size : int or None
-        Frames of a chunk; None of a causal encoder.
+        Frames of a chunk; None of a causal encoder, and where each context is given its own.
     frame_samples : int
         Samples of a frame of the encoder.
-    latency : int
-        Samples that a result waits for at most: those of a chunk of ``chunk_size``, or of a frame of a causal encoder.
-        Nothing behind them is read. The time that computing takes comes on top.
 
     Raises
     ------
     ValueError
-        If a part reads ahead without end, is in training mode, or the chunks have no frame.
+        If a part cannot stream or is in training mode, or the chunks have no frame.
 
     Example
     -------
@@ -130,15 +129,15 @@ class StreamingNetwork:
             raise ValueError(
                 "a stream is read in evaluation mode: call eval() on the model and on normalize first"
             )
-        self.chunk_size = model.chunk_size
-        self.chunk_size = self._checked(chunk_size)
+        self.causal, self.chunk_size = model.Transformer.causal, model.chunk_size
+        if chunk_size is not None:
+            self.chunk_size = self._checked(chunk_size)
         self.frame_samples = compute_features.hop * 2 ** len(model.CNN.strides)
-        self.latency = self.frame_samples * (self.chunk_size or 1)
         self._fingerprint = _fingerprint(model, normalize)
 
     def _checked(self, chunk_size):
         """A size of chunks, by default the network's own; None of a causal encoder."""
-        if self.model.Transformer.causal:
+        if self.causal:
             if chunk_size is not None:
                 raise ValueError("a causal encoder reads nothing ahead: it has no chunk_size")
             return None
@@ -149,6 +148,14 @@ class StreamingNetwork:
             )
         check_count("chunk_size", chunk_size)
         return chunk_size
+
+    @property
+    def latency(self):
+        """Samples that a result waits for at most: those of a chunk, or of a frame of a causal encoder.
+
+        Nothing behind them is read. The time that computing takes comes on top.
+        """
+        return self.frame_samples * (self._checked(None) or 1)
 
     def make_streaming_context(self, batch=1, chunk_size=None):
         """The context before the first sample.
@@ -167,7 +174,7 @@ class StreamingNetwork:
         Raises
         ------
         ValueError
-            If there is no stream or no frame in a chunk, or a causal encoder is given chunks.
+            If there is no stream or no frame in a chunk, if a causal encoder is given chunks, or another one is not.
         """
         check_count("batch", batch)
         chunk_size = self._checked(chunk_size)

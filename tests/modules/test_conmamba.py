@@ -3,6 +3,7 @@
 import pytest
 import torch
 from speechbrain.nnet.activations import Swish
+from speechbrain.utils.dynamic_chunk_training import DynChunkTrainConfig
 from torch import nn
 
 from modules.asr.ctc import ConformerCTCEncoder, ConmambaCTCEncoder
@@ -132,6 +133,19 @@ def test_causal_encoder_in_chunks_with_carried_state_equals_the_whole():
             out, state = encoder.forward_chunk(x[:, start:stop], state)
             pieces.append(out)
     assert torch.allclose(torch.cat(pieces, 1), whole, atol=2e-5)
+
+
+@pytest.mark.parametrize("d_model, kib", [(144, 40), (256, 140), (512, 140)])
+@pytest.mark.parametrize("causal", [True, False])
+def test_a_streaming_layer_of_a_published_size_carries_little(d_model, kib, causal):
+    layer = ConmambaEncoderLayer(d_model, 16, 31, causal=causal, mamba_config=MAMBA).eval()
+    chunks = None if causal else DynChunkTrainConfig(2)
+    with torch.no_grad():
+        _, (mamba, conv) = layer(torch.randn(1, 4, d_model), None, chunks, return_state=True)
+    carried = sum(tensor.nbytes for tensor in (*mamba, conv))
+    assert carried <= kib * 1024
+    # no tensor is a view of something larger
+    assert carried == sum(tensor.untyped_storage().nbytes() for tensor in (*mamba, conv))
 
 
 def test_causal_encoder_ignores_later_frames_and_the_other_does_not():

@@ -158,8 +158,11 @@ def test_a_model_gives_any_chunks_and_the_full_context():
         assert torch.allclose(found, whole(network, wavs)[0], atol=1e-4)
     model.chunk_size = None
     assert torch.allclose(one_chunk, whole(network, wavs)[0], atol=1e-4)
-    with pytest.raises(ValueError, match="give a chunk_size"):
-        StreamingNetwork(network.compute_features, network.normalize, model)
+    without = StreamingNetwork(network.compute_features, network.normalize, model)
+    assert without.make_streaming_context(chunk_size=3).chunk_size == 3
+    for use in (without.make_streaming_context, lambda: without.latency):
+        with pytest.raises(ValueError, match="give a chunk_size"):
+            use()
 
 
 def test_errors_name_what_is_wrong_and_leave_the_context_as_it_was():

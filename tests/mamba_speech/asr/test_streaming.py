@@ -1,0 +1,173 @@
+"""Trained streaming recognisers: their pieces give what transcribe gives, also through SpeechBrain's interface."""
+
+import copy
+import pickle
+import re
+import shutil
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from speechbrain.utils.dynamic_chunk_training import DynChunkTrainConfig
+
+from mamba_speech import Recognizer, StreamingRecognizer
+from mamba_speech.asr.decoders import CTCDecoder
+from mamba_speech.asr.speechbrain_streaming import speechbrain_streaming
+from modules.asr.s2s import S2SRecognizer
+from tests.support.checkpoints import save_again
+from tests.support.recipes import ROOT
+from tests.support.recognition import RATE, write_run
+
+# kind of run, its checkpoints' measure, and options: over chunks, and causal
+RUNS = {
+    "CTC": ("CTC", "WER", {"test_decoding": "greedy"}),
+    "CTC, causal": ("CTC", "WER", {"test_decoding": "greedy", "causal": True}),
+    "S2S": ("S2S", "token_error", {}),
+}
+
+
+@pytest.fixture(scope="module")
+def make_run(letters, audio, tmp_path_factory):
+    """The folder of a streaming run of random weights, by its name in RUNS.
+
+    Its CTC output is zero for the mean frame, so that texts differ from recording to recording.
+    """
+
+    def make(name):
+        kind, measure, options = RUNS[name]
+        folder = tmp_path_factory.mktemp("streaming") / "run"
+        yaml = f"{kind}/conmamba_streaming_debug.yaml"
+        write_run(folder, yaml, letters[0], {measure: 1.0}, **options)
+        recognizer = StreamingRecognizer.load(folder, device="cpu")
+        context = recognizer.make_streaming_context()
+        samples = np.concatenate([read(audio / f"{number}.wav") for number in range(8)])
+        mean = recognizer.forward_streaming(samples, context).encoded.mean((0, 1))
+        for file in folder.glob("save/CKPT*/model.ckpt"):
+            weights = torch.load(file, weights_only=True)
+            weights["ctc_lin.w.bias"].copy_(-weights["ctc_lin.w.weight"] @ mean)
+            save_again(weights, file)
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="module", params=RUNS)
+def streaming_run(request, make_run):
+    return make_run(request.param)
+
+
+@pytest.fixture(scope="module")
+def chunked_run(make_run):
+    return make_run("CTC")
+
+
+def read(path):
+    samples, rate = soundfile.read(path, dtype="float32")
+    assert rate == RATE
+    return samples
+
+
+def stream(recognizer, samples, context=None):
+    """Log-probabilities of a stream in pieces of random lengths, its context pickled after each."""
+    context = context or recognizer.make_streaming_context()
+    cuts = np.random.default_rng(1).integers(0, len(samples), 6)
+    outputs = []
+    for piece in np.split(samples, sorted(cuts)):
+        outputs.append(recognizer.forward_streaming(piece, context).log_probs)
+        context = pickle.loads(pickle.dumps(context))
+    return torch.cat([*outputs, recognizer.finish(context).log_probs], 1)
+
+
+def test_a_stream_gives_the_text_that_transcribe_gives(streaming_run, audio):
+    streaming = StreamingRecognizer.load(streaming_run, device="cpu")
+    best_path = {"ctc_only": True} if isinstance(streaming.network.model, S2SRecognizer) else {}
+    whole = Recognizer.load(streaming_run, device="cpu", **best_path)
+    decode, texts = CTCDecoder(streaming.tokenizer), []
+    assert streaming.sample_rate == RATE and streaming.frame_seconds == 0.04
+    assert streaming.latency == (0.04 if streaming.network.causal else 8 * 0.04)
+    for path in sorted(audio.glob("*.wav")):
+        log_probs = stream(streaming, read(path))
+        (text,) = decode(log_probs, torch.tensor([log_probs.shape[1]]))
+        assert text == whole.transcribe(path).text
+        texts.append(text)
+    assert len(set(texts)) > 4 and any(" " in text for text in texts)
+
+
+def test_chunks_are_the_recognisers_or_the_streams_own(chunked_run, audio):
+    samples = read(audio / "7.wav")
+    coarse = StreamingRecognizer.load(chunked_run, device="cpu", chunk_size=16)
+    other = StreamingRecognizer.load(chunked_run, device="cpu")
+    assert coarse.latency == 16 * 0.04
+    wanted = stream(coarse, samples)
+    context = other.make_streaming_context(chunk_size=16)
+    assert torch.allclose(stream(other, samples, context), wanted, atol=1e-5)
+    assert not torch.allclose(stream(other, samples), wanted, atol=1e-3)
+
+
+def test_errors_of_loading_name_the_run(chunked_run, trained):
+    with pytest.raises(ValueError, match="streaming YAML") as raised:
+        StreamingRecognizer.load(trained, device="cpu")
+    assert str(trained) in str(raised.value)
+    with pytest.raises(ValueError, match="chunk_size") as raised:
+        StreamingRecognizer.load(chunked_run, device="cpu", chunk_size=0)
+    assert str(chunked_run) in str(raised.value)
+
+
+@pytest.mark.parametrize("chunk", [2, 8])
+def test_speechbrains_interface_gives_the_same_text(streaming_run, chunk, audio):
+    asr = speechbrain_streaming(streaming_run, device="cpu")
+    config = DynChunkTrainConfig(chunk)
+    streaming = StreamingRecognizer.load(streaming_run, device="cpu")
+    size = None if streaming.network.causal else chunk
+    decode, texts = CTCDecoder(streaming.tokenizer), []
+    for path in sorted(audio.glob("*.wav"))[-3:]:
+        samples = read(path)
+        piece = asr.get_chunk_size_frames(config)
+        # SpeechBrain ends a stream by two pieces of silence
+        padded = np.pad(samples, (0, 2 * piece))
+        context = streaming.make_streaming_context(chunk_size=size)
+        log_probs = streaming.forward_streaming(padded, context).log_probs
+        (wanted,) = decode(log_probs, torch.tensor([log_probs.shape[1]]))
+        found = asr.transcribe_file(str(path), config, use_torchaudio_streaming=False)
+        assert found == wanted
+        texts.append(found)
+    assert len(set(texts)) > 1
+
+
+def test_speechbrains_pieces_may_end_early_and_run_in_a_batch(chunked_run, audio):
+    asr, config = speechbrain_streaming(chunked_run, device="cpu"), DynChunkTrainConfig(4)
+    piece = asr.get_chunk_size_frames(config)
+    wavs = torch.as_tensor(np.stack([read(audio / f"{n}.wav")[: 2 * piece] for n in (6, 7)]))
+    alone, together = [], asr.make_streaming_context(config)
+    halves = torch.tensor([1.0, 0.5])
+    words = [asr.transcribe_chunk(together, wavs[:, :piece])]
+    # another stream goes on from a copy of the context
+    kept = copy.deepcopy(together)
+    words.append(asr.transcribe_chunk(together, wavs[:, piece:], halves))
+    assert asr.transcribe_chunk(kept, wavs[:, piece:], halves) == words[1]
+    for item, length in enumerate((2 * piece, round(1.5 * piece))):
+        context, samples = asr.make_streaming_context(config), wavs[item : item + 1].clone()
+        samples[:, length:] = 0
+        both = (asr.transcribe_chunk(context, part)[0] for part in samples.split(piece, 1))
+        alone.append("".join(both))
+    assert ["".join(parts) for parts in zip(*words, strict=True)] == alone
+    assert len(set(alone)) > 1
+
+
+def test_the_documents_code_runs_and_prints_what_it_shows(
+    chunked_run, audio, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(chunked_run, tmp_path / "results" / "CTC" / "conmamba_streaming_mini" / "1")
+    shutil.copy(audio / "7.wav", "x.wav")
+    text = (ROOT / "docs" / "streaming.md").read_text(encoding="utf-8")
+    blocks = re.findall(
+        r"^```python\n(.*?)^```\n(?:```\n(.*?)^```)?", text, re.DOTALL | re.MULTILINE
+    )
+    assert len(blocks) >= 2
+    names = {}
+    for code, shown in blocks:
+        exec(code, names)  # noqa: S102 - the project's own document
+        printed = capsys.readouterr().out
+        assert not shown or printed == shown
