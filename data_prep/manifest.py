@@ -1,11 +1,10 @@
-"""One's own speech: a table or a JSON-lines list of recordings becomes a manifest for the recipes.
+"""One's own speech: a list of recordings, or of parts of recordings, becomes a manifest for the recipes.
 
-The list names audio files and their texts, in any language and any format that soundfile reads;
-the result has the same columns as that of a corpus, so the same recipes train on it.
+`mamba_speech.lists` reads the list. The result has the same columns as a manifest of a corpus, so the
+same recipes train on it.
 """
 
 import hashlib
-import json
 import logging
 from pathlib import Path, PurePath
 
@@ -19,27 +18,32 @@ from data_prep.verify import (
     write_manifest,
     write_skipped,
 )
-from mamba_speech.files import read_csv, write_json
-from mamba_speech.text import TextChanges
+from mamba_speech.files import write_json
+from mamba_speech.lists import read_list
+from mamba_speech.text import HAS_DIGITS, TextChanges
 
 logger = logging.getLogger(__name__)
 
-# What a list may call its columns; the first name is the one that we advise.
-NAMES = {
-    "path": ("path", "wav", "audio_filepath", "audio", "file"),
-    "text": ("text", "wrd", "transcript", "transcription", "sentence"),
-    "speaker": ("speaker", "spk_id", "speaker_id"),
-    "id": ("id", "utt_id", "utterance_id"),
-}
 UNKNOWN_SPEAKER = "unknown"
-VERSION = 2
+# share of a list's rows that may be left out
+MAX_SKIPPED = 0.05
+VERSION = 3
 
 
-def prepare_manifest(manifest, save_folder, name, *, skip_prep=False, verify=FULL, policy=None):
-    """Write `<save_folder>/<name>.csv` with ID, duration, wav, spk_id and wrd.
+def prepare_manifest(
+    manifest,
+    save_folder,
+    name,
+    *,
+    skip_prep=False,
+    verify=FULL,
+    policy=None,
+    max_skipped=MAX_SKIPPED,
+):
+    """Write `<save_folder>/<name>.csv` with the columns of `data_prep.verify.COLUMNS`.
 
-    Utterances that cannot be used are left out, with a warning that counts them, and listed with
-    the reason in `<save_folder>/skipped_<name>.csv`. What the policy changes in texts is counted in
+    Rows that cannot be used are left out, with a warning that counts them, and listed with the line
+    and the reason in `<save_folder>/skipped_<name>.csv`. What the policy changes in texts is counted in
     `<save_folder>/text_changes_<name>.csv`. Nothing is done if the list is that of an
     earlier run, and since then no recording came, went, or changed its size or its time of change,
     and what that run left out is still bad.
@@ -47,10 +51,8 @@ def prepare_manifest(manifest, save_folder, name, *, skip_prep=False, verify=FUL
     Arguments
     ---------
     manifest : str or Path
-        A `.csv` or `.tsv` file with a header, or a `.jsonl` or `.json` file with an object a line.
-        Columns or keys: `path` and `text`, and if you like `speaker` and `id` (`wav`,
-        `audio_filepath`, `wrd`, `transcript`, `spk_id` are understood too, others ignored). Paths
-        are relative to the file's own folder. UTF-8, with or without a byte order mark.
+        List of recordings with their texts, see `mamba_speech.lists.read_list`. A row may mean a part
+        of a recording. `speaker` and `id` may be missing.
     save_folder : str or Path
         Where the manifest goes; made if it is not there.
     name : str
@@ -61,6 +63,8 @@ def prepare_manifest(manifest, save_folder, name, *, skip_prep=False, verify=FUL
         `full` decodes every recording, `header` reads its header and its end.
     policy : mamba_speech.text.TextPolicy, optional
         What happens to the texts; by default the policy of no option.
+    max_skipped : float
+        Share of the rows, from 0 to 1, that may be left out.
 
     Returns
     -------
@@ -72,8 +76,8 @@ def prepare_manifest(manifest, save_folder, name, *, skip_prep=False, verify=FUL
     FileNotFoundError
         If the list does not exist.
     ValueError
-        If it lacks a column, is not UTF-8, holds a broken line or no usable utterance, or the name
-        is not a plain file name.
+        If nothing can be made of the list, it holds no usable utterance, or too many rows are left
+        out; or the name is not a plain file name.
 
     Example
     -------
@@ -81,6 +85,8 @@ def prepare_manifest(manifest, save_folder, name, *, skip_prep=False, verify=FUL
     'train.csv'
     """
     check_verify(verify)
+    if not 0 <= max_skipped <= 1:
+        raise ValueError(f"max_skipped must be from 0 to 1; got {max_skipped}")
     name = name.removesuffix(".csv")
     if not name or PurePath(name).name != name:
         raise ValueError(f"name must be a plain file name such as train, not {name!r}")
@@ -89,18 +95,20 @@ def prepare_manifest(manifest, save_folder, name, *, skip_prep=False, verify=FUL
     if skip_prep:
         return target
     manifest = Path(manifest).absolute()
-    if not manifest.is_file():
+    if not manifest.exists():
         raise FileNotFoundError(f"the manifest {manifest} does not exist")
     texts = TextChanges(policy)
+    listed = list(read_list(manifest, needed=("path", "text")))
+    candidates = make_candidates(listed)
     record = {
         "version": VERSION,
         "manifest": str(manifest),
-        "sha256": hashlib.sha256(manifest.read_bytes()).hexdigest(),
+        "sha256": hashlib.sha256(repr(listed).encode("utf-8", "surrogateescape")).hexdigest(),
         "verify": verify,
+        "max_skipped": max_skipped,
         "skipped": 0,
         "texts": texts.policy.options(),
     }
-    candidates = read_candidates(manifest)
     record["recordings"] = fingerprint(one.path or "" for one in candidates)
     record_path = save_folder / f"{name}_prepare.json"
     skipped_list = save_folder / f"skipped_{name}.csv"
@@ -111,139 +119,84 @@ def prepare_manifest(manifest, save_folder, name, *, skip_prep=False, verify=FUL
     rows, skipped = check_utterances(candidates, manifest.name, verify=verify, texts=texts)
     write_skipped(skipped_list, skipped, len(candidates), manifest.name)
     if not rows:
-        reason = f"; see {skipped_list}" if skipped else ": it lists none"
+        reason = f" ({skipped[0].reason}); see {skipped_list}" if skipped else ": it lists none"
         raise ValueError(f"the manifest {manifest} has no usable utterance{reason}")
+    # texts with digits go because the policy says so
+    faults = [one.reason for one in skipped if one.reason != HAS_DIGITS]
+    if len(faults) > max_skipped * len(candidates):
+        raise ValueError(
+            f"{manifest}: {len(faults)} of {len(candidates)} rows cannot be used, more than --max_skipped "
+            f"{max_skipped:g} allows (the first: {faults[0]}); mend what {skipped_list} lists, or set the option higher"
+        )
     texts.write(save_folder / f"text_changes_{name}.csv", manifest.name)
     write_manifest(target, rows)
     write_json(record_path, record | {"skipped": len(skipped)})
     return target
 
 
-def read_candidates(manifest):
-    """Read a list of recordings.
+def make_candidates(rows):
+    """Utterances of a list's rows.
 
     Arguments
     ---------
-    manifest : Path
+    rows : list of mamba_speech.lists.ListRow
 
     Returns
     -------
     candidates : list of Candidate
-        Where the list has no id, it is made from the path and numbered if need be.
-
-    Raises
-    ------
-    ValueError
-        As `prepare_manifest`.
+        Where the list has no id, it is made from the path, and from the times of a part, and numbered
+        if need be.
     """
-    readers = {".csv": read_table, ".tsv": read_table, ".jsonl": read_lines, ".json": read_lines}
-    if manifest.suffix.lower() not in readers:
-        raise ValueError(f"{manifest} must end in one of {', '.join(readers)}")
-    try:
-        entries = readers[manifest.suffix.lower()](manifest)
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{manifest} is not UTF-8 text; save it as UTF-8") from error
-    given = {entry["id"] for entry in entries if entry.get("id")}
-    taken = set(given)
+    taken = {row.id for row in rows if row.id}
     candidates = []
-    for entry in entries:
-        name = entry.get("id") or make_id(entry["path"], taken)
-        path = manifest.parent / entry["path"] if entry["path"] else None
-        speaker = entry.get("speaker") or UNKNOWN_SPEAKER
-        candidates.append(Candidate(name, path, speaker, entry["text"]))
+    for row in rows:
+        speaker = row.speaker or UNKNOWN_SPEAKER
+        if row.fault is not None:
+            fault = f"{row.place}: {row.fault}"
+            name = row.path or row.name
+            candidates.append(Candidate(row.id or "", name, speaker, row.text, fault=fault))
+            continue
+        name = row.id or make_id(row.name, taken, (row.start, row.stop))
+        part = Part(row) if row.is_segment else None
+        candidates.append(Candidate(name, row.path, speaker, row.text, part))
     return candidates
 
 
-def make_id(path, taken):
-    """An id from a path, different from all those in `taken`, to which it is added.
+class Part:
+    """The part of a file that a row means; errors name the row's place in its list.
+
+    Arguments
+    ---------
+    row : mamba_speech.lists.ListRow
+    """
+
+    def __init__(self, row):
+        self.row = row
+
+    def __call__(self, rate, frames):
+        """The first sample and the end, or None for the whole file."""
+        try:
+            return self.row.samples(rate, frames)
+        except ValueError as error:
+            raise ValueError(f"{self.row.place}: {error}") from error
+
+
+def make_id(path, taken, times=(None, None)):
+    """An id from a path and times, different from all those in `taken`, to which it is added.
 
     Example
     -------
     >>> make_id("clips/a.wav", {"clips-a"})
     'clips-a-2'
+    >>> make_id("a.wav", set(), (0.5, 2.0))
+    'a-0.5-2'
     """
     parts = [part for part in PurePath(path).with_suffix("").parts if part not in ("/", "..")]
     stem = "-".join(parts) if path else "utterance"
+    stem += "".join(f"-{time:.10g}" for time in times if time is not None)
     name, number = stem, 1
     while name in taken:
         number += 1
         name = f"{stem}-{number}"
     taken.add(name)
     return name
-
-
-def read_table(manifest):
-    """Read a CSV or TSV file as a list of dicts with the keys of `NAMES`."""
-    delimiter = "\t" if manifest.suffix.lower() == ".tsv" else ","
-    header, rows = read_csv(manifest, delimiter=delimiter, skip_spaces=delimiter == ",")
-    columns = find_columns(header, manifest)
-    return [{key: row[column].strip() for key, column in columns.items()} for _, row in rows]
-
-
-def read_lines(manifest):
-    """Read a JSON-lines file as a list of dicts with the keys of `NAMES`."""
-    entries = []
-    with open(manifest, encoding="utf-8-sig") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            place = f"{manifest}, line {number}"
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise ValueError(f"{place}: not a JSON object on one line ({error})") from error
-            if not isinstance(row, dict):
-                # A fault of the file, like the one above, and not of the call.
-                raise ValueError(f"{place}: not a JSON object")  # noqa: TRY004
-            if row.get("offset"):
-                raise ValueError(
-                    f"{place}: segments (offset {row['offset']}) are not supported; "
-                    "cut the recording into one file an utterance"
-                )
-            columns = find_columns(list(row), place)
-            entries.append(
-                {
-                    key: "" if row[column] is None else str(row[column]).strip()
-                    for key, column in columns.items()
-                }
-            )
-    return entries
-
-
-def find_columns(header, place):
-    """Which columns of a list hold path, text, speaker and id.
-
-    Arguments
-    ---------
-    header : list of str
-    place : str or Path
-        What an error calls the list.
-
-    Returns
-    -------
-    columns : dict of str to str
-        From the keys of `NAMES` to the list's own names; upper case does not matter.
-
-    Raises
-    ------
-    ValueError
-        If there is no path or no text.
-
-    Example
-    -------
-    >>> find_columns(["ID", "wav", "wrd"], "speech.csv")
-    {'path': 'wav', 'text': 'wrd', 'id': 'ID'}
-    """
-    lower = {column.lower(): column for column in reversed(header)}
-    columns = {}
-    for key, names in NAMES.items():
-        known = [lower[name] for name in names if name in lower]
-        if known:
-            columns[key] = known[0]
-    missing = [key for key in ("path", "text") if key not in columns]
-    if missing:
-        raise ValueError(
-            f"{place}: no column {' and no column '.join(missing)} among "
-            f"{', '.join(header) or 'none'}; needed are path and text"
-        )
-    return columns

@@ -9,6 +9,7 @@ import logging
 import os
 import re
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -23,7 +24,8 @@ from mamba_speech.text import HAS_DIGITS
 
 logger = logging.getLogger(__name__)
 
-COLUMNS = ("ID", "duration", "wav", "spk_id", "wrd")
+# start and stop are samples of the file, empty where an utterance is a file of its own
+COLUMNS = ("ID", "duration", "wav", "start", "stop", "spk_id", "wrd")
 SKIPPED_COLUMNS = ("id", "path", "reason")
 # How much of a recording is read: all of it, or its header and its end.
 FULL, HEADER = "full", "header"
@@ -47,6 +49,10 @@ FIXED_REASONS = (
     BREAK_INSIDE,
     HAS_DIGITS,
 )
+# Reasons that a warning names.
+MOST_REASONS = 8
+# How a reason begins that a line of a list gives; it lasts as long as the list and its recordings.
+OF_A_LINE = re.compile(r"([\w.]+, )?line \d+: ")
 
 
 @dataclass(frozen=True)
@@ -61,12 +67,19 @@ class Candidate:
     speaker : str
     text : str or None
         The words as the corpus has them; None if it has the audio alone.
+    part : callable, optional
+        Function from the rate and the samples of the file to the first sample and the end of the
+        utterance, or to None for the whole file. It raises ValueError for a part outside of the file.
+    fault : str or None
+        Reason that was found before its audio was read.
     """
 
     id: str
     path: Path | None
     speaker: str
     text: str | None
+    part: Callable | None = None
+    fault: str | None = None
 
 
 @dataclass(frozen=True)
@@ -121,9 +134,7 @@ def check_utterances(candidates, description, seen=None, workers=None, verify=FU
     workers = workers or min(2 * (os.cpu_count() or 1), 16)
     rows, skipped = [], []
     with ThreadPoolExecutor(workers) as threads:
-        # Only so many at once: a list of futures for a whole corpus would outgrow the corpus.
-        read = partial(measure, verify=verify)
-        checked = _map_in_blocks(threads, read, [one.path for one in candidates])
+        checked = _inspect_each(threads, partial(inspect, verify=verify), candidates)
         progress = tqdm(
             zip(candidates, checked, strict=True),
             total=len(candidates),
@@ -131,25 +142,41 @@ def check_utterances(candidates, description, seen=None, workers=None, verify=FU
             unit="utterance",
             mininterval=0.5,
         )
-        for one, (duration, reason) in progress:
-            changes = {}
-            if texts is not None and one.text is not None:
-                text, changes = texts.policy.apply(one.text)
-                one, reason = replace(one, text=text), texts.policy.fault(text) or reason
-            reason = find_fault(one, seen) or reason
+        for one, found in progress:
+            row, reason = _check_one(one, found, seen, texts)
             if reason:
                 skipped.append(Skipped(one.id, str(one.path or ""), reason))
-                continue
-            seen.add(one.id)
-            if texts is not None:
-                texts.add(one.id, changes)
-            values = (one.id, duration, str(one.path), one.speaker, one.text)
-            rows.append(dict(zip(COLUMNS, values, strict=True)))
+            else:
+                rows.append(row)
     return rows, skipped
+
+
+def _check_one(one, found, seen, texts):
+    """The row of a candidate whose file has these samples and rate, or what is wrong; one of the two is None."""
+    frames, rate, reason = found
+    changes = {}
+    if texts is not None and one.text is not None:
+        text, changes = texts.policy.apply(one.text)
+        one, reason = replace(one, text=text), texts.policy.fault(text) or reason
+    reason = find_fault(one, seen) or reason
+    if reason:
+        return None, reason
+    try:
+        part = one.part(rate, frames) if one.part else None
+    except ValueError as error:
+        return None, str(error)
+    seen.add(one.id)
+    if texts is not None:
+        texts.add(one.id, changes)
+    duration = round((part[1] - part[0] if part else frames) / rate, 6)
+    values = (one.id, duration, str(one.path), *(part or ("", "")), one.speaker, one.text)
+    return dict(zip(COLUMNS, values, strict=True)), None
 
 
 def find_fault(candidate, seen):
     """What is wrong with a candidate apart from its audio; None if nothing is."""
+    if candidate.fault is not None:
+        return candidate.fault
     if candidate.text is None:
         return NO_TRANSCRIPT
     if not candidate.text:
@@ -250,8 +277,9 @@ def _is_empty(path):
 
 
 def write_manifest(path, rows):
-    """Write rows with the columns `ID,duration,wav,spk_id,wrd`, which SpeechBrain reads."""
-    write_csv(path, COLUMNS, rows)
+    """Write rows with the columns `COLUMNS`."""
+    # most corpora have files of whole utterances alone
+    write_csv(path, COLUMNS, ({"start": "", "stop": ""} | row for row in rows))
 
 
 def write_skipped(path, skipped, total, description, things="utterances"):
@@ -276,8 +304,11 @@ def write_skipped(path, skipped, total, description, things="utterances"):
         return
     rows = ([LINE_BREAK.sub("?", cell) for cell in vars(one).values()] for one in skipped)
     write_csv(path, SKIPPED_COLUMNS, rows)
-    reasons = Counter(one.reason for one in skipped)
-    counts = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
+    reasons = Counter(OF_A_LINE.sub("", one.reason) for one in skipped)
+    named = [f"{count} {reason}" for reason, count in reasons.most_common(MOST_REASONS)]
+    if len(reasons) > MOST_REASONS:
+        named.append(f"{len(reasons) - MOST_REASONS} other reasons")
+    counts = ", ".join(named)
     logger.warning(
         "%d of %d %s of %s are left out (%s); the list is in %s",
         len(skipped),
@@ -343,7 +374,9 @@ def still_bad(skipped_list, verify, fixed=FIXED_REASONS):
         return True
     except (OSError, ValueError):
         return False
-    rows = [row for row in rows if row["reason"] not in fixed]
+    rows = [
+        row for row in rows if row["reason"] not in fixed and not OF_A_LINE.match(row["reason"])
+    ]
     return all(inspect(row["path"], verify)[2] == row["reason"] for row in rows)
 
 
@@ -354,6 +387,16 @@ def _read_record(path):
         return None
 
 
-def _map_in_blocks(threads, function, items, size=4096):
-    for start in range(0, len(items), size):
-        yield from threads.map(function, items[start : start + size])
+def _inspect_each(threads, read, candidates, size=4096):
+    """What `read` says of each candidate's file; a file of many utterances is read once for a block of them."""
+    known = {None: (0, 1, NO_AUDIO)}
+    # Only so many at once: a list of futures for a whole corpus would outgrow the corpus.
+    for start in range(0, len(candidates), size):
+        block = [None if one.fault else one.path for one in candidates[start : start + size]]
+        paths = dict.fromkeys(block)
+        known = {path: known[path] for path in (*paths, None) if path in known}
+        found = threads.map(read, [path for path in paths if path not in known])
+        for path in block:
+            if path not in known:
+                known[path] = next(found)
+            yield known[path]

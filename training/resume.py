@@ -17,6 +17,7 @@ _OF_A_START = {
     "skip_prep",
     "verify",
     "max_unreadable",
+    "max_skipped",
     "output_folder",
     "save_folder",
     "train_log",

@@ -47,7 +47,7 @@ def is_list(path):
         return False
 
 
-def read_list(path):
+def read_list(path, needed=("path",)):
     """The rows of a list, in its order.
 
     Arguments
@@ -56,6 +56,8 @@ def read_list(path):
         A table (``.csv``, ``.tsv``, ``.psv``, ``.txt``, ``.lst``), a JSON list (``.jsonl``, ``.json``), either
         compressed (``.gz``) or not; or a Kaldi folder, or its ``wav.scp``. Relative paths in a list begin at its own
         folder, then at the current one.
+    needed : iterable of str
+        Keys of ``NAMES`` that a table's columns, or the keys of a JSON object, must have.
 
     Yields
     ------
@@ -91,8 +93,8 @@ def read_list(path):
         )
     lines, locate = read_lines(path), Locator(path.parent)
     if suffix in _JSON:
-        return read_json_list(path, lines, locate)
-    return read_table(path, lines, locate, suffix)
+        return read_json_list(path, lines, locate, needed)
+    return read_table(path, lines, locate, suffix, needed)
 
 
 def _suffix(path):

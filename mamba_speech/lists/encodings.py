@@ -21,7 +21,8 @@ _MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 # Letters beyond ASCII of languages by code page, in lower case. A list is Western if the Western languages together
-# have its letters, and no language of another code page has the letters that the same bytes are there.
+# have its letters, and no language of another page has the letters that the same bytes are there. Words of Cyrillic,
+# Greek and other pages have no letters of ASCII.
 _WESTERN = "áàâäãåæçéèêëíìîïðñóòôöõøœßúùûüýÿþšž"
 _OTHERS = {
     "cp1250": (
@@ -32,8 +33,6 @@ _OTHERS = {
         "čćđšž",
         "ăâîşţ",
     ),
-    "cp1251": ("абвгдежзийклмнопрстуфхцчшщъыьэюяёіїєґўђјљњћџ",),
-    "cp1253": ("αβγδεζηθικλμνξοπρστυφχψωςάέήίόύώϊϋΐΰ",),
     "cp1254": ("çğıöşüâîûi̇",),
     "cp1257": ("āčēģīķļņšūž", "ąčęėįšųūž", "äõöüšž"),
 }
@@ -41,6 +40,7 @@ _OTHERS = {
 _SIGNS = "’‘“”„–—…«»°·¿¡€§£©®\xa0"
 # what other pages' letters look like: a low quotation mark inside a word, a capital after a small letter, a
 # word of such letters alone
+_MIXED = re.compile(r"[a-zA-Z][^\W\d_a-zA-Z]|[^\W\d_a-zA-Z][a-zA-Z]")
 _ODD = re.compile(r"\w[„¿¡§£©®]\w|[a-zß-ÿ][ŠŽŒÀ-Þ]|\b[^\W\d_a-zA-Z]{3,}\b")
 _HIGH = re.compile(rb"[\x80-\xff]")
 
@@ -97,6 +97,10 @@ def _read_bytes(path):
 
 
 def _encoding(path, data):
+    if data[:2000].count(b"\0") > len(data[:2000]) // 5:
+        raise ListError(
+            f"{path}: is UTF-16 without a byte order mark, or no text at all; save the list as UTF-8"
+        )
     try:
         data.decode("utf-8")
         return "utf-8"
@@ -111,9 +115,9 @@ def _is_western(data):
         text = data.decode("cp1252")
     except UnicodeDecodeError:
         return False
-    high = bytes(set(_HIGH.findall(data)) and {one[0] for one in set(_HIGH.findall(data))})
+    high = bytes({one[0] for one in _HIGH.findall(data)})
     here = set(high.decode("cp1252").lower()) - set(_SIGNS)
-    if not here <= set(_WESTERN) or _ODD.search(text):
+    if not here <= set(_WESTERN) or _ODD.search(text) or here and not _MIXED.search(text):
         return False
     for page, alphabets in _OTHERS.items():
         there = set(high.decode(page, errors="replace").lower()) - set(_SIGNS)

@@ -6,12 +6,12 @@ lhotse: `lhotse/serialization.py` and `lhotse/cut` of github.com/lhotse-speech/l
 import json
 
 from mamba_speech.lists import lhotse
-from mamba_speech.lists.rows import NAMES, ListError, ListRow, find_columns, make_row
+from mamba_speech.lists.rows import ListError, ListRow, find_columns, make_row
 
 _DECODER = json.JSONDecoder()
 
 
-def read_json_list(path, lines, locate):
+def read_json_list(path, lines, locate, needed=("path",)):
     """Rows of a JSON list.
 
     Arguments
@@ -21,6 +21,8 @@ def read_json_list(path, lines, locate):
     lines : iterable of (int, str)
     locate : callable
         See :class:`mamba_speech.lists.places.Locator`.
+    needed : iterable of str
+        Keys of ``NAMES`` that an object must have.
 
     Yields
     ------
@@ -31,8 +33,8 @@ def read_json_list(path, lines, locate):
     ListError
         If an array is not closed or broken, or lhotse's recordings are not beside its supervisions.
     """
-    lines = ((number, line) for number, line in lines if line.strip())
-    number, first = next(lines, (1, ""))
+    lines = iter(lines)
+    number, first = next((one for one in lines if one[1].strip()), (1, ""))
     if _is_whole(first):
         entries = _each_line(_with_first((number, first), lines))
     else:
@@ -54,9 +56,10 @@ def read_json_list(path, lines, locate):
             yield lhotse.recording_row(place, entry, locate)
         else:
             columns = find_columns(entry)
-            if "path" not in columns:
+            missing = [key for key in needed if key not in columns]
+            if missing:
                 names = ", ".join(str(name)[:40] for name in list(entry)[:20]) or "none"
-                fault = f"no key {NAMES['path'][0]} among {names}"
+                fault = f"no key {' and no key '.join(missing)} among {names}"
                 yield ListRow(place=place, fault=fault)
                 continue
             yield make_row(place, {key: entry[name] for key, name in columns.items()}, locate)
@@ -101,7 +104,8 @@ def _with_first(first, lines):
 
 def _each_line(lines):
     for number, line in lines:
-        yield f"line {number}", load_json(line)
+        if line.strip():
+            yield f"line {number}", load_json(line)
 
 
 def _each_value(path, text):

@@ -1,6 +1,6 @@
 """Rows of lhotse's lists: cuts, supervisions with the recordings beside them, and recordings.
 
-Source: `lhotse/cut/data.py`, `lhotse/audio/recording.py` and `lhotse/supervision.py` of github.com/lhotse-speech/lhotse.
+Source: `lhotse/cut/data.py`, `lhotse/audio/recording.py` and `lhotse/supervision.py` of lhotse-speech/lhotse.
 A cut is a part of a recording, with the supervisions, the texts, that lie in it.
 """
 
@@ -103,11 +103,12 @@ def read_recordings(path):
 
 def _source(recording, channel=None):
     """The file of a recording, whose channel is the only one."""
-    if not isinstance(recording, dict) or not isinstance(recording.get("sources"), list):
+    listed = recording.get("sources") if isinstance(recording, dict) else None
+    if listed is None:
         raise ValueError("holds no recording, but features alone")
     if recording.get("transforms"):
         raise ValueError("lhotse's transforms of a recording are not applied")
-    sources = [one for one in recording["sources"] if isinstance(one, dict)]
+    sources = [one for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
     if len(sources) != 1:
         raise ValueError(f"a recording of {len(sources)} sources")
     (source,) = sources

@@ -3,6 +3,9 @@
 import os
 from pathlib import Path
 
+from mamba_speech.audio import AudioError
+from mamba_speech.audio.finding import find_named
+
 # folders beside the list, of Common Voice (clips) and LJSpeech (wavs)
 _FOLDERS = ("clips", "wavs", "wav", "audio")
 # endings that lists of names without one leave out
@@ -28,8 +31,6 @@ class Locator:
 
     def __init__(self, folder):
         self.folder = os.fspath(folder)
-        # a name without a folder is looked for where the last one was, first
-        self._last = self.folder
         self._beside = [
             place for name in _FOLDERS if os.path.isdir(place := os.path.join(folder, name))
         ]
@@ -40,31 +41,26 @@ class Locator:
         Raises
         ------
         ValueError
-            If the path is a Windows path with a drive; the sentence says what to write instead.
+            If there is none under other spellings either; the sentence says what was tried.
         """
         plain = os.path.basename(name) == name
         folders = [self.folder, *(self._beside if plain else ()), ""]
-        if plain:
-            folders.insert(0, self._last)
-        for ending in ("", *(_ENDINGS if not os.path.splitext(name)[1] else ())):
+        has_ending = os.path.splitext(name)[1].lower() in _ENDINGS
+        for ending in ("",) if has_ending else ("", *_ENDINGS):
             for folder in folders:
                 path = os.path.join(folder, name + ending)
                 if os.path.isfile(path):
-                    self._last = folder
                     return Path(path)
         return self._other_spelling(name, folders)
 
     def _other_spelling(self, name, folders):
-        from mamba_speech.audio.errors import AudioError
-        from mamba_speech.audio.finding import find_named
-
         fault = None
         for folder in dict.fromkeys(folders):
             try:
                 return find_named(name, folder)
             except AudioError as error:
                 fault = fault or error
-        # the reader of the file says that it is not there
-        if "Windows" in str(fault):
+        if "\\" in name or not name.isascii():
             raise ValueError(str(fault)) from fault
+        # the reader of the file says that it is not there
         return Path(self.folder, name)

@@ -47,6 +47,8 @@ class ListRow:
         Place of the row, such as ``line 3``; of a Kaldi folder with the file, as in ``segments, line 3``.
     path : Path or None
         Recording. Relative paths are already joined to a folder.
+    name : str or None
+        The recording as the list names it.
     text, speaker, id : str or None
         None where the list does not say.
     start, stop : float or None
@@ -59,6 +61,7 @@ class ListRow:
 
     place: str
     path: Path | None = None
+    name: str | None = None
     text: str | None = None
     speaker: str | None = None
     id: str | None = None
@@ -177,15 +180,15 @@ def make_row(place, cells, locate, own_manifest=False, comma=False):
 
     Example
     -------
-    >>> make_row("line 2", {"path": "a.wav", "offset": "x"} | {"start": "0.5s"}, Path).fault
+    >>> make_row("line 2", {"path": "a.wav", "start": "0.5s"}, Path).fault
     "start '0.5s' is no number of seconds"
     """
     said = {}
     try:
         for key in ("id", "speaker", "text"):
             said[key] = _text(key, cells.get(key))
-        name = _text("path", cells.get("path"))
-        said["path"] = _path(name, locate)
+        said["name"] = _text("path", cells.get("path"))
+        said["path"] = _path(said["name"], locate)
         span = _span(cells, own_manifest, comma)
         return ListRow(place=place, **said, **span, in_samples=own_manifest)
     except ValueError as error:
@@ -197,8 +200,8 @@ def _text(key, value):
         return None
     if isinstance(value, (int, float)):
         value = str(value)
-    if not isinstance(value, str):
-        raise ValueError(f"{key} is no text, but holds further JSON")
+    elif not isinstance(value, str):
+        raise ValueError(f"{key} is no text, but holds further JSON")  # noqa: TRY004 - a fault of the list
     if len(value) > LONGEST_CELL:
         raise ValueError(f"{key} has more than {LONGEST_CELL:,} characters")
     if "\0" in value:

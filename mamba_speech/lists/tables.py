@@ -19,7 +19,7 @@ DELIMITERS = {".csv": ",", ".tsv": "\t", ".psv": "|", ".txt": "|", ".lst": "|"}
 _NAMELESS = {1: ("path",), 2: ("path", "text"), 3: ("path", "", "text")}
 
 
-def read_table(path, lines, locate, suffix):
+def read_table(path, lines, locate, suffix, needed=("path",)):
     """Rows of a table.
 
     The delimiter is the one under which the first line names a column for paths; the ending of the file says which is
@@ -36,6 +36,8 @@ def read_table(path, lines, locate, suffix):
         See :class:`mamba_speech.lists.places.Locator`.
     suffix : str
         Ending of the list's name, in lower case.
+    needed : iterable of str
+        Keys of ``NAMES`` that there must be columns for.
 
     Yields
     ------
@@ -44,7 +46,7 @@ def read_table(path, lines, locate, suffix):
     Raises
     ------
     ListError
-        If no column names paths.
+        If there is no column for what is needed.
     """
     lines = ((number, line) for number, line in lines if line.strip())
     number, first = next(lines, (1, ""))
@@ -53,17 +55,20 @@ def read_table(path, lines, locate, suffix):
     while first.startswith("#") or first.lower().startswith("sep=") and len(first.strip()) == 5:
         hint = first.strip()[4:] if first.lower().startswith("sep=") else hint
         number, first = next(lines, (number, ""))
-    delimiter, header = _find_header(path, first, hint or DELIMITERS.get(suffix, ","))
+    delimiter, header = _find_header(first, hint or DELIMITERS.get(suffix, ","))
     if header is None:
-        header = _nameless(path, number, first, delimiter)
+        header = _nameless(first, delimiter)
         lines = _with_first((number, first), lines)
     columns, own = find_columns(header), is_own_manifest(header)
-    _check_names(path, number, header, columns)
+    _check_names(path, number, header, columns, needed)
     width = len(header)
     for number, line in lines:
         place = f"line {number}"
         try:
             cells = split_line(line, delimiter, width)
+            if width == 1 and len(cells) > 1 and '"' not in line:
+                # the delimiter belongs to the only cell
+                cells = [line]
             if len(cells) != width:
                 raise ValueError(_wrong_width(len(cells), width, delimiter))
         except ValueError as error:
@@ -114,7 +119,7 @@ def split_line(line, delimiter, width=None):
     return cells
 
 
-def _find_header(path, first, expected):
+def _find_header(first, expected):
     """The delimiter and the names of the columns; no names where the first line has none for paths."""
     best = None
     for delimiter in dict.fromkeys((expected, ",", "\t", ";", "|")):
@@ -133,19 +138,22 @@ def _find_header(path, first, expected):
     return nameless[0], None
 
 
-def _nameless(path, number, first, delimiter):
-    """Names for the columns of a table that has none."""
+def _nameless(first, delimiter):
+    """Names for the columns of a table that has none; what is no such table stands for its own names."""
     cells = split_line(first, delimiter)
     if delimiter not in "|\t" or len(cells) not in _NAMELESS or any(find_columns(cells)):
-        names = ", ".join(name.strip()[:40] for name in cells[:20]) or "none"
-        raise ListError(
-            f"{path}, line {number}: no column path among {names}; the first line must name the columns, such as "
-            "path and text"
-        )
+        return cells
     return [name or f"column {index}" for index, name in enumerate(_NAMELESS[len(cells)])]
 
 
-def _check_names(path, number, header, columns):
+def _check_names(path, number, header, columns, needed):
+    missing = [key for key in needed if key not in columns]
+    if missing:
+        names = ", ".join(name.strip()[:40] for name in header[:20] if name.strip()) or "none"
+        raise ListError(
+            f"{path}, line {number}: no column {' and no column '.join(missing)} among {names}; the first line must "
+            "name the columns, such as path and text"
+        )
     lower = [name.lower() for name in header]
     twice = next((name for name in columns.values() if lower.count(name.lower()) > 1), None)
     if twice:

@@ -42,7 +42,9 @@ def chapter(corpus):
 def test_a_manifest_gives_id_duration_audio_speaker_and_words(corpus, tmp_path):
     prepare_librispeech(corpus, tmp_path / "save", ["train-clean-100"])
     rows = read_table(tmp_path / "save" / "train-clean-100.csv")
-    assert [list(row) for row in rows] == 3 * [["ID", "duration", "wav", "spk_id", "wrd"]]
+    assert [list(row) for row in rows] == 3 * [
+        ["ID", "duration", "wav", "start", "stop", "spk_id", "wrd"]
+    ]
     assert [row["ID"] for row in rows] == ["19-7-0000", "19-7-0001", "19-7-0002"]
     assert [float(row["duration"]) for row in rows] == [0.5, 1.5, 2.5]
     assert {row["spk_id"] for row in rows} == {"19"}

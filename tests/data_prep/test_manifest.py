@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from data_prep import verify
 from data_prep.manifest import prepare_manifest
 from mamba_speech.text import TextPolicy
 
@@ -62,7 +63,7 @@ def test_a_csv_of_any_format_rate_and_language_becomes_a_manifest(speech, tmp_pa
             json.dumps(
                 {
                     "audio_filepath": "clips/a.wav",
-                    "duration": 9,
+                    "duration": 1.02,
                     "offset": 0,
                     "text": "HELLO",
                     "speaker": "s1",
@@ -75,7 +76,8 @@ def test_a_csv_of_any_format_rate_and_language_becomes_a_manifest(speech, tmp_pa
 def test_the_usual_column_names_and_formats_give_the_same(speech, tmp_path, name, text):
     rows = read_table(prepare_manifest(write_list(speech / name, text), tmp_path, "one"))
     audio = str(speech / "clips" / "a.wav")
-    assert rows == [{"ID": "u1", "duration": "1.0", "wav": audio, "spk_id": "s1", "wrd": "HELLO"}]
+    whole = {"ID": "u1", "duration": "1.0", "wav": audio, "start": "", "stop": ""}
+    assert rows == [whole | {"spk_id": "s1", "wrd": "HELLO"}]
 
 
 def test_ids_made_from_paths_are_unique(speech, tmp_path):
@@ -99,7 +101,7 @@ def test_bad_utterances_are_listed_with_their_reason(speech, tmp_path, caplog):
     ]
     text = "path,text,id\n" + "".join(f"{','.join(row)}\n" for row in rows)
     listed = write_list(speech / "l.csv", text)
-    target = prepare_manifest(listed, tmp_path, "one")
+    target = prepare_manifest(listed, tmp_path, "one", max_skipped=1)
     assert [row["ID"] for row in read_table(target)] == ["1", "5"]
     skipped = [(row["id"], row["reason"]) for row in read_table(tmp_path / "skipped_one.csv")]
     assert skipped == [
@@ -137,7 +139,7 @@ def test_a_second_run_changes_nothing_until_the_list_does(speech, tmp_path):
 
 def test_an_utterance_put_right_is_taken_up_by_the_next_run(speech, tmp_path, write_tone):
     listed = write_list(speech / "l.csv", "path,text\nclips/a.wav,one\nlate.wav,two\n")
-    assert len(read_table(prepare_manifest(listed, tmp_path, "one"))) == 1
+    assert len(read_table(prepare_manifest(listed, tmp_path, "one", max_skipped=0.5))) == 1
     write_tone(speech / "late.wav")
     assert len(read_table(prepare_manifest(listed, tmp_path, "one"))) == 2
     assert not (tmp_path / "skipped_one.csv").exists()
@@ -152,17 +154,29 @@ def test_skip_prep_looks_at_nothing(tmp_path):
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("l.csv", "file,words\na,b\n", "l.csv: no column text among file, words"),
+        ("l.csv", "file,words\na,b\n", "l.csv, line 1: no column text among file, words"),
         ("l.csv", "speaker\nx\n", "no column path and no column text among speaker"),
         ("l.csv", "", "among none"),
         ("l.csv", "path,text\n", "no usable utterance: it lists none"),
-        ("l.csv", "path,text\nclips/a.wav,yes, indeed\n", "l.csv, line 2: 3 cells under 2"),
-        ("l.csv", "path,text\nabsent.wav,yes\n", "no usable utterance; see .*skipped_one.csv"),
-        ("l.jsonl", "{broken\n", "l.jsonl, line 1: not a JSON object"),
-        ("l.jsonl", '["clips/a.wav", "x"]\n', "l.jsonl, line 1: not a JSON object"),
-        ("l.jsonl", '{"path": "clips/a.wav"}\n', "line 1: no column text among path"),
-        ("l.jsonl", '{"path": "clips/a.wav", "text": "x", "offset": 2.5}', "segments"),
-        ("l.xlsx", "path,text\n", "must end in one of .csv"),
+        (
+            "l.csv",
+            "path,text\nclips/a.wav,yes, indeed\n",
+            r"\(line 2: 3 cells under 2 columns.*\); see .*skipped_one.csv",
+        ),
+        (
+            "l.csv",
+            "path,text\nabsent.wav,yes\n",
+            "no usable utterance .audio file not found.; see .*skipped_one.csv",
+        ),
+        ("l.jsonl", "{broken\n", "line 1: not a JSON object"),
+        ("l.jsonl", '["clips/a.wav", "x"]\n', "line 1: not a JSON object"),
+        ("l.jsonl", '{"path": "clips/a.wav"}\n', "line 1: no key text among path"),
+        (
+            "l.jsonl",
+            '{"path": "clips/a.wav", "text": "x", "offset": 2.5}',
+            "a segment from 2.5 s to 1 s of",
+        ),
+        ("l.xlsx", "path,text\n", "must end in one of .csv, .tsv"),
     ],
 )
 def test_each_mistake_in_a_list_is_one_clear_error(speech, tmp_path, name, text, message):
@@ -171,10 +185,109 @@ def test_each_mistake_in_a_list_is_one_clear_error(speech, tmp_path, name, text,
     assert not (tmp_path / "one.csv").exists()
 
 
-def test_a_list_in_another_encoding_is_refused(speech, tmp_path):
-    listed = write_list(speech / "l.csv", "path,text\nclips/a.wav,Grüße\n", "latin-1")
-    with pytest.raises(ValueError, match="not UTF-8"):
+def test_a_list_whose_encoding_cannot_be_told_is_refused(speech, tmp_path):
+    listed = write_list(speech / "l.csv", "path,text\nclips/a.wav,Привет\n", "cp1251")
+    with pytest.raises(ValueError, match="l.csv, line 2, byte 13 .*: is not UTF-8"):
         prepare_manifest(listed, tmp_path, "one")
+
+
+def prepare_clips(speech, tmp_path, rows, header="path,text,id", **options):
+    """The manifest of a CSV list, by id."""
+    listed = write_list(speech / "l.csv", "\n".join([header, *rows]) + "\n")
+    found = read_table(prepare_manifest(listed, tmp_path, "one", **options))
+    return {row["ID"]: row for row in found}
+
+
+def test_bad_rows_cost_themselves_alone_and_are_listed_with_their_line(speech, tmp_path, caplog):
+    rows = [f"clips/a.wav,text {number},u{number}" for number in range(100)]
+    rows[10] = "clips/a.wav,one,cell,too many"
+    rows[20] = "clips/a.wav"
+    rows[30] = 'clips/a.wav,"not closed,u30'
+    rows[40] = "clips/a.wav," + "x" * 140_000 + ",u40"
+    rows[50] = ".,a folder,u50"
+    found = prepare_clips(speech, tmp_path, rows)
+    assert len(found) == 95 and found["u31"]["wrd"] == "text 31"
+    skipped = {row["reason"].partition(":")[0] for row in read_table(tmp_path / "skipped_one.csv")}
+    assert skipped == {"line 12", "line 22", "line 32", "line 42", "line 52"}
+    assert "5 of 100 utterances of l.csv are left out" in caplog.text
+
+
+def test_preparation_stops_past_the_share_that_may_be_skipped(speech, tmp_path):
+    rows = [f"clips/a.wav,text,u{number}" for number in range(20)]
+    rows[7] = rows[8] = "clips/a.wav"
+    with pytest.raises(ValueError, match=r"l.csv: 2 of 20 .* --max_skipped 0.05 .*line 9: 1 cell"):
+        prepare_clips(speech, tmp_path, rows)
+    assert len(read_table(tmp_path / "skipped_one.csv")) == 2
+    assert not (tmp_path / "one.csv").exists()
+    assert len(prepare_clips(speech, tmp_path, rows, max_skipped=0.1)) == 18
+    # a smaller share is asked for later
+    with pytest.raises(ValueError, match="more than --max_skipped 0.09"):
+        prepare_clips(speech, tmp_path, rows, max_skipped=0.09)
+    with pytest.raises(ValueError, match="max_skipped must be from 0 to 1; got 5"):
+        prepare_clips(speech, tmp_path, rows, max_skipped=5)
+
+
+def test_segments_are_rows_with_the_first_sample_and_the_end(speech, tmp_path):
+    rows = [
+        "clips/a.wav,half,h,0.25,0.75",
+        "clips/a.wav,rest,r,0.25,",
+        "clips/b.flac,from the start,s,,1.5",
+        "clips/a.wav,whole,w,0,0.98",
+        "clips/a.wav,rounded up,o,0.5,1.1",
+        "clips/a.wav,outside,x,1.2,1.4",
+        "clips/a.wav,too long,y,0,9",
+        "clips/a.wav,wrong way,z,0.5,0.5",
+        "clips/a.wav,no number,n,half,1",
+    ]
+    header = "path,text,id,start,end"
+    found = prepare_clips(speech, tmp_path, rows, header, max_skipped=0.5)
+    spans = {key: (row["start"], row["stop"], float(row["duration"])) for key, row in found.items()}
+    assert spans == {
+        "h": ("2000", "6000", 0.5),
+        "r": ("2000", "8000", 0.75),
+        "s": ("0", "66150", 1.5),
+        "w": ("", "", 1.0),
+        "o": ("4000", "8000", 0.5),
+    }
+    reasons = [row["reason"] for row in read_table(tmp_path / "skipped_one.csv")]
+    assert reasons == [
+        "line 7: a segment from 1.2 s to 1.4 s of a file of 1 s",
+        "line 8: a segment from 0 s to 9 s of a file of 1 s",
+        "line 9: stop 0.5 is not after start 0.5",
+        "line 10: start 'half' is no number of seconds",
+    ]
+
+
+def test_an_offset_of_zero_with_a_short_duration_is_a_segment(speech, tmp_path):
+    line = {"audio_filepath": "clips/b.flac", "offset": 0, "duration": 0.5, "text": "half"}
+    listed = write_list(speech / "l.jsonl", json.dumps(line))
+    (row,) = read_table(prepare_manifest(listed, tmp_path, "one"))
+    assert (row["start"], row["stop"], row["duration"]) == ("0", "22050", "0.5")
+
+
+def test_a_manifest_of_the_project_is_a_list_that_gives_the_same_manifest(speech, tmp_path):
+    rows = ["clips/a.wav,half,h,0.25,0.75", "clips/b.flac,whole,w,,"]
+    first = prepare_clips(speech, tmp_path, rows, "path,text,id,start,end")
+    again = prepare_manifest(tmp_path / "one.csv", tmp_path, "two")
+    assert {row["ID"]: row for row in read_table(again)} == first
+
+
+def test_a_file_of_many_segments_is_decoded_once(speech, tmp_path, monkeypatch):
+    read = []
+    monkeypatch.setattr(
+        verify, "inspect", lambda path, _=None, **__: read.append(path) or (8000, 8000, None)
+    )
+    rows = [f"clips/a.wav,text,u{n},{n / 1000},{n / 1000 + 0.1}" for n in range(500)]
+    found = prepare_clips(speech, tmp_path, rows, "path,text,id,start,end")
+    assert len(found) == 500 and len(read) == 1
+
+
+def test_a_second_run_over_a_list_with_bad_rows_changes_nothing(speech, tmp_path):
+    rows = ["clips/a.wav,one,u1", "clips/a.wav", "clips/a.wav,two,u2,3,4"]
+    prepare_clips(speech, tmp_path, rows, max_skipped=0.7)
+    before = (tmp_path / "one.csv").stat().st_mtime_ns
+    prepare_clips(speech, tmp_path, rows, max_skipped=0.7)
+    assert (tmp_path / "one.csv").stat().st_mtime_ns == before
 
 
 def test_a_missing_list_and_a_name_with_a_folder_are_refused(tmp_path):

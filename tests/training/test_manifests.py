@@ -12,7 +12,9 @@ ROWS = HEADING + 'a,1.5,/a.wav,s,"YES, ""OK"""\nb,2,/b.wav,s,NO\n'
 def test_a_sound_manifest_is_what_speechbrain_makes_of_it(tmp_path):
     path = tmp_path / "train.csv"
     path.write_text(ROWS, encoding="utf-8")
-    assert read_manifest(path, ["wrd"]) == load_data_csv(path)
+    whole = {"start": "", "stop": ""}
+    plain = {key: whole | row for key, row in load_data_csv(path).items()}
+    assert read_manifest(path, ["wrd"]) == plain
     data = open_manifest(path)
     data.set_output_keys(["id", "wrd"])
     assert data[0] == {"id": "a", "wrd": 'YES, "OK"'}
@@ -28,6 +30,8 @@ def test_a_sound_manifest_is_what_speechbrain_makes_of_it(tmp_path):
         (HEADING + "a,0,/a.wav,s,NO\n", "train.csv, line 2: the duration"),
         (HEADING + "a,1,/a.wav,s\n", "train.csv, line 2: 4 cells under 5 columns"),
         ("ID,duration,wav\na,1,/a.wav\n", "train.csv: has no column wrd"),
+        ("ID,duration,start,stop,wrd\na,1,5,5,x\n", "line 2: start and stop must be samples"),
+        ("ID,duration,start,stop,wrd\na,1,0.5,,x\n", "line 2: start and stop must be samples"),
         (HEADING, "train.csv: lists nothing"),
         ("", "train.csv: has no column"),
     ],

@@ -42,6 +42,9 @@ class SpeechOptions(Options):
     train_manifest: Path | None = option("List of one's own speech to train on.")
     valid_manifest: Path | None = option("List of one's own speech to validate on.")
     test_manifests: list[Path] | None = option("Lists of one's own speech to test on.")
+    max_skipped: Fraction = option(
+        "Share of a list's rows that may be left out before a run stops."
+    )
 
 
 class TokenOptions(Options):

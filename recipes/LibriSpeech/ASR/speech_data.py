@@ -20,11 +20,11 @@ from speechbrain.dataio.dataset import (
 from speechbrain.utils.distributed import run_on_main
 
 from data_prep.librispeech_prepare import prepare_librispeech
-from data_prep.manifest import prepare_manifest
+from data_prep.manifest import MAX_SKIPPED, prepare_manifest
 from data_prep.verify import FULL
 from mamba_speech.audio import load_audio
 from training.loading import dynamic_batches, loader_options
-from training.manifests import open_manifest, read_manifest
+from training.manifests import open_manifest, part, read_manifest
 
 logger = logging.getLogger(__name__)
 
@@ -137,6 +137,7 @@ def _own_manifests(hparams, training):
     for name, path in named.items():
         options = {"manifest": path, "save_folder": hparams["output_folder"], "name": name}
         options |= {"skip_prep": hparams["skip_prep"], "verify": hparams.get("verify", FULL)}
+        options |= {"max_skipped": hparams.get("max_skipped", MAX_SKIPPED)}
         run_on_main(prepare_manifest, kwargs=options)
         written[name] = str(Path(hparams["output_folder"]) / f"{name}.csv")
     return Manifests(written.pop("train", None), written.pop("valid", None), written)
@@ -271,20 +272,26 @@ def _training_set(hparams, tokenizer, manifest):
 def _add_pipelines(hparams, tokenizer, trained, heard):
     """Audio and text of the data sets that are trained on, and of those that are only listened to."""
     rate, change_speed = hparams["sample_rate"], hparams["speed_perturb"]
-    read = partial(load_audio, sample_rate=rate)
+    read = partial(_read, sample_rate=rate)
     # here rather than in the Brain, so that the loader's workers do it
     read_changed = partial(_read_at_speed, sample_rate=rate, change_speed=change_speed)
-    add_dynamic_item(heard, read, ["wav"], ["sig"])
-    add_dynamic_item(trained, read if change_speed is None else read_changed, ["wav"], ["sig"])
+    taken = ["wav", "start", "stop"]
+    add_dynamic_item(heard, read, taken, ["sig"])
+    add_dynamic_item(trained, read if change_speed is None else read_changed, taken, ["sig"])
     encode = partial(_encode, tokenizer=tokenizer)
     add_dynamic_item(trained + heard, encode, ["wrd"], ["tokens_bos", "tokens_eos"])
     keys = ["id", "sig", "wrd", "spk_id", "tokens_bos", "tokens_eos"]
     set_output_keys(trained + heard, keys)
 
 
-def _read_at_speed(wav, sample_rate, change_speed):
-    """A recording (samples,) at one of the speeds of a SpeedPerturb."""
-    return change_speed(load_audio(wav, sample_rate).unsqueeze(0)).squeeze(0)
+def _read(wav, start, stop, sample_rate):
+    """An utterance (samples,): a recording, or the part of it between two samples of the file."""
+    return load_audio(wav, sample_rate, *part(start, stop))
+
+
+def _read_at_speed(wav, start, stop, sample_rate, change_speed):
+    """An utterance (samples,) at one of the speeds of a SpeedPerturb."""
+    return change_speed(_read(wav, start, stop, sample_rate).unsqueeze(0)).squeeze(0)
 
 
 def _encode(text, tokenizer):
