@@ -17,6 +17,7 @@ from data_prep.speechcommands_prepare import (
     manifest_paths,
 )
 from data_prep.verify import FULL, Candidate, Skipped, check_verify, is_prepared, write_skipped
+from mamba_speech.audio.finding import PassedOver
 from mamba_speech.files import write_json
 
 logger = logging.getLogger(__name__)
@@ -140,8 +141,8 @@ def list_recordings(data_folder):
             f"data_folder {data_folder} does not exist; give the folder that holds recordings"
         )
     folder = data_folder / "recordings"
-    recordings, foreign = [], []
-    for path in list_audio(folder if folder.is_dir() else data_folder):
+    recordings, foreign, passed = [], [], PassedOver()
+    for path in list_audio(folder if folder.is_dir() else data_folder, passed):
         match = NAME.fullmatch(path.stem)
         if match:
             digit, speaker, index = match.group("digit", "speaker", "index")
@@ -150,6 +151,7 @@ def list_recordings(data_folder):
         else:
             reason = "the name is not <digit>_<speaker>_<index>"
             foreign.append(Skipped(path.stem, str(path), reason))
+    passed.warn(data_folder)
     if not recordings:
         raise FileNotFoundError(
             f"data_folder {data_folder} is not laid out like the Free Spoken Digit Dataset: it has "

@@ -18,6 +18,8 @@ from data_prep.verify import (
     write_manifest,
     write_skipped,
 )
+from mamba_speech.audio import finding
+from mamba_speech.audio.finding import list_folders
 from mamba_speech.files import write_json
 from mamba_speech.text import TextChanges
 
@@ -145,7 +147,9 @@ def prepare_split(split, folder, chapters, save_folder, limit, seen, verify=FULL
     ValueError
         If no utterance is left.
     """
-    candidates = [one for chapter in chapters for one in read_chapter(chapter)]
+    passed = finding.PassedOver()
+    candidates = [one for chapter in chapters for one in read_chapter(chapter, passed)]
+    passed.warn(folder)
     candidates.sort(key=lambda one: one.id)
     texts = TextChanges(policy)
     rows, skipped = check_utterances(candidates[:limit], split, seen, verify=verify, texts=texts)
@@ -211,31 +215,31 @@ def present_splits(data_folder):
     """
     present = {}
     for root in (Path(data_folder), Path(data_folder) / "LibriSpeech"):
-        for folder in sorted(root.iterdir()) if root.is_dir() else []:
-            if folder.is_dir() and any(folder.glob("*/*/*.trans.txt")):
+        for folder in list_folders(root):
+            if any(finding.list_files(chapter, [TRANSCRIPTS]) for chapter in list_chapters(folder)):
                 present[folder.name] = folder.absolute()
     return present
 
 
 def list_chapters(folder):
     """The chapter folders `<split>/<speaker>/<chapter>`, sorted."""
-    return sorted(path for path in folder.glob("*/*") if path.is_dir())
+    return [chapter for speaker in list_folders(folder) for chapter in list_folders(speaker)]
 
 
 def list_files(chapters):
     """The recordings and transcripts of chapters, sorted by chapter."""
     for chapter in chapters:
-        with os.scandir(chapter) as entries:
-            names = [entry.name for entry in entries if entry.name.endswith(USED)]
-        yield from (f"{chapter}{os.sep}{name}" for name in sorted(names))
+        yield from finding.list_files(chapter, USED)
 
 
-def read_chapter(chapter):
+def read_chapter(chapter, passed=None):
     """All utterances of a chapter, those with only audio or only a transcript included.
 
     Arguments
     ---------
     chapter : Path
+    passed : PassedOver, optional
+        Told what else lies in the chapter.
 
     Returns
     -------
@@ -247,7 +251,7 @@ def read_chapter(chapter):
         If a transcript file is not UTF-8 text.
     """
     texts = []
-    for path in sorted(chapter.glob("*.trans.txt")):
+    for path in finding.list_files(chapter, [TRANSCRIPTS]):
         try:
             # not splitlines: a text may hold U+2028, which is white space here
             lines = path.read_text(encoding="utf-8-sig").split("\n")
@@ -256,11 +260,7 @@ def read_chapter(chapter):
         for line in filter(str.strip, lines):
             name, *text = line.split(maxsplit=1)
             texts.append((name, "".join(text)))
-    audio = {
-        os.path.splitext(entry.name)[0]: Path(entry.path)
-        for entry in os.scandir(chapter)
-        if entry.name.endswith(".flac")
-    }
+    audio = {path.stem: path for path in finding.list_files(chapter, [".flac"], passed)}
     speaker = chapter.parent.name
     candidates = [Candidate(name, audio.get(name), speaker, text) for name, text in texts]
     transcribed = {name for name, _ in texts}

@@ -18,8 +18,9 @@ from tqdm import tqdm
 from data_prep.contents import changed_since, read_note, stamp
 from data_prep.verify import Skipped, is_recorded, write_skipped
 from mamba_speech.arguments import jobs, rate
-from mamba_speech.audio import resample_array
+from mamba_speech.audio import resample_array, walk_files
 from mamba_speech.audio.errors import SHORTENED, is_shortened
+from mamba_speech.audio.outputs import distinct_stems
 from mamba_speech.files import to_pcm16, write_json, write_wav
 
 logger = logging.getLogger(__name__)
@@ -33,6 +34,9 @@ STAMPS = "sources.json"
 
 def resample_speech(input_folder, output_folder, sample_rate=8000, jobs=None):
     """Copy a tree of recordings at one rate.
+
+    A copy has the relative name of its source with the ending `.wav`. Where `a.wav` and `a.flac` lie side by side, the
+    copies are `a.wav` and `a.flac.wav`.
 
     A file that is in `output_folder` already is made again only if the size or the time of change of its source
     is another than when it was made. A file whose peak would pass full scale is scaled down to it.
@@ -52,8 +56,8 @@ def resample_speech(input_folder, output_folder, sample_rate=8000, jobs=None):
     -------
     counts : dict of str to int
         How many files were ``written``, were there ``before``, and were ``skipped``: unreadable, empty, of
-        several channels, of a lower rate, with values that are not finite, or of a name that another file
-        has. Those are listed with the reason in `<output_folder>/skipped.csv`.
+        several channels, of a lower rate, or with values that are not finite. Those are listed with the
+        reason in `<output_folder>/skipped.csv`.
 
     Raises
     ------
@@ -84,8 +88,7 @@ def resample_speech(input_folder, output_folder, sample_rate=8000, jobs=None):
         raise FileNotFoundError(f"{source}: no such folder of recordings")
     if target == source or source in target.parents:
         raise ValueError(f"{target}: lies inside the input folder; give an output folder beside it")
-    files, skipped = _find_files(source)
-    total = len(files) + len(skipped)
+    files, skipped = _find_files(source), []
     if not files:
         raise FileNotFoundError(f"{source}: holds no {', '.join(SUFFIXES)} file to resample")
     _claim(target, {"input_folder": str(source), "sample_rate": sample_rate})
@@ -97,7 +100,7 @@ def resample_speech(input_folder, output_folder, sample_rate=8000, jobs=None):
     for (name, path), reason in zip(wanted.items(), reasons, strict=True):
         if reason:
             skipped.append(Skipped(str(name.with_suffix("")), str(path), reason))
-    write_skipped(target / SKIPPED, skipped, total, str(source), things="recordings")
+    write_skipped(target / SKIPPED, skipped, len(files), str(source), things="recordings")
     counts = {
         "written": reasons.count(None),
         "before": len(files) - len(wanted),
@@ -109,21 +112,15 @@ def resample_speech(input_folder, output_folder, sample_rate=8000, jobs=None):
 
 
 def _find_files(source):
-    """Files by the relative name they shall have, sorted, and those whose name was taken."""
-    files, skipped = {}, []
-    for folder, folders, names in os.walk(source, followlinks=True):
-        folders.sort()
-        for name in sorted(names):
-            path = Path(folder, name)
-            if path.suffix.lower() not in SUFFIXES or name.startswith("."):
-                continue
-            relative = path.relative_to(source).with_suffix(".wav")
-            if relative in files:
-                reason = f"{files[relative].name} has the same name but for its suffix"
-                skipped.append(Skipped(str(relative.with_suffix("")), str(path), reason))
-                continue
-            files[relative] = path
-    return files, skipped
+    """Files by the relative names that their copies get."""
+    places = {}
+    for path in walk_files(source, SUFFIXES):
+        places.setdefault(path.parent, []).append(path.name)
+    return {
+        folder.relative_to(source) / f"{stem}.wav": folder / name
+        for folder, names in places.items()
+        for name, stem in distinct_stems(names, (".wav",)).items()
+    }
 
 
 def _claim(target, record):

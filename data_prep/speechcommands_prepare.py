@@ -33,8 +33,10 @@ from data_prep.keywords.other_speech import (
     list_other_speech,
     split_other_speech,
 )
-from data_prep.keywords.splits import SPLITS, assign, clip_of, read_entries, read_lists
-from data_prep.verify import FULL, check_verify, is_prepared
+from data_prep.keywords.splits import SPLITS, assign, clip_of, composed, read_entries, read_lists
+from data_prep.verify import FULL, NOT_UTF8, check_verify, is_prepared
+from mamba_speech.audio.finding import PassedOver, list_files, list_folders
+from mamba_speech.audio.names import is_utf8
 from mamba_speech.files import read_json, write_json
 
 logger = logging.getLogger(__name__)
@@ -271,13 +273,12 @@ def find_root(data_folder, version):
 
 def word_folders(root):
     """The folders that may be a word's, sorted."""
-    return sorted(path for path in root.iterdir() if path.is_dir() and path.name[0] not in "._")
+    return list_folders(root, hidden="._")
 
 
-def list_audio(folder):
-    """The audio files of a folder by their suffix, sorted."""
-    names = sorted(os.listdir(folder)) if folder.is_dir() else []
-    return [folder / name for name in names if name.lower().endswith(SUFFIXES)]
+def list_audio(folder, passed=None):
+    """The audio files of a folder by their suffix, sorted; see `mamba_speech.audio.finding.list_files`."""
+    return list_files(folder, SUFFIXES, passed)
 
 
 def list_noise(root):
@@ -297,7 +298,13 @@ def choose_labels(root, version, n_classes, percentages):
     extra = [label for label, percentage in percentages.items() if percentage > 0]
     if n_classes == "all":
         # A folder with files of another kind alone is no word.
-        return [one.name for one in word_folders(root) if list_audio(one) or not os.listdir(one)]
+        found = [one for one in word_folders(root) if list_audio(one) or not os.listdir(one)]
+        strange = [str(one) for one in found if not is_utf8(one.name)]
+        if strange:
+            logger.warning(
+                "%d words are left out, %s first: %s", len(strange), *strange[:1], NOT_UTF8
+            )
+        return [one.name for one in found if is_utf8(one.name)]
     if isinstance(n_classes, (int, float)):
         if n_classes == len(words):
             return list(words)
@@ -315,7 +322,9 @@ def choose_labels(root, version, n_classes, percentages):
     chosen = [str(word) for word in n_classes]
     if not chosen or len(set(chosen)) < len(chosen) or {"", UNKNOWN, SILENCE} & set(chosen):
         raise ValueError(f"n_classes must list different words, not {', '.join(chosen) or 'none'}")
-    return chosen + extra
+    # a folder's name may have its accents in another form than the option
+    there = {composed(folder.name): folder.name for folder in word_folders(root)}
+    return [there.get(composed(word), word) for word in chosen] + extra
 
 
 def list_clips(root, labels):
@@ -343,7 +352,9 @@ def list_clips(root, labels):
         )
     if UNKNOWN in labels:
         words += [name for name in present if name not in words and list_audio(root / name)]
-    audio = {word: list_audio(root / word) for word in words}
+    passed = PassedOver()
+    audio = {word: list_audio(root / word, passed) for word in words}
+    passed.warn(root)
     empty = [word for word in words if not audio[word]]
     if empty:
         raise ValueError(

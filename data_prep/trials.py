@@ -8,11 +8,14 @@ are `model path label`.
 import logging
 import os
 import re
+import unicodedata
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
+from mamba_speech.audio import AudioError, find_named
 from mamba_speech.files import write_text
 
 logger = logging.getLogger(__name__)
@@ -246,7 +249,7 @@ def locate(files, folders, source="the list"):
     for folder in folders:
         if not os.path.isdir(folder):
             raise FileNotFoundError(f"the folder {folder} does not exist")
-    firsts = {one.split("/", 1)[0] for one in files}
+    firsts = {_composed(re.split(r"[/\\]", one, maxsplit=1)[0]) for one in files}
     roots = [root for folder in folders for root in _find_roots(os.path.abspath(folder), firsts)]
     paths, missing = [], []
     for one in files:
@@ -273,19 +276,23 @@ def _find_roots(folder, firsts):
             with os.scandir(place) as entries:
                 found = sorted(entries, key=lambda entry: entry.name)
             # a list of plain file names begins where the files lie
-            if place == folder or any(entry.name in firsts for entry in found):
+            if place == folder or any(_composed(entry.name) in firsts for entry in found):
                 roots.append(place)
             # a speaker's folder holds no corpus
             below += [
                 entry.path
                 for entry in found
-                if entry.name not in firsts
+                if _composed(entry.name) not in firsts
                 and not re.fullmatch(r"id\d+|\..*", entry.name)
                 # a link in a circle is no folder
                 and os.path.isdir(entry.path)
             ]
         level = below
     return roots
+
+
+def _composed(name):
+    return unicodedata.normalize("NFC", name)
 
 
 def _find(file, roots):
@@ -296,6 +303,13 @@ def _find(file, roots):
             path = os.path.join(root, stem + ending)
             if os.path.isfile(path):
                 return path
+    if file.isascii() and "\\" not in file:
+        return None
+    # a list's letters with accents, and its separators, may be of another system
+    for ending in (suffix, *SUFFIXES):
+        for root in roots:
+            with suppress(AudioError):
+                return str(find_named(stem + ending, root))
     return None
 
 

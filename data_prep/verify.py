@@ -19,6 +19,7 @@ import numpy as np
 import soundfile
 from tqdm import tqdm
 
+from mamba_speech.audio.names import is_utf8, printable
 from mamba_speech.files import read_csv, read_json, write_csv
 from mamba_speech.text import HAS_DIGITS
 
@@ -40,6 +41,7 @@ NO_TRANSCRIPT, EMPTY_TRANSCRIPT = "no transcript", "empty transcript"
 NO_AUDIO, DUPLICATE = "transcript without audio", "duplicate id"
 UNREADABLE = "unreadable audio"
 BREAK_INSIDE = "a line break, which no manifest can hold"
+NOT_UTF8 = "a name that is not UTF-8, so that no manifest can hold it"
 # Reasons that no change of the recording itself mends.
 FIXED_REASONS = (
     NO_TRANSCRIPT,
@@ -48,6 +50,7 @@ FIXED_REASONS = (
     DUPLICATE,
     BREAK_INSIDE,
     HAS_DIGITS,
+    NOT_UTF8,
 )
 # Reasons that a warning names.
 MOST_REASONS = 8
@@ -122,7 +125,7 @@ def check_utterances(candidates, description, seen=None, workers=None, verify=FU
     skipped : list of Skipped
         The others: no audio, unreadable or truncated audio, no samples or such as are no finite
         numbers, no or an empty transcript, digits that the policy leaves out, an id that was there
-        before, or a line break, which a manifest cannot hold.
+        before, or a line break or a name that is not UTF-8, which a manifest cannot hold.
 
     Example
     -------
@@ -186,6 +189,8 @@ def find_fault(candidate, seen):
     for value in (candidate.id, str(candidate.path), candidate.speaker, candidate.text):
         if LINE_BREAK.search(value):
             return BREAK_INSIDE
+        if not is_utf8(value):
+            return NOT_UTF8
     return None
 
 
@@ -231,7 +236,8 @@ def inspect(path, verify=FULL):
     if not os.path.isfile(path):
         return 0, 1, "audio file not found"
     try:
-        with soundfile.SoundFile(path) as file:
+        # as bytes: a name need not be text
+        with soundfile.SoundFile(os.fsencode(path)) as file:
             if file.frames <= 0:
                 return 0, 1, "no samples"
             # other formats hold integers
@@ -302,7 +308,9 @@ def write_skipped(path, skipped, total, description, things="utterances"):
     if not skipped:
         path.unlink(missing_ok=True)
         return
-    rows = ([LINE_BREAK.sub("?", cell) for cell in vars(one).values()] for one in skipped)
+    rows = (
+        [LINE_BREAK.sub("?", printable(cell)) for cell in vars(one).values()] for one in skipped
+    )
     write_csv(path, SKIPPED_COLUMNS, rows)
     reasons = Counter(OF_A_LINE.sub("", one.reason) for one in skipped)
     named = [f"{count} {reason}" for reason, count in reasons.most_common(MOST_REASONS)]

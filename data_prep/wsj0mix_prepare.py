@@ -16,7 +16,17 @@ from tqdm import tqdm
 
 from data_prep.contents import fingerprint
 from data_prep.mixtures.checks import NOT_THE_SUM, check_headers, check_mixture
-from data_prep.verify import FULL, HEADER, Skipped, check_verify, is_prepared, write_skipped
+from data_prep.verify import (
+    FULL,
+    HEADER,
+    NOT_UTF8,
+    Skipped,
+    check_verify,
+    is_prepared,
+    write_skipped,
+)
+from mamba_speech.audio.finding import PassedOver, list_files
+from mamba_speech.audio.names import is_utf8
 from mamba_speech.files import write_csv, write_json
 
 logger = logging.getLogger(__name__)
@@ -217,9 +227,11 @@ def list_split(folder, num_spks):
 
 
 def list_audio(folder):
-    """The audio files of a folder by their suffix, sorted; hidden ones are none."""
-    names = sorted(os.listdir(folder))
-    return [folder / name for name in names if name.lower().endswith(SUFFIXES) and name[0] != "."]
+    """The audio files of a folder by their suffix, sorted; a warning tells what is passed over."""
+    passed = PassedOver()
+    files = list_files(folder, SUFFIXES, passed)
+    passed.warn(folder)
+    return files
 
 
 def check_split(files, split, sample_rate, check_sum, verify=FULL):
@@ -267,6 +279,8 @@ def check_split(files, split, sample_rate, check_sum, verify=FULL):
         try:
             for (name, paths), (duration, reason) in progress:
                 reason = "duplicate id" if counts[name] > 1 else reason
+                if not all(is_utf8(str(path)) for path in paths.values()):
+                    reason = NOT_UTF8
                 if reason:
                     skipped.append(Skipped(name, str(paths["mix"] or ""), reason))
                     continue

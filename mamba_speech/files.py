@@ -201,7 +201,13 @@ def write_json(path, value):
     value : object
         What JSON can hold, and numbers that are not finite.
     """
-    text = json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False)
+    value = _finite(value)
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        # a name that holds other bytes than text is escaped, and read as the same name
+        text = json.dumps(value, indent=2, allow_nan=False)
     write_text(path, text + "\n")
 
 

@@ -5,6 +5,7 @@ loudest part, silence cropped from noise, manifests written under a temporary na
 """
 
 import logging
+import os
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
@@ -111,7 +112,7 @@ def find_span(path, seconds):
         None if the recording cannot be read.
     """
     try:
-        with soundfile.SoundFile(path) as file:
+        with soundfile.SoundFile(os.fsencode(path)) as file:
             rate, frames = file.samplerate, file.frames
             length = frames if seconds is None else round(seconds * rate)
             if frames <= length:
@@ -142,7 +143,7 @@ def check_noise(paths, save_folder, seconds, verify=FULL):
         if reason is None and duration < seconds:
             reason = f"shorter than {seconds} s"
         if reason is None:
-            info = soundfile.info(path)
+            info = soundfile.info(os.fsencode(path))
             noise.append((path, info.frames, info.samplerate))
         else:
             skipped.append(Skipped(path.stem, str(path), reason))

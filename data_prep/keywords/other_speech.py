@@ -5,14 +5,16 @@ A spotter that was trained on single words takes any speech for one of them. Pie
 """
 
 import logging
+import os
 from pathlib import Path
 
 import numpy as np
 import soundfile
 
 from data_prep.keywords.clips import COLUMNS, OTHER_SPEECH, SUFFIXES, UNKNOWN
-from data_prep.keywords.splits import SPLITS, which_set
+from data_prep.keywords.splits import SPLITS, composed, which_set
 from data_prep.verify import FULL, Candidate, Skipped, check_utterances, write_skipped
+from mamba_speech.audio.finding import PassedOver, walk_files
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +59,7 @@ def list_other_speech(root, folder, words):
         raise FileNotFoundError(
             f"{place}: give a folder of recordings without keywords, or set other_speech_percentage to 0"
         )
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+    paths = walk_files(folder, SUFFIXES)
     own = root.resolve()
     words_or_noise = [
         path
@@ -71,7 +73,7 @@ def list_other_speech(root, folder, words):
         )
     said = {
         name: set(text.lower().split())
-        for file in folder.rglob("*.trans.txt")
+        for file in walk_files(folder, [".trans.txt"], PassedOver())
         for line in file.read_text(encoding="utf-8", errors="replace").splitlines()
         for name, _, text in [line.partition(" ")]
     }
@@ -114,7 +116,7 @@ def split_other_speech(recordings, listed, clips):
     known = {clip.speaker: name for name, own in clips.items() for clip in own}
     splits = {name: [] for name in SPLITS}
     for one in recordings:
-        entry = f"{one.path.parent.name}/{one.path.name}"
+        entry = composed(f"{one.path.parent.name}/{one.path.name}")
         name = listed.get(entry) or known.get(one.speaker) or which_set(one.speaker)
         splits[name].append(one)
     return splits
@@ -217,7 +219,7 @@ def measure_pieces(path, seconds):
         Samples a second, and of a piece.
     """
     try:
-        with soundfile.SoundFile(path) as file:
+        with soundfile.SoundFile(os.fsencode(path)) as file:
             rate = file.samplerate
             length = round(seconds * rate)
             energies = [

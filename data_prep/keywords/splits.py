@@ -6,6 +6,7 @@ Source: Warden, "Speech Commands", arXiv 1804.03209, section 7.1, and the `which
 import hashlib
 import os
 import re
+import unicodedata
 
 from data_prep.keywords.clips import OTHER_SPEECH
 from data_prep.verify import Candidate
@@ -35,11 +36,17 @@ def which_set(name, validation_percentage=10, testing_percentage=10):
     """
     buckets = 2**27 - 1
     speaker = re.sub(r"_nohash_.*$", "", os.path.basename(name))
-    hashed = int(hashlib.sha1(speaker.encode()).hexdigest(), 16)
+    # a name need not be text
+    hashed = int(hashlib.sha1(os.fsencode(speaker)).hexdigest(), 16)
     percentage = hashed % (buckets + 1) * (100.0 / buckets)
     if percentage < validation_percentage:
         return "valid"
     return "test" if percentage < validation_percentage + testing_percentage else "train"
+
+
+def composed(name):
+    """A name with each accent and its letter as one code point, where they are one: lists and disks differ in it."""
+    return unicodedata.normalize("NFC", name)
 
 
 def clip_of(path):
@@ -82,11 +89,11 @@ def read_lists(folder, root, clips, words):
     ValueError
         If a line is no clip, its word is unknown, or another line names it already.
     """
-    known = {clip.path.relative_to(root).as_posix(): clip for clip in clips}
+    known = {composed(clip.path.relative_to(root).as_posix()): clip for clip in clips}
     wanted = {clip.text for clip in clips}
     splits, listed = {name: [] for name in SPLITS}, read_entries(folder, words)
     for entry, name in listed.items():
-        if entry.partition("/")[0] in wanted:
+        if entry.partition("/")[0] in map(composed, wanted):
             splits[name].append(known.get(entry) or clip_of(root / entry))
     if not (folder / LISTS["train"]).is_file():
         splits["train"] = [clip for entry, clip in known.items() if entry not in listed]
@@ -94,7 +101,7 @@ def read_lists(folder, root, clips, words):
 
 
 def read_entries(folder, words):
-    """What the list files of a folder name, `<word>/<file>`, with the split of each.
+    """What the list files of a folder name, `<word>/<file>`, in composed form, with the split of each.
 
     Returns
     -------
@@ -117,13 +124,16 @@ def read_entries(folder, words):
         # bytes that are not UTF-8 are marked, and match no clip
         text = path.read_text(encoding="utf-8-sig", errors="replace")
         for number, line in enumerate(text.splitlines(), start=1):
-            entry, place = line.strip(), f"{path}, line {number}"
+            entry, place = composed(line.strip()), f"{path}, line {number}"
+            if "/" not in entry:
+                # as Windows writes it
+                entry = entry.replace("\\", "/")
             word, slash, file = entry.partition("/")
             if not entry:
                 continue
             if not (word and slash and file and "/" not in file):
                 raise ValueError(f"{place}: {entry!r} is not of the form <word>/<file>")
-            if word not in words | {OTHER_SPEECH}:
+            if word not in {OTHER_SPEECH, *map(composed, words)}:
                 raise ValueError(f"{place}: {entry} is of the unknown class {word!r}")
             if entry in places:
                 raise ValueError(f"{place}: {entry} stands already in {places[entry]}")

@@ -1,5 +1,7 @@
 """Checking one mixture against its sources, by their samples or by their headers."""
 
+import os
+
 import numpy as np
 import soundfile
 
@@ -104,7 +106,7 @@ def find_fault(name, path, found, whole, sample_rate):
 def read_header(path):
     """Samples and rate of a file by its header, and what is wrong with it or None."""
     try:
-        with soundfile.SoundFile(path) as file:
+        with soundfile.SoundFile(os.fsencode(path)) as file:
             if file.channels > 1:
                 return None, 0, f"has {file.channels} channels"
             if file.frames <= 0:
@@ -118,7 +120,7 @@ def read_header(path):
 def read_mono(path):
     """Samples and rate of a file, and what is wrong with it or None."""
     try:
-        with soundfile.SoundFile(path) as file:
+        with soundfile.SoundFile(os.fsencode(path)) as file:
             rate, frames = file.samplerate, file.frames
             waveform = file.read(dtype="float32", always_2d=True)
     except (soundfile.SoundFileError, OSError, MemoryError):

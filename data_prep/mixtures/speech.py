@@ -7,10 +7,11 @@ speaker.
 import logging
 import os
 import re
-from collections import Counter
 from pathlib import Path
 
 import soundfile
+
+from mamba_speech.audio.finding import PassedOver, walk_files
 
 logger = logging.getLogger(__name__)
 
@@ -49,12 +50,11 @@ def find_speech(folder, layout="auto"):
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"the speech folder {folder} does not exist")
-    files, others = list_files(folder)
+    files, passed = list_files(folder)
     if not files:
-        raise ValueError(
-            f"{folder} holds no {', '.join(SUFFIXES)} file"
-            + (f" (but {others.most_common(1)[0][0]}: convert them first)" if others else "")
-        )
+        other = f" (but {passed}: convert them first)" if passed.counts else ""
+        raise ValueError(f"{folder} holds no {', '.join(SUFFIXES)} file{other}")
+    passed.warn(folder)
     placed = {name: [PLACES[name](parts) for parts in files] for name in PLACES}
     if layout == "auto":
         fits = [name for name in PLACES if sum(map(bool, placed[name])) > len(files) / 2]
@@ -74,17 +74,13 @@ def find_speech(folder, layout="auto"):
 
 
 def list_files(folder):
-    """The recordings below a folder as tuples of path parts, sorted; a count of other suffixes."""
-    files, others = [], Counter()
-    for root, folders, names in os.walk(folder, followlinks=True):
-        folders[:] = [name for name in folders if name[0] not in "._"]
-        for name in names:
-            suffix = os.path.splitext(name)[1].lower()
-            if name[0] != "." and suffix in SUFFIXES:
-                files.append((*Path(root).relative_to(folder).parts, name))
-            elif suffix in (".m4a", ".wv1", ".sph"):
-                others[suffix] += 1
-    return sorted(files), others
+    """The recordings below a folder as tuples of path parts, sorted; and what was passed over.
+
+    Folders whose names begin with an underscore, as of noise, hold no speakers.
+    """
+    passed = PassedOver()
+    found = (path.relative_to(folder).parts for path in walk_files(folder, SUFFIXES, passed))
+    return [parts for parts in found if not any(one[0] == "_" for one in parts[:-1])], passed
 
 
 def place_librispeech(parts):

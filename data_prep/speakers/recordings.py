@@ -16,12 +16,9 @@ from tqdm import tqdm
 
 from data_prep.contents import stamp
 from data_prep.speakers.checker import SHARE, Checkers
-from data_prep.verify import (
-    BREAK_INSIDE,
-    FULL,
-    LINE_BREAK,
-    Skipped,
-)
+from data_prep.verify import BREAK_INSIDE, FULL, LINE_BREAK, NOT_UTF8, Skipped
+from mamba_speech.audio.finding import PassedOver, walk_folders
+from mamba_speech.audio.names import is_utf8, printable
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +28,6 @@ ONE_SESSION = "-"
 DIGIT = re.compile(r"\d_(\w+)_\d+")
 # Why a recording is left out for its place or name.
 NO_SPEAKER = "no speaker's folder above it"
-NOT_UTF8 = "a name that is not UTF-8, so that no manifest can hold it"
 NAME_REASONS = (NO_SPEAKER, BREAK_INSIDE, NOT_UTF8)
 
 
@@ -85,10 +81,12 @@ class Recordings:
         self._roots.append(root)
         self._prefixes.append(prefix)
         bar = tqdm(desc=f"looking through {folder}", unit="file", mininterval=0.5)
-        for place, names in walk(root):
-            self._add_place(root, place, names)
+        passed = PassedOver()
+        for place, names in walk_folders(root, SUFFIXES, passed, hidden="._"):
+            self._add_place(root, place, sorted(names, key=_by_stem_and_format))
             bar.update(len(names))
         bar.close()
+        passed.warn(folder)
 
     def _add_place(self, root, place, names):
         """Add the files of one folder, each stem once."""
@@ -203,49 +201,6 @@ class Recordings:
         """How many files have an ending, and the path of the first."""
         found = [k for k, name in enumerate(self._names) if name.lower().endswith(suffix)]
         return len(found), self.path(found[0]) if found else None
-
-
-def is_utf8(path):
-    """Whether a path can be written as UTF-8."""
-    return printable(path) == path
-
-
-def printable(path):
-    """A path with `\\udce9` and the like in place of bytes that are not UTF-8.
-
-    Example
-    -------
-    >>> printable("caf\\udce9.wav")
-    'caf\\\\udce9.wav'
-    """
-    return path.encode("utf-8", "backslashreplace").decode("utf-8")
-
-
-def walk(folder):
-    """Every folder in sorted order with its audio files, sorted, those of the best format first.
-
-    Links are followed, and a folder is entered once.
-    """
-    seen, waiting = set(), [folder]
-    while waiting:
-        place = waiting.pop()
-        status = os.stat(place)
-        if (status.st_dev, status.st_ino) in seen:
-            continue
-        seen.add((status.st_dev, status.st_ino))
-        names, below = [], []
-        with os.scandir(place) as entries:
-            for entry in entries:
-                if entry.name[0] in "._":
-                    continue
-                if entry.name.lower().endswith(SUFFIXES):
-                    names.append(entry.name)
-                # a link in a circle is no folder
-                elif os.path.isdir(entry.path):
-                    below.append(entry.path)
-        if names:
-            yield place, sorted(names, key=_by_stem_and_format)
-        waiting += sorted(below, reverse=True)
 
 
 def _by_stem_and_format(name):

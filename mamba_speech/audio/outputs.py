@@ -48,12 +48,14 @@ def plan_names(inputs):
     return _told_apart(plan)
 
 
-def distinct_stems(names):
+def distinct_stems(names, plain=()):
     """Stems of files of one folder, with the ending where two would be the same.
 
     Arguments
     ---------
     names : iterable of str
+    plain : tuple of str
+        Endings that never stay, in lower case. By default every ending may.
 
     Returns
     -------
@@ -63,15 +65,17 @@ def distinct_stems(names):
     -------
     >>> distinct_stems(["a.wav", "a.flac", "b.wav"])
     {'a.wav': 'a.wav', 'a.flac': 'a.flac', 'b.wav': 'b'}
+    >>> distinct_stems(["a.wav", "a.flac"], (".wav",))
+    {'a.wav': 'a', 'a.flac': 'a.flac'}
     """
     stems = {name: os.path.splitext(name)[0] for name in names}
-    while True:
-        counts = Counter(map(_folded, stems.values()))
-        again = [name for name, stem in stems.items() if counts[_folded(stem)] > 1 and stem != name]
-        if not again:
-            return stems
-        # a whole name may be another's stem: a.wav and a.wav.flac
+    kept = {name for name in stems if name.lower().endswith(plain)}
+    # a whole name may be another's stem: a.wav and a.wav.flac
+    while again := [name for name in _taken_twice(stems) if stems[name] != name not in kept]:
         stems |= {name: name for name in again}
+    twice = _taken_twice(stems)
+    marked = [name for name in twice if name not in kept] or twice
+    return stems | {name: f"{stems[name]}~{_mark(name)}" for name in marked}
 
 
 def _stems_in(folder, names):
@@ -97,18 +101,21 @@ def _below(folder, root):
 
 def _told_apart(plan):
     """The plan, with a mark of its own on every name that some disk would take for another's."""
-    counts = Counter(_folded(str(name)) for name in plan.values())
-    return {
-        path: name.with_name(f"{name.name}~{_mark(name.parent / path.name)}")
-        if counts[_folded(str(name))] > 1
-        else name
-        for path, name in plan.items()
+    twice = _taken_twice(plan)
+    return plan | {
+        path: plan[path].with_name(f"{plan[path].name}~{_mark(plan[path])}") for path in twice
     }
+
+
+def _taken_twice(names):
+    """The keys whose values some disk would take for another's."""
+    counts = Counter(map(_folded, names.values()))
+    return [key for key, name in names.items() if counts[_folded(name)] > 1]
 
 
 def _folded(name):
     """What names have in common that some disks take for one."""
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", str(name)).casefold())
 
 
 def _mark(name):

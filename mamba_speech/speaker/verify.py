@@ -1,5 +1,6 @@
 """The command `mamba-speech verify`: whether recordings are of one speaker."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -116,7 +117,9 @@ def read_pairs(file):
         folder = next((name for name in names if Path(name).is_dir()), None)
         if folder:
             raise ValueError(f"{file}: line {number} names the folder {folder}; name two files")
-        pairs.append(tuple(names))
+        pairs.append(
+            tuple(name if os.path.lexists(name) else str(*find_audio([name])) for name in names)
+        )
     if not pairs:
         raise ValueError(f"{file}: names no pair of files")
     return pairs

@@ -135,20 +135,22 @@ def test_files_that_cannot_be_used_are_counted_and_listed_with_the_reason(tree, 
     (bad / "packed.wv1").write_bytes(header.ljust(1024, b"\n") + b"ajkg" + bytes(99))
     (bad / "other.wv2").write_bytes(b"the other microphone is not asked for")
     target = tmp_path / "out"
-    assert resample_speech(tree, target) == {"written": 5, "before": 0, "skipped": 9}
+    assert resample_speech(tree, target) == {"written": 6, "before": 0, "skipped": 7}
     assert skipped(target) == {
         "stereo.wav": "2 channels, not one",
         "nan.wav": "samples that are not finite numbers",
         "none.wav": "no samples",
         "narrow.wav": "sampled at 6000 Hz, below the rate wanted",
-        "twice.wav": "twice.flac has the same name but for its suffix",
         "text.wav": "unreadable audio",
         "empty.wav": "empty file",
-        "link.wav": "no such file or directory",
         "packed.wv1": "SPHERE compressed by shorten, which cannot be read: unpack it with sph2pipe -f wav",
     }
-    assert found(target) == [*NAMES, "013/twice.wav"]
-    assert f"9 of 14 recordings of {tree} are left out" in caplog.text
+    assert found(target) == [*NAMES, "013/twice.flac.wav", "013/twice.wav"]
+    assert f"7 of 13 recordings of {tree} are left out" in caplog.text
+    assert f"1 link to nothing ({bad / 'link.wav'})" in caplog.text
+    # a .wav has its own name whatever lies beside it: lists name it
+    (bad / "twice.flac").unlink()
+    assert resample_speech(tree, target)["before"] == 5 and (target / "013/twice.wav").is_file()
 
 
 def test_a_recording_that_would_pass_full_scale_is_scaled_down_not_clipped(tmp_path):

@@ -12,6 +12,8 @@ import soundfile
 from speechbrain.utils.distributed import if_main_process
 from tqdm import tqdm
 
+from mamba_speech.audio import walk_files
+
 logger = logging.getLogger(__name__)
 
 SUFFIXES = (".wav", ".flac")
@@ -55,12 +57,7 @@ def find_speakers(base_folder, sample_rate):
         raise FileNotFoundError(
             f"{base_folder}: no such folder; give --base_folder_dm a folder of single speakers' recordings"
         )
-    paths = sorted(
-        os.path.join(folder, name)
-        for folder, _, names in os.walk(base_folder, followlinks=True)
-        for name in names
-        if name.lower().endswith(SUFFIXES) and not name.startswith(".")
-    )
+    paths = [str(path) for path in walk_files(base_folder, SUFFIXES)]
     if not paths:
         raise FileNotFoundError(f"{base_folder}: holds no {' or '.join(SUFFIXES)} file to mix")
     speakers, skipped = {}, {}
@@ -107,7 +104,7 @@ def _read_headers(paths):
 def _read_header(path):
     """Samples, rate and channels of a file; no samples if it cannot be read."""
     try:
-        with soundfile.SoundFile(path) as file:
+        with soundfile.SoundFile(os.fsencode(path)) as file:
             return file.frames, file.samplerate, file.channels
     except (soundfile.SoundFileError, OSError):
         return 0, 0, 0
