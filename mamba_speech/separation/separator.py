@@ -24,6 +24,8 @@ from modules.separation.streaming import check_causal
 
 WINDOW_SECONDS = 10.0
 OVERLAP_SECONDS = 4.0
+# Part of a window that two may share: then a second is separated ten times.
+MOST_SHARED = 0.9
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -289,6 +291,11 @@ class Separator:
         if not 0 <= overlap_seconds < window_seconds < math.inf:
             raise ValueError(
                 f"overlap_seconds {overlap_seconds:g} must be 0 or more and less than window_seconds {window_seconds:g}"
+            )
+        if overlap_seconds > MOST_SHARED * window_seconds:
+            raise ValueError(
+                f"overlap_seconds {overlap_seconds:g} must be at most {MOST_SHARED:g} of window_seconds "
+                f"{window_seconds:g}: each second is separated again in every window that holds it"
             )
         window, overlap = (round(s * self.sample_rate) for s in (window_seconds, overlap_seconds))
         whole_frames(self.network, window, overlap)

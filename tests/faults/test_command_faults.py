@@ -331,6 +331,13 @@ def test_an_absurd_number_is_refused_at_once(name, option, value):
     assert f"argument {option}: must be " in last and len(last) < 200
 
 
+@pytest.mark.parametrize("value", ["0.0001", "0.00099", "3601"])
+def test_a_hop_that_costs_thousands_of_times_the_recording_is_refused(value):
+    for option in ("--hop", "--hop_seconds"):
+        status, _, err = call(["spot", "no run", "a.wav", f"{option}={value}"])
+        assert status == 2 and f"--hop_seconds: must be from 0.001 to 3,600; got {value}" in err
+
+
 def test_every_number_of_every_command_has_a_range():
     found = set(numbers())
     assert len(found) >= 11

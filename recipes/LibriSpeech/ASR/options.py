@@ -30,7 +30,8 @@ from training.option_schema import (
 
 Splits = list[Text] | None
 Ratio = Annotated[float, Field(ge=0, le=10)]
-Milliseconds = Annotated[float, Field(gt=0, le=1000)]
+# less is no sample at some rates, and thousands of frames a second
+Milliseconds = Annotated[float, Field(ge=1, le=1000)]
 
 
 class SpeechOptions(Options):
@@ -150,6 +151,10 @@ class RecognitionOptions(
         shortest, longest = values.get("shortest_utterance"), values.get("longest_utterance")
         if None not in (shortest, longest) and shortest > longest:
             yield f"--shortest_utterance {shortest} must not be over --longest_utterance {longest}"
+        window, rate, size = (values.get(name) for name in ("win_length", "sample_rate", "n_fft"))
+        samples = round(window * rate / 1000) if None not in (window, rate, size) else 0
+        if samples > (size or 0):
+            yield f"--win_length {window:g} is {samples} samples at {rate} Hz, more than --n_fft {size}"
 
 
 class CTCOptions(RecognitionOptions):

@@ -141,7 +141,12 @@ def test_spotting_gives_the_events_of_the_stream_for_files_folders_and_waveforms
     assert classifier.spot(waveform, RATE, threshold=0.0).events == expected
     found, bad = classifier.spot([stream, "missing.wav"], threshold=0.0)
     assert found == one and bad.events == [] and "missing.wav" in bad.error
-    for options in ({"threshold": 2}, {"mode": "jumping"}, {"hop_seconds": 0}):
+    for options in (
+        {"threshold": 2},
+        {"mode": "jumping"},
+        {"hop_seconds": 0},
+        {"hop_seconds": 0.0001},
+    ):
         with pytest.raises(ValueError, match="must be"):
             classifier.spot(iter(["missing.wav"]), **options)
 

@@ -240,6 +240,11 @@ def test_wrong_options_are_refused_before_anything_is_read(separator):
         ({"window_seconds": float("nan")}, "less than window_seconds nan"),
         ({"window_seconds": float("inf")}, "less than window_seconds inf"),
         ({"overlap_seconds": -1}, "overlap_seconds -1 must be 0 or more"),
+        (
+            {"overlap_seconds": 9.9999},
+            "overlap_seconds 9.9999 must be at most 0.9 of window_seconds 10",
+        ),
+        ({"window_seconds": 2, "overlap_seconds": 1.81}, "at most 0.9 of window_seconds 2"),
     ):
         with pytest.raises(ValueError, match=message):
             separator.separate(iter(["missing.wav"]), **options)

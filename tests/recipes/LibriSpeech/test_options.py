@@ -104,6 +104,8 @@ def test_every_option_can_be_overridden_from_the_command_line(path, tmp_path):
         ({"skip_train": True, "test_splits": "test-spoken"}, "tokenizer.model: no such file"),
         ({"train_manifest": "{tmp}/none.csv", "valid_manifest": "{tmp}/n.csv"}, "none.csv"),
         ({"precision": "fp32", "intermediate_layer": 9}, "intermediate_layer must be"),
+        ({"hop_length": 0.0001}, "--hop_length must be a number from 1 to 1000"),
+        ({"win_length": 60}, "--win_length 60 is 960 samples at 16000 Hz, more than --n_fft 400"),
     ],
     ids=str,
 )
