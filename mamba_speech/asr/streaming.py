@@ -137,7 +137,8 @@ class StreamingRecognizer:
         Raises
         ------
         ValueError
-            If the piece has another shape or type, or the context is another model's or has ended.
+            If the piece has another shape or type, or the context is another model's, has ended, or is in use by
+            another thread.
         """
         samples = torch.as_tensor(samples)
         return self.network.forward_streaming(
@@ -155,7 +156,7 @@ class StreamingRecognizer:
         Raises
         ------
         ValueError
-            If the context is another model's or has ended.
+            If the context is another model's, has ended, or is in use by another thread.
         """
         return self.network.finish(context)
 

@@ -5,6 +5,8 @@ last features, frames that wait for the end of their chunk, and the states of th
 """
 
 import hashlib
+import threading
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -15,6 +17,9 @@ from speechbrain.utils.dynamic_chunk_training import DynChunkTrainConfig
 from modules.causal_frontend import BlockState, CausalFilterbankFeatures, stream_subsampling
 from modules.conmamba import ConmambaEncoder
 from modules.ssm.checks import check_count
+
+# held while a context is taken
+_CONTEXTS = threading.Lock()
 
 
 class StreamingOutput(NamedTuple):
@@ -52,6 +57,8 @@ class StreamingContext:
         States of the encoder's layers.
     ended : bool
         Whether :meth:`StreamingNetwork.finish` has ended the streams.
+    busy : bool
+        Whether a call is at work on the context now.
     """
 
     model: str
@@ -64,6 +71,11 @@ class StreamingContext:
     waiting: torch.Tensor | None
     encoder: TransformerASRStreamingContext
     ended: bool = False
+    busy: bool = False
+
+    def __getstate__(self):
+        """What is pickled and copied: a copy is nobody's at work."""
+        return vars(self) | {"busy": False}
 
     def layer_bytes(self):
         """Bytes that each layer of a ConMamba encoder carries, all streams together; empty before the first frame."""
@@ -211,9 +223,13 @@ class StreamingNetwork:
         Raises
         ------
         ValueError
-            If the piece is not (batch, samples) of floating numbers, or the context is another model's or has ended.
+            If the piece is not (batch, samples) of floating numbers, or the context is another model's, has ended, or
+            is in use by another thread.
         """
-        self._check(context)
+        with self._use(context):
+            return self._forward(wavs, context)
+
+    def _forward(self, wavs, context):
         if wavs.dim() != 2 or wavs.shape[0] != context.batch or not wavs.is_floating_point():
             raise ValueError(
                 f"a piece must be (batch, samples), floating, with the context's batch of {context.batch}; got "
@@ -241,12 +257,12 @@ class StreamingNetwork:
         Raises
         ------
         ValueError
-            If the context is another model's or has ended.
+            If the context is another model's, has ended, or is in use by another thread.
         """
-        self._check(context)
-        features = self.compute_features.finish(context.waveform)
-        output = self._encode(features, context.waveform[:, :0].clone(), context, last=True)
-        context.ended = True
+        with self._use(context):
+            features = self.compute_features.finish(context.waveform)
+            output = self._encode(features, context.waveform[:, :0].clone(), context, last=True)
+            context.ended = True
         return output
 
     def _encode(self, features, waveform, context, last):
@@ -270,15 +286,27 @@ class StreamingNetwork:
         context.frames += ready
         return StreamingOutput(model.ctc_log_probs(encoded), encoded)
 
-    def _check(self, context):
+    @contextmanager
+    def _use(self, context):
+        """Check a context, and keep other calls off it meanwhile."""
         if context.model != self._fingerprint:
             raise ValueError(
                 "the context is another model's: make one with this model's make_streaming_context"
             )
-        if context.ended:
-            raise ValueError(
-                "the context's streams have ended: make another one with make_streaming_context"
-            )
+        with _CONTEXTS:
+            if context.ended:
+                raise ValueError(
+                    "the context's streams have ended: make another one with make_streaming_context"
+                )
+            if context.busy:
+                raise ValueError(
+                    "the context is in use by another call: each thread needs one of its own"
+                )
+            context.busy = True
+        try:
+            yield
+        finally:
+            context.busy = False
 
 
 def _bytes_of(state):

@@ -6,9 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 from hyperpyyaml import load_hyperpyyaml
+from speechbrain.utils.dynamic_chunk_training import DynChunkTrainConfig
 
 from modules.ssm import Mamba
 from tests.support.pairs import random_pairs
+from tests.support.recognition_networks import CTC_ENCODERS, ctc_recognizer
 from training.experiment import count_parameters
 
 ROOT = Path(__file__).parents[3]
@@ -96,6 +98,24 @@ def test_from_waveform_to_log_probabilities_a_padded_batch_equals_each_utterance
                 assert own.item() == wanted.shape[1] == length
                 worst = max(worst, (ours[:length] - wanted[0]).abs().max().item())
     assert worst < 2e-3  # of log-probabilities around -4, after features in dB
+
+
+@pytest.mark.parametrize("encoder", CTC_ENCODERS)
+def test_chunks_hide_what_follows_them_and_are_the_networks_own_outside_training(encoder):
+    model, features = ctc_recognizer(encoder), torch.randn(1, 120, 20)
+    lengths, end = torch.tensor([120]), 16
+    changed = torch.cat([features[:, : 4 * end], torch.randn(1, 120 - 4 * end, 20)], 1)
+    chunks = DynChunkTrainConfig(4)
+    with torch.no_grad():
+        before, after = (model(one, lengths, chunks=chunks)[0] for one in (features, changed))
+        assert torch.allclose(before[:, :end], after[:, :end], atol=1e-5)
+        assert not torch.allclose(before[:, end], after[:, end], atol=1e-3)
+        everything = model(features, lengths)[0]
+        model.chunk_size = 4
+        assert torch.equal(model(features, lengths)[0], before)
+        assert not torch.allclose(everything, before, atol=1e-3)
+    # training takes the chunks that are drawn for it, and none by itself
+    assert model.chunks_for(chunks) is chunks and model.train().chunks_for() is None
 
 
 def test_intermediate_output_in_training_only(tmp_path):

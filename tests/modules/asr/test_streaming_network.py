@@ -3,6 +3,8 @@
 import pickle
 import subprocess
 import sys
+import threading
+import time
 
 import pytest
 import torch
@@ -184,6 +186,37 @@ def test_errors_name_what_is_wrong_and_leave_the_context_as_it_was():
         network.forward_streaming(torch.randn(1, 9), context)
     with pytest.raises(ValueError, match="have ended"):
         network.finish(context)
+
+
+def test_a_context_serves_one_thread_at_a_time():
+    network, wavs = make_network(chunk=4), 0.1 * torch.randn(1, 16000 * 60)
+    context, outputs = network.make_streaming_context(), []
+    thread = threading.Thread(
+        target=lambda: outputs.append(network.forward_streaming(wavs, context).log_probs)
+    )
+    thread.start()
+    while not context.busy and thread.is_alive():
+        time.sleep(0.0005)
+    with pytest.raises(ValueError, match="in use by another call"):
+        network.forward_streaming(torch.randn(1, 9), context)
+    thread.join()
+    # the first call went on undisturbed, and a piece that fails gives the context back
+    with pytest.raises(ValueError, match="a piece must be"):
+        network.forward_streaming(torch.randn(9), context)
+    outputs.append(network.finish(context).log_probs)
+    assert torch.allclose(torch.cat(outputs, 1), whole(network, wavs)[0], atol=1e-4)
+
+
+@pytest.mark.parametrize("chunk", [None, 4])
+def test_minutes_of_silence_leave_a_stream_as_exact_as_it_was(chunk):
+    network = make_network(chunk=chunk)
+    wavs = torch.cat([torch.zeros(1, 16000 * 120), 0.1 * torch.randn(1, 16000)], 1)
+    context = network.make_streaming_context()
+    pieces = wavs.split(199999, 1)
+    outputs = [network.forward_streaming(piece, context).log_probs for piece in pieces]
+    found = torch.cat([*outputs, network.finish(context).log_probs], 1)
+    assert bool(torch.isfinite(found).all())
+    assert torch.allclose(found, whole(network, wavs)[0], atol=1e-4)
 
 
 def test_what_cannot_stream_is_refused_by_name():
