@@ -12,15 +12,17 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-import soundfile
 from tqdm import tqdm
 
 from data_prep.contents import changed_since, read_note, stamp
+from data_prep.inspection import CUT
 from data_prep.verify import Skipped, is_recorded, write_skipped
 from mamba_speech.arguments import jobs, rate
-from mamba_speech.audio import resample_array, walk_files
+from mamba_speech.audio import AudioError, open_audio, resample_array, walk_files
 from mamba_speech.audio.errors import SHORTENED, is_shortened
+from mamba_speech.audio.listening import listen
 from mamba_speech.audio.outputs import distinct_stems
+from mamba_speech.audio.warnings import TRUNCATED
 from mamba_speech.files import to_pcm16, write_json, write_wav
 
 logger = logging.getLogger(__name__)
@@ -70,6 +72,7 @@ def resample_speech(input_folder, output_folder, sample_rate=8000, jobs=None):
     Example
     -------
     >>> import tempfile
+    >>> import soundfile
     >>> folder = Path(tempfile.mkdtemp())
     >>> (folder / "in" / "011").mkdir(parents=True)
     >>> soundfile.write(folder / "in" / "011" / "011a0101.wav", [0.0, 0.5] * 800, 16000)
@@ -164,9 +167,12 @@ def _run(work, jobs, description):
 def _resample_file(path, target, sample_rate):
     """Write one file; None, or the reason why it was not written."""
     try:
-        # (samples, channels); as bytes, since a name need not be text
-        waveform, rate = soundfile.read(os.fsencode(path), dtype="float32", always_2d=True)
-    except (soundfile.SoundFileError, OSError):
+        with open_audio(path) as audio:
+            # (samples, channels)
+            waveform, rate = audio.read_all(), audio.rate
+            if any(one.kind == TRUNCATED for one in audio.warnings):
+                return CUT
+    except (AudioError, OSError):
         return _why_unreadable(path)
     if len(waveform) == 0:
         return "no samples"
@@ -174,9 +180,9 @@ def _resample_file(path, target, sample_rate):
         return f"{waveform.shape[1]} channels, not one"
     if rate < sample_rate:
         return f"sampled at {rate} Hz, below the rate wanted"
-    waveform = waveform[:, 0]
     if not np.isfinite(waveform).all():
         return "samples that are not finite numbers"
+    waveform = listen(waveform, rate, audio.floating).apply(waveform)
     waveform = resample_array(waveform, rate, sample_rate)
     peak = float(np.abs(waveform).max())
     if peak > 1:

@@ -15,10 +15,9 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-import soundfile
 from tqdm import tqdm
 
+from data_prep.inspection import FULL, HEADER, inspect, tell_oddities
 from mamba_speech.audio.names import is_utf8, printable
 from mamba_speech.files import read_csv, read_json, write_csv
 from mamba_speech.text import HAS_DIGITS
@@ -28,18 +27,11 @@ logger = logging.getLogger(__name__)
 # start and stop are samples of the file, empty where an utterance is a file of its own
 COLUMNS = ("ID", "duration", "wav", "start", "stop", "spk_id", "wrd")
 SKIPPED_COLUMNS = ("id", "path", "reason")
-# How much of a recording is read: all of it, or its header and its end.
-FULL, HEADER = "full", "header"
-# As in `mamba_speech.audio`, which loads more than a check needs.
-LOUDEST = 2.0**31
-# Samples that are decoded at a time.
-BLOCK = 1 << 20
 
 LINE_BREAK = re.compile(r"[\r\n]")
 
 NO_TRANSCRIPT, EMPTY_TRANSCRIPT = "no transcript", "empty transcript"
 NO_AUDIO, DUPLICATE = "transcript without audio", "duplicate id"
-UNREADABLE = "unreadable audio"
 BREAK_INSIDE = "a line break, which no manifest can hold"
 NOT_UTF8 = "a name that is not UTF-8, so that no manifest can hold it"
 # Reasons that no change of the recording itself mends.
@@ -135,9 +127,9 @@ def check_utterances(candidates, description, seen=None, workers=None, verify=FU
     """
     seen = set() if seen is None else seen
     workers = workers or min(2 * (os.cpu_count() or 1), 16)
-    rows, skipped = [], []
+    rows, skipped, odd = [], [], []
     with ThreadPoolExecutor(workers) as threads:
-        checked = _inspect_each(threads, partial(inspect, verify=verify), candidates)
+        checked = _inspect_each(threads, partial(inspect, verify=verify, odd=odd), candidates)
         progress = tqdm(
             zip(candidates, checked, strict=True),
             total=len(candidates),
@@ -151,6 +143,7 @@ def check_utterances(candidates, description, seen=None, workers=None, verify=FU
                 skipped.append(Skipped(one.id, str(one.path or ""), reason))
             else:
                 rows.append(row)
+    tell_oddities(odd, description)
     return rows, skipped
 
 
@@ -194,13 +187,15 @@ def find_fault(candidate, seen):
     return None
 
 
-def measure(path, verify=FULL):
+def measure(path, verify=FULL, odd=None):
     """Duration of an audio file by `inspect`.
 
     Arguments
     ---------
     path : Path or None
     verify : str
+        See `inspect`.
+    odd : list, optional
         See `inspect`.
 
     Returns
@@ -212,74 +207,8 @@ def measure(path, verify=FULL):
     """
     if path is None:
         return 0.0, NO_AUDIO
-    frames, rate, reason = inspect(path, verify)
+    frames, rate, reason = inspect(path, verify, odd)
     return (0.0 if reason else round(frames / rate, 6)), reason
-
-
-def inspect(path, verify=FULL):
-    """Read an audio file, to see whether it can be used.
-
-    Arguments
-    ---------
-    path : str or Path
-    verify : str
-        `full` decodes all of it. `header` reads the header and the end, which shows a truncated file
-        but no damage before the end; a file of floating-point numbers is read whole all the same.
-
-    Returns
-    -------
-    frames, sample_rate : int
-        0 and 1 if there is something wrong.
-    reason : str or None
-        What is wrong with it.
-    """
-    if not os.path.isfile(path):
-        return 0, 1, "audio file not found"
-    try:
-        # as bytes: a name need not be text
-        with soundfile.SoundFile(os.fsencode(path)) as file:
-            if file.frames <= 0:
-                return 0, 1, "no samples"
-            # other formats hold integers
-            floating = file.subtype in ("FLOAT", "DOUBLE")
-            reason = _decode(file, floating) if floating or verify == FULL else read_end(file)
-            return (0, 1, reason) if reason else (file.frames, file.samplerate, None)
-    except (soundfile.SoundFileError, OSError, MemoryError):
-        return 0, 1, "empty audio file" if _is_empty(path) else UNREADABLE
-
-
-def _decode(file, floating):
-    """Read an open file whole, a block at a time; what is wrong with it, or None."""
-    block = min(file.frames, max(1, BLOCK // file.channels))
-    # shorts are the fastest to read
-    samples = np.empty((block, file.channels), dtype="float32" if floating else "int16")
-    found = 0
-    while True:
-        read = file.read(block, out=samples)
-        found += len(read)
-        if floating and not np.isfinite(read).all():
-            return "samples that are not finite numbers"
-        if floating and np.abs(read).max(initial=0.0) > LOUDEST:
-            return "samples that are no sound"
-        if len(read) < block:
-            return "truncated audio" if found < file.frames else None
-
-
-def read_end(file):
-    """Read the end of an open soundfile; what is wrong with it, or None.
-
-    The header of a truncated file still gives the whole length.
-    """
-    last = min(file.frames, 16)
-    file.seek(file.frames - last)
-    return "truncated audio" if len(file.read(last)) < last else None
-
-
-def _is_empty(path):
-    try:
-        return os.path.getsize(path) == 0
-    except OSError:
-        return False
 
 
 def write_manifest(path, rows):

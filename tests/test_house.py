@@ -220,6 +220,20 @@ def test_every_folder_of_the_packages_is_a_package():
         assert (path.parent / "__init__.py").exists(), f"{path.parent} has no __init__.py"
 
 
+def test_only_the_one_reader_calls_soundfile_to_read():
+    for path in python_files(*(folder for folder in FOLDERS if folder != "tests")):
+        if path.parent == ROOT / "mamba_speech" / "audio":
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
+                continue
+            if getattr(node.func.value, "id", None) not in ("soundfile", "audio_io"):
+                continue
+            modes = {getattr(one, "value", None) for one in (*node.args, *node.keywords)}
+            writes = node.func.attr in ("write", "available_formats") or "w" in modes
+            assert writes, f"{path}:{node.lineno} reads without mamba_speech.audio.open_audio"
+
+
 def test_no_code_edits_the_import_path():
     edits = re.compile(r"\bsys\.path\b|\baddsitedir\b|^ *from sys import .*\bpath\b", re.MULTILINE)
     for path in python_files(*FOLDERS):

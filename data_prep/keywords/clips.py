@@ -5,21 +5,19 @@ loudest part, silence cropped from noise, manifests written under a temporary na
 """
 
 import logging
-import os
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-import soundfile
 
+from data_prep.inspection import UNREADABLE, inspect
 from data_prep.verify import (
     FULL,
-    UNREADABLE,
     Skipped,
     check_utterances,
-    measure,
     write_skipped,
 )
+from mamba_speech.audio import AudioError, open_audio
 from mamba_speech.files import write_csv, write_json
 
 logger = logging.getLogger(__name__)
@@ -112,14 +110,15 @@ def find_span(path, seconds):
         None if the recording cannot be read.
     """
     try:
-        with soundfile.SoundFile(os.fsencode(path)) as file:
-            rate, frames = file.samplerate, file.frames
+        with open_audio(path) as file:
+            rate = file.rate
+            frames = file.frames or file.check_end()
             length = frames if seconds is None else round(seconds * rate)
             if frames <= length:
                 return 0, frames, rate
             hop = max(rate // 100, 1)
-            energy = [float(np.square(block).sum()) for block in file.blocks(hop, dtype="float32")]
-    except (soundfile.SoundFileError, OSError, MemoryError):
+            energy = [float(np.square(block).sum()) for block in file.blocks(frames=hop)]
+    except (AudioError, OSError, MemoryError):
         return None
     total = np.concatenate([[0.0], np.cumsum(energy)])
     width = -(-length // hop)
@@ -139,12 +138,11 @@ def check_noise(paths, save_folder, seconds, verify=FULL):
     """
     noise, skipped = [], []
     for path in paths:
-        duration, reason = measure(path, verify)
-        if reason is None and duration < seconds:
+        frames, rate, reason = inspect(path, verify)
+        if reason is None and frames < seconds * rate:
             reason = f"shorter than {seconds} s"
         if reason is None:
-            info = soundfile.info(os.fsencode(path))
-            noise.append((path, info.frames, info.samplerate))
+            noise.append((path, frames, rate))
         else:
             skipped.append(Skipped(path.stem, str(path), reason))
     listed = save_folder / "skipped_noise.csv"

@@ -5,15 +5,14 @@ A spotter that was trained on single words takes any speech for one of them. Pie
 """
 
 import logging
-import os
 from pathlib import Path
 
 import numpy as np
-import soundfile
 
 from data_prep.keywords.clips import COLUMNS, OTHER_SPEECH, SUFFIXES, UNKNOWN
 from data_prep.keywords.splits import SPLITS, composed, which_set
 from data_prep.verify import FULL, Candidate, Skipped, check_utterances, write_skipped
+from mamba_speech.audio import AudioError, open_audio
 from mamba_speech.audio.finding import PassedOver, walk_files
 
 logger = logging.getLogger(__name__)
@@ -219,14 +218,14 @@ def measure_pieces(path, seconds):
         Samples a second, and of a piece.
     """
     try:
-        with soundfile.SoundFile(os.fsencode(path)) as file:
-            rate = file.samplerate
+        with open_audio(path) as file:
+            rate = file.rate
             length = round(seconds * rate)
             energies = [
                 (float(np.square(block, dtype=np.float64).sum()), len(block))
-                for block in file.blocks(length, dtype="float32", always_2d=True)
+                for block in file.blocks(frames=length)
             ]
-    except (soundfile.SoundFileError, OSError, MemoryError) as error:
+    except (AudioError, OSError, MemoryError) as error:
         # which only a reading of the whole file shows
         logger.warning("%s: cannot be read, and gives no other speech (%s)", path, error)
         return [], 1, 1

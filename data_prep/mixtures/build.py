@@ -14,7 +14,6 @@ from math import gcd
 from pathlib import Path
 
 import numpy as np
-import soundfile
 from scipy.signal import resample_poly
 
 from data_prep.mixtures.folder import (
@@ -29,8 +28,9 @@ from data_prep.mixtures.lists import SPLITS, Mixture, natural_name
 from data_prep.mixtures.locate import locate
 from data_prep.mixtures.workers import Workers
 from data_prep.verify import Skipped, write_skipped
-from mamba_speech.audio import resample_array
+from mamba_speech.audio import AudioError, open_audio, resample_array
 from mamba_speech.audio.errors import SHORTENED, is_shortened
+from mamba_speech.audio.warnings import TRUNCATED
 from mamba_speech.files import to_pcm16, write_wav
 
 logger = logging.getLogger(__name__)
@@ -292,22 +292,35 @@ def load_files(names, speech_folder):
     waveforms, rates = [], []
     for name in names:
         try:
+            waveform, rate, fault = _read_mono(Path(speech_folder, name))
+        except (AudioError, OSError) as error:
             path = os.fsencode(Path(speech_folder, name))
-            waveform, rate = soundfile.read(path, always_2d=True)
-        except (soundfile.SoundFileError, OSError) as error:
             fault = SHORTENED if is_shortened(path) else "unreadable"
             raise UnusableError(f"{name} is {fault}") from error
-        if waveform.shape[1] > 1:
-            raise UnusableError(f"{name} has {waveform.shape[1]} channels")
-        if not len(waveform):
-            raise UnusableError(f"{name} has no samples")
-        if not np.isfinite(waveform).all():
-            raise UnusableError(f"{name} has values that are not finite")
-        waveforms.append(waveform[:, 0])
+        if fault:
+            raise UnusableError(f"{name} {fault}")
+        waveforms.append(waveform)
         rates.append(rate)
     if len(set(rates)) > 1:
         raise UnusableError(f"{names[0]} and those after it differ in sample rate")
     return np.concatenate(waveforms), rates[0]
+
+
+def _read_mono(path):
+    """Samples (samples,), float64, and rate of a recording, and what is wrong with it or None."""
+    with open_audio(path) as audio:
+        rate = audio.rate
+        if audio.channels > 1:
+            return None, rate, f"has {audio.channels} channels"
+        samples = audio.read_all()
+        if not len(samples):
+            return None, rate, "has no samples"
+        if not np.isfinite(samples).all():
+            return None, rate, "has values that are not finite"
+        mono = audio.judge(samples).apply(samples)
+        if any(one.kind == TRUNCATED for one in audio.warnings):
+            return None, rate, "is truncated"
+        return mono.astype(np.float64), rate, None
 
 
 def resample(waveform, from_rate, to_rate):

@@ -1,11 +1,10 @@
 """Checking one mixture against its sources, by their samples or by their headers."""
 
-import os
-
 import numpy as np
-import soundfile
 
-from data_prep.verify import BREAK_INSIDE, LINE_BREAK, LOUDEST, read_end
+from data_prep.verify import BREAK_INSIDE, LINE_BREAK
+from mamba_speech.audio import LOUDEST, AudioError, open_audio
+from mamba_speech.audio.warnings import TRUNCATED
 
 NOT_THE_SUM = "the mixture is not the sum of its sources"
 
@@ -106,31 +105,35 @@ def find_fault(name, path, found, whole, sample_rate):
 def read_header(path):
     """Samples and rate of a file by its header, and what is wrong with it or None."""
     try:
-        with soundfile.SoundFile(os.fsencode(path)) as file:
+        with open_audio(path) as file:
             if file.channels > 1:
                 return None, 0, f"has {file.channels} channels"
-            if file.frames <= 0:
+            frames = file.check_end()
+            if not frames:
                 return None, 0, "has no samples"
-            reason = "is truncated" if read_end(file) else None
-            return file.frames, file.samplerate, reason
-    except (soundfile.SoundFileError, OSError, MemoryError):
+            return frames, file.rate, _cut(file)
+    except (AudioError, OSError, MemoryError):
         return None, 0, "is unreadable"
+
+
+def _cut(file):
+    return "is truncated" if any(one.kind == TRUNCATED for one in file.warnings) else None
 
 
 def read_mono(path):
     """Samples and rate of a file, and what is wrong with it or None."""
     try:
-        with soundfile.SoundFile(os.fsencode(path)) as file:
-            rate, frames = file.samplerate, file.frames
-            waveform = file.read(dtype="float32", always_2d=True)
-    except (soundfile.SoundFileError, OSError, MemoryError):
+        with open_audio(path) as file:
+            rate, waveform = file.rate, file.read_all()
+            reason = _cut(file)
+    except (AudioError, OSError, MemoryError):
         return None, 0, "is unreadable"
     if waveform.shape[1] > 1:
         return None, rate, f"has {waveform.shape[1]} channels"
-    if frames <= 0:
+    if not len(waveform):
         return None, rate, "has no samples"
-    if len(waveform) < frames:
-        return None, rate, "is truncated"
+    if reason:
+        return None, rate, reason
     if not np.isfinite(waveform).all():
         return None, rate, "has values that are not finite"
     if np.abs(waveform).max() > LOUDEST:

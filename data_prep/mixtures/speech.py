@@ -5,12 +5,11 @@ speaker.
 """
 
 import logging
-import os
 import re
 from pathlib import Path
 
-import soundfile
-
+from data_prep.inspection import CUT, HEADER, examine
+from mamba_speech.audio.errors import NO_SAMPLES
 from mamba_speech.audio.finding import PassedOver, walk_files
 
 logger = logging.getLogger(__name__)
@@ -113,12 +112,13 @@ PLACES = {"librispeech": place_librispeech, "voxceleb": place_voxceleb, "flat": 
 
 def fault_of(path, min_seconds):
     """Why a recording cannot be a source, by its header, or None if it can; and its length in seconds."""
-    try:
-        info = soundfile.info(os.fsencode(path))
-    except (soundfile.SoundFileError, OSError):
+    found = examine(path, HEADER)
+    if found.reason == CUT:
+        return "truncated", 0.0
+    if found.reason not in (None, NO_SAMPLES):
         return "unreadable", 0.0
-    if info.channels > 1:
-        return f"with {info.channels} channels", 0.0
-    if info.frames < min_seconds * info.samplerate:
+    if found.channels > 1:
+        return f"with {found.channels} channels", 0.0
+    if found.frames < min_seconds * found.rate or not found.frames:
         return f"shorter than {min_seconds:g} s", 0.0
-    return None, info.frames / info.samplerate
+    return None, found.frames / found.rate

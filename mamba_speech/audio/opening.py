@@ -122,12 +122,10 @@ class AudioFile:
                 error = fault
         if error is None:
             return
-        try:
-            # rarely needed
-            from mamba_speech.audio import media
-        except ImportError:
-            media = None
-        if media and isinstance(error, soundfile.SoundFileError) and media.media_format(self.path):
+        # rarely needed
+        from mamba_speech.audio import media
+
+        if isinstance(error, soundfile.SoundFileError) and media.media_format(self.path):
             self._file = media.open_media(self.path)
             return
         raise self._fault(error) from error
@@ -261,8 +259,9 @@ class AudioFile:
         if self.frames is None or (self._header and self._header.doubtful):
             self._reopen()
             return sum(map(len, self.blocks()))
-        self._cut |= not self._has_end() and not self._is_guess()
-        self._reopen()
+        if self._header is None or (self._header.promised is None and not self._header.guessed):
+            self._cut |= not self._has_end()
+            self._reopen()
         return self.frames
 
     def blocks(self, start=0, stop=None, frames=None):

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import soundfile
 
+from data_prep.inspection import BLOCK
 from data_prep.verify import (
-    BLOCK,
     Candidate,
     check_utterances,
     inspect,

@@ -8,7 +8,6 @@ speeds as further speakers.
 import math
 
 import numpy as np
-import soundfile
 import torch
 import torchaudio
 from speechbrain.augment.augmenter import Augmenter
@@ -17,7 +16,7 @@ from speechbrain.dataio.batch import PaddedBatch
 from speechbrain.processing.signal_processing import reverberate
 from torch.utils.data import Dataset
 
-from mamba_speech.audio import load_audio
+from mamba_speech.audio import load_audio, open_audio
 
 
 class TrainingCrops(Dataset):
@@ -167,10 +166,11 @@ class NoisePieces:
 
     def _draw(self, samples):
         path = self.files[int(torch.randint(len(self.files), ()))]
-        info = soundfile.info(path)
-        wanted = math.ceil(samples * info.samplerate / self.sample_rate) + 16
-        start = int(torch.randint(max(1, info.frames - wanted + 1), ()))
-        stop = min(info.frames, start + wanted)
+        with open_audio(path) as audio:
+            rate, frames = audio.rate, audio.frames or audio.check_end()
+        wanted = math.ceil(samples * rate / self.sample_rate) + 16
+        start = int(torch.randint(max(1, frames - wanted + 1), ()))
+        stop = min(frames, start + wanted)
         return repeat_to(load_audio(path, self.sample_rate, start, stop), samples)
 
 

@@ -6,12 +6,13 @@ import re
 import shlex
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-import soundfile
 from speechbrain.utils.distributed import if_main_process
 from tqdm import tqdm
 
+from data_prep.inspection import CUT, HEADER, examine
 from mamba_speech.audio import walk_files
 
 logger = logging.getLogger(__name__)
@@ -61,8 +62,8 @@ def find_speakers(base_folder, sample_rate):
     if not paths:
         raise FileNotFoundError(f"{base_folder}: holds no {' or '.join(SUFFIXES)} file to mix")
     speakers, skipped = {}, {}
-    for path, (frames, rate, channels) in zip(paths, _read_headers(paths), strict=True):
-        reason = _why_skipped(frames, rate, channels)
+    for path, found in zip(paths, _read_headers(paths), strict=True):
+        reason, rate = _why_skipped(found), found.rate
         if reason:
             skipped[path] = reason
         elif rate != sample_rate:
@@ -73,7 +74,7 @@ def find_speakers(base_folder, sample_rate):
             )
         else:
             speakers.setdefault(speaker_of(path, base_folder), []).append(
-                SpeakerRecording(path, frames)
+                SpeakerRecording(path, found.frames)
             )
     if skipped:
         first = next(iter(skipped))
@@ -91,7 +92,7 @@ def _read_headers(paths):
     with ThreadPoolExecutor(min(2 * (os.cpu_count() or 1), 16)) as threads:
         return list(
             tqdm(
-                threads.map(_read_header, paths),
+                threads.map(partial(examine, verify=HEADER), paths),
                 total=len(paths),
                 desc="recordings to mix",
                 unit="file",
@@ -101,22 +102,13 @@ def _read_headers(paths):
         )
 
 
-def _read_header(path):
-    """Samples, rate and channels of a file; no samples if it cannot be read."""
-    try:
-        with soundfile.SoundFile(os.fsencode(path)) as file:
-            return file.frames, file.samplerate, file.channels
-    except (soundfile.SoundFileError, OSError):
-        return 0, 0, 0
-
-
-def _why_skipped(frames, rate, channels):
-    if not frames:
-        return "unreadable or empty"
-    if channels > 1:
+def _why_skipped(found):
+    if found.reason:
+        return CUT if found.reason == CUT else "unreadable or empty"
+    if found.channels > 1:
         # which may be of two speakers
-        return f"{channels} channels, not one"
-    if frames < SHORTEST_SECONDS * rate:
+        return f"{found.channels} channels, not one"
+    if found.frames < SHORTEST_SECONDS * found.rate:
         return f"shorter than {SHORTEST_SECONDS} s"
     return None
 

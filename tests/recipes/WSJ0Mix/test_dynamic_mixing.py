@@ -12,6 +12,7 @@ from speechbrain.core import Brain, Stage
 from speechbrain.dataio.batch import PaddedBatch
 from torch.utils.data.distributed import DistributedSampler
 
+from mamba_speech.audio import AudioError, load_audio
 from tests.support.recipes import scripts
 from tests.support.separation import RATE, RECIPE
 
@@ -303,11 +304,16 @@ def test_when_every_recording_is_bad_a_worker_says_so_instead_of_dying(mixing, t
 
 
 def test_only_the_part_that_is_heard_is_read(tmp_path, mixing):
-    # the first half of both is no number: it is met when the cut begins there, and only then
+    # both are damaged in one place: it is met when the cut lies there, and only then
     for name in ("a", "b"):
-        sound = hum(4)
-        sound[: 2 * RATE] = np.nan
-        write(tmp_path / name / "1.wav", sound)
+        path = tmp_path / name / "1.flac"
+        write(path, hum(4))
+        content = bytearray(path.read_bytes())
+        place = len(content) // 4
+        content[place : place + 100] = bytes(100)
+        path.write_bytes(content)
+        with pytest.raises(AudioError, match="cannot be read"):
+            load_audio(path, RATE)
     data = mixing.DynamicMixingDataset(tmp_path, 2, RATE, length=10, training_signal_len=800)
     assert all(torch.isfinite(data[index]["mix_sig"]).all() for index in range(10))
 
