@@ -18,6 +18,7 @@ from mamba_speech.asr.run_decoder import DECODING_OPTIONS, decoder_of_run
 from mamba_speech.asr.tokenizer import Tokenizer
 from mamba_speech.audio import AudioError, collected_warnings, recording_fault
 from mamba_speech.device import choose_device
+from mamba_speech.memory import return_freed_memory
 from mamba_speech.option_types import check_types
 from mamba_speech.recordings import Recording, RecordingResult, one_or_each, recordings_of
 from mamba_speech.run import OPTIONS_FILE, load_run
@@ -205,18 +206,24 @@ class Recognizer:
 
     def _transcribe(self, recordings, batch_seconds):
         for window in self._windows(recordings, batch_seconds):
-            waveforms = {index: one for index, (_, one, _) in enumerate(window) if _is_audio(one)}
-            found = dict(enumerate(one for _, one, _ in window))
-            for batch in self._batches(waveforms, batch_seconds):
-                found |= self._recognise_each(batch, waveforms)
-            for (recording, one, odd), result in zip(window, found.values(), strict=True):
-                if isinstance(result, str):
-                    seconds = len(one) / self.sample_rate
-                    told = {"path": recording.path, "seconds": seconds, "warnings": tuple(odd)}
-                    yield Transcript(text=result, **told)
-                else:
-                    error = recording_fault(recording.name, result)
-                    yield Transcript(path=recording.path, error=error)
+            yield from self._transcribe_window(window, batch_seconds)
+            # before the next ones are read
+            window.clear()
+
+    def _transcribe_window(self, window, batch_seconds):
+        waveforms = {index: one for index, (_, one, _) in enumerate(window) if _is_audio(one)}
+        found = dict(enumerate(one for _, one, _ in window))
+        for batch in self._batches(waveforms, batch_seconds):
+            found |= self._recognise_each(batch, waveforms)
+            return_freed_memory()
+        for (recording, one, odd), result in zip(window, found.values(), strict=True):
+            if isinstance(result, str):
+                seconds = len(one) / self.sample_rate
+                told = {"path": recording.path, "seconds": seconds, "warnings": tuple(odd)}
+                yield Transcript(text=result, **told)
+            else:
+                error = recording_fault(recording.name, result)
+                yield Transcript(path=recording.path, error=error)
 
     @torch.inference_mode()
     def align(self, audio, sample_rate=None):
