@@ -17,6 +17,8 @@ from pathlib import Path
 import soundfile
 
 from mamba_speech.audio.errors import AudioError
+from mamba_speech.audio.media_formats import SUFFIXES as MEDIA
+from mamba_speech.audio.media_formats import has_decoder
 from mamba_speech.audio.names import plain, printable
 
 logger = logging.getLogger(__name__)
@@ -213,7 +215,9 @@ def _look_into(place, suffixes, passed, hidden):
             names.append(entry.name)
         else:
             suffix = os.path.splitext(entry.name)[1].lower()
-            if suffix in AUDIO and suffixes:
+            if suffix in MEDIA and ".wav" in suffixes and not has_decoder():
+                passed.add("file that only ffmpeg or the package av reads", entry.path)
+            elif suffix in AUDIO | MEDIA and suffixes:
                 passed.add(f"file with the ending {suffix}", entry.path)
     return names, below
 
@@ -257,6 +261,11 @@ def _identity(path):
     return None
 
 
+def audio_suffixes():
+    """Endings of the files that can be read here: of media too where there is a decoder."""
+    return AUDIO | MEDIA if has_decoder() else AUDIO
+
+
 def find_audio(paths):
     """The given files, and the audio files under the given folders, sorted within each folder.
 
@@ -273,7 +282,7 @@ def find_audio(paths):
     files = []
     for path in map(Path, paths):
         if is_folder(path):
-            files += walk_files(path, AUDIO) or [path]
+            files += walk_files(path, audio_suffixes()) or [path]
             continue
         with suppress(AudioError):
             path = find_named(path)

@@ -5,7 +5,6 @@ file's first bytes name its format. The decoder is told that format and guesses 
 file's name opens no other file. A name is always a file: never an option, a protocol or an address.
 """
 
-import importlib.util
 import shutil
 from itertools import chain
 
@@ -13,14 +12,9 @@ import numpy as np
 
 from mamba_speech.audio.decoders import Ffmpeg, PyAV
 from mamba_speech.audio.errors import AudioError
-from mamba_speech.audio.media_formats import SUFFIXES, is_cut, media_format
+from mamba_speech.audio.media_formats import SUFFIXES, has_decoder, is_cut, media_format
 
 __all__ = ["SUFFIXES", "MediaFile", "has_decoder", "media_format", "open_media"]
-
-
-def has_decoder():
-    """Whether ffmpeg or PyAV is installed."""
-    return bool(shutil.which("ffmpeg") or importlib.util.find_spec("av"))
 
 
 def open_media(path):
@@ -67,11 +61,18 @@ class MediaFile:
     """
 
     frames = None
+    # as soundfile would call the samples that are read
+    subtype = "FLOAT"
 
     def __init__(self, path):
         self.path, self.format = path, media_format(path)
         if self.format is None:
             raise AudioError(f"{path}: cannot be read as audio (its format is unknown)")
+        if not has_decoder():
+            raise AudioError(
+                f"{path}: is in the format {self.format.name}, which needs a decoder; install the program ffmpeg, "
+                "or pip install av"
+            )
         self.truncated = is_cut(path, self.format)
         self._decoder = None
         try:
@@ -124,10 +125,4 @@ class MediaFile:
 
 def _decode(path, form):
     program = shutil.which("ffmpeg")
-    if program:
-        return Ffmpeg(program, path, form.demuxer)
-    if importlib.util.find_spec("av"):
-        return PyAV(path, form.demuxer)
-    raise AudioError(
-        f"{path}: is in the format {form.name}, which needs a decoder; install the program ffmpeg, or pip install av"
-    )
+    return Ffmpeg(program, path, form.demuxer) if program else PyAV(path, form.demuxer)

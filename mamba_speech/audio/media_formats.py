@@ -3,7 +3,9 @@
 Sources: the magic numbers of ISO/IEC 14496-12 and 13818-7, the Matroska and ASF specifications, RFC 4867 and others.
 """
 
+import importlib.util
 import os
+import shutil
 import struct
 from typing import NamedTuple
 
@@ -47,6 +49,11 @@ _WAV_CODECS = {0x1, 0x2, 0x3, 0x6, 0x7, 0x11, 0x31, 0x40, 0x55, 0xFFFE}
 _CAF_CODECS = {b"lpcm", b"ulaw", b"alaw", b"alac"}
 _ASF_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
 _MOST_ATOMS = 1_000_000
+
+
+def has_decoder():
+    """Whether the program ffmpeg or the package PyAV is installed."""
+    return bool(shutil.which("ffmpeg") or importlib.util.find_spec("av"))
 
 
 def media_format(path):

@@ -10,7 +10,7 @@ import unicodedata
 from collections import Counter
 from pathlib import Path
 
-from mamba_speech.audio.finding import AUDIO, find_audio, is_folder, list_files
+from mamba_speech.audio.finding import AUDIO, MEDIA, find_audio, is_folder, list_files
 
 
 def plan_names(inputs):
@@ -79,7 +79,7 @@ def distinct_stems(names, plain=()):
 
 
 def _stems_in(folder, names):
-    return distinct_stems(names | {path.name for path in list_files(folder, AUDIO)})
+    return distinct_stems(names | {path.name for path in list_files(folder, AUDIO | MEDIA)})
 
 
 def _common_folder(inputs):

@@ -7,10 +7,13 @@ import time
 import av
 import numpy as np
 import pytest
+import torch
 
-from mamba_speech.audio import AudioError, decoders
+from mamba_speech.audio import AudioError, decoders, find_audio, load_audio
 from mamba_speech.audio.media import has_decoder, media_format, open_media
 from mamba_speech.audio.media_formats import SUFFIXES
+from mamba_speech.audio.opening import open_audio
+from mamba_speech.blocks import AudioBlocks
 from tests.support.media import install_ffmpeg, write_media
 
 RATE = 16000
@@ -263,3 +266,46 @@ def test_a_tag_before_raw_aac_is_passed_over(tmp_path):
     (tmp_path / "b.aac").write_bytes(tag + path.read_bytes())
     with open_media(path) as one, open_media(tmp_path / "b.aac") as other:
         assert np.array_equal(one.read(), other.read())
+
+
+def test_every_reader_takes_media_and_all_agree(decoder, tmp_path):
+    path = write_media(tmp_path / "a.m4a", sound(44100, 2, 7), 44100, "aac")
+    whole = load_audio(path, RATE)
+    assert torch.equal(torch.cat(list(AudioBlocks(path, RATE))), whole)
+    with open_audio(path) as audio:
+        assert (audio.rate, audio.channels, audio.warnings) == (44100, 2, ())
+        assert audio.floating and audio.check_end() >= 7 * 44100
+    # a second from the third on
+    part = load_audio(path, RATE, 3 * 44100, 4 * 44100)
+    assert len(part) == RATE and torch.allclose(
+        part[500:-500], whole[3 * RATE :][500 : RATE - 500], atol=1e-4
+    )
+    film = write_media(tmp_path / "half.webm", sound(48000, 1, 2), 48000, "libopus")
+    film.write_bytes(film.read_bytes()[: film.stat().st_size // 2])
+    with open_audio(film) as audio:
+        audio.read_all()
+        assert [warning.kind for warning in audio.warnings] == ["truncated"]
+
+
+def test_media_are_found_in_a_folder_where_they_can_be_read(decoder, tmp_path):
+    for name in ("b.wav", "a.M4A", "c.webm", "d.txt", "._e.m4a"):
+        (tmp_path / name).write_bytes(b"")
+    found = [path.name for path in find_audio([tmp_path])]
+    assert found == ["a.M4A", "b.wav", "c.webm"]
+
+
+def test_without_a_decoder_the_media_of_a_folder_are_counted_and_named_once(
+    no_decoder, tmp_path, caplog
+):
+    for name in ("b.wav", "a.m4a", "c.webm", "d.txt"):
+        (tmp_path / name).write_bytes(b"")
+    assert [path.name for path in find_audio([tmp_path])] == ["b.wav"]
+    (message,) = caplog.messages
+    names = ", ".join(str(tmp_path / name) for name in ("a.m4a", "c.webm"))
+    assert f"2 files that only ffmpeg or the package av reads ({names})" in message
+    # one that is named is not passed over
+    (tmp_path / "a.m4a").write_bytes(b"\0\0\0\x18ftypM4A ")
+    with pytest.raises(
+        AudioError, match="a.m4a: is in the format MP4, which needs a decoder; inst"
+    ):
+        load_audio(find_audio([tmp_path / "a.m4a"])[0], RATE)
