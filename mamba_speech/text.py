@@ -25,7 +25,7 @@ CHOICES = {
     "punctuation": ("keep", "remove"),
 }
 # names of the options in a YAML
-TEXT_OPTIONS = tuple(PREFIX + name for name in CHOICES)
+TEXT_OPTIONS = ("text_apostrophes", "text_case", "text_digits", "text_punctuation")
 CHANGES_COLUMNS = ("change", "texts", "characters", "first")
 HAS_DIGITS = "digits in the text, which --text_digits skip leaves out"
 

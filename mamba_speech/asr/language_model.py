@@ -5,6 +5,7 @@ A source is the output folder of a run of `train_LM.py`, or a folder or a name o
 `owner/model`, without a folder `owner` here.
 """
 
+import logging
 import re
 import warnings
 from pathlib import Path
@@ -17,11 +18,14 @@ from speechbrain.utils.fetching import fetch
 from mamba_speech.asr.tokenizer import Tokenizer
 from mamba_speech.checkpoints import read_tensors
 from mamba_speech.run import OPTIONS_FILE, load_run, read_options
+from mamba_speech.text import TEXT_OPTIONS, TextPolicy
+
+logger = logging.getLogger(__name__)
 
 # The YAML's names of the sizes of a pretrained TransformerLM, and the published one's.
 PUBLISHED_SIZES = {"lm_d_model": 768, "lm_nhead": 12, "lm_num_layers": 12, "lm_d_ffn": 3072}
 # Keys of a recogniser's YAML that language_model_of_run reads, those that there are.
-LM_OPTIONS = ("pretrained_lm_tokenizer_path", "no_lm", *PUBLISHED_SIZES)
+LM_OPTIONS = ("pretrained_lm_tokenizer_path", "no_lm", *PUBLISHED_SIZES, *TEXT_OPTIONS)
 WEIGHTS_FILE, TOKENIZER_FILE = "lm.ckpt", "tokenizer.ckpt"
 # the statistic by which train_LM.py compares its checkpoints
 _SELECTION_KEY = "loss"
@@ -30,7 +34,9 @@ _HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 _EMBEDDING = "custom_src_module.emb.Embedding.weight"
 
 
-def load_language_model(source, tokenizer=None, save_folder=None, vocab=None, sizes=None):
+def load_language_model(
+    source, tokenizer=None, save_folder=None, vocab=None, sizes=None, policy=None
+):
     """Load a language model and its tokenizer.
 
     Arguments
@@ -46,6 +52,8 @@ def load_language_model(source, tokenizer=None, save_folder=None, vocab=None, si
     sizes : dict of str: int, optional
         Sizes of a pretrained TransformerLM, under the names of :data:`PUBLISHED_SIZES`, which are the default. A run
         brings its own.
+    policy : mamba_speech.text.TextPolicy, optional
+        The recogniser's policy of texts. The log tells of a run with another one.
 
     Returns
     -------
@@ -70,6 +78,8 @@ def load_language_model(source, tokenizer=None, save_folder=None, vocab=None, si
     own_tokenizer = Tokenizer(find_tokenizer(source, save_folder))
     if tokenizer is not None:
         _check_tokenizer(source, own_tokenizer, tokenizer)
+    if policy is not None:
+        tell_other_policy(policy, source)
     if _is_run(source):
         lm = load_run(source, wanted=["tokenizer_file"], selection_key=_SELECTION_KEY)["model"]
         _check_vocabulary(source, lm.vocab, vocab)
@@ -142,7 +152,8 @@ def language_model_of_run(run, run_folder, tokenizer, source=None):
     outputs = run["model"].seq_lin.w.out_features
     try:
         chosen = source or _recorded_source(recorded, run, run_folder)
-        return load_language_model(chosen, tokenizer, vocab=outputs, sizes=sizes)[0]
+        policy = TextPolicy.of(run) if set(TEXT_OPTIONS) <= run.keys() else None
+        return load_language_model(chosen, tokenizer, None, outputs, sizes, policy)[0]
     except FileNotFoundError as error:
         if source is not None:
             raise
@@ -223,12 +234,36 @@ def _find(name, source, save_folder):
         ) from error
 
 
+def tell_other_policy(policy, run):
+    """Warn of another run whose texts were written in another way; a folder without a policy tells nothing.
+
+    Arguments
+    ---------
+    policy : mamba_speech.text.TextPolicy
+        This run's policy.
+    run : str or Path
+        Folder of the other run, or what is no run.
+    """
+    if not _is_run(run):
+        return
+    options = read_options(run, wanted=[], optional=TEXT_OPTIONS)
+    mine = policy.options()
+    other = {name: options[name] for name in mine if options.get(name, mine[name]) != mine[name]}
+    if other:
+        logger.warning(
+            "%s: its texts were written in another way (%s; here %s), so its words may not be those of this run",
+            run,
+            " ".join(f"--{name} {value}" for name, value in other.items()),
+            " ".join(f"--{name} {mine[name]}" for name in other),
+        )
+
+
 def _check_tokenizer(source, own, wanted):
-    if own.labels() != wanted.labels():
+    if difference := own.difference(wanted):
         raise ValueError(
             f"{source}: the language model has another tokenizer ({len(own)} tokens) than the recogniser "
-            f"({len(wanted)} tokens): train the recogniser with --pretrained_lm_tokenizer_path {source}, or a language "
-            "model by train_LM.py with --pretrained_tokenizer_file, the recogniser's save/tokenizer.model"
+            f"({len(wanted)} tokens; {difference}): train the recogniser with --pretrained_lm_tokenizer_path {source}, "
+            "or a language model by train_LM.py with --pretrained_tokenizer_file, the recogniser's save/tokenizer.model"
         )
 
 

@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+from itertools import zip_longest
 from pathlib import Path
 
 import sentencepiece
@@ -112,9 +113,45 @@ class Tokenizer:
         """The text of every token; ``\u2581`` marks the start of a word."""
         return [self._processor.id_to_piece(index) for index in range(len(self))]
 
+    def difference(self, other):
+        """The first token that another tokenizer has otherwise, in words; empty where all are the same.
+
+        Tokens are compared one by one, so a tokenizer that was learnt again and has the same tokens is the same.
+
+        Arguments
+        ---------
+        other : Tokenizer
+        """
+        pairs = list(zip_longest(self.labels(), other.labels()))
+        different = [index for index, (own, its) in enumerate(pairs) if own != its]
+        if not different:
+            return ""
+        own, its = ("none" if one is None else repr(one) for one in pairs[different[0]])
+        return (
+            f"{len(different)} of {len(pairs)} differ, first token {different[0]}: {own}, not {its}"
+        )
+
     def encode(self, text):
         """Token numbers of a text; characters that training never saw are left out."""
         return [index for index in self._processor.encode(text) if index != self.blank]
+
+    def lacking(self, text):
+        """The characters of a text that the tokens cannot write, in order; bytes write every character.
+
+        White space is none of them. A tokenizer that brings its own normalisation gives the characters after it.
+        """
+        pieces = zip(
+            self._processor.encode(text), self._processor.encode(text, out_type=str), strict=True
+        )
+        unknown = self._processor.unk_id()
+        # an unknown piece is written as it stands in the text
+        return [
+            one
+            for index, piece in pieces
+            if index == unknown
+            for one in piece
+            if one.strip("\u2581 ")
+        ]
 
     def spells(self, text):
         """Whether the tokens spell the text, every character of it."""

@@ -8,7 +8,7 @@ import unicodedata
 
 import pytest
 
-from mamba_speech.text import APOSTROPHES, CHOICES, TextChanges, TextPolicy
+from mamba_speech.text import APOSTROPHES, CHOICES, TEXT_OPTIONS, TextChanges, TextPolicy
 
 SPACES = [chr(one) for one in range(sys.maxunicode) if chr(one).isspace()]
 FORMAT = [chr(one) for one in range(sys.maxunicode) if unicodedata.category(chr(one)) == "Cf"]
@@ -148,7 +148,7 @@ def test_a_second_time_changes_nothing_and_leaves_no_blank(policy):
 def test_options_of_a_run_make_a_policy_and_wrong_ones_are_named():
     policy = TextPolicy(case="lower", digits="skip")
     assert TextPolicy.of(policy.options() | {"seed": 1}) == policy
-    assert TextPolicy.of({}) == TextPolicy()
+    assert TextPolicy.of({}) == TextPolicy() and tuple(policy.options()) == TEXT_OPTIONS
     with pytest.raises(
         ValueError, match="text_case must be one of keep, upper, lower; got 'title'"
     ):

@@ -237,8 +237,8 @@ def test_the_document_has_the_options_of_every_recipe_and_every_published_name(k
 
 
 def test_the_sections_of_every_yaml_have_one_order(keys_by_yaml):
-    order = ("where", "data", "mixtures", "tokenizer", "training", "batches", "augmentation")
-    order += ("features", "model", "decoding", "test", "logs", "objects")
+    order = ("where", "data", "mixtures", "texts", "tokenizer", "training", "batches")
+    order += ("augmentation", "features", "model", "decoding", "test", "logs", "objects")
     for path in keys_by_yaml:
         found = re.findall(r"^# --- (\w+)", path.read_text(encoding="utf-8"), re.MULTILINE)
         assert found == [name for name in order if name in found], path

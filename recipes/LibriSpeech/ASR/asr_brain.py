@@ -29,6 +29,7 @@ from tokenizer_data import prepare_tokenizer
 from mamba_speech.asr.language_model import find_tokenizer
 from mamba_speech.asr.tokenizer import Tokenizer
 from mamba_speech.evaluation.wer import write_alignments, write_errors
+from mamba_speech.text import TextPolicy
 from modules.lengths import relative_lengths
 from training.brain import RecipeBrain
 from training.experiment import is_training, load_experiment, suggest
@@ -148,8 +149,10 @@ class RecognitionBrain(RecipeBrain):
     def count_errors(self, batch, hypotheses):
         """Add a batch to the error rates, and its seconds of audio to their count."""
         spoken = [text.split() for text in batch.wrd]
+        # references are under the policy since they were read
+        policy = TextPolicy.of(vars(self.hparams))
         for name, texts in hypotheses.items():
-            heard = [text.split() for text in texts]
+            heard = [policy.normalise(text).split() for text in texts]
             self.wer_metrics[name].append(batch.id, heard, spoken)
             self.cer_metrics[name].append(batch.id, heard, spoken)
         seconds = (batch.sig.lengths * batch.sig.data.shape[1]).sum() / self.hparams.sample_rate
@@ -242,7 +245,7 @@ def prepare_speech(hparams, has_decoder, training=True):
     lm = hparams["pretrained_lm_tokenizer_path"] if has_decoder else None
     tokenizer = prepare_tokenizer(
         hparams,
-        Transcripts(manifests.train) if training else None,
+        Transcripts(manifests.train, TextPolicy.of(hparams)) if training else None,
         partial(find_tokenizer, lm, hparams["save_folder"]) if lm else None,
         spare_outputs=not has_decoder,
     )

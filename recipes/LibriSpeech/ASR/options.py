@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from mamba_speech.text import CHOICES
 from training.common_options import (
     AttentionOptions,
     FilterbankOptions,
@@ -48,7 +49,22 @@ class SpeechOptions(Options):
     )
 
 
-class TokenOptions(Options):
+class TextOptions(Options):
+    """What happens to every text: of training, validation, tests and language models."""
+
+    text_apostrophes: Literal[CHOICES["apostrophes"]] = option(
+        "Apostrophes of the texts: all kinds as ' (straight), or as written.", resume=FIXED
+    )
+    text_case: Literal[CHOICES["case"]] = option("Case of the texts.", resume=FIXED)
+    text_digits: Literal[CHOICES["digits"]] = option(
+        "Texts with digits: kept, or left out (skip).", resume=FIXED
+    )
+    text_punctuation: Literal[CHOICES["punctuation"]] = option(
+        "Punctuation of the texts, apart from that within words and numbers.", resume=FIXED
+    )
+
+
+class TokenOptions(TextOptions):
     """Tokens of the texts."""
 
     tokenizer_file: Path = option("File of the tokenizer.")
@@ -120,6 +136,9 @@ class RecognitionOptions(
 
     pretrained_model: Path | None = option(
         "Output folder of a recogniser whose weights this one starts from, where they fit."
+    )
+    max_unknown: Fraction = option(
+        "Part of the characters of a set that the tokenizer may lack before a run stops."
     )
     shortest_utterance: NonNegative = option("Shortest training utterance, in seconds.")
     longest_utterance: Positive = option("Longest training utterance, in seconds.")

@@ -40,7 +40,7 @@ def start_from(model, source, tokenizer):
     try:
         with errors_name_run(source):
             weights, file = _weights_of(source, model)
-            other = Tokenizer(file).labels() != tokenizer.labels()
+            other = bool(Tokenizer(file).difference(tokenizer))
     except (OSError, RuntimeError, ValueError) as error:
         raise SystemExit(f"--pretrained_model: {error}") from error
     if other:

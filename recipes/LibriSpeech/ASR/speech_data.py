@@ -13,18 +13,21 @@ from typing import NamedTuple
 
 import torch
 from speechbrain.dataio.dataset import (
+    DynamicItemDataset,
     FilteredSortedDynamicItemDataset,
     add_dynamic_item,
     set_output_keys,
 )
 from speechbrain.utils.distributed import run_on_main
+from unknown_characters import check_characters
 
 from data_prep.librispeech_prepare import prepare_librispeech
 from data_prep.manifest import MAX_SKIPPED, prepare_manifest
 from data_prep.verify import FULL
 from mamba_speech.audio import load_audio
+from mamba_speech.text import TextPolicy
 from training.loading import dynamic_batches, loader_options
-from training.manifests import open_manifest, part, read_manifest
+from training.manifests import part, read_manifest
 
 logger = logging.getLogger(__name__)
 
@@ -108,6 +111,7 @@ def _librispeech_manifests(hparams, training):
             "save_folder": str(folder),
             "skip_prep": hparams["skip_prep"],
             "verify": hparams.get("verify", FULL),
+            "policy": TextPolicy.of(hparams),
             **options,
         },
     )
@@ -138,9 +142,29 @@ def _own_manifests(hparams, training):
         options = {"manifest": path, "save_folder": hparams["output_folder"], "name": name}
         options |= {"skip_prep": hparams["skip_prep"], "verify": hparams.get("verify", FULL)}
         options |= {"max_skipped": hparams.get("max_skipped", MAX_SKIPPED)}
+        options["policy"] = TextPolicy.of(hparams)
         run_on_main(prepare_manifest, kwargs=options)
         written[name] = str(Path(hparams["output_folder"]) / f"{name}.csv")
     return Manifests(written.pop("train", None), written.pop("valid", None), written)
+
+
+def read_speech(manifest, policy):
+    """The rows of a manifest by their ids, with their texts under a policy.
+
+    The preparation has applied the policy already, but not to the manifests that ``--skip_prep`` takes as they are.
+
+    Arguments
+    ---------
+    manifest : str or Path
+        Manifest that :func:`prepare_manifests` wrote.
+    policy : mamba_speech.text.TextPolicy
+    """
+    rows = {}
+    for name, row in read_manifest(manifest, COLUMNS).items():
+        text = policy.normalise(row["wrd"])
+        if text and not policy.fault(text):
+            rows[name] = row | {"wrd": text}
+    return rows
 
 
 class Transcripts:
@@ -150,10 +174,11 @@ class Transcripts:
     ---------
     manifest : str or Path
         Manifest that :func:`prepare_manifests` wrote.
+    policy : mamba_speech.text.TextPolicy, optional
     """
 
-    def __init__(self, manifest):
-        self.manifest = manifest
+    def __init__(self, manifest, policy=None):
+        self.manifest, self.policy = manifest, TextPolicy() if policy is None else policy
 
     def identity(self):
         """A hash of the transcripts, whatever their order, and wherever the recordings lie."""
@@ -166,7 +191,7 @@ class Transcripts:
 
     @cached_property
     def _read(self):
-        return [row["wrd"] for row in read_manifest(self.manifest, COLUMNS).values()]
+        return [row["wrd"] for row in read_speech(self.manifest, self.policy).values()]
 
 
 def make_datasets(hparams, tokenizer, manifests, has_decoder):
@@ -192,13 +217,15 @@ def make_datasets(hparams, tokenizer, manifests, has_decoder):
     Raises
     ------
     SystemExit
-        With one message, if a set is empty, or an utterance is longer than the model's table of positions.
+        With one message, if a set is empty, if the tokenizer lacks too many of its characters, or if an utterance is
+        longer than the model's table of positions.
     """
     train = valid = None
+    policy = TextPolicy.of(hparams)
     if manifests.train is not None:
         train = _training_set(hparams, tokenizer, manifests.train)
-        valid = _shortest_first(manifests.valid)
-    tests = {name: _shortest_first(path) for name, path in manifests.tests.items()}
+        valid = _shortest_first(manifests.valid, policy)
+    tests = {name: _shortest_first(path, policy) for name, path in manifests.tests.items()}
     for name, dataset in tests.items():
         if not len(dataset):
             raise SystemExit(
@@ -206,7 +233,8 @@ def make_datasets(hparams, tokenizer, manifests, has_decoder):
             )
     heard = tests if valid is None else {"validation": valid} | tests
     for name, dataset in heard.items():
-        _warn_of_unknown_characters(name, dataset, tokenizer)
+        texts = [dataset.data[index]["wrd"] for index in dataset.data_ids]
+        check_characters(name, texts, tokenizer, hparams)
     heard, trained = list(heard.values()), [] if train is None else [train]
     if has_decoder:
         for dataset in heard:
@@ -218,20 +246,9 @@ def make_datasets(hparams, tokenizer, manifests, has_decoder):
     return train, valid, tests
 
 
-def _shortest_first(manifest):
-    return open_manifest(manifest, COLUMNS).filtered_sorted(sort_key="duration")
-
-
-def _warn_of_unknown_characters(name, dataset, tokenizer):
-    texts = [dataset.data[index]["wrd"] for index in dataset.data_ids]
-    unknown = sum(not tokenizer.spells(text) for text in texts)
-    if unknown:
-        logger.warning(
-            "%s: %d of %d transcripts hold characters that training does not; they count as errors",
-            name,
-            unknown,
-            len(texts),
-        )
+def _shortest_first(manifest, policy):
+    rows = DynamicItemDataset(read_speech(manifest, policy))
+    return rows.filtered_sorted(sort_key="duration")
 
 
 def _check_positions(dataset, tokenizer, hparams, speed=1.0):
@@ -261,7 +278,9 @@ def _frames_a_second(hparams):
 
 
 def _training_set(hparams, tokenizer, manifest):
-    train = _within_limits(open_manifest(manifest, COLUMNS), tokenizer, hparams)
+    rows = read_speech(manifest, TextPolicy.of(hparams))
+    check_characters("train", [row["wrd"] for row in rows.values()], tokenizer, hparams, True)
+    train = _within_limits(DynamicItemDataset(rows), tokenizer, hparams)
     if hparams["sorting"] in ("ascending", "descending"):
         return train.filtered_sorted(
             sort_key="duration", reverse=hparams["sorting"] == "descending"

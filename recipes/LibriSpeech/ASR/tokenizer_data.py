@@ -80,13 +80,14 @@ def _check_place(model_file, output_folder):
 def _take(model_file, find_given):
     """Copy a given tokenizer into the run, unless the run's own has the same tokens."""
     given = find_given()
-    labels = Tokenizer(given).labels()
+    tokenizer = Tokenizer(given)
     if model_file.is_file():
-        if Tokenizer(model_file).labels() == labels:
+        difference = tokenizer.difference(Tokenizer(model_file))
+        if not difference:
             return
         _check_untrained(
             model_file,
-            f"{given}: has other tokens than {model_file}, which a model was trained with: give another "
+            f"{given}: has other tokens than {model_file}, which a model was trained with ({difference}): give another "
             "--output_folder, or a tokenizer with this run's tokens",
         )
     _forget(model_file)

@@ -22,7 +22,9 @@ from text_data import TextSample, find_texts
 from tokenised_text import PADDING, TextBatch, TokenBatchSampler, tokenise
 from tokenizer_data import prepare_tokenizer
 
+from mamba_speech.asr.language_model import tell_other_policy
 from mamba_speech.run import OPTIONS_FILE
+from mamba_speech.text import TextPolicy
 from training.brain import RecipeBrain
 from training.experiment import is_training, load_experiment, suggest
 from training.loading import loader_options
@@ -106,6 +108,8 @@ def main():
         TextSample(train_texts, hparams["tokenizer_lines"]) if training else None,
         partial(Path, given) if given else None,
     )
+    if given:
+        tell_other_policy(TextPolicy.of(hparams), Path(given).absolute().parent.parent)
     if training:
         train = tokenise(hparams, tokenizer, "train", train_texts, hparams["longest_sentence"])
         valid = tokenise(hparams, tokenizer, "valid", valid_texts)

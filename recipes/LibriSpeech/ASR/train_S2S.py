@@ -17,6 +17,7 @@ from speechbrain.utils.Accuracy import AccuracyStats
 
 from mamba_speech.asr.decoders import S2S_OPTIONS, S2SDecoder
 from mamba_speech.asr.language_model import PUBLISHED_SIZES, load_language_model
+from mamba_speech.text import TextPolicy
 from modules.asr.consistency import consistency_loss
 from training.script import script
 
@@ -110,6 +111,7 @@ def make_decodings(hparams, tokenizer, device):
                 hparams["save_folder"],
                 hparams["output_neurons"],
                 {name: hparams[name] for name in PUBLISHED_SIZES},
+                TextPolicy.of(hparams),
             )
         except (OSError, ValueError) as error:
             raise SystemExit(str(error)) from error

@@ -12,6 +12,7 @@ from speechbrain.lobes.models.transformer.TransformerLM import TransformerLM
 
 from mamba_speech.asr.language_model import find_tokenizer, load_language_model
 from mamba_speech.asr.tokenizer import Tokenizer
+from mamba_speech.text import TextPolicy
 from modules.asr.lm import MambaLM
 from tests.support.recognition import LM_SIZES
 
@@ -89,6 +90,56 @@ def test_another_tokenizer_is_refused_though_it_has_the_same_size(kind, request,
     message = f"{source}: the language model has another tokenizer .*--pretrained_lm_tokenizer_path"
     with pytest.raises(ValueError, match=message):
         load_language_model(source, same_size, sizes=LM_SIZES)
+
+
+@pytest.mark.parametrize("kind", ["char", "unigram", "bpe"])
+def test_tokenizers_are_the_same_by_their_tokens_and_not_by_their_files(kind, tmp_path):
+    texts = ["the cat sat", "on the mat", "a hat that sat"]
+    size = {"char": 40, "unigram": 16, "bpe": 16}[kind]
+    own = Tokenizer.train(texts, tmp_path / "a.model", kind, size)
+    again = Tokenizer.train(texts + texts, tmp_path / "b.model", kind, size)
+    assert own.difference(own) == ""
+    assert (own.labels() == again.labels()) == (own.difference(again) == "")
+    upper = Tokenizer.train([one.upper() for one in texts], tmp_path / "c.model", kind, size)
+    assert len(upper) == len(own)
+    first = next(
+        i for i, (a, b) in enumerate(zip(own.labels(), upper.labels(), strict=True)) if a != b
+    )
+    words = f"first token {first}: {own.labels()[first]!r}, not {upper.labels()[first]!r}"
+    assert own.difference(upper).endswith(words)
+
+
+def test_a_tokenizer_that_was_learnt_again_with_the_same_tokens_fits(lm_run, letters, tmp_path):
+    file, count = letters
+    proto = sentencepiece.SentencePieceProcessor(model_file=str(file)).serialized_model_proto()
+    again = tmp_path / "again.model"
+    # an unknown field of the format, as another version may write one: other bytes, the same tokens
+    again.write_bytes(proto + b"\xd2\x0c\x03odd")
+    assert again.read_bytes() != file.read_bytes()
+    load_language_model(lm_run, Tokenizer(again), vocab=count)
+
+
+def test_a_language_model_of_other_texts_is_told(lm_run, letters, tmp_path, caplog):
+    run = shutil.copytree(lm_run, tmp_path / "run")
+    file, _ = letters
+    options = run / "hyperparams.yaml"
+    plain = "\n".join(
+        line for line in options.read_text().splitlines() if not line.startswith("text_")
+    )
+    options.write_text(f"{plain}\ntext_case: lower\ntext_punctuation: remove\n")
+    load_language_model(run, Tokenizer(file), policy=TextPolicy(case="lower", punctuation="remove"))
+    load_language_model(run, Tokenizer(file))
+    assert "another way" not in caplog.text
+    load_language_model(run, Tokenizer(file), policy=TextPolicy(case="upper"))
+    assert (
+        f"{run}: its texts were written in another way (--text_case lower --text_punctuation remove; here "
+        "--text_case upper --text_punctuation keep)" in caplog.text
+    )
+    caplog.clear()
+    # a run from before the policies tells nothing
+    options.write_text(plain)
+    load_language_model(run, Tokenizer(file), policy=TextPolicy(case="upper"))
+    assert "another way" not in caplog.text
 
 
 @pytest.mark.parametrize("kind", ["pretrained_lm", "lm_run"])

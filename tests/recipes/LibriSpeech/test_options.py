@@ -201,6 +201,7 @@ def test_texts_of_characters_that_training_lacks_are_errors_and_no_obstacle(
         output_folder=tmp_path / "run",
         token_type="char",
         output_neurons=25,
+        max_unknown=1.0,
         optimizer_step_limit=1,
     )
     assert "ABC" in (tmp_path / "run" / "wer_test.txt").read_text(encoding="utf-8")

@@ -360,7 +360,7 @@ def test_every_option_can_be_overridden_and_has_an_effect(path, tmp_path, monkey
     content = path.read_text(encoding="utf-8")
     scripts = "".join(
         file.read_text(encoding="utf-8")
-        for folder in (RECIPE, ROOT / "training")
+        for folder in (RECIPE, ROOT / "training", ROOT / "mamba_speech")
         for file in folder.glob("*.py")
     )
     for key, value in wanted.items():
