@@ -26,7 +26,7 @@ from training.nonfinite import (
     names_of,
     shown,
 )
-from training.unreadable import MOST, LoadedBatch, UnreadableList, readable
+from training.unreadable import MOST, Failure, LoadedBatch, UnreadableList, readable
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +58,8 @@ class ExactBrain(sb.Brain):
         if self.checkpointer is not None:
             self.checkpointer.add_recoverable("random_state", RandomState())
             self.checkpointer.add_recoverable("cost", self.cost)
-        self._set_epoch, self._loaders = None, []
+        self._train_set = self._set_epoch = None
+        self._loaders = []
         self._unreadable = self._statistics = None
         # items of the running validation or test, and batches of it
         self.left_out = self.batches_read = 0
@@ -120,6 +121,7 @@ class ExactBrain(sb.Brain):
     def fit_batch(self, batch):
         """Take a step, unless the loss is no number: then the batch is skipped; see SpeechBrain's method."""
         batch = self._loaded(batch)
+        self._note_replaced()
         if batch is None:
             self.unreadable.stop()
         should_step = self.step % self.grad_accumulation_factor == 0
@@ -207,6 +209,12 @@ class ExactBrain(sb.Brain):
                 self.left_out += len(batch.failures)
         return batch.batch
 
+    def _note_replaced(self):
+        """List the recordings that the training set could not read and has replaced by itself."""
+        replaced = getattr(self._train_set, "unreadable", None)
+        if replaced:
+            self.unreadable.note([Failure(path, path, error) for path, error in replaced.items()])
+
     def _wrap_distributed(self):
         """Wrap the networks in DDP; on a CPU with the BatchNorm they have, since SyncBatchNorm wants a GPU."""
         if not self.distributed_launch or torch.device(self.device).type != "cpu":
@@ -233,6 +241,7 @@ class ExactBrain(sb.Brain):
     def fit(self, epoch_counter, train_set, *arguments, **options):
         """Train; see SpeechBrain's method. A training set with ``set_epoch`` is told each epoch that begins."""
         self._set_epoch = getattr(train_set, "set_epoch", None)
+        self._train_set = train_set
         try:
             super().fit(epoch_counter, train_set, *arguments, **options)
         finally:

@@ -125,6 +125,11 @@ class AugmentedMixtures(Dataset):
         if hasattr(self.mixtures, "set_epoch"):
             self.mixtures.set_epoch(epoch)
 
+    @property
+    def unreadable(self):
+        """What the mixtures could not read and replaced, path to reason; nothing where they replace nothing."""
+        return getattr(self.mixtures, "unreadable", {})
+
     def __len__(self):
         return len(self.mixtures)
 

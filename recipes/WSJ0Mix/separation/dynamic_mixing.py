@@ -15,6 +15,7 @@ from speechbrain.augment.time_domain import SpeedPerturb
 from torchaudio.functional import loudness as measure_loudness
 
 from mamba_speech.audio import AudioError, load_audio
+from training.replaced import REASONS, ReplacedFiles
 
 logger = logging.getLogger(__name__)
 
@@ -29,9 +30,8 @@ LEVEL_RANGE = (-45.0, 0.0)
 # of LibriMix (Cosentino et al., arXiv 2005.11262, section 2.2)
 LOUDNESS_RANGE = (-33.0, -25.0)
 # an example is drawn again this often before the recordings are called unusable
-ATTEMPTS = 100
-FAULTS = ("", "unreadable", "silent")
-UNREADABLE, SILENT = 1, 2
+ATTEMPTS = 300
+_, UNREADABLE, SILENT = REASONS
 
 
 class DynamicMixingDataset(torch.utils.data.Dataset):
@@ -70,8 +70,8 @@ class DynamicMixingDataset(torch.utils.data.Dataset):
     FileNotFoundError
         If the folder is missing or holds no audio.
     ValueError
-        If a file is of another rate, or no speaker can be told from its name and place; if there are fewer
-        speakers than ``num_spks``; if an option is outside its range.
+        If most files are of another rate, or no speaker can be told from their names and places; if there are
+        fewer speakers than ``num_spks``; if an option is outside its range.
 
     Example
     -------
@@ -118,11 +118,10 @@ class DynamicMixingDataset(torch.utils.data.Dataset):
         self._names = list(self.speakers)
         spoken = [sum(one.frames for one in self.speakers[name]) for name in self._names]
         self._weights = np.array(spoken, dtype=np.float64) / sum(spoken)
-        # shared with the workers: the epoch that was set, and which files were found at fault, for which reason
+        # shared with the workers, as is which files were found at fault: the epoch that was set
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
         everyone = [one.path for name in self._names for one in self.speakers[name]]
-        self._places = {path: at for at, path in enumerate(everyone)}
-        self._faults = torch.zeros(len(self._places), dtype=torch.uint8).share_memory_()
+        self._replaced = ReplacedFiles(everyone)
 
     def __len__(self):
         return self.length
@@ -134,8 +133,12 @@ class DynamicMixingDataset(torch.utils.data.Dataset):
     @property
     def redrawn(self):
         """Recordings that were drawn and replaced so far, by any worker: path to reason."""
-        faults = self._faults.tolist()
-        return {path: FAULTS[faults[at]] for path, at in self._places.items() if faults[at]}
+        return self._replaced.reasons
+
+    @property
+    def unreadable(self):
+        """Recordings that were drawn, could not be read, and were replaced: path to a sentence that says why."""
+        return self._replaced.unreadable
 
     def __getitem__(self, index):
         """One mixture.
@@ -149,7 +152,7 @@ class DynamicMixingDataset(torch.utils.data.Dataset):
         Raises
         ------
         AudioError
-            If 100 draws in turn gave nothing that can be mixed.
+            If 300 draws in turn gave nothing that can be mixed.
         """
         if not 0 <= index < self.length:
             raise IndexError(f"mixture {index} of {self.length}")
@@ -167,7 +170,7 @@ class DynamicMixingDataset(torch.utils.data.Dataset):
             return example | {"samples": sources.shape[1]}
         raise AudioError(
             f"{self.base_folder}: {ATTEMPTS} draws in turn gave nothing to mix; "
-            f"{len(self.redrawn)} of {len(self._places)} recordings were found unreadable or silent: "
+            f"{len(self.redrawn)} of {len(self._replaced)} recordings were found unreadable or silent: "
             "look at them, for example at " + ", ".join(list(self.redrawn)[:3])
         )
 
@@ -224,9 +227,7 @@ class DynamicMixingDataset(torch.utils.data.Dataset):
         return sources
 
     def _note(self, error):
-        at = self._places[error.recording.path]
-        if not self._faults[at]:
-            self._faults[at] = error.fault
+        if self._replaced.note(error.recording.path, error.fault):
             level = logging.INFO if error.fault == SILENT else logging.WARNING
             logger.log(level, "%s; another recording is drawn instead", error)
 

@@ -5,17 +5,24 @@ Mixtures come from a tree in the layout of WSJ0-2mix, or are made while training
 
 import logging
 from functools import partial
+from pathlib import Path
 
 from augmentation import AugmentedMixtures, MixtureAugmenter
 from speechbrain.dataio.dataset import add_dynamic_item, set_output_keys
+from speechbrain.utils.distributed import if_main_process
 
-from data_prep.verify import FULL
+from data_prep.verify import FULL, SKIPPED_COLUMNS
 from data_prep.wsj0mix_prepare import prepare_wsj0mix
 from mamba_speech.audio import load_audio
+from mamba_speech.audio.names import printable
+from mamba_speech.files import write_csv
 from training.manifests import open_manifest
 from training.preparation import prepare_once
 
 logger = logging.getLogger(__name__)
+
+# the recordings that dynamic mixing cannot use, in the output folder
+SKIPPED = "skipped_speech.csv"
 
 
 def prepare_mixtures(hparams, training=True):
@@ -128,7 +135,7 @@ def _dynamic_mixtures(hparams, length):
             "--dynamic_mixing needs --base_folder_dm: a folder with a folder of recordings for every speaker to "
             "train on"
         )
-    return DynamicMixingDataset(
+    mixtures = DynamicMixingDataset(
         base_folder=hparams["base_folder_dm"],
         num_spks=hparams["num_spks"],
         sample_rate=hparams["sample_rate"],
@@ -139,3 +146,19 @@ def _dynamic_mixtures(hparams, length):
         use_speedperturb=hparams["use_speedperturb"],
         loudness=hparams["loudness"],
     )
+    if if_main_process():
+        _list_skipped(mixtures, Path(hparams["output_folder"]) / SKIPPED)
+    return mixtures
+
+
+def _list_skipped(mixtures, path):
+    """List the recordings that dynamic mixing cannot use; a list of an earlier start goes where all can be used."""
+    if not mixtures.skipped:
+        path.unlink(missing_ok=True)
+        return
+    rows = (
+        (printable(Path(one).stem), printable(one), reason)
+        for one, reason in mixtures.skipped.items()
+    )
+    write_csv(path, SKIPPED_COLUMNS, rows)
+    logger.info("the recordings that cannot be mixed are listed in %s", path)

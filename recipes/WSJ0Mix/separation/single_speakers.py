@@ -47,7 +47,8 @@ def find_speakers(base_folder, sample_rate):
     speakers : dict of str to list of SpeakerRecording
         Sorted by name, as the recordings are.
     skipped : dict of str to str
-        Files that cannot be used, with the reason: unreadable, stereo, or shorter than half a second.
+        Files that cannot be used, with the reason: unreadable, stereo, shorter than half a second, or one of a few
+        of another rate or without a speaker.
 
     Raises
     ------
@@ -61,21 +62,21 @@ def find_speakers(base_folder, sample_rate):
     paths = [str(path) for path in walk_files(base_folder, SUFFIXES)]
     if not paths:
         raise FileNotFoundError(f"{base_folder}: holds no {' or '.join(SUFFIXES)} file to mix")
-    speakers, skipped = {}, {}
+    speakers, skipped, other_rates, nameless = {}, {}, {}, []
     for path, found in zip(paths, _read_headers(paths), strict=True):
-        reason, rate = _why_skipped(found), found.rate
+        reason, rate, speaker = _why_skipped(found), found.rate, speaker_of(path, base_folder)
         if reason:
             skipped[path] = reason
         elif rate != sample_rate:
-            raise ValueError(
-                f"{path}: sampled at {rate} Hz, not {sample_rate}: run python -m data_prep.resample_speech "
-                f"{shlex.quote(str(base_folder))} NEW_FOLDER --sample_rate {sample_rate} and give "
-                "--base_folder_dm NEW_FOLDER"
-            )
+            skipped[path] = f"sampled at {rate} Hz, not {sample_rate}"
+            other_rates[path] = rate
+        elif speaker is None:
+            skipped[path] = "no folder or name that tells its speaker"
+            nameless.append(path)
         else:
-            speakers.setdefault(speaker_of(path, base_folder), []).append(
-                SpeakerRecording(path, found.frames)
-            )
+            speakers.setdefault(speaker, []).append(SpeakerRecording(path, found.frames))
+    kept = sum(map(len, speakers.values()))
+    _refuse_most(other_rates, nameless, kept, base_folder, sample_rate)
     if skipped:
         first = next(iter(skipped))
         left_out = (
@@ -86,6 +87,22 @@ def find_speakers(base_folder, sample_rate):
             raise ValueError(left_out)
         logger.warning("%s", left_out)
     return dict(sorted(speakers.items())), skipped
+
+
+def _refuse_most(other_rates, nameless, kept, base_folder, sample_rate):
+    """Refuse a folder in which more recordings are of another rate, or of no speaker, than can be used."""
+    if len(other_rates) > kept:
+        path, rate = next(iter(other_rates.items()))
+        raise ValueError(
+            f"{path}: sampled at {rate} Hz, not {sample_rate}: run python -m data_prep.resample_speech "
+            f"{shlex.quote(str(base_folder))} NEW_FOLDER --sample_rate {sample_rate} and give "
+            "--base_folder_dm NEW_FOLDER"
+        )
+    if len(nameless) > kept:
+        raise ValueError(
+            f"{nameless[0]}: lies directly in --base_folder_dm, so its speaker is not known: put every speaker's "
+            "recordings into a folder of their own"
+        )
 
 
 def _read_headers(paths):
@@ -116,10 +133,10 @@ def _why_skipped(found):
 def speaker_of(path, base_folder):
     """Whose recording a file is, by its name where that is WSJ0's or LibriSpeech's, else by its first folder.
 
-    Raises
-    ------
-    ValueError
-        If it lies in no folder of its own and its name tells nothing.
+    Returns
+    -------
+    str or None
+        None if it lies in no folder of its own and its name tells nothing.
 
     Example
     -------
@@ -137,9 +154,4 @@ def speaker_of(path, base_folder):
     librispeech = LIBRISPEECH_NAME.fullmatch(stem)
     if librispeech and (not folders or folders[-1] == librispeech[2]):
         return librispeech[1]
-    if not folders:
-        raise ValueError(
-            f"{path}: lies directly in --base_folder_dm, so its speaker is not known: put every speaker's "
-            "recordings into a folder of their own"
-        )
-    return folders[0]
+    return folders[0] if folders else None
