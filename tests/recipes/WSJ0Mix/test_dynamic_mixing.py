@@ -216,8 +216,7 @@ def test_speakers_are_told_by_folder_or_by_the_names_of_wsj0_and_librispeech(mix
     }
     for path, speaker in told.items():
         assert speaker_of(f"/speech/{path}", "/speech") == speaker
-    with pytest.raises(ValueError, match="hello.wav: lies directly in --base_folder_dm"):
-        speaker_of("/speech/hello.wav", "/speech")
+    assert speaker_of("/speech/hello.wav", "/speech") is None
 
 
 def test_a_folder_that_cannot_be_mixed_gives_one_error_that_says_what_to_do(make, voices, tmp_path):
@@ -231,9 +230,10 @@ def test_a_folder_that_cannot_be_mixed_gives_one_error_that_says_what_to_do(make
     write(tmp_path / "short" / "a" / "1.wav", hum(0.1))
     with pytest.raises(ValueError, match=r"1 of 1 .*short.*1\.wav \(shorter than 0.5 s\)"):
         make(tmp_path / "short")
-    write(voices / "voice1" / "wide.wav", hum(1), 16000)
+    for number in range(2):
+        write(tmp_path / "wide" / f"voice{number}" / "wide.wav", hum(1), 16000)
     with pytest.raises(ValueError, match=r"wide.wav: sampled at 16000 Hz.*data_prep.resample_spee"):
-        make()
+        make(tmp_path / "wide")
 
 
 @pytest.mark.parametrize(
@@ -292,6 +292,29 @@ def test_bad_recordings_are_replaced_and_counted_whichever_worker_meets_them(mak
         assert not {"00", "10", "20", "30"} & set(got["id"].split("_")[1:])
         assert torch.isfinite(got["mix_sig"]).all()
     assert shared.redrawn == bad
+    unread = {path for path, reason in bad.items() if reason == "unreadable"}
+    # the main process says why, whichever worker met them
+    assert set(shared.unreadable) == unread
+    assert "no such file" in shared.unreadable[str(gone)]
+    assert all(sentence.startswith(path) for path, sentence in shared.unreadable.items())
+
+
+def test_single_recordings_of_another_rate_or_of_no_speaker_cost_nothing_else(make, voices):
+    write(voices / "nobody.wav", hum(1))
+    soundfile.write(voices / "voice0" / "wide.wav", hum(1), 2 * RATE)
+    data = make()
+    assert {Path(path).name: reason for path, reason in data.skipped.items()} == {
+        "nobody.wav": "no folder or name that tells its speaker",
+        "wide.wav": f"sampled at {2 * RATE} Hz, not {RATE}",
+    }
+    assert len(data.speakers) == 4
+
+
+def test_a_folder_in_which_no_speaker_is_told_is_refused(mixing, tmp_path):
+    for name in ("one", "two"):
+        write(tmp_path / f"{name}.wav", hum(1))
+    with pytest.raises(ValueError, match="one.wav: lies directly in --base_folder_dm"):
+        mixing.DynamicMixingDataset(tmp_path, 2, RATE, length=3, training_signal_len=800)
 
 
 def test_when_every_recording_is_bad_a_worker_says_so_instead_of_dying(mixing, tmp_path):
@@ -299,7 +322,7 @@ def test_when_every_recording_is_bad_a_worker_says_so_instead_of_dying(mixing, t
         write(tmp_path / name / "1.wav", np.zeros(RATE, dtype="float32"))
     data = mixing.DynamicMixingDataset(tmp_path, 2, RATE, length=3, training_signal_len=800)
     loader = torch.utils.data.DataLoader(data, None, num_workers=1)
-    with pytest.raises(ValueError, match="(?s)100 draws in turn.*2 of 2 recordings.*silent"):
+    with pytest.raises(ValueError, match="(?s)300 draws in turn.*2 of 2 recordings.*silent"):
         next(iter(loader))
 
 

@@ -5,10 +5,12 @@ import shutil
 
 import numpy
 import pytest
+import soundfile
 import torch
 import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from tests.support.damage import overwrite_middle
 from tests.support.recipes import (
     check_record,
     checkpoints,
@@ -144,6 +146,34 @@ def test_a_run_resumed_within_an_epoch_ends_where_an_uninterrupted_one_does(dyna
     # the log tells of the whole epoch, and not of what was left of it
     _, whole, resumed = ({**figures, "train seconds": 0} for figures in logged(folder))
     assert resumed == whole and whole["train dropped mixtures"] > 0
+
+
+@pytest.mark.exhaustive
+def test_recordings_that_dynamic_mixing_cannot_read_are_listed_and_a_resume_is_the_same(
+    run, singles, tmp_path
+):
+    voices = shutil.copytree(singles, tmp_path / "voices")
+    sound, rate = soundfile.read(voices / "speaker1/0.wav")
+    damaged = voices / "speaker1/damaged.flac"
+    soundfile.write(damaged, sound, rate)
+    # with its header and its end as they were
+    overwrite_middle(damaged)
+    (voices / "speaker2/broken.wav").write_bytes(b"no sound")
+    options = {"dynamic_mixing": True, "epoch_mixtures": 16, "base_folder_dm": voices}
+    options |= {"total_steps": 8, "number_of_epochs": 2, "checkpoint_choice": "last"}
+    options |= {"ckpt_interval_minutes": 0, "ckpt_interval_steps": 3, "num_workers": 1}
+    folder = run("mambatasnet_debug", **options)
+    listed = read_csv(folder / "unreadable.csv")
+    assert [row["path"] for row in listed] == [str(damaged)]
+    assert listed[0]["error"].startswith(f"{damaged}: ")
+    skipped = read_csv(folder / "skipped_speech.csv")
+    assert [row["path"] for row in skipped] == [str(voices / "speaker2/broken.wav")]
+    last = checkpoints(folder)[-1]
+    kept = shutil.copytree(last, folder / "kept")
+    shutil.rmtree(last)
+    run("mambatasnet_debug", **options)
+    assert same_weights(kept, checkpoints(folder)[-1])
+    assert read_csv(folder / "unreadable.csv") == listed
 
 
 def test_a_batch_of_padded_mixtures_is_worth_what_each_is_alone(run, tmp_path):
