@@ -30,6 +30,8 @@ class Inspected:
         What is wrong with it.
     warnings : tuple of mamba_speech.audio.AudioWarning
         What is odd about it.
+    silent : bool
+        Whether every sample is 0, as far as all were read.
     """
 
     frames: int = 0
@@ -37,6 +39,7 @@ class Inspected:
     channels: int = 0
     reason: str | None = None
     warnings: tuple = ()
+    silent: bool = False
 
 
 def inspect(path, verify=FULL, odd=None):
@@ -81,13 +84,15 @@ def examine(path, verify=FULL):
     try:
         with open_audio(path) as audio:
             whole = verify == FULL or audio.floating
-            frames = _decode(audio) if whole else audio.check_end()
+            frames, sounds = _decode(audio) if whole else (audio.check_end(), True)
             reason = None if frames else NO_SAMPLES
             if any(one.kind == TRUNCATED for one in audio.warnings):
                 reason = CUT
             if reason:
                 return Inspected(reason=reason, warnings=audio.warnings)
-            return Inspected(frames, audio.rate, audio.channels, None, audio.warnings)
+            return Inspected(
+                frames, audio.rate, audio.channels, None, audio.warnings, silent=not sounds
+            )
     except AudioError as error:
         return Inspected(reason=EMPTY if _is_empty(path) else error.reason)
     except (OSError, MemoryError):
@@ -95,14 +100,16 @@ def examine(path, verify=FULL):
 
 
 def _decode(audio):
-    """Read an open recording whole; how many samples it has."""
+    """Read an open recording whole; how many samples it has, and whether one is not 0."""
+    frames, sounds = 0, False
     if audio.channels > 1 or audio.floating:
-        return sum(map(len, audio.mono_blocks()))
-    frames = 0
+        for block in audio.mono_blocks():
+            frames, sounds = frames + len(block), sounds or bool(block.any())
+        return frames, sounds
     # shorts are the fastest to read
-    while size := len(audio.read(BLOCK, "int16")):
-        frames += size
-    return frames
+    while len(block := audio.read(BLOCK, "int16")):
+        frames, sounds = frames + len(block), sounds or bool(block.any())
+    return frames, sounds
 
 
 def _is_empty(path):

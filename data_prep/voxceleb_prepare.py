@@ -12,6 +12,7 @@ import os
 import re
 from pathlib import Path
 
+from data_prep.speakers.checker import SILENT
 from data_prep.speakers.held_out import group_usable, name_lists, read_lists
 from data_prep.speakers.manifests import write_manifests
 from data_prep.speakers.recordings import NAME_REASONS, Recordings
@@ -34,7 +35,7 @@ RECORD = "voxceleb_prepare.json"
 SKIPPED = "skipped_recordings.csv"
 SPLITS = ("speaker", "utterance")
 # Part of the record: raised when the manifests change, so that old ones are not taken for new.
-VERSION = 2
+VERSION = 3
 
 
 def prepare_voxceleb(
@@ -335,4 +336,5 @@ def _is_prepared(path, record, skipped_list):
     """Whether an earlier run's record still holds: it read as fully, and the files it left out are still bad."""
     ways = dict.fromkeys((record["verify"], FULL))
     way = next((way for way in ways if is_recorded(path, record | {"verify": way})), None)
-    return way is not None and still_bad(skipped_list, way, NAME_REASONS)
+    # a silent file that is as it was, which the record tells, is silent
+    return way is not None and still_bad(skipped_list, way, (*NAME_REASONS, SILENT))

@@ -114,6 +114,11 @@ class SeededItems(Dataset):
         """Say which epoch begins, before its first item is read."""
         self._epoch.fill_(epoch)
 
+    @property
+    def unreadable(self):
+        """What the data set could not read and has replaced, path to reason; see :class:`training.replaced`."""
+        return getattr(self.items, "unreadable", {})
+
     def __len__(self):
         return len(self.items)
 

@@ -15,7 +15,7 @@ from data_prep.mixtures.build import (
     check_settings,
     write_speech,
 )
-from data_prep.mixtures.draw import choose_splits, draw_mixtures
+from data_prep.mixtures.draw import are_told_apart, choose_splits, draw_mixtures
 from data_prep.mixtures.folder import check_folder, claim_folder
 from data_prep.mixtures.halves import halve_speakers
 from data_prep.mixtures.levels import MEASURES
@@ -266,6 +266,10 @@ def draw(options):
     check_folder(Path(options.output_folder).absolute())
     for one in checked.settings:
         check_settings(one)
+    wanted = [split for split in SPLITS if counts[split]]
+    choose(options, speech, wanted)
+    if are_told_apart(speech, wanted):
+        speech = {name: speakers for name, speakers in speech.items() if name in wanted}
     speech = {name: checked.usable(speakers) for name, speakers in speech.items()}
     try:
         lists, training = draw_lists(options, speech, counts, checked.spans)
@@ -280,11 +284,8 @@ def draw(options):
 
 def draw_lists(options, speech, counts, spans):
     """New lists of the wanted splits, and all recordings of the training speakers."""
-    fractions = {"cv": options.valid_fraction, "tt": options.test_fraction}
-    fractions = {split: value for split, value in fractions.items() if value is not None}
-    number = 1234 if options.seed is None else options.seed
-    wanted = [split for split in SPLITS if counts[split]]
-    splits = choose_splits(speech, wanted, options.num_spks, number, fractions)
+    number = seed_of(options)
+    splits = choose(options, speech, [split for split in SPLITS if counts[split]])
     # what is padded to the longest holds the sound of all
     fits = partial(overlap, spans) if "min" in options.mode else None
     lists = {
@@ -293,6 +294,18 @@ def draw_lists(options, speech, counts, spans):
     }
     speakers = splits.get("tr", {}).items()
     return lists, [Source(name, (file,), 0.0) for name, files in speakers for file in files]
+
+
+def choose(options, speech, wanted):
+    """Who speaks in which split."""
+    fractions = {"cv": options.valid_fraction, "tt": options.test_fraction}
+    fractions = {split: value for split, value in fractions.items() if value is not None}
+    return choose_splits(speech, wanted, options.num_spks, seed_of(options), fractions)
+
+
+def seed_of(options):
+    """The seed of all that is drawn."""
+    return 1234 if options.seed is None else options.seed
 
 
 def overlap(spans, files):

@@ -230,7 +230,7 @@ def choose_splits(speech, wanted, num_spks=2, seed=1234, fractions=None):
     if not wanted:
         raise ValueError("no mixture is wanted: give --train, --valid or --test a number")
     named = speech.keys() & set(SPLITS)
-    if len(named) > 1 or (named and named >= set(wanted)):
+    if are_told_apart(speech, wanted):
         missing = [split for split in wanted if split not in named]
         if missing:
             raise ValueError(
@@ -250,6 +250,12 @@ def choose_splits(speech, wanted, num_spks=2, seed=1234, fractions=None):
         splits = {split: splits[split] for split in wanted}
     check_disjoint(splits)
     return splits
+
+
+def are_told_apart(speech, wanted):
+    """Whether the sets of `find_speech` are the splits, so that sets of no wanted split are not needed."""
+    named = speech.keys() & set(SPLITS)
+    return len(named) > 1 or bool(named and named >= set(wanted))
 
 
 def check_disjoint(splits):

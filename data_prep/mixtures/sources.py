@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from data_prep.contents import read_note, stamp
-from data_prep.mixtures.build import UnusableError, load_source
 from data_prep.mixtures.lists import Source
+from data_prep.mixtures.loading import UnusableError, load_source
 from data_prep.mixtures.speech import fault_of
 from data_prep.mixtures.workers import Workers
 from data_prep.verify import FULL, Skipped

@@ -15,12 +15,14 @@ from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 
-from data_prep.verify import FULL, inspect
+from data_prep.inspection import FULL, examine
 
 # Fewer recordings are checked before the processes have started.
 MANY = 20000
 # Recordings that a thread or a process checks at a time.
 SHARE = 128
+# Why a recording without a sound is left out.
+SILENT = "silent audio"
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -34,7 +36,7 @@ class Checkers:
     workers : int, optional
         Recordings opened at a time; by default one for each processor, or two where threads suffice, at most 16.
     verify : str
-        See `data_prep.verify.inspect`.
+        See `data_prep.inspection.inspect`.
 
     Example
     -------
@@ -82,7 +84,7 @@ class Checkers:
         Yields
         ------
         results : list of (int, int, str or None)
-            Of each share: frames, sample rate and fault, as `data_prep.verify.inspect` gives them.
+            Of each share: frames, sample rate and fault, as `inspect_voice` gives them.
 
         Raises
         ------
@@ -110,8 +112,14 @@ class Checkers:
 
 
 def inspect_all(paths, verify=FULL):
-    """`inspect` each path; a list of (frames, sample rate, fault)."""
-    return [inspect(path, verify) for path in paths]
+    """`inspect_voice` each path; a list of (frames, sample rate, fault)."""
+    return [inspect_voice(path, verify) for path in paths]
+
+
+def inspect_voice(path, verify=FULL):
+    """Frames, sample rate and fault of a recording; a silent one has no speaker, where it is read whole."""
+    found = examine(path, verify)
+    return (0, 1, SILENT) if found.silent else (found.frames, found.rate, found.reason)
 
 
 def _end_with_parent(parent):

@@ -19,7 +19,8 @@ from data_prep.mixtures import (
     write_speech,
 )
 from data_prep.mixtures.__main__ import main
-from data_prep.mixtures.build import UnusableError, mix
+from data_prep.mixtures.build import mix
+from data_prep.mixtures.loading import UnusableError
 from tests.support.mixing import RATE, build, draw, one_list, read_set, same, write_noise
 
 

@@ -9,7 +9,7 @@ import soundfile
 
 from data_prep.mixtures import Settings, build_mixtures, find_lists, read_list, write_list
 from data_prep.mixtures.__main__ import main
-from data_prep.mixtures.build import UnusableError, load_files
+from data_prep.mixtures.loading import UnusableError, load_files
 from data_prep.mixtures.locate import Locator
 from mamba_speech.audio import AudioError, load_audio
 from tests.support.mixing import one_list, read_set, same, write_noise

@@ -5,7 +5,7 @@ import time
 import numpy as np
 from scipy.signal import resample_poly
 
-from data_prep.mixtures.build import resample
+from data_prep.mixtures.loading import resample
 
 
 def test_no_pair_of_rates_takes_long_and_usual_ones_keep_the_published_filter():

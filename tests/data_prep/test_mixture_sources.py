@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 from itertools import combinations
 
 import numpy as np
@@ -212,6 +213,24 @@ def test_a_run_that_would_be_refused_reads_no_recording(tmp_path, speech, capfd)
     with pytest.raises(SystemExit, match="holds something else than mixtures"):
         draw(tmp_path / "out", speech)
     assert "looking at recordings" not in capfd.readouterr().err
+
+
+def test_too_few_speakers_are_refused_before_a_recording_is_read(tmp_path, speech, capfd):
+    for name in "defgh":
+        shutil.rmtree(speech / name)
+    with pytest.raises(SystemExit, match="3 speakers are too few"):
+        draw(tmp_path / "out", speech)
+    assert "looking at recordings" not in capfd.readouterr().err
+
+
+def test_sets_of_which_no_mixture_is_wanted_are_not_read(tmp_path):
+    for part in ("train-clean-100", "dev-clean"):
+        for speaker in "1", "2":
+            write_noise(tmp_path / f"speech/{part}/{speaker}/3/{speaker}-3-0000.flac")
+    command = ["--speech", str(tmp_path / "speech"), "--min_seconds", "0.1", "--jobs", "1"]
+    main([str(tmp_path / "out"), *command, "--train", "1", "--valid", "0", "--test", "0"])
+    looked = json.loads((tmp_path / "out/recordings.json").read_text())["recordings"]
+    assert len(looked) == 2 and all(name.startswith("train") for name in looked)
 
 
 def test_a_second_run_reads_no_recording_again(tmp_path, speech):

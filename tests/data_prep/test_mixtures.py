@@ -27,8 +27,8 @@ from data_prep.mixtures import (
     write_list,
 )
 from data_prep.mixtures.__main__ import main
-from data_prep.mixtures.build import resample
 from data_prep.mixtures.levels import level_of
+from data_prep.mixtures.loading import resample
 from data_prep.wsj0mix_prepare import prepare_wsj0mix
 from tests.support.mixing import RATE, build, draw, one_list, read_set, same, write_noise
 

@@ -265,6 +265,21 @@ def test_the_same_options_give_the_same_files_and_a_second_run_does_nothing(corp
     assert third["valid_trials"].read_bytes() != content["valid_trials"]
 
 
+@pytest.mark.parametrize("kind", ["PCM_16", "FLOAT"])
+def test_a_silent_recording_has_no_speaker_and_is_listed_once(corpus, tmp_path, kind):
+    silent = corpus / "vox1_dev_wav/wav/id10000/vidA/00001.wav"
+    soundfile.write(silent, np.zeros(8000), 16000, subtype=kind)
+    found = prepare_voxceleb(corpus, tmp_path / "save", **OPTIONS)
+    listed = read(tmp_path / "save/skipped_recordings.csv")
+    assert [(row["path"], row["reason"]) for row in listed] == [(str(silent), "silent audio")]
+    before = found["train"].stat().st_mtime_ns
+    assert prepare_voxceleb(corpus, tmp_path / "save", **OPTIONS) == found
+    assert found["train"].stat().st_mtime_ns == before, "what is silent still is not looked at"
+    prepare_voxceleb(corpus, tmp_path / "headers", verify="header", **OPTIONS)
+    # a file of floating-point numbers is read whole all the same
+    assert (tmp_path / "headers/skipped_recordings.csv").exists() == (kind == "FLOAT")
+
+
 @pytest.mark.parametrize("change", ["new file", "mended file", "option", "lost manifest", "list"])
 def test_a_change_of_files_options_or_lists_is_noticed(corpus, tmp_path, write, change):
     folder = corpus / "vox1_dev_wav/wav/id10000/vidA"

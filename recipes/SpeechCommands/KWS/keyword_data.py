@@ -214,7 +214,7 @@ def _make_augmenter(hparams, noise_paths, train):
         wanted = hparams["background_probability"] > 0 or (
             hparams["context_seconds"] and not speech
         )
-        noises = [_training_part(load_audio(path, rate)) for path in noise_paths] if wanted else []
+        noises = _read_noises(noise_paths, rate) if wanted else []
         augment = ClipAugmenter(
             rate,
             shift_ms=hparams["shift_ms"],
@@ -230,6 +230,26 @@ def _make_augmenter(hparams, noise_paths, train):
         return augment, ContextSource(rate, hparams["context_seconds"], hop, speech, noises)
     except (AudioError, ValueError) as error:
         raise SystemExit(str(error)) from error
+
+
+def _read_noises(paths, rate):
+    """The training parts of the noise recordings; one that can no longer be read is named and passed over.
+
+    Raises
+    ------
+    AudioError
+        If none can be read.
+    """
+    noises, failed = [], None
+    for path in paths:
+        try:
+            noises.append(_training_part(load_audio(path, rate)))
+        except AudioError as error:
+            failed = error
+            logger.warning("%s; its noise is not heard in training", error)
+    if failed is not None and not noises:
+        raise failed
+    return noises
 
 
 def _other_speech(train):

@@ -5,7 +5,9 @@ Yamamoto et al., "Speaker augmentation and bandwidth extension for deep speaker 
 speeds as further speakers.
 """
 
+import logging
 import math
+from functools import partial
 
 import numpy as np
 import torch
@@ -16,7 +18,13 @@ from speechbrain.dataio.batch import PaddedBatch
 from speechbrain.processing.signal_processing import reverberate
 from torch.utils.data import Dataset
 
-from mamba_speech.audio import load_audio, open_audio
+from mamba_speech.audio import AudioError, load_audio, open_audio
+from training.replaced import ReplacedFiles
+
+logger = logging.getLogger(__name__)
+
+# draws in turn that may give no file that can be read
+ATTEMPTS = 300
 
 
 class TrainingCrops(Dataset):
@@ -38,6 +46,8 @@ class TrainingCrops(Dataset):
         Crops of each recording in an epoch.
     crops_of_speaker : int, optional
         Crops of each speaker in an epoch instead, of recordings that are drawn.
+    drawn : iterable of DrawnFiles, optional
+        What ``augment`` draws, to tell which of it could not be read.
     """
 
     def __init__(
@@ -49,7 +59,9 @@ class TrainingCrops(Dataset):
         augment=None,
         crops=1,
         crops_of_speaker=None,
+        drawn=(),
     ):
+        self.drawn = list(drawn)
         self.rows, self.crops, self.crops_of_speaker = rows, crops, crops_of_speaker
         # recordings in the order of their speakers, and where each speaker's begin
         self.order = np.argsort(rows.speaker, kind="stable")
@@ -62,6 +74,11 @@ class TrainingCrops(Dataset):
         if self.crops_of_speaker is not None:
             return self.rows.n_speakers * self.crops_of_speaker
         return len(self.rows) * self.crops
+
+    @property
+    def unreadable(self):
+        """Noises and rooms that could not be read and were replaced: path to a sentence that says why."""
+        return {path: why for one in self.drawn for path, why in one.replaced.unreadable.items()}
 
     def _choose(self, index):
         """The recording of an item."""
@@ -143,6 +160,50 @@ class CropBatch:
         return PaddedBatch([item | {"sig": item["sig"][:length]} for item in items])
 
 
+class SilentError(AudioError):
+    """A file without a sound, where one is needed."""
+
+
+class DrawnFiles:
+    """Files of which one is drawn at a time; one that cannot be read is replaced by another draw.
+
+    Arguments
+    ---------
+    files : list of str
+
+    Attributes
+    ----------
+    replaced : ReplacedFiles
+    """
+
+    def __init__(self, files):
+        self.replaced = ReplacedFiles(files)
+
+    def draw(self, read):
+        """What ``read`` makes of a file that is drawn.
+
+        Arguments
+        ---------
+        read : callable
+            Function of a path that may raise AudioError.
+
+        Raises
+        ------
+        AudioError
+            Of the last file, if 300 draws in turn gave none that can be read.
+        """
+        for _ in range(ATTEMPTS):
+            path = self.replaced.paths[int(torch.randint(len(self.replaced), ()))]
+            try:
+                return read(path)
+            except AudioError as error:
+                failed = error
+                fault = "silent" if isinstance(error, SilentError) else "unreadable"
+                if self.replaced.note(path, fault):
+                    logger.warning("%s; another file is drawn instead", error)
+        raise failed
+
+
 class NoisePieces:
     """Random pieces of noise recordings, as ``noise_funct`` of SpeechBrain's AddNoise.
 
@@ -157,15 +218,15 @@ class NoisePieces:
     """
 
     def __init__(self, files, sample_rate):
-        self.files, self.sample_rate = list(files), sample_rate
+        self.files, self.sample_rate = DrawnFiles(files), sample_rate
 
     def __call__(self, waveforms):
         """Noise of the shape (batch, samples) of ``waveforms``; a shorter recording is repeated."""
-        pieces = [self._draw(waveforms.shape[1]) for _ in waveforms]
+        read = partial(self._read, samples=waveforms.shape[1])
+        pieces = [self.files.draw(read) for _ in waveforms]
         return torch.stack(pieces).to(waveforms)
 
-    def _draw(self, samples):
-        path = self.files[int(torch.randint(len(self.files), ()))]
+    def _read(self, path, samples):
         with open_audio(path) as audio:
             rate, frames = audio.rate, audio.frames or audio.check_end()
         wanted = math.ceil(samples * rate / self.sample_rate) + 16
@@ -187,13 +248,18 @@ class RoomSound(torch.nn.Module):
 
     def __init__(self, files, sample_rate):
         super().__init__()
-        self.files, self.sample_rate = list(files), sample_rate
+        self.files, self.sample_rate = DrawnFiles(files), sample_rate
 
     def forward(self, waveforms):
         """Waveforms (batch, samples) in one room, as loud as before on average."""
-        path = self.files[int(torch.randint(len(self.files), ()))]
-        response = load_audio(path, self.sample_rate)[: waveforms.shape[1]].to(waveforms)
+        response = self.files.draw(self._read)[: waveforms.shape[1]].to(waveforms)
         return reverberate(waveforms, response, rescale_amp="avg")
+
+    def _read(self, path):
+        response = load_audio(path, self.sample_rate)
+        if not response.any():
+            raise SilentError(f"{path}: is silent, and no room")
+        return response
 
 
 class TimeStretch(torch.nn.Module):

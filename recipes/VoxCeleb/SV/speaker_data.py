@@ -274,14 +274,16 @@ def make_datasets(hparams, prepared):
     try:
         rows = read_recordings(prepared.train, prepared.speakers)
         _, longest = crop_lengths(hparams)
+        changes, drawn = training_changes(hparams)
         train = TrainingCrops(
             rows,
             rate,
             longest,
             hparams["speeds"],
-            make_augmenter(training_changes(hparams), hparams["augment_probability"]),
+            make_augmenter(changes, hparams["augment_probability"]),
             hparams["crops_per_recording"],
             hparams["crops_per_speaker"],
+            drawn,
         )
         targets = {}
         if hparams["split"] == "utterance":
@@ -325,21 +327,23 @@ def crop_lengths(hparams):
 
 
 def training_changes(hparams):
-    """What may happen to a training crop: noise, a room, another tempo."""
-    rate, changes = hparams["sample_rate"], []
+    """What may happen to a training crop, a noise, a room, another tempo; and the files that are drawn for it."""
+    rate, changes, drawn = hparams["sample_rate"], [], []
     if hparams["rir_folder"]:
         changes.append(RoomSound(usable_audio(hparams, "rir_folder"), rate))
+        drawn.append(changes[-1].files)
     if hparams["noise_folder"]:
         low, high = hparams["noise_snr"]
         pieces = NoisePieces(usable_audio(hparams, "noise_folder"), rate)
         changes.append(AddNoise(noise_funct=pieces, snr_low=low, snr_high=high))
+        drawn.append(pieces.files)
     if hparams["time_stretch"]:
         changes.append(TimeStretch(*hparams["time_stretch"]))
-    return changes
+    return changes, drawn
 
 
 def usable_audio(hparams, option):
-    """The sound files of a folder, in order; the others are counted.
+    """The sound files of a folder, in order; the others are counted, and the first is named.
 
     Raises
     ------
@@ -347,13 +351,22 @@ def usable_audio(hparams, option):
         If there is none.
     """
     files = find_audio([hparams[option]])
-    good = [str(file) for file in files if measure(file, HEADER)[1] is None]
+    faults = {str(file): measure(file, HEADER)[1] for file in files}
+    good = [file for file, fault in faults.items() if fault is None]
     if not good:
         raise FileNotFoundError(
             f"{option} {hparams[option]}: holds no sound that can be read; give another folder, or none"
         )
     if len(good) < len(files):
-        logger.warning("%d files of %s cannot be read", len(files) - len(good), hparams[option])
+        bad = next(file for file, fault in faults.items() if fault)
+        logger.warning(
+            "%d of %d files of %s cannot be used, for example %s (%s)",
+            len(files) - len(good),
+            len(files),
+            hparams[option],
+            bad,
+            faults[bad],
+        )
     return good
 
 

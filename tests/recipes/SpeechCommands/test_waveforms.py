@@ -1,8 +1,10 @@
 """Changes of training clips: shifts, noise, speeds, lengths."""
 
 import pytest
+import soundfile
 import torch
 
+from mamba_speech.audio import AudioError
 from tests.support.keywords import RATE
 
 
@@ -50,3 +52,13 @@ def test_speed_changes_change_the_length_and_a_clip_is_brought_back_to_it(recipe
     fit = recipe("waveforms").fit_length
     for length in lengths:
         assert len(fit(torch.randn(length), RATE)) == RATE
+
+
+def test_a_noise_recording_that_can_no_longer_be_read_costs_only_itself(recipe, tmp_path):
+    read_noises = recipe("keyword_data")._read_noises
+    good, bad = tmp_path / "good.wav", tmp_path / "bad.wav"
+    soundfile.write(good, torch.ones(1000).numpy() / 2, RATE)
+    bad.write_bytes(b"no sound")
+    assert [len(noise) for noise in read_noises([bad, good], RATE)] == [800]
+    with pytest.raises(AudioError, match="bad.wav"):
+        read_noises([bad], RATE)

@@ -1,9 +1,12 @@
 """Training crops: length, speed, class, noise and rooms, each the same whatever was read before."""
 
+import shutil
+
 import pytest
 import soundfile
 import torch
 
+from mamba_speech.audio import AudioError
 from tests.support.recipes import command_line, load_options
 from tests.support.speakers import FOLDER, SMALL
 from training.loading import SeededItems
@@ -103,3 +106,43 @@ def test_noise_has_the_ratio_that_was_asked_for(crops, sounds):
     rest = b - scale * a
     ratio = 10 * torch.log10((scale * a).square().mean() / rest.square().mean())
     assert ratio.item() == pytest.approx(10, abs=1)
+
+
+def test_a_noise_or_a_room_that_cannot_be_used_is_replaced_by_another_draw(crops, sounds, tmp_path):
+    folders = {}
+    for option, name in (("noise_folder", "noise"), ("rir_folder", "rooms")):
+        folders[option] = shutil.copytree(sounds / name, tmp_path / name)
+        soundfile.write(folders[option] / "bad.wav", torch.ones(800).numpy() / 2, RATE)
+    options = {**folders, "speeds": "[100]", "augment_probability": 1}
+    train, *_ = crops(**options, crops_per_recording=4)
+    # since the folders were looked through
+    (folders["noise_folder"] / "bad.wav").write_bytes(b"no sound")
+    soundfile.write(folders["rir_folder"] / "bad.wav", torch.zeros(800).numpy(), RATE)
+    items = SeededItems(train, seed=1)
+    items.set_epoch(1)
+    found = [items[index]["sig"] for index in range(len(items))]
+    assert all(torch.isfinite(one).all() and one.any() for one in found)
+    assert set(items.unreadable) == {str(folders["noise_folder"] / "bad.wav")}
+    reasons = [one.replaced.reasons for one in train.drawn]
+    assert {str(folders["rir_folder"] / "bad.wav"): "silent"} in reasons
+    again = SeededItems(train, seed=1)
+    again.set_epoch(1)
+    assert torch.equal(again[5]["sig"], found[5])
+
+
+def test_a_folder_of_noise_of_which_nothing_can_be_read_any_more_says_so(crops, sounds, tmp_path):
+    folder = shutil.copytree(sounds / "noise", tmp_path / "noise")
+    train, *_ = crops(noise_folder=folder, augment_probability=1)
+    (folder / "one.wav").write_bytes(b"no sound")
+    with pytest.raises(AudioError, match="one.wav"):
+        train[0]
+
+
+def test_files_of_a_noise_folder_that_cannot_be_read_are_counted_and_named(
+    crops, sounds, tmp_path, capsys
+):
+    folder = shutil.copytree(sounds / "noise", tmp_path / "noise")
+    (folder / "bad.wav").write_bytes(b"no sound")
+    crops(noise_folder=folder)
+    said = capsys.readouterr().out
+    assert "1 of 2 files of" in said and "bad.wav (unreadable audio)" in said
