@@ -2,8 +2,8 @@
 
 Frame ``t`` of the features ends with its own hop, and their floor is the same for every utterance. The subsampling is
 :class:`modules.frontend.ConvolutionSubsampling` as it is: its frame ``j`` reads the features of its own four hops and
-of some before. So frame ``j`` of an encoder depends on no sample behind its own span, the front-end looks ahead by
-nothing, and :func:`stream_subsampling` gives the frames that the whole utterance gives.
+of some before. So frame ``j`` of an encoder depends on no sample behind its own span. The front-end looks ahead by
+nothing. :func:`stream_subsampling` gives the frames that the whole utterance gives.
 """
 
 from typing import NamedTuple
@@ -19,8 +19,8 @@ class CausalFilterbankFeatures(FilterbankFeatures):
 
     A frame reads the ``n_fft`` samples that end with its own hop, zeros before the first sample and behind the last.
     Energies below a fixed floor are raised to it, where SpeechBrain's floor lies 80 dB below the loudest of the
-    whole utterance. Counts of frames are those of :class:`modules.frontend.FilterbankFeatures`, and so is the time
-    that a frame stands for, but for some milliseconds (half a window less a hop).
+    whole utterance. :class:`modules.frontend.FilterbankFeatures` gives as many frames. A frame
+    stands for the same time there, but for some milliseconds (half a window less a hop).
 
     Arguments
     ---------

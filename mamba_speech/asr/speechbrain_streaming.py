@@ -24,7 +24,7 @@ _FINAL_PIECES = 2
 
 
 def speechbrain_streaming(run, device=None):
-    """SpeechBrain's ``StreamingASR`` for a run of a streaming recipe; its texts are those of CTC's best path.
+    """SpeechBrain's ``StreamingASR`` for a run of a streaming recipe; texts come from CTC's best path.
 
     Call ``transcribe_chunk`` with pieces of a stream, or ``transcribe_file(path, config,
     use_torchaudio_streaming=False)``. The ``chunk_size`` of SpeechBrain's ``DynChunkTrainConfig`` is the chunk of the

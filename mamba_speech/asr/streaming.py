@@ -114,7 +114,7 @@ class StreamingRecognizer:
         Raises
         ------
         ValueError
-            If there is no stream or no frame in a chunk, if a causal encoder is given chunks, or another one is not.
+            If there is no stream, or no frame in a chunk; if a causal encoder is given chunks, or another one none.
         """
         return self.network.make_streaming_context(batch, chunk_size)
 

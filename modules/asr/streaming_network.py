@@ -163,7 +163,7 @@ class StreamingNetwork:
 
     @property
     def latency(self):
-        """Samples that a result waits for at most: those of a chunk, or of a frame of a causal encoder.
+        """Samples that a result waits for at most: a chunk, or a frame of a causal encoder.
 
         Nothing behind them is read. The time that computing takes comes on top.
         """
@@ -186,7 +186,7 @@ class StreamingNetwork:
         Raises
         ------
         ValueError
-            If there is no stream or no frame in a chunk, if a causal encoder is given chunks, or another one is not.
+            If there is no stream, or no frame in a chunk; if a causal encoder is given chunks, or another one none.
         """
         check_count("batch", batch)
         chunk_size = self._checked(chunk_size)
