@@ -29,6 +29,7 @@ from demo_console import (
 from data_prep.librispeech_prepare import prepare_librispeech
 from data_prep.spoken.voices import available_languages
 from mamba_speech.arguments import number, seed, whole_number
+from mamba_speech.audio.names import safe_streams
 from mamba_speech.files import read_csv, read_json, write_csv, write_json
 from training.provenance import load_average
 from training.results import is_tested
@@ -97,6 +98,7 @@ def parse_arguments(arguments=None):
 
 def main(arguments=None):
     """Run the demo; returns the exit status."""
+    safe_streams()
     options = parse_arguments(arguments)
     signal.signal(signal.SIGTERM, _interrupt)
     try:

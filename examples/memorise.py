@@ -16,6 +16,7 @@ from pathlib import Path
 
 from data_prep.librispeech_prepare import prepare_librispeech
 from mamba_speech.arguments import seconds, whole_number
+from mamba_speech.audio.names import safe_streams
 from mamba_speech.files import read_csv
 from training.results import read_rows
 
@@ -52,6 +53,7 @@ def choose(data_folder, split, count, min_seconds, folder):
 
 def main():
     """Choose, train, and report the word error rate on the training speech."""
+    safe_streams()
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
         "--data_folder", required=True, help="LibriSpeech, or a corpus in its layout"

@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 from mamba_speech.arguments import jobs, whole_number
 from mamba_speech.arguments import seed as read_seed
+from mamba_speech.audio.names import safe_streams
 from mamba_speech.evaluation.tables import as_markdown, as_text
 from mamba_speech.figures import curves
 from mamba_speech.files import write_json, write_text
@@ -81,6 +82,7 @@ class System(NamedTuple):
 
 def main(arguments=None):
     """Run, read, compare, write and print; returns the exit status."""
+    safe_streams()
     arguments = sys.argv[1:] if arguments is None else arguments
     options, passed_on = read_arguments(arguments)
     options.command = shlex.join(["python", "-m", "training.compare", *arguments])

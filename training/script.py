@@ -11,6 +11,7 @@ import threading
 
 import torch
 
+from mamba_speech.audio.names import safe_streams
 from mamba_speech.files import error_text
 from training import run_lock
 
@@ -37,6 +38,7 @@ def script(main):
 
     @functools.wraps(main)
     def run(*arguments, **options):
+        safe_streams()
         try:
             result = main(*arguments, **options)
             if "LOCAL_RANK" in os.environ and torch.distributed.is_initialized():
