@@ -15,7 +15,7 @@ def add_run_folder(parser, text="output folder of a training run"):
     parser.add_argument("run_folder", metavar="RUN_FOLDER", type=given_path, help=text)
 
 
-def add_inputs(parser, text="audio file, or folder to search for audio"):
+def add_inputs(parser, text="audio file, folder to search for audio, or list of recordings"):
     """Add one or more positional arguments that name recordings."""
     parser.add_argument("inputs", metavar="INPUT", type=given_path, nargs="+", help=text)
 

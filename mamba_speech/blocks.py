@@ -12,7 +12,8 @@ import numpy as np
 import soundfile
 import torch
 
-from mamba_speech.audio import BlockResampler, give_warnings, open_audio
+from mamba_speech.audio import AudioError, BlockResampler, check_samples, give_warnings, open_audio
+from mamba_speech.audio.reading import part_verdict
 from mamba_speech.files import to_pcm16, whole_path
 
 
@@ -26,6 +27,8 @@ class AudioBlocks:
         :func:`mamba_speech.audio.load_audio` chooses them.
     sample_rate : int
         Wanted samples a second; other rates are resampled.
+    start, stop : int, optional
+        The part to read, in samples of the file; by default all of it.
 
     Attributes
     ----------
@@ -51,20 +54,35 @@ class AudioBlocks:
     16000
     """
 
-    def __init__(self, path, sample_rate):
+    def __init__(self, path, sample_rate, start=0, stop=None):
         self.path, self.sample_rate, self.file_samples, self.warnings = path, sample_rate, 0, ()
+        self.start, self.stop = start, stop
         with open_audio(path) as audio:
             self.file_rate = audio.rate
 
     def __iter__(self):
         resample = BlockResampler(self.file_rate, self.sample_rate)
         with open_audio(self.path) as audio:
-            for block in audio.mono_blocks():
+            for block in self._mono(audio):
                 self.file_samples += len(block)
                 self._warn(audio.warnings)
                 yield resample(torch.from_numpy(block)[None])[0]
             self._warn(audio.warnings)
         yield resample.finish()[0]
+
+    def _mono(self, audio):
+        """Blocks (samples,) of the file, or of the part."""
+        if self.start == 0 and self.stop is None:
+            yield from audio.mono_blocks()
+            return
+        verdict, heard = part_verdict(audio), 0
+        self._warn(verdict.warnings(self.path))
+        for block in audio.blocks(self.start, self.stop):
+            check_samples(block, self.path)
+            heard += len(block)
+            yield verdict.apply(block)
+        if not heard:
+            raise AudioError(f"{self.path}: holds no samples from sample {self.start} on")
 
     def _warn(self, found):
         """Give the warnings that are new."""

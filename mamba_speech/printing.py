@@ -14,26 +14,46 @@ def each_file(files, work):
 
     Arguments
     ---------
-    files : iterable of Path
+    files : iterable of Path or mamba_speech.recordings.Recording
     work : callable
-        From a file to an iterable of records.
+        From one of these to an iterable of records.
 
     Yields
     ------
     dict
-        ``path`` and what the work gave, or ``path`` and ``error``. Where the recording is odd, ``warnings`` too, in a
-        record of its own if they show after the last.
+        ``path``, and what the work gave or ``error``; of rows of lists ``id``, ``start`` and ``end`` too. Where the
+        recording is odd, ``warnings`` too, in a record of its own if they show after the last.
     """
     for file in files:
         odd, told = [], 0
         try:
             for record in _each_collecting(work(file), odd):
-                yield {"path": str(file), **record, **with_warnings(odd)}
+                yield {**_place(file), **record, **with_warnings(odd)}
                 told = len(odd)
             if len(odd) > told:
-                yield {"path": str(file), "warnings": odd}
+                yield {**_place(file), "warnings": odd}
         except Exception as error:  # noqa: BLE001 - whatever it is, the others go on
-            yield {"path": str(file), "error": recording_fault(file, error)}
+            place = _place(file)
+            yield {**place, "error": recording_fault(place["path"], error)}
+
+
+def _place(file):
+    # a Path has no such method
+    return file.place() if hasattr(file, "place") else {"path": str(file)}
+
+
+def shown_place(record):
+    """The path of a record, with the times of a part.
+
+    Example
+    -------
+    >>> shown_place({"path": "a.wav"}), shown_place({"path": "a.wav", "start": 0.5, "end": 2.0})
+    ('a.wav', 'a.wav:0.50-2.00')
+    """
+    if "start" not in record:
+        return record["path"]
+    end = f"{record['end']:.2f}" if "end" in record else ""
+    return f"{record['path']}:{record['start']:.2f}-{end}"
 
 
 def _each_collecting(records, odd):

@@ -1,7 +1,7 @@
 """What the public classes take and give: one recording or many, and a result for each.
 
-One recording is a file, or a waveform in an array. Several are a folder, or any iterable of files, folders and
-waveforms.
+One recording is a file, or a waveform in an array. Several are a folder, a list of recordings or of parts of
+recordings, or any iterable of files, folders, lists and waveforms.
 """
 
 import io
@@ -16,17 +16,21 @@ import torch
 from mamba_speech.audio import (
     AudioError,
     AudioWarning,
+    check_file,
     check_samples,
     collected_warnings,
     find_audio,
     give_warnings,
     is_folder,
     load_audio,
+    open_audio,
     recording_fault,
     resample,
 )
 from mamba_speech.audio.listening import listen
 from mamba_speech.blocks import AudioBlocks
+from mamba_speech.files import error_text
+from mamba_speech.lists import ListError, is_list, read_list
 
 # the scales of the integers that recordings are kept in
 _PCM = {torch.int16: 2.0**15, torch.int32: 2.0**31}
@@ -49,12 +53,26 @@ class RecordingResult:
     warnings : tuple of mamba_speech.audio.AudioWarning
         What is odd about a recording that was used all the same: it was cut off, for example, or one of its channels
         is silent.
+    id : str or None
+        Name of the utterance in a list of recordings, where the list gives one.
+    start, end : float or None
+        Part of the file in seconds, where a list means a part.
     """
 
     path: str | None = None
     seconds: float = 0.0
     error: str | None = None
     warnings: tuple[AudioWarning, ...] = ()
+    id: str | None = None
+    start: float | None = None
+    end: float | None = None
+
+    def place(self):
+        """The keys of a record that say what the result is of: path, and of a row of a list id, start and end."""
+        found = {name: getattr(self, name) for name in ("id", "start", "end")}
+        return {"path": self.path} | {
+            key: value for key, value in found.items() if value is not None
+        }
 
 
 class Recording:
@@ -85,7 +103,7 @@ class Recording:
     """
 
     def __init__(self, source, sample_rate=None, name="the waveform"):
-        self.path = self.waveform = None
+        self.path = self.waveform = self.row = self.fault = self.id = self.start = self.end = None
         if _is_waveform(source):
             self.name, self.waveform = name, source
             self.sample_rate = _whole_rate(sample_rate, name)
@@ -96,6 +114,63 @@ class Recording:
                 f"a recording is a path, or a waveform in a numpy array or a torch tensor; got {source!r:.60}"
             )
 
+    @classmethod
+    def of_row(cls, row, listed):
+        """The recording that a row of a list means.
+
+        Arguments
+        ---------
+        row : mamba_speech.lists.ListRow
+        listed : str or Path
+            The list.
+        """
+        recording = cls(row.path or row.name or listed)
+        recording.row, recording.id = row, row.id
+        if row.fault is not None:
+            recording.fault = f"{listed}, {row.place}: {row.fault}"
+        return recording
+
+    @classmethod
+    def failed(cls, path, fault):
+        """What stands for a list that cannot be read; its error is told when it is asked for."""
+        recording = cls(path)
+        recording.fault = fault
+        return recording
+
+    def check(self):
+        """Refuse a row that cannot be used, and a path that is no file.
+
+        Raises
+        ------
+        AudioError
+        """
+        if self.fault is not None:
+            raise AudioError(self.fault)
+        if self.path is not None:
+            check_file(self.path)
+
+    def place(self):
+        """The keys of a record that say which recording it is of; see :meth:`RecordingResult.place`."""
+        told = {"id": self.id, "start": self.start, "end": self.end}
+        return {"path": self.path} | {
+            key: value for key, value in told.items() if value is not None
+        }
+
+    def _part(self):
+        """The first sample of the file and the end, as arguments of a reader; none for the whole file."""
+        self.check()
+        if self.row is None or not self.row.is_segment:
+            return ()
+        with open_audio(self.path) as audio:
+            rate, frames = audio.rate, audio.frames
+        try:
+            part = self.row.samples(rate, frames)
+        except ValueError as error:
+            raise AudioError(f"{self.path}: {error} ({self.row.place} of the list)") from error
+        first, last = part or (0, frames)
+        self.start, self.end = first / rate, None if last is None else last / rate
+        return part or ()
+
     def load(self, sample_rate):
         """The mono waveform (samples,), float32, at a rate.
 
@@ -105,7 +180,7 @@ class Recording:
             If it is no usable audio.
         """
         if self.path is not None:
-            return load_audio(self.path, sample_rate)
+            return load_audio(self.path, sample_rate, *self._part())
         return resample(
             _mono(self.waveform, self.sample_rate, self.name), self.sample_rate, sample_rate
         )
@@ -113,7 +188,7 @@ class Recording:
     def blocks(self, sample_rate):
         """The same in pieces (samples,) of some seconds, which are read as they are asked for."""
         if self.path is not None:
-            return AudioBlocks(self.path, sample_rate)
+            return AudioBlocks(self.path, sample_rate, *self._part())
         return self.load(sample_rate).split(5 * sample_rate)
 
 
@@ -123,8 +198,9 @@ def recordings_of(audio, sample_rate=None):
     Arguments
     ---------
     audio : str, Path, numpy.ndarray, torch.Tensor, or iterable of these
-        See :class:`Recording`. A folder stands for the recordings in it, at any depth and sorted. A path is never a
-        list of letters, nor an array a list of waveforms.
+        See :class:`Recording`. A folder stands for the recordings in it, at any depth and sorted. A list of recordings,
+        see :func:`mamba_speech.lists.read_list`, stands for its rows, of which some may be parts of recordings. A path
+        is never a list of letters, nor an array a list of waveforms. A Recording stands for itself.
     sample_rate : int, optional
         Of the waveforms.
 
@@ -147,12 +223,14 @@ def recordings_of(audio, sample_rate=None):
     True
     """
     if isinstance(audio, str | os.PathLike):
-        if not os.fspath(audio) or not is_folder(audio):
+        if not os.fspath(audio) or not (is_folder(audio) or is_list(audio)):
             return [Recording(audio)], False
         audio = [audio]
     if isinstance(audio, np.ndarray) and audio.dtype.kind in "OU":
         # names from a table, as pandas gives them
         audio = audio.ravel().tolist()
+    if isinstance(audio, Recording):
+        return [audio], False
     if _is_waveform(audio) or isinstance(audio, _NO_LISTS) or not isinstance(audio, Iterable):
         return [Recording(audio, sample_rate)], False
     return _each(audio, sample_rate), True
@@ -160,10 +238,28 @@ def recordings_of(audio, sample_rate=None):
 
 def _each(audio, sample_rate):
     for number, one in enumerate(audio):
-        if isinstance(one, str | os.PathLike) and os.fspath(one):
-            yield from map(Recording, find_audio([one]))
+        if isinstance(one, Recording):
+            yield one
+        elif isinstance(one, str | os.PathLike) and os.fspath(one):
+            yield from _listed(one) if is_list(one) else map(Recording, find_audio([one]))
         else:
             yield Recording(one, sample_rate, f"waveform {number}")
+
+
+def recordings_in(inputs):
+    """The recordings that the inputs of a command mean: files, folders and lists, in a list."""
+    return list(_each(inputs, None))
+
+
+def _listed(path):
+    """The recordings of a list; a list that cannot be read gives one, which fails."""
+    try:
+        for row in read_list(path):
+            yield Recording.of_row(row, path)
+    except (OSError, ListError) as error:
+        # any text may be called .txt, the notes beside recordings for example
+        prose = os.path.splitext(path)[1].lower() == ".txt"
+        yield Recording(path) if prose else Recording.failed(path, error_text(error))
 
 
 def one_or_each(results, many):
@@ -201,10 +297,11 @@ def each_result(recordings, work, kind):
         try:
             with collected_warnings() as odd:
                 result = work(recording)
-            if odd:
-                result = replace(result, warnings=tuple(odd))
+            changes = {"warnings": tuple(odd)} if odd else {}
+            changes |= recording.place() if recording.row else {}
+            result = replace(result, **changes) if changes else result
         except Exception as error:  # noqa: BLE001 - whatever it is, the others go on
-            result = kind(path=recording.path, error=recording_fault(recording.name, error))
+            result = kind(**recording.place(), error=recording_fault(recording.name, error))
         yield result
 
 

@@ -219,11 +219,11 @@ class Recognizer:
         for (recording, one, odd), result in zip(window, found.values(), strict=True):
             if isinstance(result, str):
                 seconds = len(one) / self.sample_rate
-                told = {"path": recording.path, "seconds": seconds, "warnings": tuple(odd)}
-                yield Transcript(text=result, **told)
+                told = {"seconds": seconds, "warnings": tuple(odd)}
+                yield Transcript(text=result, **recording.place(), **told)
             else:
                 error = recording_fault(recording.name, result)
-                yield Transcript(path=recording.path, error=error)
+                yield Transcript(**recording.place(), error=error)
 
     @torch.inference_mode()
     def align(self, audio, sample_rate=None):

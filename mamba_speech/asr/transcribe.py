@@ -13,7 +13,7 @@ from mamba_speech.arguments import (
 )
 from mamba_speech.asr.decoders import DECODINGS
 from mamba_speech.asr.recognizer import BATCH_SECONDS, Recognizer
-from mamba_speech.printing import print_records, with_warnings
+from mamba_speech.printing import print_records, shown_place, with_warnings
 
 
 def add_arguments(parser):
@@ -50,7 +50,8 @@ def add_arguments(parser):
     text = "seconds of audio in a batch; fewer need less memory, more may be faster"
     add_number(parser, "--batch_seconds", some_seconds, BATCH_SECONDS, text)
     parser.epilog = (
-        "Prints a line a file: its path, a tab, and the text. Files that cannot be read are left "
+        "Prints a line a file: its path, a tab, and the text. Of parts of files, which lists name, start and end in "
+        "seconds follow the path. Files that cannot be read are left "
         "out, and listed on stderr at the end; then the exit status is 1."
     )
 
@@ -68,12 +69,11 @@ def run_command(arguments):
     )
     results = recognizer.transcribe(arguments.inputs, batch_seconds=arguments.batch_seconds)
     records = (
-        {"path": one.path, "error": one.error}
+        one.place() | {"error": one.error}
         if one.error
-        else {"path": one.path, "text": one.text, "seconds": one.seconds}
-        | with_warnings(one.warnings)
+        else one.place() | {"text": one.text, "seconds": one.seconds} | with_warnings(one.warnings)
         for one in results
     )
     return print_records(
-        records, lambda one: (one["path"], one["text"]), "transcribed", arguments.json
+        records, lambda one: (shown_place(one), one["text"]), "transcribed", arguments.json
     )

@@ -17,7 +17,7 @@ from mamba_speech.arguments import (
     number,
     share,
 )
-from mamba_speech.audio import collected_warnings, find_audio, open_audio
+from mamba_speech.audio import collected_warnings, open_audio
 from mamba_speech.blocks import AudioBlocks
 from mamba_speech.evaluation.detection import (
     at_threshold,
@@ -37,6 +37,7 @@ from mamba_speech.printing import (
     print_records,
     print_warnings,
 )
+from mamba_speech.recordings import recordings_in
 
 MICROPHONE = "microphone"
 # false alarms an hour at which the miss rate is printed
@@ -46,7 +47,10 @@ RATES = (1, 5, 20)
 def add_arguments(parser):
     """Give the parser of `mamba-speech spot` its arguments."""
     add_run_folder(parser)
-    add_inputs(parser, f"audio file, folder to search for audio, or the word {MICROPHONE}")
+    add_inputs(
+        parser,
+        f"audio file, folder to search for audio, list of recordings, or the word {MICROPHONE}",
+    )
     add_device(parser)
     parser.add_argument("--mode", choices=MODES, help="default: streaming for causal models")
     for name, kind, default, text in (
@@ -109,8 +113,8 @@ def run_command(arguments):
     if MICROPHONE not in arguments.inputs:
         # piece by piece: a recording of a day takes no more memory than one of a minute
         records = each_file(
-            find_audio(arguments.inputs),
-            lambda path: events(AudioBlocks(path, spotter.sample_rate)),
+            recordings_in(arguments.inputs),
+            lambda recording: map(asdict, spotter.events(recording, **_options(arguments))),
         )
     elif len(arguments.inputs) > 1:
         raise ValueError(f"{MICROPHONE} is listened to alone, without other inputs")

@@ -3,7 +3,7 @@
 A causal model carries its state along the stream; any other is run anew on each window.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -214,11 +214,35 @@ class KeywordSpotter:
                     samples += len(block)
                     yield block
 
-            events = list(self.stream(counted(), **options))
+            events = list(self._of_part(recording, self.stream(counted(), **options)))
             return Spotting(path=recording.path, seconds=samples / self.sample_rate, events=events)
 
         recordings, many = recordings_of(audio, sample_rate)
         return one_or_each(each_result(recordings, spot, Spotting), many)
+
+    def events(self, recording, **options):
+        """The keywords of one recording, as they are found.
+
+        Arguments
+        ---------
+        recording : mamba_speech.recordings.Recording
+        **options
+            See :meth:`stream`.
+
+        Returns
+        -------
+        events : iterator of mamba_speech.kws.events.Event
+            Their times are of the file, also where the recording is a part of it.
+        """
+        found = self.stream(recording.blocks(self.sample_rate), **options)
+        return self._of_part(recording, found)
+
+    @staticmethod
+    def _of_part(recording, events):
+        """Events with times of the file."""
+        for event in events:
+            offset = recording.start or 0.0
+            yield replace(event, start=event.start + offset, end=event.end + offset)
 
     def stream(
         self,

@@ -57,7 +57,7 @@ def read_table(path, lines, locate, suffix, needed=("path",)):
         number, first = next(lines, (number, ""))
     delimiter, header = _find_header(first, hint or DELIMITERS.get(suffix, ","))
     if header is None:
-        header = _nameless(first, delimiter)
+        header = _nameless(first, delimiter, locate)
         lines = _with_first((number, first), lines)
     columns, own = find_columns(header), is_own_manifest(header)
     _check_names(path, number, header, columns, needed)
@@ -138,10 +138,13 @@ def _find_header(first, expected):
     return nameless[0], None
 
 
-def _nameless(first, delimiter):
+def _nameless(first, delimiter, locate):
     """Names for the columns of a table that has none; what is no such table stands for its own names."""
     cells = split_line(first, delimiter)
     if delimiter not in "|\t" or len(cells) not in _NAMELESS or any(find_columns(cells)):
+        return cells
+    if len(cells) == 1 and not locate(cells[0].strip()).is_file():
+        # prose, such as the notes beside recordings
         return cells
     return [name or f"column {index}" for index, name in enumerate(_NAMELESS[len(cells)])]
 

@@ -14,10 +14,11 @@ from mamba_speech.arguments import (
     given_path,
     number,
 )
-from mamba_speech.audio import AudioError, check_file, is_folder
+from mamba_speech.audio import AudioError, is_folder
 from mamba_speech.audio.names import plain
 from mamba_speech.audio.outputs import plan_names
-from mamba_speech.printing import each_file, print_records
+from mamba_speech.listed import plan_recordings
+from mamba_speech.printing import each_file, print_records, shown_place
 from mamba_speech.separation.loudness import LEVELS
 from mamba_speech.separation.separator import (
     OVERLAP_SECONDS,
@@ -74,17 +75,22 @@ def add_arguments(parser):
 
 def run_command(arguments):
     """Run `mamba-speech separate`; returns the exit status, 0 if every file was good."""
-    plan = plan_outputs(arguments.inputs, Path(arguments.output_folder))
+    folder = Path(arguments.output_folder)
+    plan = plan_recordings(
+        arguments.inputs,
+        lambda inputs: plan_outputs(inputs, folder),
+        lambda name: folder / name,
+    )
     separator = Separator.load(arguments.run_folder, arguments.device)
     separator.check_windows(arguments.window_seconds, arguments.overlap_seconds)
-    recordings = {os.path.realpath(path) for path in plan}
+    recordings = {os.path.realpath(one.path) for one in plan}
 
-    def separate(path):
-        outputs = source_paths(plan[path], separator.num_spks)
-        check_file(path)
-        _check_free(path, outputs, recordings, arguments.overwrite)
+    def separate(recording):
+        outputs = source_paths(plan[recording], separator.num_spks)
+        recording.check()
+        _check_free(recording.path, outputs, recordings, arguments.overwrite)
         factor = separator.separate_file(
-            path,
+            recording,
             outputs,
             arguments.level,
             arguments.keep_rate,
@@ -94,14 +100,14 @@ def run_command(arguments):
         yield {"sources": [str(one) for one in outputs]}
         if factor < 1:
             print(
-                f"mamba-speech: {plain(str(path), backslashes=False)}: its sources were turned down by "
+                f"mamba-speech: {plain(recording.path, backslashes=False)}: its sources were turned down by "
                 f"{-20 * math.log10(factor):.1f} dB, or they would clip",
                 file=sys.stderr,
             )
 
     records = each_file(plan, separate)
     return print_records(
-        records, lambda one: (one["path"], *one["sources"]), "separated", arguments.json
+        records, lambda one: (shown_place(one), *one["sources"]), "separated", arguments.json
     )
 
 

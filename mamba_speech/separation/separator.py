@@ -11,10 +11,16 @@ from pathlib import Path
 import torch
 
 from mamba_speech.audio import AudioError, BlockResampler
-from mamba_speech.blocks import AudioBlocks, Spool, write_sources
+from mamba_speech.blocks import Spool, write_sources
 from mamba_speech.device import choose_device
 from mamba_speech.plain_yaml import read_scalars
-from mamba_speech.recordings import RecordingResult, each_result, one_or_each, recordings_of
+from mamba_speech.recordings import (
+    Recording,
+    RecordingResult,
+    each_result,
+    one_or_each,
+    recordings_of,
+)
 from mamba_speech.run import OPTIONS_FILE, given_folder, load_run
 from mamba_speech.run_errors import names_run
 from mamba_speech.separation.loudness import Loudness
@@ -226,7 +232,7 @@ class Separator:
 
         Arguments
         ---------
-        path : str or Path
+        path : str, Path or mamba_speech.recordings.Recording
             Audio of any format, rate and number of channels that soundfile reads.
         outputs : list of str or Path
             One a speaker, WAV of 16 bits; written under temporary names and renamed. Their folders are made.
@@ -247,9 +253,11 @@ class Separator:
         ValueError
             If an option is out of its range, or the outputs are not one file a speaker.
         """
+        recording = path if isinstance(path, Recording) else Recording(path)
+        path = recording.path
         outputs = self._outputs(path, outputs)
         self.check_windows(window_seconds, overlap_seconds)
-        audio = AudioBlocks(path, self.sample_rate)
+        audio = recording.blocks(self.sample_rate)
         rate = audio.file_rate if keep_rate else self.sample_rate
         resample = BlockResampler(self.sample_rate, rate)
         loudness = Loudness(level, fitted=not self.causal)

@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from mamba_speech.arguments import add_device, add_inputs, add_json, add_run_folder, given_path
-from mamba_speech.audio import AudioError, check_file, give_warnings
+from mamba_speech.audio import AudioError, give_warnings
 from mamba_speech.audio.outputs import plan_names
 from mamba_speech.files import read_json, whole_file, write_json
-from mamba_speech.printing import each_file, print_records
+from mamba_speech.listed import plan_recordings
+from mamba_speech.printing import each_file, print_records, shown_place
 from mamba_speech.speaker.database import locked
 from mamba_speech.speaker.verifier import SpeakerVerifier
 
@@ -41,27 +42,35 @@ def add_arguments(parser):
 def run_command(arguments):
     """Run `mamba-speech embed`; returns the exit status, 0 if every file was good."""
     folder = Path(arguments.output_folder)
-    plan = plan_outputs(arguments.inputs, folder)
+    plan = plan_recordings(
+        arguments.inputs,
+        lambda inputs: plan_outputs(inputs, folder),
+        lambda name: folder / f"{name}.npy",
+    )
     verifier = SpeakerVerifier.load(arguments.run_folder, arguments.device)
     claim_folder(folder, verifier.weights_hash, arguments.run_folder)
     made = MadeEmbeddings(folder)
 
-    def embed(path):
-        check_file(path)
-        output = made.place(plan[path], path)
-        new = not made.holds(output, path)
+    def embed(recording):
+        recording.check()
+        output = made.place(plan[recording], recording)
+        new = not made.holds(output, recording)
         if new:
-            found = verifier.embed(path)
+            found = verifier.embed(recording)
             give_warnings(found.warnings)
             output.parent.mkdir(parents=True, exist_ok=True)
             with whole_file(output, "wb") as file:
                 np.save(file, found.vector)
-            made.add(output, path)
+            made.add(output, recording)
         yield {"embedding": str(output), "new": new}
 
     records = each_file(plan, embed)
     return print_records(
-        records, lambda one: (one["path"], one["embedding"]), "embedded", arguments.json, len(plan)
+        records,
+        lambda one: (shown_place(one), one["embedding"]),
+        "embedded",
+        arguments.json,
+        len(plan),
     )
 
 
@@ -87,7 +96,7 @@ class MadeEmbeddings:
                 continue
             self._made[name] = made
 
-    def place(self, output, path):
+    def place(self, output, recording):
         """The file of a recording's embedding.
 
         Arguments
@@ -95,48 +104,53 @@ class MadeEmbeddings:
         output : Path
             Taken if it is not the embedding of another recording, which is still there. Else more of the recording's
             own folders stand before its name.
-        path : Path
-            The recording.
+        recording : mamba_speech.recordings.Recording
 
         Raises
         ------
         AudioError
             If every such name is taken.
         """
-        folders = Path(os.path.abspath(path)).parent.parts[1:]
+        folders = Path(os.path.abspath(recording.path)).parent.parts[1:]
         kept = len(output.relative_to(self.folder).parts)
         names = (Path(*folders[-more:], output.name) for more in range(kept, len(folders) + 1))
         for place in (output, *(self.folder / name for name in names)):
-            if self._owner(place, path) is None:
+            if self._owner(place, recording) is None:
                 return place
         raise AudioError(
-            f"{path}: its embedding would replace the embedding of {self._owner(output, path)}; embed it into "
-            "another folder"
+            f"{recording.path}: its embedding would replace the embedding of {self._owner(output, recording)}; "
+            "embed it into another folder"
         )
 
-    def _owner(self, output, path):
+    def _owner(self, output, recording):
         """Another recording that an embedding is of; None if there is none."""
         made = self._made.get(os.path.relpath(output, self.folder))
-        if made is None or not output.exists() or made[0] == os.path.realpath(path):
+        path, *_, part = self._state(recording)
+        if made is None or not output.exists() or (made[0], made[3:]) == (path, part):
             return None
         return made[0] if os.path.exists(made[0]) else None
 
-    def holds(self, output, path):
+    def holds(self, output, recording):
         """Whether an embedding is there, and of a recording as it now is."""
         made = self._made.get(os.path.relpath(output, self.folder))
-        return made is not None and output.exists() and made == self._state(path)
+        return made is not None and output.exists() and made == self._flat_state(recording)
 
-    def add(self, output, path):
+    def add(self, output, recording):
         """Tell that an embedding was made of a recording."""
         name = os.path.relpath(output, self.folder)
-        self._made[name] = self._state(path)
+        self._made[name] = self._flat_state(recording)
         with open(self._file, "a", encoding="utf-8") as file:
             file.write("\n" * (file.tell() > 0) + json.dumps([name, *self._made[name]]))
 
+    def _flat_state(self, recording):
+        *file, part = self._state(recording)
+        return [*file, *part]
+
     @staticmethod
-    def _state(path):
-        status = os.stat(path)
-        return [os.path.realpath(path), status.st_size, status.st_mtime_ns]
+    def _state(recording):
+        status, row = os.stat(recording.path), recording.row
+        part = [row.start, row.stop] if row is not None and row.is_segment else []
+        return os.path.realpath(recording.path), status.st_size, status.st_mtime_ns, part
 
 
 def plan_outputs(inputs, output_folder):

@@ -89,7 +89,8 @@ def embed_recordings(model, recordings, store=None, min_speech=MIN_SPEECH_SECOND
     weights = model_hash(model) if store is not None else None
 
     def embed(recording):
-        if store is None or recording.path is None:
+        # the store knows files, and no parts of files
+        if store is None or recording.path is None or recording.row is not None:
             return embed_recording(model, recording, min_speech)
         content = file_hash(recording.path)
         found = store.get(weights, content)

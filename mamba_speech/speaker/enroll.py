@@ -4,8 +4,8 @@ import sys
 from pathlib import Path
 
 from mamba_speech.arguments import add_device, add_inputs, add_json, add_run_folder, given_path
-from mamba_speech.audio import find_audio
-from mamba_speech.printing import print_records, with_warnings
+from mamba_speech.printing import print_records, shown_place, with_warnings
+from mamba_speech.recordings import recordings_in
 from mamba_speech.speaker.database import SpeakerDatabase, check_name, enroll
 from mamba_speech.speaker.verifier import SpeakerVerifier
 from mamba_speech.speaker.verify import add_threshold
@@ -48,18 +48,18 @@ def run_command(arguments):
     if path.exists():
         # before the work; it is read again when it is written
         SpeakerDatabase.read(path).check_model(verifier.weights_hash)
-    files = find_audio(arguments.inputs)
+    files = recordings_in(arguments.inputs)
     embeddings = []
 
     def records():
         for one in verifier.embed(files):
             embeddings.append(one)
             told = {"error": one.error} if one.error else {"speech_seconds": one.speech_seconds}
-            yield {"path": one.path, **told, **with_warnings(one.warnings)}
+            yield {**one.place(), **told, **with_warnings(one.warnings)}
 
     status = print_records(
         records(),
-        lambda one: (one["path"], f"{one['speech_seconds']:.2f}"),
+        lambda one: (shown_place(one), f"{one['speech_seconds']:.2f}"),
         "enrolled",
         arguments.json,
         len(files),

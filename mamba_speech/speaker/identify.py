@@ -3,8 +3,8 @@
 import sys
 
 from mamba_speech.arguments import add_device, add_inputs, add_json, add_run_folder, given_path
-from mamba_speech.audio import find_audio
-from mamba_speech.printing import print_records, with_warnings
+from mamba_speech.printing import print_records, shown_place, with_warnings
+from mamba_speech.recordings import recordings_in
 from mamba_speech.speaker.database import UNKNOWN, SpeakerDatabase
 from mamba_speech.speaker.verifier import SpeakerVerifier
 from mamba_speech.speaker.verify import add_threshold
@@ -36,14 +36,14 @@ def run_command(arguments):
     database = SpeakerDatabase.read(arguments.database)
     limit = database.limit(arguments.threshold)
     verifier = SpeakerVerifier.load(arguments.run_folder, arguments.device)
-    files = find_audio(arguments.inputs)
+    files = recordings_in(arguments.inputs)
     results = verifier.identify(files, database, threshold=limit)
     if not arguments.json:
         source = arguments.database if arguments.threshold is None else "given as --threshold"
         print(f"mamba-speech: threshold {limit:.4f}: {source}", file=sys.stderr, flush=True)
     return print_records(
         map(_record, results),
-        lambda one: (one["path"], one["speaker"], f"{one['score']:.4f}"),
+        lambda one: (shown_place(one), one["speaker"], f"{one['score']:.4f}"),
         "identified",
         arguments.json,
         len(files),
@@ -52,12 +52,15 @@ def run_command(arguments):
 
 def _record(result):
     if result.error:
-        return {"path": result.path, "error": result.error}
+        return result.place() | {"error": result.error}
     ranking = [{"speaker": name, "score": score} for name, score in result.ranking]
-    return {
-        "path": result.path,
-        "speaker": result.speaker or UNKNOWN,
-        "score": result.score,
-        "threshold": result.threshold,
-        "ranking": ranking,
-    } | with_warnings(result.warnings)
+    return (
+        result.place()
+        | {
+            "speaker": result.speaker or UNKNOWN,
+            "score": result.score,
+            "threshold": result.threshold,
+            "ranking": ranking,
+        }
+        | with_warnings(result.warnings)
+    )

@@ -205,7 +205,7 @@ class SpeakerVerifier:
         Verification
         """
         limit = threshold or self.threshold
-        names = {"path": found.path, "enrolment": enrolment.path, "seconds": found.seconds}
+        names = {**found.place(), "enrolment": enrolment.path, "seconds": found.seconds}
         # each once: a recording may be compared with itself
         names["warnings"] = tuple(dict.fromkeys((*found.warnings, *enrolment.warnings)))
         error = enrolment.error or found.error

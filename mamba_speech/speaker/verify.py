@@ -6,7 +6,8 @@ from pathlib import Path
 
 from mamba_speech.arguments import add_device, add_json, add_run_folder, given_path, score
 from mamba_speech.audio import find_audio
-from mamba_speech.printing import print_records, with_warnings
+from mamba_speech.printing import print_records, shown_place, with_warnings
+from mamba_speech.recordings import recordings_in
 from mamba_speech.speaker.embedding import embed_files
 from mamba_speech.speaker.threshold import Threshold
 from mamba_speech.speaker.verifier import SpeakerVerifier
@@ -65,7 +66,7 @@ def run_command(arguments):
         say_threshold(verifier)
     if pairs is None:
         first, *others = arguments.inputs
-        others = find_audio(others)
+        others = recordings_in(others)
         results, total = verifier.verify(first, others), len(others)
     else:
         results, total = _each_pair(verifier, pairs), len(pairs)
@@ -138,9 +139,10 @@ def _each_pair(verifier, pairs):
 def _record(result):
     told = ("path", "enrolment", "score", "same", "threshold", "threshold_source")
     told = ("path", "enrolment", "error") if result.error else told
-    return {name: getattr(result, name) for name in told} | with_warnings(result.warnings)
+    told = {name: getattr(result, name) for name in told}
+    return told | result.place() | with_warnings(result.warnings)
 
 
 def _columns(record):
     decision = {True: SAME, False: DIFFERENT, None: UNDECIDED}[record["same"]]
-    return record["enrolment"], record["path"], f"{record['score']:.4f}", decision
+    return record["enrolment"], shown_place(record), f"{record['score']:.4f}", decision

@@ -404,3 +404,24 @@ def test_mistakes_give_one_line_and_status_two(runs, mixtures, tmp_path, capsys)
         with pytest.raises(SystemExit):
             command(runs, mixtures / "a.wav", *out, *wrong)
         assert wrong[0] in capsys.readouterr().err
+
+
+def test_the_rows_of_a_list_are_separated_under_their_ids_or_times(
+    runs, mixtures, tmp_path, capsys
+):
+    sound, _ = soundfile.read(mixtures / "a.wav", dtype="int16")
+    half = len(sound) // 2
+    soundfile.write(tmp_path / "half.wav", sound[half:], RATE)
+    span = f"{half / RATE},"
+    rows = [f"in/a.wav,u1,{span}", f"in/a.wav,,{span}", "in/a.wav,u1,0,0.2", "in/a.wav,,,"]
+    (tmp_path / "l.csv").write_text("path,id,start,end\n" + "\n".join(rows) + "\n")
+    out = tmp_path / "out"
+    inputs = [tmp_path / "half.wav", tmp_path / "l.csv"]
+    assert command(runs, *inputs, "--output_folder", out, "--keep_rate") == 0
+    written = sorted(one.relative_to(out).as_posix() for one in out.rglob("*_s1.wav"))
+    time = f"{half / RATE:.2f}"
+    expected = ["half", f"in/a_{time}-", "in/a", "u1", "u1~2"]
+    assert written == sorted(f"{name}_s1.wav" for name in expected)
+    heard = [soundfile.read(out / f"{name}_s1.wav")[0] for name in ("half", "u1")]
+    np.testing.assert_array_equal(*heard)
+    assert "a.wav:0.00-0.20\t" in capsys.readouterr().out
