@@ -15,6 +15,7 @@ import torch
 from speechbrain.utils.distributed import run_on_main
 from text_data import name_texts
 
+from data_prep.contents import stamp
 from mamba_speech.asr.tokenizer import Tokenizer
 from mamba_speech.files import read_json, write_json
 from mamba_speech.text import TextChanges
@@ -90,11 +91,14 @@ def tokenise(hparams, tokenizer, name, texts, longest=None):
 def _write_tokens(tokenizer, stem, texts, longest):
     labels = zlib.crc32("\n".join(tokenizer.labels()).encode())
     source = {"texts": [text.fingerprint() for text in texts], "tokens": labels, "longest": longest}
+    # a fingerprint knows the ends of a long text alone
+    source["stamps"] = [stamp(text.path) for text in texts]
     record_file = Path(f"{stem}.json")
     if record_file.is_file():
         record = read_json(record_file)
-        # earlier versions took no hash
-        if record["source"] == source and "sha256" in record:
+        # earlier versions took no hash, and others no stamps
+        same = {"stamps": source["stamps"]} | record["source"] == source
+        if same and "sha256" in record:
             return
         record_file.unlink()
     stem.parent.mkdir(parents=True, exist_ok=True)

@@ -311,6 +311,23 @@ def test_tokenised_text_gives_back_every_sentence_that_is_not_too_long(recipe, t
     assert [tokenizer.decode(again[i]) for i in range(20)] == other.read_text().splitlines()
 
 
+def test_a_long_text_that_changed_in_its_middle_alone_is_read_anew(recipe, tmp_path):
+    Text = importlib.import_module("text_data").Text
+    lines = ["ab" * 500] * 2500
+    text = tmp_path / "long.txt"
+    text.write_text("\n".join(lines))
+    tokenizer = Tokenizer.train(["ab ba"], tmp_path / "tokenizer.model", "char", 40)
+    hparams = {"output_folder": str(tmp_path)}
+    recipe.tokenise(hparams, tokenizer, "long", [Text(str(text))])
+    written = (tmp_path / "text/long.tokens").stat().st_mtime_ns
+    recipe.tokenise(hparams, tokenizer, "long", [Text(str(text))])
+    assert (tmp_path / "text/long.tokens").stat().st_mtime_ns == written
+    lines[1250] = "ba" * 500
+    text.write_text("\n".join(lines))
+    again = recipe.tokenise(hparams, tokenizer, "long", [Text(str(text))])
+    assert tokenizer.decode(again[1250]) == lines[1250]
+
+
 @pytest.mark.parametrize(
     "max_tokens, max_sentences", [(64, 100), (64, 3), (5, 100), (10**6, 10**6)]
 )
