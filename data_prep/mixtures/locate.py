@@ -75,7 +75,10 @@ class Locator:
             if rank is not None:
                 ranked.setdefault(rank, []).append(path)
         if not ranked:
-            return None, f"{missing}, nor a file of its name but for case and ending"
+            return (
+                None,
+                f"{missing}, nor is one below {self.folder} of its name but for case and ending",
+            )
         best = ranked[min(ranked)]
         if len({stamp(os.path.join(self.folder, path)) for path in best}) > 1:
             return None, f"{name} may be {best[0]} or {best[1]}, and they differ"
