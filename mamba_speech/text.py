@@ -287,7 +287,9 @@ def _drop_punctuation(text):
             kept.append(one)
         elif one not in _ON_LETTERS:
             kept.append(" ")
-    return "".join(kept)
+    left = "".join(kept)
+    # the blanks in place of marks are no change of their own
+    return text if left == text else _one_space(left)
 
 
 def _is_within(text, index):

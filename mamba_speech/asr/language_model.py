@@ -244,9 +244,11 @@ def tell_other_policy(policy, run):
     run : str or Path
         Folder of the other run, or what is no run.
     """
-    if not _is_run(run):
+    try:
+        options = read_options(run, wanted=[], optional=TEXT_OPTIONS) if _is_run(run) else {}
+    except (OSError, ValueError):
+        # of another project, or damaged: whoever loads the run says so
         return
-    options = read_options(run, wanted=[], optional=TEXT_OPTIONS)
     mine = policy.options()
     other = {name: options[name] for name in mine if options.get(name, mine[name]) != mine[name]}
     if other:

@@ -69,9 +69,13 @@ class Text(NamedTuple):
         try:
             for number, sentence in enumerate(self._lines(), start=1):
                 sentence, changed = self.policy.apply(sentence)
-                if sentence and self._takes(sentence) and not self.policy.fault(sentence):
-                    if changes is not None:
-                        changes.add(f"{self.path}, line {number}", changed)
+                if not sentence or not self._takes(sentence):
+                    continue
+                left_out = self.policy.fault(sentence)
+                if changes is not None:
+                    found = {"left out for digits": 0} if left_out else changed
+                    changes.add(f"{self.path}, line {number}", found)
+                if not left_out:
                     yield number, sentence
         except UnicodeDecodeError as error:
             raise ValueError(

@@ -148,3 +148,34 @@ def test_a_set_of_unknown_characters_stops_and_asks_for_the_case(texts, advice, 
     # a set that is spelt whole leaves no list of an earlier one
     lacking.check_characters("test", ["the cat"], tokenizer, hparams)
     assert not (tmp_path / "unknown_characters_test.csv").exists()
+
+
+def test_the_text_of_a_language_model_follows_the_policy_and_counts_what_it_changes(
+    import_recipe, tmp_path
+):
+    text_data, tokenised_text = map(import_recipe, ("text_data", "tokenised_text"))
+    lines = ["It\u2019s  a cat", "\u200b", "room 5", "a caf\u00e9!", "a cafe\u0301!"]
+    (tmp_path / "a.txt").write_text("\n".join(lines), encoding="utf-8")
+    plain = text_data.Text(str(tmp_path / "a.txt"))
+    every = [(1, "It's a cat"), (3, "room 5"), (4, "a caf\u00e9!"), (5, "a caf\u00e9!")]
+    assert list(plain.sentences()) == every
+    hparams = {"text_files": str(tmp_path / "a.txt"), "valid_text": str(tmp_path / "a.txt")}
+    hparams |= dict.fromkeys(
+        ("test_texts", "train_manifest", "test_manifests", "data_folder"), None
+    )
+    hparams |= {"text_case": "lower", "text_digits": "skip", "text_punctuation": "remove"}
+    (text,), _, _ = text_data.find_texts(hparams)
+    assert list(text.sentences()) == [(1, "it's a cat"), (4, "a caf\u00e9"), (5, "a caf\u00e9")]
+    assert text.fingerprint() != plain.fingerprint()
+    sample = text_data.TextSample([text], 10)
+    assert sample.identity() != text_data.TextSample([plain], 10).identity()
+    tokenizer = Tokenizer.train(sample.sentences(), tmp_path / "t.model", "char", 30)
+    tokenised_text.tokenise({"output_folder": str(tmp_path)}, tokenizer, "train", [text])
+    rows = read_table(tmp_path / "text" / "text_changes_train.csv")
+    assert {row["change"]: row["texts"] for row in rows} == {
+        "punctuation": "2",
+        **dict.fromkeys(("case", "apostrophes", "spaces", "composed"), "1"),
+        "left out for digits": "1",
+    }
+    firsts = {row["change"]: row["first"].rpartition(", ")[2] for row in rows}
+    assert (firsts["left out for digits"], firsts["punctuation"]) == ("line 3", "line 4")
