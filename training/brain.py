@@ -207,6 +207,7 @@ class RecipeBrain(ExactBrain):
             self.unreadable.gather()
         elif self.left_out and not self.batches_read:
             self.unreadable.stop(f"{self.items} of {self.test_name or 'the validation'}")
+        self.odd.tell()
         if stage == sb.Stage.TRAIN:
             self.train_stats = self.training_stats(stage_loss)
         elif stage == sb.Stage.VALID:

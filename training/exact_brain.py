@@ -26,6 +26,7 @@ from training.nonfinite import (
     names_of,
     shown,
 )
+from training.odd_recordings import OddRecordings
 from training.unreadable import MOST, Failure, LoadedBatch, UnreadableList, readable
 
 logger = logging.getLogger(__name__)
@@ -61,6 +62,7 @@ class ExactBrain(sb.Brain):
         self._train_set = self._set_epoch = None
         self._loaders = []
         self._unreadable = self._statistics = None
+        self.odd = OddRecordings()
         # items of the running validation or test, and batches of it
         self.left_out = self.batches_read = 0
         # when the last checkpoint was saved, by the clock and by one that nobody sets
@@ -201,6 +203,7 @@ class ExactBrain(sb.Brain):
         """The batch that a loader gives; its unreadable items are noted."""
         if not isinstance(batch, LoadedBatch):
             return batch
+        self.odd.note(batch.warnings)
         if batch.failures:
             self.unreadable.note(batch.failures)
             if stage == sb.Stage.TRAIN:

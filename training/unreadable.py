@@ -15,7 +15,7 @@ from speechbrain.dataio.dataset import DynamicItemDataset
 from speechbrain.utils.distributed import if_main_process
 from torch.utils.data import Dataset, default_collate
 
-from mamba_speech.audio import AudioError, load_audio
+from mamba_speech.audio import AudioError, AudioWarning, collected_warnings, load_audio
 from mamba_speech.files import error_text, read_csv, write_csv
 
 logger = logging.getLogger(__name__)
@@ -41,10 +41,11 @@ class Failure(NamedTuple):
 
 
 class LoadedBatch(NamedTuple):
-    """What a loader gives: a batch, None where nothing of it could be read, and the items that failed."""
+    """What a loader gives: a batch, None where nothing of it could be read, the items that failed, and warnings."""
 
     batch: object
     failures: list
+    warnings: list = ()
 
 
 class ReadableItems(Dataset):
@@ -70,7 +71,7 @@ class ReadableItems(Dataset):
     ...             raise AudioError(f"{index}.wav: no such file")
     ...         return index
     >>> ReadableBatch(list)(ReadableItems(Odd(), True, 9).__getitems__([2]))
-    LoadedBatch(batch=[3], failures=[Failure(id='2', path='2.wav', error='2.wav: no such file')])
+    LoadedBatch(batch=[3], failures=[Failure(id='2', path='2.wav', error='2.wav: no such file')], warnings=[])
     """
 
     def __init__(self, items, training, most):
@@ -91,7 +92,12 @@ class ReadableItems(Dataset):
             return _failure(self.items, index, error)
 
     def __getitems__(self, indices):
-        """Items of a batch, and the Failures among them."""
+        """Items of a batch, the Failures among them, and at the end the warnings of their recordings."""
+        with collected_warnings() as odd:
+            found = self._read(indices)
+        return [*found, *odd]
+
+    def _read(self, indices):
         found = [self[index] for index in indices]
         if not self.training or not indices:
             return found
@@ -124,10 +130,11 @@ class ReadableBatch:
         self.collate = collate
 
     def __call__(self, found):
-        """A LoadedBatch of items and Failures."""
-        items = [one for one in found if not isinstance(one, Failure)]
+        """A LoadedBatch of items, Failures and warnings."""
+        items = [one for one in found if not isinstance(one, Failure | AudioWarning)]
         failures = [one for one in found if isinstance(one, Failure)]
-        return LoadedBatch(self.collate(items) if items else None, failures)
+        odd = [one for one in found if isinstance(one, AudioWarning)]
+        return LoadedBatch(self.collate(items) if items else None, failures, odd)
 
 
 def readable(items, options, training, most):
