@@ -11,11 +11,11 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 
 from data_prep.inspection import FULL, examine
+from mamba_speech.audio import AudioWarning
 
 # Fewer recordings are checked before the processes have started.
 MANY = 20000
@@ -38,6 +38,11 @@ class Checkers:
     verify : str
         See `data_prep.inspection.inspect`.
 
+    Attributes
+    ----------
+    odd : list of AudioWarning
+        What is odd about the recordings that can be used, as far as they were checked.
+
     Example
     -------
     >>> with Checkers(total=2, workers=1) as checkers:
@@ -50,7 +55,7 @@ class Checkers:
         cores = os.cpu_count() or 1
         self._in_processes = total >= MANY
         self.workers = workers or min(cores if self._in_processes else 2 * cores, 16)
-        self._verify, self._processes = verify, []
+        self._verify, self._processes, self.odd = verify, [], []
         self._free = SimpleQueue()
 
     def __enter__(self):
@@ -91,8 +96,12 @@ class Checkers:
         RuntimeError
             If a process has ended.
         """
-        check = self._lend if self._processes else partial(inspect_all, verify=self._verify)
-        return self._threads.map(check, shares)
+        return self._threads.map(self._check, shares)
+
+    def _check(self, paths):
+        found, odd = self._lend(paths) if self._processes else inspect_all(paths, self._verify)
+        self.odd += [AudioWarning(*one) for one in odd]
+        return [tuple(one) for one in found]
 
     def _lend(self, paths):
         process = self._free.get()
@@ -108,18 +117,29 @@ class Checkers:
             raise RuntimeError(
                 f"a process that checks recordings has ended (status {process.wait()}); its messages stand above"
             )
-        return [tuple(one) for one in json.loads(line)]
+        return json.loads(line)
 
 
 def inspect_all(paths, verify=FULL):
-    """`inspect_voice` each path; a list of (frames, sample rate, fault)."""
-    return [inspect_voice(path, verify) for path in paths]
+    """`inspect_voice` each path: a list of (frames, sample rate, fault), and the warnings about those without one."""
+    odd = []
+    return [inspect_voice(path, verify, odd) for path in paths], odd
 
 
-def inspect_voice(path, verify=FULL):
-    """Frames, sample rate and fault of a recording; a silent one has no speaker, where it is read whole."""
+def inspect_voice(path, verify=FULL, odd=None):
+    """Frames, sample rate and fault of a recording; a silent one has no speaker, where it is read whole.
+
+    Arguments
+    ---------
+    path, verify, odd
+        See `data_prep.inspection.inspect`.
+    """
     found = examine(path, verify)
-    return (0, 1, SILENT) if found.silent else (found.frames, found.rate, found.reason)
+    if found.silent:
+        return 0, 1, SILENT
+    if odd is not None and not found.reason:
+        odd.extend(found.warnings)
+    return found.frames, found.rate, found.reason
 
 
 def _end_with_parent(parent):

@@ -15,6 +15,7 @@ import numpy as np
 from tqdm import tqdm
 
 from data_prep.contents import stamp
+from data_prep.inspection import tell_oddities
 from data_prep.speakers.checker import SHARE, Checkers
 from data_prep.verify import BREAK_INSIDE, FULL, LINE_BREAK, NOT_UTF8, Skipped
 from mamba_speech.audio.finding import PassedOver, walk_folders
@@ -189,6 +190,7 @@ class Recordings:
                     for index, result in zip(share, results, strict=True):
                         self._note(index, *result)
                     bar.update(len(share))
+        tell_oddities(checkers.odd, "the recordings")
 
     def _note(self, index, frames, rate, reason):
         if reason is None and frames > np.iinfo(np.int32).max:

@@ -37,6 +37,8 @@ class Header:
         Whether the file does not say where it ends.
     cut : bool
         Whether the file ends before its samples do.
+    first : int
+        Place of the first frame of an MP3 file.
     guessed : bool
         Whether libsndfile guesses the length from the size of the file: MP3 without a count of its frames.
     doubtful : bool
@@ -49,6 +51,7 @@ class Header:
     there: int = 0
     open_ended: bool = False
     cut: bool = False
+    first: int = 0
     guessed: bool = False
     doubtful: bool = False
     patches: dict = field(default_factory=dict)
@@ -265,12 +268,11 @@ def _mp3(data, size):
             # flags: frames are told, bytes are told
             has_frames, has_bytes = first[tag + 7] & 1, first[tag + 7] & 2
             told = int.from_bytes(first[tag + 8 + 4 * has_frames :][:4], "big")
-            return Header(
-                there=there, guessed=not has_frames, doubtful=not has_bytes or told > there
-            )
+            doubtful = not has_bytes or told > there
+            return Header(there=there, first=place, guessed=not has_frames, doubtful=doubtful)
     tag = first.find(b"VBRI")
     told = int.from_bytes(first[tag + 10 :][:4], "big")
-    return Header(there=there, guessed=tag < 0, doubtful=tag >= 0 and told > there)
+    return Header(there=there, first=place, guessed=tag < 0, doubtful=tag >= 0 and told > there)
 
 
 _PARSERS = {

@@ -17,6 +17,7 @@ from mamba_speech.audio.errors import (
 from mamba_speech.audio.finding import check_file
 from mamba_speech.audio.headers import PatchedFile, read_header
 from mamba_speech.audio.listening import Listener, hear_all
+from mamba_speech.audio.mp3 import CountedFile
 from mamba_speech.audio.warnings import TRUNCATED, UNKNOWN_LENGTH, AudioWarning
 
 BLOCK_SECONDS = 5.0
@@ -109,6 +110,7 @@ class AudioFile:
         try:
             self._file = _Sound(os.fsencode(self.path))
             if self._file.frames > 0:
+                self._count_frames()
                 return
             error = None
         except (soundfile.SoundFileError, MemoryError) as fault:
@@ -134,6 +136,15 @@ class AudioFile:
         self.close()
         self._open()
         self._place, self._ended = 0, None
+
+    def _count_frames(self):
+        """Open an MP3 file whose length is a guess as one whose length is known."""
+        if not self._file.subtype.startswith("MPEG") or not self._is_guess():
+            return
+        counted = CountedFile(os.fsencode(self.path), self._header.first)
+        if counted.frames:
+            self._file.close()
+            self._patched, self._file = counted, _Sound(counted)
 
     def _fault(self, error):
         return AudioError(recording_fault(self.path, unreadable(self.path, error)))
@@ -215,7 +226,7 @@ class AudioFile:
         place = self._place
         if isinstance(error, MemoryError) or self._has_end():
             raise self._fault(error) from error
-        # with marks, since the library does not tell how many samples it wrote before the error
+        # the library does not tell how many samples it wrote before the error: marks do
         marked = np.full((frames, self.channels), np.nan, dtype="float32")
         try:
             self._skip(place)
@@ -341,7 +352,8 @@ class AudioFile:
     def _judged(self):
         """All blocks, once the verdict on them is known; few files are read twice for it."""
         listener, kept, held = self._listener(), [], 0
-        self._reopen_if_read()
+        if self._place or self._ended is not None:
+            self._reopen()
         blocks = self._checked(listener.piece)
         while not listener.settled:
             block = next(blocks, None)
@@ -356,10 +368,6 @@ class AudioFile:
             blocks = self._checked(listener.piece)
         return chain(kept, blocks)
 
-    def _reopen_if_read(self):
-        if self._place or self._ended is not None:
-            self._reopen()
-
     def _checked(self, frames):
         for block in self.blocks(frames=frames):
             check_samples(block, self.path)
@@ -373,8 +381,7 @@ class AudioFile:
     def _of_length(self):
         header = self._header
         if self._cut or getattr(self._file, "truncated", False) or (header and header.cut):
-            told = self._seconds_missing()
-            text = f"{self.path}: was cut off, or is damaged: {told}"
+            text = f"{self.path}: was cut off, or is damaged: {self._seconds_missing()}"
             yield AudioWarning(TRUNCATED, text)
         unknown = isinstance(self._file, _Sound) and self.frames is None
         if unknown or (header and header.open_ended):

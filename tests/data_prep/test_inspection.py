@@ -9,6 +9,7 @@ import soundfile
 from data_prep.inspection import FULL, HEADER, examine, inspect
 from data_prep.mixtures.checks import read_header, read_mono
 from data_prep.mixtures.speech import fault_of
+from data_prep.speakers.checker import MANY, Checkers
 from data_prep.verify import Candidate, check_utterances
 from mamba_speech.audio import load_audio
 from tests.support.odd_audio import (
@@ -67,3 +68,17 @@ def test_odd_recordings_of_a_corpus_are_kept_and_told_once_a_kind(tmp_path, capl
         "train: 1 recording is used with the warning silent_channel",
         "train: 2 recordings are used with the warning opposite_channels",
     ]
+
+
+@pytest.mark.parametrize("total", [3, pytest.param(MANY, marks=pytest.mark.exhaustive)])
+def test_recordings_of_speakers_tell_their_oddities_from_threads_and_processes(total, tmp_path):
+    voice = speech_like(1)
+    soundfile.write(tmp_path / "a.wav", np.stack([voice, -voice], 1), RATE)
+    soundfile.write(tmp_path / "b.wav", voice, RATE)
+    write_format(tmp_path / "cut.flac", "flac", speech_like(5))
+    cut(tmp_path / "cut.flac")
+    paths = [str(tmp_path / name) for name in ("a.wav", "b.wav", "cut.flac")]
+    with Checkers(total, workers=1) as checkers:
+        (found,) = checkers.map([paths])
+    assert found == [(RATE, RATE, None), (RATE, RATE, None), (0, 1, "truncated audio")]
+    assert [one.kind for one in checkers.odd] == ["opposite_channels"]

@@ -192,6 +192,28 @@ def test_only_its_header_shows_that_an_mp3_was_cut(tmp_path):
     assert read_everywhere(path)[1] == []
 
 
+@pytest.mark.parametrize(
+    "tags", [(b"", b""), (b"ID3\4\0\0\0\0\2\1" + bytes(257), b"TAG" + bytes(125))]
+)
+@pytest.mark.parametrize("mode", ["VARIABLE", "CONSTANT"])
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("rate", [8000, 16000, 44100])
+def test_an_mp3_that_does_not_count_its_frames_is_read_whole(rate, channels, mode, tags, tmp_path):
+    # a quiet beginning: its bit rate says little about the rest
+    samples = np.concatenate([0.001 * speech_like(1, rate=rate), speech_like(9, 1, rate)])
+    samples = np.stack([samples] * channels, 1)
+    path = tmp_path / "plain.mp3"
+    soundfile.write(path, samples, rate, format="MP3", bitrate_mode=mode, compression_level=0.4)
+    drop_xing(path)
+    path.write_bytes(tags[0] + path.read_bytes() + tags[1])
+    odd = []
+    found = load_audio(path, rate, warnings=odd)
+    assert odd == [] and 10 * rate <= len(found) < 10.3 * rate
+    assert np.array_equal(np.concatenate(list(AudioBlocks(path, rate))), found)
+    part = load_audio(path, rate, 5 * rate, 6 * rate).numpy()
+    assert np.allclose(part, found[5 * rate : 6 * rate], atol=1e-4)
+
+
 def test_a_long_file_that_promises_a_terabyte_is_read_in_pieces(tmp_path):
     path = write_format(tmp_path / "endless.flac", "flac")
     kept = path.read_bytes()[21]

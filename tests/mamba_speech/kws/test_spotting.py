@@ -300,7 +300,8 @@ def test_a_microphone_of_another_rate_is_resampled(monkeypatch):
     # ten blocks of a tenth of a second; an eleventh would be waited for
     heard = torch.cat(list(islice(microphone(RATE), 10)))
     expected = torch.sin(2 * torch.pi * 440 * torch.arange(len(heard)) / RATE)
-    assert 0.98 * RATE < len(heard) <= RATE
+    # the resampler holds some hundredths of a second back
+    assert 0.95 * RATE < len(heard) <= RATE
     torch.testing.assert_close(heard[100:], expected[100:], rtol=0, atol=0.01)
 
 
