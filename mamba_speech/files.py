@@ -164,6 +164,8 @@ def whole_file(path, mode="w", **options):
     ------
     OSError
         As :func:`whole_path`.
+    ValueError
+        If a text holds bytes of a name that are not UTF-8.
 
     Example
     -------
@@ -177,7 +179,13 @@ def whole_file(path, mode="w", **options):
     if "b" not in mode:
         options = {"encoding": "utf-8"} | options
     with whole_path(path) as temporary, open(temporary, mode, **options) as file:
-        yield file
+        try:
+            yield file
+        except UnicodeEncodeError as error:
+            part = error.object[max(0, error.start - 80) : error.end + 20]
+            raise ValueError(
+                f"{path}: cannot hold {part!a}, which is not UTF-8 text; rename what is called so"
+            ) from error
 
 
 def write_text(path, text):

@@ -243,3 +243,19 @@ def test_a_list_that_people_write_may_have_spaces_after_commas(tmp_path):
     text = 'id, text\n1, "yes, no"\n'
     assert rows_of(tmp_path / "a.csv", text, skip_spaces=True) == [{"id": "1", "text": "yes, no"}]
     assert "3 cells" in rows_of(tmp_path / "a.csv", text)
+
+
+def test_a_name_that_is_not_utf8_is_kept_by_json_and_refused_by_name_elsewhere(tmp_path):
+    name = os.fsdecode(b"caf\xe9.wav")
+    for value in ({name: [name, "\xe9", 1.5]}, {"a": "\xe9"}):
+        write_json(tmp_path / "a.json", value)
+        assert read_json(tmp_path / "a.json") == value
+        (tmp_path / "a.json").read_bytes().decode("utf-8")
+    assert "\xe9" in (tmp_path / "a.json").read_text(encoding="utf-8")
+    for write in (
+        lambda path: write_text(path, f"a\n{name}"),
+        lambda path: write_csv(path, ["a", "b"], [("1", name)]),
+    ):
+        with pytest.raises(ValueError, match=r"list.csv: cannot hold .*caf.udce9") as error:
+            write(tmp_path / "list.csv")
+        assert str(error.value).isascii() and not (tmp_path / "list.csv").exists()
