@@ -1,0 +1,39 @@
+"""The folder of odd inputs: what writes it, and where each input lies."""
+
+import re
+
+import numpy as np
+
+from tests.oddities import contents, formats, headers, names
+from tests.oddities.inputs import RATE, Odd
+from tests.support.verification import say
+
+ODD = (*formats.ODD, *headers.ODD, *contents.ODD, *names.ODD)
+PLAIN = Odd("Plain", "the plain recording", "plain.wav", names.plain)
+
+
+def spoken():
+    """Samples of the plain recording, one second of a voice at 16 kHz, whole multiples of 2 ** -15."""
+    return np.round(say(1, 1.0, rate=RATE) * 2**15) / 2**15
+
+
+def write_folder(folder, inputs=ODD):
+    """Write odd inputs, each into a folder of its own.
+
+    Arguments
+    ---------
+    folder : Path
+    inputs : iterable of Odd
+
+    Returns
+    -------
+    paths : dict of Odd to Path
+    """
+    samples, paths = spoken(), {}
+    for number, odd in enumerate([PLAIN, *inputs]):
+        place = folder / f"{number:03}-{re.sub('[^a-z0-9]+', '-', odd.name.lower()).strip('-')}"
+        path = place / odd.file
+        path.parent.mkdir(parents=True)
+        odd.write(path, samples)
+        paths[odd.name] = path
+    return paths
