@@ -5,11 +5,12 @@ import struct
 import numpy as np
 import soundfile
 
-from tests.oddities.headers import encoded
-from tests.oddities.inputs import EXACT, KEPT, RATE, READ, SAME, Odd
+from tests.oddities.headers import CUT, LEFT_OUT, altered, encoded, without_total
+from tests.oddities.inputs import EXACT, KEPT, RATE, READ, SAME, TOO_SHORT, Odd
 from tests.support.damage import overwrite_middle
 
-NO_SAMPLES = "error: no samples"
+NO_SAMPLES, SHORT = "error: no samples", {"embed": TOO_SHORT}
+CUT_READ = f"{READ}, warns: {CUT}"
 
 
 def floats(change, subtype="FLOAT"):
@@ -59,15 +60,17 @@ def no_audio():
     write = content(b"")
     yield Odd(group, "0 bytes", "zero.wav", write, "error: empty file", "skipped: empty", likeness=None)
     nothing = lambda path, _: soundfile.write(path, [], RATE)
-    for ending in ("wav", "flac", "ogg"):
+    for ending in ("wav", "ogg"):
         name, file = f"{ending.upper()} without samples", f"nothing.{ending}"
         yield Odd(group, name, file, nothing, NO_SAMPLES, "skipped: no samples", likeness=None)
     write = lambda path, _: soundfile.write(path, np.zeros((0, 2)), RATE)
     yield Odd(group, "stereo without samples", "none2.wav", write, NO_SAMPLES, "skipped: no samples", likeness=None)
+    write = altered("FLAC", lambda data: without_total(data)[: data.index(b"\xff\xf8")])
+    yield Odd(group, "FLAC without samples", "nothing.flac", write, NO_SAMPLES, "skipped: no samples", likeness=None)
     write = lambda path, _: soundfile.write(path, [0.1], RATE)
-    yield Odd(group, "one sample", "one.wav", write, READ, KEPT, likeness=None)
+    yield Odd(group, "one sample", "one.wav", write, READ, KEPT, SHORT, None)
     write = floats(lambda samples: 0 * samples)
-    yield Odd(group, "silence", "silence.wav", write, READ, KEPT, likeness=None)
+    yield Odd(group, "silence", "silence.wav", write, READ, KEPT, SHORT, None)
 
 
 def sizes():
@@ -95,20 +98,19 @@ def sizes():
     write = floats(put(1e-40, 50))
     yield Odd(group, "denormals", "denormal.wav", write, READ, KEPT, likeness=5)
     write = floats(lambda samples: samples * 1e-42, "DOUBLE")
-    yield Odd(group, "denormals alone", "denormals.wav", write, READ, KEPT, likeness=None)
+    yield Odd(group, "denormals alone", "denormals.wav", write, READ, KEPT, SHORT, None)
     write = floats(lambda samples: 0.5 * samples + 0.4)
     yield Odd(group, "a constant added (DC offset)", "offset.wav", write, READ, KEPT, likeness=None)
     write = floats(lambda samples: np.sign(samples))
     yield Odd(group, "clipped to a square wave", "square.wav", write, READ, KEPT, likeness=None)
     write = floats(lambda samples: samples * 1e-4)
-    yield Odd(group, "speech at -100 dB", "quiet.wav", write, READ, KEPT, likeness=None)
+    yield Odd(group, "speech at -100 dB", "quiet.wav", write, READ, KEPT, SHORT, None)
     broken = "error: cannot be read as audio"
     yield Odd(
         group, "FLAC damaged in its middle", "damaged.flac", damaged_flac, broken, "skipped: unreadable", likeness=None
     )
     years = content(endless())
-    cut = f"{broken}"
-    yield Odd(group, "a FLAC header that claims 2^36 samples", "years.flac", years, cut, "skipped: ", likeness=None)
+    yield Odd(group, "a FLAC header that claims 2^36 samples", "years.flac", years, CUT_READ, LEFT_OUT, SHORT, None)
 
 
 def endless():

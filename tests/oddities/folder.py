@@ -13,8 +13,8 @@ PLAIN = Odd("Plain", "the plain recording", "plain.wav", names.plain)
 
 
 def spoken():
-    """Samples of the plain recording, one second of a voice at 16 kHz, whole multiples of 2 ** -15."""
-    return np.round(say(1, 1.0, rate=RATE) * 2**15) / 2**15
+    """Samples of the plain recording, 0.6 s of a voice at 16 kHz, whole multiples of 2 ** -15."""
+    return np.round(say(1, 0.6, rate=RATE) * 2**15) / 2**15
 
 
 def write_folder(folder, inputs=ODD):

@@ -3,7 +3,7 @@
 import numpy as np
 import soundfile
 
-from tests.oddities.inputs import EXACT, KEPT, RATE, READ, SAME, Odd, resampled
+from tests.oddities.inputs import EXACT, KEPT, RATE, READ, SAME, TOO_SHORT, Odd, resampled
 from tests.support.media import write_media
 
 # Likeness of a kind of samples in dB; kinds of at least 16 bits keep all.
@@ -21,7 +21,6 @@ LIKENESS = {
     "NMS_ADPCM_16": 3,
     "NMS_ADPCM_24": 8,
     "NMS_ADPCM_32": 15,
-    "DPCM_8": 5,
     "VORBIS": 8,
     "OPUS": 5,
     "MPEG_LAYER_III": 10,
@@ -68,6 +67,8 @@ SOUND_FILES = {
     "VOC": ("voc", "PCM_16 PCM_U8 ALAW ULAW"),
     "XI": ("xi", "DPCM_8 DPCM_16"),
 }
+# formats that keep the sample rate roughly, or not at all
+RATE_LOST = ("VOC", "XI")
 # name: ending, encoder, rate and likeness
 MEDIA = {
     "AAC in MP4, as phones record": ("m4a", "aac", RATE, 10),
@@ -166,12 +167,15 @@ def formats():
     for form, (ending, subtypes) in SOUND_FILES.items():
         for subtype in subtypes.split():
             likeness = LIKENESS.get(subtype, EXACT)
+            if form in RATE_LOST:
+                likeness = None
             yield Odd(
                 f"{form} files",
                 f"{form} {subtype}",
                 f"{form}_{subtype}.{ending}",
                 write_as(form, subtype),
                 SAME if likeness == EXACT else READ,
+                others={"embed": TOO_SHORT} if form == "XI" else {},
                 likeness=likeness,
             )
     for mode in ("CONSTANT", "VARIABLE"):
@@ -196,7 +200,8 @@ def rates():
     """One recording at many rates."""
     for rate, likeness in RATES.items():
         name, write = f"{rate:,} Hz", at_rate(rate)
-        yield Odd("Sample rates", name, f"{rate}.wav", write, READ, likeness=likeness)
+        others = {"embed": TOO_SHORT} if rate in (10, 100) else {}
+        yield Odd("Sample rates", name, f"{rate}.wav", write, READ, KEPT, others, likeness)
 
 
 def channels():

@@ -40,11 +40,14 @@ def encoded(samples, form, subtype="PCM_16", **options):
     return file.getvalue()
 
 
-def altered(form, alter, subtype="PCM_16", **options):
-    """A function that writes a file of a format whose bytes were altered."""
-    return lambda path, samples: path.write_bytes(
-        bytes(alter(bytearray(encoded(samples, form, subtype, **options))))
-    )
+def altered(form, alter, subtype="PCM_16", times=1, **options):
+    """A function that writes a file of a format, with the speech so many times, whose bytes were altered."""
+
+    def write(path, samples):
+        content = encoded(np.tile(samples, times), form, subtype, **options)
+        path.write_bytes(bytes(alter(bytearray(content))))
+
+    return write
 
 
 def without_total(content):
@@ -114,7 +117,7 @@ def lengths():
     write = altered("FLAC", without_total)
     yield Odd(group, "FLAC of unknown length, from a pipe", "pipe.flac", write, unknown)
     write = altered("AU", au_without_length)
-    yield Odd(group, "AU of unknown length", "pipe.au", write)
+    yield Odd(group, "AU of unknown length", "pipe.au", write, unknown)
 
 
 def hash_of(name):
@@ -133,7 +136,7 @@ def chunks():
         ("broadcast chunk of 602 bytes", {"before": chunk(b"bext", b"\0" * 602)}),
         ("chunk of odd size, padded", {"before": chunk(b"junk", b"abc")}),
         ("chunk of odd size, not padded", {"before": b"junk" + struct.pack("<I", 3) + b"abc"}),
-        ("chunk of unknown name", {"before": chunk(b"\xa9xyz", b"1234")}),
+        ("chunk of unknown name", {"before": chunk(b"abcd", b"1234")}),
         ("id3 chunk", {"before": chunk(b"id3 ", b"ID3\x03\x00\x00\x00\x00\x00\x00")}),
         ("cue and sample chunks", {"after": chunk(b"cue ", b"\0" * 4) + chunk(b"smpl", b"\0" * 36)}),
         ("one byte after the data", {"after": b"\0"}),
@@ -147,10 +150,11 @@ def chunks():
     for name, alter in (
         ("ID3 tag before it", with_id3),
         ("ID3 tag behind it", with_id3v1),
-        ("no frame that tells its length", without_tag),
     ):
         file, write = f"{name.replace(' ', '_')}.mp3", altered("MP3", alter, "MPEG_LAYER_III", **mp3)
         yield Odd(group, f"MP3 with {name}", file, write, READ, likeness=10)
+    write = altered("MP3", without_tag, "MPEG_LAYER_III", times=2, **mp3)
+    yield Odd(group, "MP3 with no frame that tells its length", "bare.mp3", write, READ, likeness=None)
     write = altered("FLAC", with_id3)
     yield Odd(group, "FLAC with an ID3 tag before it", "tagged.flac", write)
 
@@ -207,9 +211,10 @@ def cuts():
         ("MP3", "MPEG_LAYER_III"),
     ):
         name, file = f"half of {form} {subtype}", f"half_{form}_{subtype}.{form.lower()}"
-        write = altered(form, half, subtype)
+        # an Ogg page holds a second and more
+        write = altered(form, half, subtype, times=12 if form == "OGG" else 4)
         yield Odd(group, name, file, write, cut, LEFT_OUT, likeness=None)
-    write = altered("WAV", odd_byte)
+    write = altered("WAV", odd_byte, times=4)
     yield Odd(group, "WAV cut within a sample", "byte.wav", write, cut, LEFT_OUT, likeness=None)
     write = altered("FLAC", lambda content: content[:-1])
     yield Odd(group, "FLAC without its last byte", "last.flac", write, cut, LEFT_OUT, likeness=None)

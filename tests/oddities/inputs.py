@@ -15,6 +15,8 @@ RATE = 16000
 EXACT = math.inf
 # what a recording becomes: by commands, and by preparation and training
 SAME, READ, KEPT = "same", "read", "kept"
+# a speaker is not told by less than half a second
+TOO_SHORT = "error: s of speech"
 COMMANDS = ("transcribe", "spot", "separate", "embed")
 TRAINING = "training"
 CONSUMERS = (*COMMANDS, TRAINING)
