@@ -3,14 +3,13 @@
 import csv
 import json
 import os
-import re
 from dataclasses import dataclass, field
 
 import numpy as np
 import soundfile
 
-from mamba_speech.audio import AudioError, load_audio
-from tests.oddities.inputs import RATE, TRAINING
+from mamba_speech.audio import load_audio
+from tests.oddities.inputs import RATE
 from tests.support import recognition
 from tests.support.run_folders import call
 
@@ -69,6 +68,31 @@ def through_command(name, paths, runs, out):
     return {name_: _found(name, records.get(str(path), [])) for name_, path in paths.items()}
 
 
+def through_folder(name, folder, runs, out):
+    """Give a folder to a command.
+
+    Returns
+    -------
+    found, broken : set of str
+        Paths in the folder of the recordings that have a result, and of those that have an error.
+    refused : bool
+        Whether the folder itself has an error.
+    """
+    run, more = USES[name]
+    more = [one.format(out=out) for one in more]
+    status, said, errors = call([name, runs[run], folder, *more, "--json"])
+    assert "Traceback" not in errors, errors
+    records = [json.loads(line) for line in said.splitlines()]
+    broken = {os.path.relpath(one["path"], folder) for one in records if "error" in one}
+    assert status == bool(broken), errors
+    sources = [path for one in records for path in one.get("sources", ())]
+    assert len({path.casefold() for path in sources}) == len(sources) and all(
+        map(os.path.isfile, sources)
+    )
+    found = {os.path.relpath(one["path"], folder) for one in records if "error" not in one}
+    return found, broken - {"."}, "." in broken
+
+
 def _found(command, records):
     errors = [one["error"] for one in records if "error" in one]
     found = Found(
@@ -80,9 +104,13 @@ def _found(command, records):
     if command == "transcribe" and records:
         found.result = records[0]["text"]
     elif command == "spot":
-        found.result = [(one["start"], one["end"], one["label"]) for one in records if "label" in one]
+        found.result = [
+            (one["start"], one["end"], one["label"]) for one in records if "label" in one
+        ]
     elif command == "separate" and records:
-        found.result = np.stack([soundfile.read(os.fsencode(path))[0] for path in records[0]["sources"]])
+        found.result = np.stack(
+            [soundfile.read(os.fsencode(path))[0] for path in records[0]["sources"]]
+        )
     elif records:
         found.result = np.load(records[0]["embedding"])
     return found
@@ -113,6 +141,7 @@ def through_training(paths, folder):
         output_folder=run,
         number_of_epochs=1,
         num_workers=0,
+        max_skipped=1,
     )
     kept, skipped = _rows(run / "train.csv", "ID"), _rows(run / "skipped_train.csv", "id")
     failed = _rows(run / "unreadable.csv", "id")

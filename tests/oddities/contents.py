@@ -58,15 +58,33 @@ def no_audio():
     ):
         yield Odd(group, name, file, content(data), broken, unreadable, likeness=None)
     write = content(b"")
-    yield Odd(group, "0 bytes", "zero.wav", write, "error: empty file", "skipped: empty", likeness=None)
+    yield Odd(
+        group, "0 bytes", "zero.wav", write, "error: empty file", "skipped: empty", likeness=None
+    )
     nothing = lambda path, _: soundfile.write(path, [], RATE)
     for ending in ("wav", "ogg"):
         name, file = f"{ending.upper()} without samples", f"nothing.{ending}"
         yield Odd(group, name, file, nothing, NO_SAMPLES, "skipped: no samples", likeness=None)
     write = lambda path, _: soundfile.write(path, np.zeros((0, 2)), RATE)
-    yield Odd(group, "stereo without samples", "none2.wav", write, NO_SAMPLES, "skipped: no samples", likeness=None)
+    yield Odd(
+        group,
+        "stereo without samples",
+        "none2.wav",
+        write,
+        NO_SAMPLES,
+        "skipped: no samples",
+        likeness=None,
+    )
     write = altered("FLAC", lambda data: without_total(data)[: data.index(b"\xff\xf8")])
-    yield Odd(group, "FLAC without samples", "nothing.flac", write, NO_SAMPLES, "skipped: no samples", likeness=None)
+    yield Odd(
+        group,
+        "FLAC without samples",
+        "nothing.flac",
+        write,
+        NO_SAMPLES,
+        "skipped: no samples",
+        likeness=None,
+    )
     write = lambda path, _: soundfile.write(path, [0.1], RATE)
     yield Odd(group, "one sample", "one.wav", write, READ, KEPT, SHORT, None)
     write = floats(lambda samples: 0 * samples)
@@ -84,7 +102,9 @@ def sizes():
     ):
         yield Odd(group, name, file, floats(put(value)), damaged, not_finite, likeness=None)
     write = floats(put(3e38))
-    yield Odd(group, "a sample of 3e38", "huge.wav", write, "error: it is damaged", unsound, likeness=None)
+    yield Odd(
+        group, "a sample of 3e38", "huge.wav", write, "error: it is damaged", unsound, likeness=None
+    )
     integers = f"{SAME}, warns: integer_scale"
     for bits in (16, 24, 32):
         name, file = f"floats at the scale of {bits}-bit integers", f"integers{bits}.wav"
@@ -92,9 +112,13 @@ def sizes():
         likeness = EXACT if bits == 16 else 60
         yield Odd(group, name, file, write, integers, KEPT, likeness=likeness)
     write = floats(lambda samples: np.round(samples * 2.0**15), "FLOAT")
-    yield Odd(group, "floats at the scale of 16 bits, of single precision", "single.wav", write, integers)
+    yield Odd(
+        group, "floats at the scale of 16 bits, of single precision", "single.wav", write, integers
+    )
     write = floats(lambda samples: 1.5 * samples / abs(samples).max())
-    yield Odd(group, "floats slightly over full scale", "over.wav", write, READ, KEPT, likeness=None)
+    yield Odd(
+        group, "floats slightly over full scale", "over.wav", write, READ, KEPT, likeness=None
+    )
     write = floats(put(1e-40, 50))
     yield Odd(group, "denormals", "denormal.wav", write, READ, KEPT, likeness=5)
     write = floats(lambda samples: samples * 1e-42, "DOUBLE")
@@ -107,10 +131,25 @@ def sizes():
     yield Odd(group, "speech at -100 dB", "quiet.wav", write, READ, KEPT, SHORT, None)
     broken = "error: cannot be read as audio"
     yield Odd(
-        group, "FLAC damaged in its middle", "damaged.flac", damaged_flac, broken, "skipped: unreadable", likeness=None
+        group,
+        "FLAC damaged in its middle",
+        "damaged.flac",
+        damaged_flac,
+        broken,
+        "skipped: unreadable",
+        likeness=None,
     )
     years = content(endless())
-    yield Odd(group, "a FLAC header that claims 2^36 samples", "years.flac", years, CUT_READ, LEFT_OUT, SHORT, None)
+    yield Odd(
+        group,
+        "a FLAC header that claims 2^36 samples",
+        "years.flac",
+        years,
+        CUT_READ,
+        LEFT_OUT,
+        SHORT,
+        None,
+    )
 
 
 def endless():
@@ -136,7 +175,9 @@ def wrong_headers():
             path.write_bytes(bytes(data))
 
         file = f"{name.replace(' ', '_')}.wav"
-        yield Odd(group, f"WAV with {name}", file, write, broken, "skipped: unreadable", likeness=None)
+        yield Odd(
+            group, f"WAV with {name}", file, write, broken, "skipped: unreadable", likeness=None
+        )
 
 
 ODD = (*no_audio(), *sizes(), *wrong_headers())

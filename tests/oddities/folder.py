@@ -6,6 +6,7 @@ import numpy as np
 
 from tests.oddities import contents, formats, headers, names
 from tests.oddities.inputs import RATE, Odd
+from tests.oddities.lists import write_recordings
 from tests.support.verification import say
 
 ODD = (*formats.ODD, *headers.ODD, *contents.ODD, *names.ODD)
@@ -31,9 +32,58 @@ def write_folder(folder, inputs=ODD):
     """
     samples, paths = spoken(), {}
     for number, odd in enumerate([PLAIN, *inputs]):
-        place = folder / f"{number:03}-{re.sub('[^a-z0-9]+', '-', odd.name.lower()).strip('-')}"
+        place = folder / f"{number:03}-{slug(odd.name)}"
         path = place / odd.file
         path.parent.mkdir(parents=True)
         odd.write(path, samples)
         paths[odd.name] = path
     return paths
+
+
+def write_lists(folder, chosen):
+    """Write odd lists, each into a folder of its own with the recordings.
+
+    Arguments
+    ---------
+    folder : Path
+    chosen : iterable of OddList
+
+    Returns
+    -------
+    paths : dict of str to Path
+        The lists by their names.
+    """
+    samples, paths = spoken(), {}
+    for number, odd in enumerate(chosen):
+        place = folder / f"{number:03}-{slug(odd.name)}"
+        place.mkdir(parents=True)
+        write_recordings(place, samples)
+        odd.write(place, samples)
+        paths[odd.name] = place / odd.file
+    return paths
+
+
+def write_trees(folder, chosen):
+    """Write odd folders.
+
+    Arguments
+    ---------
+    folder : Path
+    chosen : iterable of OddTree
+
+    Returns
+    -------
+    paths : dict of str to Path
+        The folders by their names.
+    """
+    samples, paths = spoken(), {}
+    for number, odd in enumerate(chosen):
+        paths[odd.name] = folder / f"{number:03}-{slug(odd.name)}"
+        paths[odd.name].mkdir(parents=True)
+        odd.write(paths[odd.name], samples)
+    return paths
+
+
+def slug(name):
+    """A name of a folder, of letters, digits and dashes."""
+    return re.sub("[^a-z0-9]+", "-", name.lower()).strip("-")

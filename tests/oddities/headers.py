@@ -6,7 +6,7 @@ import struct
 import numpy as np
 import soundfile
 
-from tests.oddities.inputs import EXACT, RATE, READ, SAME, Odd, pcm16
+from tests.oddities.inputs import RATE, READ, SAME, Odd, pcm16
 from tests.support.media import write_media
 
 UNKNOWN, CUT = "unknown_length", "truncated"
@@ -106,7 +106,10 @@ def lengths():
         ("WAV with both sizes 0", {"data_size": 0, "riff_size": 0}),
         ("WAV with data size 0xFFFFFFFF, from a pipe", {"data_size": full}),
         ("WAV with both sizes 0xFFFFFFFF", {"data_size": full, "riff_size": full}),
-        ("WAV as ffmpeg writes it to a pipe", {"before": tag, "data_size": full, "riff_size": full}),
+        (
+            "WAV as ffmpeg writes it to a pipe",
+            {"before": tag, "data_size": full, "riff_size": full},
+        ),
         ("WAV with data size 0x7FFFFFFF", {"data_size": 0x7FFFFFFF, "riff_size": 0x7FFFFFFF}),
         ("WAV as SoX writes it to a pipe", {"data_size": 0x7FFFF000, "riff_size": 0x7FFFF024}),
     ):
@@ -128,7 +131,9 @@ def chunks():
     """WAV files with more chunks than a reader needs."""
     group = "More in the file than sound"
     info = chunk(b"LIST", b"INFO" + chunk(b"INAM", b"a title\0"))
-    extensible = b"fmt " + struct.pack("<IHHIIHHHHI", 40, 0xFFFE, 1, RATE, 2 * RATE, 2, 16, 22, 16, 4)
+    extensible = b"fmt " + struct.pack(
+        "<IHHIIHHHHI", 40, 0xFFFE, 1, RATE, 2 * RATE, 2, 16, 22, 16, 4
+    )
     extensible += struct.pack("<H", 1) + bytes.fromhex("000000001000800000aa00389b71")
     for name, options in (
         ("LIST chunk before the data", {"before": info}),
@@ -138,7 +143,10 @@ def chunks():
         ("chunk of odd size, not padded", {"before": b"junk" + struct.pack("<I", 3) + b"abc"}),
         ("chunk of unknown name", {"before": chunk(b"abcd", b"1234")}),
         ("id3 chunk", {"before": chunk(b"id3 ", b"ID3\x03\x00\x00\x00\x00\x00\x00")}),
-        ("cue and sample chunks", {"after": chunk(b"cue ", b"\0" * 4) + chunk(b"smpl", b"\0" * 36)}),
+        (
+            "cue and sample chunks",
+            {"after": chunk(b"cue ", b"\0" * 4) + chunk(b"smpl", b"\0" * 36)},
+        ),
         ("one byte after the data", {"after": b"\0"}),
         ("a page of zeros after the data", {"after": b"\0" * 4096}),
         ("text after the data", {"after": b"recorded by somebody\n" * 20}),
@@ -151,10 +159,15 @@ def chunks():
         ("ID3 tag before it", with_id3),
         ("ID3 tag behind it", with_id3v1),
     ):
-        file, write = f"{name.replace(' ', '_')}.mp3", altered("MP3", alter, "MPEG_LAYER_III", **mp3)
+        file, write = (
+            f"{name.replace(' ', '_')}.mp3",
+            altered("MP3", alter, "MPEG_LAYER_III", **mp3),
+        )
         yield Odd(group, f"MP3 with {name}", file, write, READ, likeness=10)
     write = altered("MP3", without_tag, "MPEG_LAYER_III", times=2, **mp3)
-    yield Odd(group, "MP3 with no frame that tells its length", "bare.mp3", write, READ, likeness=None)
+    yield Odd(
+        group, "MP3 with no frame that tells its length", "bare.mp3", write, READ, likeness=None
+    )
     write = altered("FLAC", with_id3)
     yield Odd(group, "FLAC with an ID3 tag before it", "tagged.flac", write)
 
@@ -219,12 +232,24 @@ def cuts():
     write = altered("FLAC", lambda content: content[:-1])
     yield Odd(group, "FLAC without its last byte", "last.flac", write, cut, LEFT_OUT, likeness=None)
     write = altered("WAV", lambda content: content[:-200])
-    yield Odd(group, "WAV without its last 100 samples", "last.wav", write, cut, LEFT_OUT, likeness=None)
+    yield Odd(
+        group, "WAV without its last 100 samples", "last.wav", write, cut, LEFT_OUT, likeness=None
+    )
     lost = "error: is cut short, and what is left cannot be decoded"
     yield Odd(
-        group, "half of M4A, whose index is at its end", "half.m4a", cut_medium, lost, LEFT_OUT, likeness=None
+        group,
+        "half of M4A, whose index is at its end",
+        "half.m4a",
+        cut_medium,
+        lost,
+        LEFT_OUT,
+        likeness=None,
     )
-    for form, subtype, keep in (("WAV", "PCM_16", 30), ("FLAC", "PCM_16", 30), ("MP3", "MPEG_LAYER_III", 20)):
+    for form, subtype, keep in (
+        ("WAV", "PCM_16", 30),
+        ("FLAC", "PCM_16", 30),
+        ("MP3", "MPEG_LAYER_III", 20),
+    ):
         write = altered(form, lambda content, keep=keep: content[:keep], subtype)
         name, file = f"the first {keep} bytes of {form}", f"head.{form.lower()}"
         broken = "error: cannot be read as audio"

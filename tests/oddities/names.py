@@ -113,8 +113,20 @@ def links():
     ):
         yield Odd(group, name, file, write)
     for name, file, write, error, reason in (
-        ("a dangling link", "gone.wav", lambda path, _: path.symlink_to("none.wav"), "not there", "link"),
-        ("a link to itself", "self.wav", lambda path, _: path.symlink_to("self.wav"), "too many", ""),
+        (
+            "a dangling link",
+            "gone.wav",
+            lambda path, _: path.symlink_to("none.wav"),
+            "not there",
+            "link",
+        ),
+        (
+            "a link to itself",
+            "self.wav",
+            lambda path, _: path.symlink_to("self.wav"),
+            "too many",
+            "",
+        ),
         ("a pipe (FIFO)", "pipe.wav", lambda path, _: os.mkfifo(path), "a pipe", "pipe"),
         ("a socket", "socket.wav", socket_file, "a socket", "socket"),
         ("an empty folder", "folder.wav", lambda path, _: path.mkdir(), "no audio file", "folder"),

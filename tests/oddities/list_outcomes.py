@@ -1,0 +1,77 @@
+"""What becomes of an odd list: in preparation and training, and in a command."""
+
+import csv
+import json
+
+from data_prep.manifest import prepare_manifest
+from mamba_speech.audio import load_audio
+from tests.oddities.inputs import RATE
+from tests.support.run_folders import call
+from training.manifests import part
+
+
+def disagreement_of_preparation(odd, path, folder):
+    """What preparation makes of a list that is not as declared; None if nothing is.
+
+    Arguments
+    ---------
+    odd : OddList
+    path : Path
+        The list.
+    folder : Path
+        New folder for the manifest.
+    """
+    try:
+        manifest = prepare_manifest(path, folder, "train", max_skipped=1)
+    except (OSError, ValueError) as error:
+        text = str(error)
+        said = odd.refused and odd.refused in text and str(path) in text and "\n" not in text
+        return None if said else f"is refused: {text!r}"
+    if odd.refused:
+        return f"is not refused ({odd.refused!r})"
+    rows, skipped = _rows(manifest), _rows(folder / "skipped_train.csv")
+    # as training reads them
+    heard = [
+        (row["wrd"], len(load_audio(row["wav"], RATE, *part(row["start"], row["stop"]))) / RATE)
+        for row in rows
+    ]
+    if heard != odd.expected:
+        return f"the texts and seconds are {heard}, and not {odd.expected}; left out: {skipped}"
+    if any(
+        abs(float(row["duration"]) - seconds) > 1e-6
+        for row, (_, seconds) in zip(rows, heard, strict=True)
+    ):
+        return f"the durations are {[row['duration'] for row in rows]}"
+    return _faults(odd, [row["reason"] for row in skipped])
+
+
+def disagreement_of_command(odd, path, run):
+    """What `mamba-speech transcribe` makes of a list that is not as declared; None if nothing is."""
+    status, said, errors = call(["transcribe", run, path, "--json"])
+    if "Traceback" in errors:
+        return errors
+    if odd.refused and odd.results is None:
+        right = status == 2 and odd.refused in errors and str(path) in errors and not said
+        return None if right else f"status {status}: {errors}"
+    records = [json.loads(line) for line in said.splitlines()]
+    results = len(odd.texts) if odd.results is None else odd.results
+    found = [one for one in records if "error" not in one]
+    if len(found) != results:
+        return f"{len(found)} results, and not {results}: {records}"
+    # a text is not needed here
+    missing = odd.results is not None
+    return None if missing else _faults(odd, [one["error"] for one in records if "error" in one])
+
+
+def _faults(odd, reasons):
+    agree = len(reasons) == len(odd.faults) and all(
+        words in reason for words, reason in zip(odd.faults, reasons, strict=True)
+    )
+    return None if agree else f"the reasons are {reasons}, and not {odd.faults}"
+
+
+def _rows(path):
+    if not path.is_file():
+        return []
+    with open(path, encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
