@@ -29,12 +29,9 @@ def outcome(request, odd_folder, tmp_path_factory):
 
     def of(consumer):
         if consumer not in made:
-            try:
-                made[consumer] = use(consumer)
-            except BaseException as error:  # noqa: BLE001 - it would be the same for the next test
-                made[consumer] = error
-        if isinstance(made[consumer], BaseException):
-            raise AssertionError(f"{consumer} ended with {made[consumer]!r}") from made[consumer]
+            made[consumer] = None
+            made[consumer] = use(consumer)
+        assert made[consumer] is not None, f"{consumer} did not end well in an earlier test"
         return made[consumer]
 
     def use(consumer):
