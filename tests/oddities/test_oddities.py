@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from tests.oddities import consumers, formats, list_outcomes, lists, structured_lists, trees
+from tests.oddities import consumers, formats, list_outcomes, lists, page, structured_lists, trees
 from tests.oddities.folder import ODD, spoken
 from tests.oddities.inputs import CONSUMERS, EXACT
 from tests.oddities.verdict import disagreement
@@ -101,6 +101,11 @@ def test_a_command_finds_in_an_odd_folder_what_is_declared(
     passed = [one.getMessage() for one in caplog.records if "passed over" in one.getMessage()]
     assert len(passed) == bool(odd.passed), passed
     assert all(odd.passed in one for one in passed), passed
+
+
+def test_the_page_of_inputs_says_what_is_declared_here():
+    text = page.PAGE.read_text(encoding="utf-8")
+    assert page.new_page(text) == text, "python -m tests.oddities.page writes the tables anew"
 
 
 def test_every_format_and_kind_of_samples_that_libsndfile_writes_is_tried(tmp_path):
