@@ -155,6 +155,8 @@ class PyAV:
             self._container = av.open(self._file, format=demuxer)
             if not self._container.streams.audio:
                 raise AudioError(f"{path}: holds no sound track")
+            if self._container.streams.audio[0].codec_context is None:
+                raise AudioError(f"{path}: cannot be read as audio (its codec is unknown)")
             self._frames = self._decode()
             self._first = next(self._frames, None)
         except av.FFmpegError as error:

@@ -168,6 +168,12 @@ def test_what_cannot_be_decoded_is_said_in_one_sentence_that_names_the_file(deco
             "cannot be re",
         ),
         "none.amr": (b"#!AMR\n", "cannot be read as audio ("),
+        # a WAV file of a codec that nobody knows
+        "codec.wav": (
+            b"RIFF\x24\1\0\0WAVEfmt \x10\0\0\0\x77\x77\1\0\x40\x1f\0\0\x80\x3e\0\0\2\0\x10\0data\0\1\0\0"
+            + bytes(256),
+            "cannot be read as audio (",
+        ),
         "list.m4a": (b"#EXTM3U\n#EXTINF:1\nother.ts\n#EXT-X-ENDLIST\n", "(its format is unknown)"),
         "more.mp4": (b"ffconcat version 1.0\nfile other.m4a\n", "(its format is unknown)"),
     }
