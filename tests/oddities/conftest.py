@@ -2,9 +2,9 @@
 
 import pytest
 
-from tests.oddities import consumers, lists, structured_lists, trees
-from tests.oddities.folder import ODD, PLAIN, write_folder, write_lists, write_trees
-from tests.oddities.inputs import TRAINING
+from tests.support.oddities import consumers, lists, structured_lists, trees
+from tests.support.oddities.folder import ODD, PLAIN, write_folder, write_lists, write_trees
+from tests.support.oddities.inputs import TRAINING
 from tests.support.run_folders import write_task_runs
 
 

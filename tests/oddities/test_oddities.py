@@ -4,10 +4,18 @@ import numpy as np
 import pytest
 import soundfile
 
-from tests.oddities import consumers, formats, list_outcomes, lists, page, structured_lists, trees
-from tests.oddities.folder import ODD, spoken
-from tests.oddities.inputs import COMMANDS, CONSUMERS, EXACT, TRAINING
-from tests.oddities.verdict import disagreement
+from tests.support.oddities import (
+    consumers,
+    formats,
+    list_outcomes,
+    lists,
+    page,
+    structured_lists,
+    trees,
+)
+from tests.support.oddities.folder import ODD, spoken
+from tests.support.oddities.inputs import COMMANDS, CONSUMERS, EXACT, TRAINING
+from tests.support.oddities.verdict import disagreement
 
 RARE = {f"{form} files" for form in ("MP3", *formats.SOUND_FILES)} - {"FLAC files", "OGG files"}
 # inputs that every run of the tests tries: the first of each group, and what people meet most
@@ -118,7 +126,9 @@ def test_a_command_finds_in_an_odd_folder_what_is_declared(
 
 def test_the_page_of_inputs_says_what_is_declared_here():
     text = page.PAGE.read_text(encoding="utf-8")
-    assert page.new_page(text) == text, "python -m tests.oddities.page writes the tables anew"
+    assert page.new_page(text) == text, (
+        "python -m tests.support.oddities.page writes the tables anew"
+    )
 
 
 def test_every_format_and_kind_of_samples_that_libsndfile_writes_is_tried(tmp_path):

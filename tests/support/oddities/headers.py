@@ -6,8 +6,8 @@ import struct
 import numpy as np
 import soundfile
 
-from tests.oddities.inputs import RATE, READ, SAME, Odd, pcm16
 from tests.support.media import write_media
+from tests.support.oddities.inputs import RATE, READ, SAME, Odd, pcm16
 
 UNKNOWN, CUT = "unknown_length", "truncated"
 # what preparation leaves out, since half the audio is no example of the whole text

@@ -3,8 +3,8 @@
 import numpy as np
 import soundfile
 
-from tests.oddities.inputs import EXACT, KEPT, RATE, READ, SAME, TOO_SHORT, Odd, resampled
 from tests.support.media import write_media
+from tests.support.oddities.inputs import EXACT, KEPT, RATE, READ, SAME, TOO_SHORT, Odd, resampled
 
 # Likeness of a kind of samples in dB; kinds of at least 16 bits keep all.
 LIKENESS = {

@@ -2,7 +2,7 @@
 
 import json
 
-from tests.oddities.lists import ALL, ROWS, OddList, files_of, objects, text_of
+from tests.support.oddities.lists import ALL, ROWS, OddList, files_of, objects, text_of
 
 PART = (("one", 0.25), "two", "three")
 

@@ -4,9 +4,9 @@ import re
 
 import numpy as np
 
-from tests.oddities import contents, formats, headers, names
-from tests.oddities.inputs import RATE, Odd
-from tests.oddities.lists import write_recordings
+from tests.support.oddities import contents, formats, headers, names
+from tests.support.oddities.inputs import RATE, Odd
+from tests.support.oddities.lists import write_recordings
 from tests.support.verification import say
 
 ODD = (*formats.ODD, *headers.ODD, *contents.ODD, *names.ODD)

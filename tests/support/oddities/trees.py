@@ -4,9 +4,9 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tests.oddities.headers import wav
-from tests.oddities.inputs import RATE
 from tests.support.media import write_media
+from tests.support.oddities.headers import wav
+from tests.support.oddities.inputs import RATE
 
 GROUP = "Folders"
 

@@ -5,9 +5,9 @@ import struct
 import numpy as np
 import soundfile
 
-from tests.oddities.headers import CUT, LEFT_OUT, altered, encoded, without_total
-from tests.oddities.inputs import EXACT, KEPT, RATE, READ, SAME, TOO_SHORT, Odd
 from tests.support.damage import overwrite_middle
+from tests.support.oddities.headers import CUT, LEFT_OUT, altered, encoded, without_total
+from tests.support.oddities.inputs import EXACT, KEPT, RATE, READ, SAME, TOO_SHORT, Odd
 
 NO_SAMPLES, SHORT = "error: no samples", {"embed": TOO_SHORT}
 CUT_READ = f"{READ}, warns: {CUT}"

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from tests.oddities.inputs import SAME, TRAINING, parts_of
+from tests.support.oddities.inputs import SAME, TRAINING, parts_of
 
 # a source's least difference is one step of 16 bits, an embedding's a rounding error
 TOLERANCE = {"separate": 3e-4, "embed": 1e-4}

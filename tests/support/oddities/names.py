@@ -4,8 +4,8 @@ import os
 import socket
 import unicodedata
 
-from tests.oddities.headers import wav
-from tests.oddities.inputs import KEPT, Odd
+from tests.support.oddities.headers import wav
+from tests.support.oddities.inputs import KEPT, Odd
 
 GROUP = "Names"
 NAMES = {

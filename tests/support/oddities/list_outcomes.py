@@ -5,7 +5,7 @@ import json
 
 from data_prep.manifest import prepare_manifest
 from mamba_speech.audio import load_audio
-from tests.oddities.inputs import RATE
+from tests.support.oddities.inputs import RATE
 from tests.support.run_folders import call
 from training.manifests import part
 

@@ -10,8 +10,8 @@ import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tests.oddities.headers import wav
-from tests.oddities.inputs import RATE
+from tests.support.oddities.headers import wav
+from tests.support.oddities.inputs import RATE
 
 # seconds of the recording of a text
 SECONDS = {"one": 0.6, "two": 0.5, "three": 0.4}

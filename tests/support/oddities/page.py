@@ -1,4 +1,4 @@
-"""The tables of `docs/inputs.md`, from what the tests declare: `python -m tests.oddities.page` writes them.
+"""The tables of `docs/inputs.md`, from what the tests declare: `python -m tests.support.oddities.page` writes them.
 
 A table stands between the lines ``<!-- inputs: GROUP -->`` and ``<!-- end of inputs -->``.
 """
@@ -6,11 +6,11 @@ A table stands between the lines ``<!-- inputs: GROUP -->`` and ``<!-- end of in
 import re
 from pathlib import Path
 
-from tests.oddities import formats, lists, structured_lists, trees
-from tests.oddities.folder import ODD
-from tests.oddities.inputs import COMMANDS, EXACT, KEPT, READ, SAME, TRAINING, parts_of
+from tests.support.oddities import formats, lists, structured_lists, trees
+from tests.support.oddities.folder import ODD
+from tests.support.oddities.inputs import COMMANDS, EXACT, KEPT, READ, SAME, TRAINING, parts_of
 
-PAGE = Path(__file__).parents[2] / "docs" / "inputs.md"
+PAGE = Path(__file__).parents[3] / "docs" / "inputs.md"
 BLOCK = re.compile(r"(<!-- inputs: (?P<group>[^\n]+) -->\n).*?(<!-- end of inputs -->)", re.DOTALL)
 LISTS = (*lists.ODD, *structured_lists.ODD)
 PLAIN = {SAME: "the same result", READ: "a result", KEPT: "kept"}

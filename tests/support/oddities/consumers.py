@@ -9,8 +9,8 @@ import numpy as np
 import soundfile
 
 from mamba_speech.audio import load_audio
-from tests.oddities.inputs import RATE
 from tests.support import recognition
+from tests.support.oddities.inputs import RATE
 from tests.support.run_folders import call
 
 USES = {
