@@ -8,6 +8,8 @@ from mamba_speech.audio.finding import find_named
 
 # folders beside the list, of Common Voice (clips) and LJSpeech (wavs)
 _FOLDERS = ("clips", "wavs", "wav", "audio")
+# letters of a sentence about a path
+LONGEST_FAULT = 500
 # endings that lists of names without one leave out
 _ENDINGS = (".wav", ".flac", ".mp3", ".ogg")
 
@@ -61,6 +63,6 @@ class Locator:
             except AudioError as error:
                 fault = fault or error
         if "\\" in name or not name.isascii():
-            raise ValueError(str(fault)) from fault
+            raise ValueError(str(fault)[:LONGEST_FAULT]) from fault
         # the reader of the file says that it is not there
         return Path(self.folder, name)

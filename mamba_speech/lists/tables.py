@@ -4,6 +4,7 @@ Each line is a row of its own, so an unclosed quotation mark costs one row and n
 """
 
 import csv
+import os
 
 from mamba_speech.lists.rows import (
     LONGEST_CELL,
@@ -140,11 +141,13 @@ def _find_header(first, expected):
 
 def _nameless(first, delimiter, locate):
     """Names for the columns of a table that has none; what is no such table stands for its own names."""
-    cells = split_line(first, delimiter)
-    if delimiter not in "|\t" or len(cells) not in _NAMELESS or any(find_columns(cells)):
-        return cells
-    if len(cells) == 1 and not locate(cells[0].strip()).is_file():
-        # prose, such as the notes beside recordings
+    try:
+        cells = split_line(first, delimiter)
+        # prose, such as the notes beside recordings, names no file
+        prose = len(cells) == 1 and not os.path.isfile(locate(cells[0].strip()))
+    except ValueError:
+        return [first]
+    if delimiter not in "|\t" or len(cells) not in _NAMELESS or any(find_columns(cells)) or prose:
         return cells
     return [name or f"column {index}" for index, name in enumerate(_NAMELESS[len(cells)])]
 

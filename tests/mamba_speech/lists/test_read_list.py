@@ -264,6 +264,9 @@ def test_names_are_found_in_other_spellings_or_it_is_told_what_was_tried(folder)
         ("l.csv", "", "no column path and no column text among none"),
         ("l.csv", "a.wav,hello\n", "no column path and no column text among a.wav, hello"),
         ("l.csv", "path,path,text\na,b,c\n", "line 1: names the column path twice"),
+        ("l.csv", '"not closed\n', "line 1: no column path and no column text among"),
+        ("l.txt", "notes\\of a day\n", "line 1: no column path and no column text among notes"),
+        ("l.txt", "naïve\n", "line 1: no column path and no column text among naïve"),
         ("l.xlsx", "path,text\n", "must end in one of .csv"),
     ],
 )
