@@ -124,8 +124,7 @@ class AudioFile:
                 error = fault
         if error is None:
             return
-        # rarely needed
-        from mamba_speech.audio import media
+        from mamba_speech.audio import media  # rarely needed
 
         if isinstance(error, soundfile.SoundFileError) and media.media_format(self.path):
             self._file = media.open_media(self.path)
@@ -139,7 +138,7 @@ class AudioFile:
 
     def _count_frames(self):
         """Open an MP3 file whose length is a guess as one whose length is known."""
-        if not self._file.subtype.startswith("MPEG") or not self._is_guess():
+        if not self._is_guess() or not self._header.guessed:
             return
         counted = CountedFile(os.fsencode(self.path), self._header.first)
         if counted.frames:
@@ -241,8 +240,9 @@ class AudioFile:
         return read
 
     def _is_guess(self):
-        """Whether the length is a guess, and no promise."""
-        return self._header is not None and self._header.guessed
+        """Whether the length is a guess, as of MP3 without a count; a WAV file around MP3 counts bytes alone."""
+        mpeg = getattr(self._file, "subtype", "").startswith("MPEG")
+        return mpeg and self._header and (self._header.guessed or bool(self._header.promised))
 
     def _has_end(self):
         """Whether the last samples can be read; afterwards the file is at no known place."""

@@ -214,6 +214,21 @@ def test_an_mp3_that_does_not_count_its_frames_is_read_whole(rate, channels, mod
     assert np.allclose(part, found[5 * rate : 6 * rate], atol=1e-4)
 
 
+def test_a_wav_file_around_mp3_is_whole_unless_its_bytes_are_missing(tmp_path):
+    inner = write_format(tmp_path / "a.mp3", "mp3", speech_like(6)).read_bytes()
+    form = struct.pack("<HHIIHHHHIHHH", 0x55, 1, RATE, 4000, 1, 0, 12, 1, 2, 144, 1, 1393)
+    chunks = b"fmt " + struct.pack("<I", len(form)) + form
+    chunks += b"fact" + struct.pack("<II", 4, 6 * RATE) + b"data" + struct.pack("<I", len(inner))
+    path = tmp_path / "around.wav"
+    path.write_bytes(
+        b"RIFF" + struct.pack("<I", 4 + len(chunks + inner)) + b"WAVE" + chunks + inner
+    )
+    samples, kinds = read_everywhere(path)
+    assert kinds == [] and abs(len(samples) - 6 * RATE) < 4000
+    cut(path)
+    assert read_everywhere(path)[1] == ["truncated"]
+
+
 def test_a_long_file_that_promises_a_terabyte_is_read_in_pieces(tmp_path):
     path = write_format(tmp_path / "endless.flac", "flac")
     kept = path.read_bytes()[21]
