@@ -37,7 +37,7 @@ def which_set(name, validation_percentage=10, testing_percentage=10):
     buckets = 2**27 - 1
     speaker = re.sub(r"_nohash_.*$", "", os.path.basename(name))
     # a name need not be text
-    hashed = int(hashlib.sha1(os.fsencode(speaker)).hexdigest(), 16)
+    hashed = int(hashlib.sha1(speaker.encode("utf-8", "surrogateescape")).hexdigest(), 16)
     percentage = hashed % (buckets + 1) * (100.0 / buckets)
     if percentage < validation_percentage:
         return "valid"
