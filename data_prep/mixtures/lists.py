@@ -172,7 +172,7 @@ def read_gain(text, place):
 
 def check_id(name, place):
     """Refuse an id that cannot be the name of a file."""
-    if not name or PurePosixPath(name).name != name or name[0] == "." or "$" in name:
+    if not name or PurePosixPath(name).name != name or name[0] == ".":
         raise ValueError(f"{place}: {name!r} cannot be the name of a file; change the id")
 
 

@@ -267,6 +267,13 @@ def test_a_faulty_list_is_answered_with_its_name(tmp_path, text, message):
     assert "tr.csv" in str(caught.value)
 
 
+def test_a_dollar_is_a_plain_character_of_ids_speakers_and_recordings(tmp_path):
+    (tmp_path / "tr.csv").write_text(HEADER + "$m,$a,b$1,$HOME/1.wav,${x}.wav,1,0\n")
+    (mixture,) = read_list(tmp_path / "tr.csv")
+    assert (mixture.id, mixture.sources[0].speaker) == ("$m", "$a")
+    assert [source.files for source in mixture.sources] == [("$HOME/1.wav",), ("${x}.wav",)]
+
+
 def test_lists_are_found_by_folder_or_by_name(tmp_path):
     mixtures = [Mixture("m", (Source("a", ("1.wav", "2.wav"), 0.1), Source("b", ("3.wav",), -0.1)))]
     write_list(tmp_path / "mix_2spk_cv.csv", mixtures)
