@@ -10,6 +10,7 @@ within each 500 files. The exit status is 1 if that grows by over 20 MB after th
 """
 
 import argparse
+import datetime
 import json
 import os
 import re
@@ -123,6 +124,7 @@ def main():
         f"peak MB after {options.first}": round(peaks[0]),
         "peak MB later": round(max(peaks[1:])),
     }
+    row |= {"date": datetime.date.today().isoformat(), "run": Path(options.run).name}
     print(json.dumps(row, indent=1))
     if options.out:
         write_json(options.out, row)
