@@ -250,10 +250,11 @@ def test_speechbrains_own_interface_gives_the_same_scores(
     # SpeechBrain takes two files of one name for one
     renamed = shutil.copy(voices[2], tmp_path / "c.wav")
     monkeypatch.chdir(tmp_path)
-    for path in (voices[1], renamed, narrow):
+    # SpeechBrain resamples with another filter, which lets some images above 4 kHz pass
+    for path, error in ((voices[1], 1e-4), (renamed, 1e-4), (narrow, 0.05)):
         expected = verifier.verify(voices[0], path).score
         score, _ = loaded.verify_files(str(voices[0]), str(path), savedir=str(tmp_path / "got"))
-        assert float(score) == pytest.approx(expected, abs=1e-4)
+        assert float(score) == pytest.approx(expected, abs=error)
     waves = [torch.from_numpy(soundfile.read(path, dtype="float32")[0]) for path in voices]
     first, second = torch.stack(waves[:2]), torch.stack([waves[2], waves[0]])
     lengths = torch.tensor([1.0, 0.8])
