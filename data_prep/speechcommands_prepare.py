@@ -36,7 +36,7 @@ from data_prep.keywords.other_speech import (
 from data_prep.keywords.splits import SPLITS, assign, clip_of, composed, read_entries, read_lists
 from data_prep.verify import FULL, NOT_UTF8, check_verify, is_prepared
 from mamba_speech.audio.finding import PassedOver, list_files, list_folders
-from mamba_speech.audio.names import is_utf8
+from mamba_speech.audio.names import is_utf8, printable
 from mamba_speech.files import read_json, write_json
 
 logger = logging.getLogger(__name__)
@@ -299,7 +299,7 @@ def choose_labels(root, version, n_classes, percentages):
     if n_classes == "all":
         # A folder with files of another kind alone is no word.
         found = [one for one in word_folders(root) if list_audio(one) or not os.listdir(one)]
-        strange = [str(one) for one in found if not is_utf8(one.name)]
+        strange = [printable(str(one)) for one in found if not is_utf8(one.name)]
         if strange:
             logger.warning(
                 "%d words are left out, %s first: %s", len(strange), *strange[:1], NOT_UTF8

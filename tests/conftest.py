@@ -106,8 +106,14 @@ def skip_reason(report) -> str:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item):
-    """Turn the skip of a test on real speech into a failure where the speech is there."""
+    """Turn the skip of a test on real speech into a failure where the speech is there.
+
+    Captured names that are not UTF-8 are escaped: a worker of pytest-xdist could not send them.
+    """
     report = yield
+    report.sections = [
+        (name, text.encode("utf-8", "backslashreplace").decode()) for name, text in report.sections
+    ]
     expected_failure = hasattr(report, "wasxfail")
     if report.skipped and not expected_failure and item.get_closest_marker("data"):
         folder = speech_folder()

@@ -28,7 +28,7 @@ from training.option_values import shown_value
 from training.options import name_options, read_command_line
 from training.process_group import choose_backend
 from training.provenance import load_average, utc_now
-from training.quiet import go_on_without_log_file, keep_details_of_libraries_out
+from training.quiet import keep_details_of_libraries_out, make_log_file_robust
 from training.resolved_yaml import build, resolve
 from training.resume import changed_options, refuse_fixed
 from training.resume_path import StartingPoint, take_resume
@@ -155,7 +155,7 @@ def _begin_log(folder):
         if not isinstance(error.__cause__, OSError):
             raise
         raise SystemExit(tell(error.__cause__, folder)) from error
-    go_on_without_log_file()
+    make_log_file_robust()
 
 
 def _build(file, resolved, given):

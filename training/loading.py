@@ -171,7 +171,10 @@ class WorkerStart:
         if root.handlers or not self.logs:
             return
         root.setLevel(logging.INFO)
-        screen, file = logging.StreamHandler(sys.stdout), logging.FileHandler(self.log_file)
+        screen, file = (
+            logging.StreamHandler(sys.stdout),
+            logging.FileHandler(self.log_file, errors="backslashreplace"),
+        )
         for handler, form in ((screen, SCREEN_FORMAT), (file, LOG_FORMAT)):
             handler.setFormatter(logging.Formatter(form))
             root.addHandler(handler)

@@ -57,10 +57,15 @@ def keep_details_of_libraries_out():
         logging.getLogger(name).setLevel(logging.DEBUG)
 
 
-def go_on_without_log_file():
-    """Let a log file that cannot be written any more end, with one warning, in place of a traceback a line."""
+def make_log_file_robust():
+    """Let the log file hold every text, and end with one warning where it cannot be written any more.
+
+    A name that is not UTF-8 is escaped, in place of a traceback on the screen.
+    """
     for handler in logging.getLogger().handlers:
         if isinstance(handler, logging.FileHandler):
+            if handler.stream is not None:
+                handler.stream.reconfigure(errors="backslashreplace")
             handler.handleError = functools.partial(_end_log, handler, handler.handleError)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from training.experiment import load_experiment, suggest
+from training.quiet import make_log_file_robust
 
 
 @pytest.mark.parametrize(
@@ -34,6 +35,19 @@ from training.experiment import load_experiment, suggest
 def test_only_remarks_that_tell_nothing_are_left_out(name, level, text, passed):
     record = logging.LogRecord(name, level, __file__, 1, text, None, None)
     assert bool(logging.getLogger(name).filter(record)) is passed
+
+
+def test_the_log_file_holds_a_name_that_is_no_text(tmp_path, capsys):
+    root, handler = logging.getLogger(), logging.FileHandler(tmp_path / "log.txt", encoding="utf-8")
+    root.addHandler(handler)
+    try:
+        make_log_file_robust()
+        root.warning("left out: caf\udce9.wav")
+    finally:
+        root.removeHandler(handler)
+        handler.close()
+    assert "left out: caf\\udce9.wav" in (tmp_path / "log.txt").read_text(encoding="utf-8")
+    assert "Logging error" not in capsys.readouterr().err
 
 
 def test_the_next_command_can_be_pasted_whatever_its_paths_hold(tmp_path, monkeypatch, caplog):
