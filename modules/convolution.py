@@ -102,10 +102,13 @@ class MaskedConvolutionModule(ConvolutionModule):
         if self.causal:
             raise ValueError("a causal convolution module sees no future: it takes no chunks")
         batch, channels, time = x.shape
+        # a chunk beyond the end would be padding alone
+        chunk = min(chunk, time)
         past = x.new_zeros(batch, channels, self.padding) if state is None else state.to(x)
         x = torch.cat([past, x], 2)
         chunks = F.pad(x, (0, -time % chunk)).unfold(2, chunk + self.padding, chunk)
-        chunks = F.pad(chunks, (0, self.padding)).transpose(1, 2).flatten(0, 1)
+        ahead = self.kernel_size - 1 - self.padding
+        chunks = F.pad(chunks, (0, ahead)).transpose(1, 2).flatten(0, 1)
         out = F.conv1d(chunks, self.conv.weight, self.conv.bias, groups=channels)
         out = out.transpose(1, 2).reshape(batch, -1, channels)[:, :time]
         if lengths is None:

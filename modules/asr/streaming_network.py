@@ -7,7 +7,7 @@ last features, frames that wait for the end of their chunk, and the states of th
 import hashlib
 import threading
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -17,7 +17,14 @@ from speechbrain.utils.dynamic_chunk_training import DynChunkTrainConfig
 from modules.causal_frontend import BlockState, CausalFilterbankFeatures, stream_subsampling
 from modules.conmamba import ConmambaEncoder
 from modules.ssm.checks import check_count
+from modules.ssm.precision import at_least_float32
 
+# changes with what a context holds, so that one of an earlier version is refused
+_FORMAT = 1
+# frames of the encoder that are computed at once, however long a piece is
+_FRAMES = 1000
+# of the samples: full scale of 32-bit integers, whose energies float32 still holds
+_LARGEST = 2.0**31
 # held while a context is taken
 _CONTEXTS = threading.Lock()
 
@@ -145,7 +152,7 @@ class StreamingNetwork:
         if chunk_size is not None:
             self.chunk_size = self._checked(chunk_size)
         self.frame_samples = compute_features.hop * 2 ** len(model.CNN.strides)
-        self._fingerprint = _fingerprint(model, normalize)
+        self._fingerprint = _fingerprint(compute_features, normalize, model)
 
     def _checked(self, chunk_size):
         """A size of chunks, by default the network's own; None of a causal encoder."""
@@ -191,14 +198,14 @@ class StreamingNetwork:
         check_count("batch", batch)
         chunk_size = self._checked(chunk_size)
         chunks = None if chunk_size is None else DynChunkTrainConfig(chunk_size)
-        device = next(self.model.ctc_lin.parameters()).device
+        weight = at_least_float32(next(self.model.ctc_lin.parameters()))
         return StreamingContext(
             model=self._fingerprint,
             chunk_size=chunk_size,
             batch=batch,
             samples=0,
             frames=0,
-            waveform=self.compute_features.initial_state(batch).to(device),
+            waveform=self.compute_features.initial_state(batch).to(weight),
             subsampling=None,
             waiting=None,
             encoder=self.model.Transformer.make_streaming_context(chunks),
@@ -211,7 +218,8 @@ class StreamingNetwork:
         Arguments
         ---------
         wavs : torch.Tensor
-            (batch, samples), any number of samples, also none; the work and memory of a call grow with it.
+            (batch, samples), finite, floating, in -1..1; any number of samples, also none. Of a long piece only the
+            output takes memory.
         context : StreamingContext
             From :meth:`make_streaming_context`; moved on to the end of the piece. An error leaves it as it was.
 
@@ -223,19 +231,37 @@ class StreamingNetwork:
         Raises
         ------
         ValueError
-            If the piece is not (batch, samples) of floating numbers, or the context is another model's, has ended, or
-            is in use by another thread.
+            If the piece is not (batch, samples) of finite floating numbers, or the context is another model's, has
+            ended, or is in use by another thread; if the model makes of the piece values that are not finite.
         """
-        with self._use(context):
-            return self._forward(wavs, context)
+        with self._use(context) as moved:
+            parts = [
+                self._forward(part, moved)
+                for part in self._checked_piece(wavs, context).split(
+                    _FRAMES * self.frame_samples, 1
+                )
+            ]
+            return StreamingOutput(*(torch.cat(outputs, 1) for outputs in zip(*parts, strict=True)))
 
-    def _forward(self, wavs, context):
-        if wavs.dim() != 2 or wavs.shape[0] != context.batch or not wavs.is_floating_point():
+    def _checked_piece(self, wavs, context):
+        """A piece as the context's type, or an error that says what is wrong with it."""
+        if wavs.dim() != 2 or wavs.shape[0] != context.batch:
             raise ValueError(
-                f"a piece must be (batch, samples), floating, with the context's batch of {context.batch}; got "
-                f"{tuple(wavs.shape)}, {str(wavs.dtype).removeprefix('torch.')}"
+                f"a piece must be (batch, samples), one channel a stream, with the context's batch of {context.batch}; "
+                f"got {tuple(wavs.shape)}"
+            )
+        if not wavs.is_floating_point():
+            dtype = str(wavs.dtype).removeprefix("torch.")
+            raise ValueError(
+                f"a piece must be of floating numbers in -1..1, so divide int16 by 32768; got {dtype}"
             )
         wavs = wavs.to(context.waveform)
+        # a NaN is not smaller either
+        if not (wavs.abs() <= _LARGEST).all():
+            raise ValueError("a piece must hold finite samples in -1..1; got NaN or a huge number")
+        return wavs
+
+    def _forward(self, wavs, context):
         features, waveform = self.compute_features.forward_chunk(wavs, context.waveform)
         output = self._encode(features, waveform, context, last=False)
         context.samples += wavs.shape[1]
@@ -259,17 +285,19 @@ class StreamingNetwork:
         ValueError
             If the context is another model's, has ended, or is in use by another thread.
         """
-        with self._use(context):
-            features = self.compute_features.finish(context.waveform)
-            output = self._encode(features, context.waveform[:, :0].clone(), context, last=True)
-            context.ended = True
+        with self._use(context) as moved:
+            features = self.compute_features.finish(moved.waveform)
+            output = self._encode(features, moved.waveform[:, :0].clone(), moved, last=True)
+            moved.ended = True
         return output
 
     def _encode(self, features, waveform, context, last):
-        """The output of the frames that new features complete; the context moves on at the very end."""
+        """The output of the frames that new features complete."""
         model = self.model
+        weight = next(model.ctc_lin.parameters())
         if features.shape[1]:
             features = self.normalize(features, features.new_ones(len(features)))
+        features = features.to(weight.dtype)
         x, subsampling = stream_subsampling(model.CNN, features, context.subsampling, last)
         parts = [part for part in (context.waiting, x) if part is not None]
         waiting = torch.cat(parts, 1) if parts else None
@@ -280,18 +308,25 @@ class StreamingNetwork:
             # a copy, since a view would keep the whole piece
             waiting = waiting[:, ready:].clone()
         else:
-            weight = next(model.ctc_lin.parameters())
             encoded = weight.new_zeros(context.batch, 0, weight.shape[-1])
         context.waveform, context.subsampling, context.waiting = waveform, subsampling, waiting
         context.frames += ready
-        return StreamingOutput(model.ctc_log_probs(encoded), encoded)
+        log_probs = model.ctc_log_probs(encoded)
+        if not torch.isfinite(log_probs).all():
+            raise ValueError("the model made of a piece values that are not finite")
+        return StreamingOutput(log_probs, encoded)
 
     @contextmanager
     def _use(self, context):
-        """Check a context, and keep other calls off it meanwhile."""
+        """A checked context's copy, which takes its place at the end if all went well; other calls are kept off."""
+        if not isinstance(context, StreamingContext):
+            raise ValueError(  # noqa: TRY004 - as every other wrong context
+                f"a context must come from make_streaming_context; got {type(context).__name__}"
+            )
         if context.model != self._fingerprint:
             raise ValueError(
-                "the context is another model's: make one with this model's make_streaming_context"
+                "the context is another model's, or of another version: make one with this model's "
+                "make_streaming_context"
             )
         with _CONTEXTS:
             if context.ended:
@@ -304,7 +339,11 @@ class StreamingNetwork:
                 )
             context.busy = True
         try:
-            yield
+            encoder = context.encoder
+            moved = replace(encoder, encoder_context=replace(encoder.encoder_context))
+            moved = replace(context, encoder=moved)
+            yield moved
+            vars(context).update(vars(moved))
         finally:
             context.busy = False
 
@@ -316,15 +355,18 @@ def _bytes_of(state):
     return sum(map(_bytes_of, state)) if isinstance(state, (tuple, list)) else 0
 
 
-def _fingerprint(model, normalize):
-    """A text that tells networks apart: the shapes of all weights, and the values of the small ones."""
-    digest = hashlib.sha256()
+def _fingerprint(compute_features, normalize, model):
+    """A text that tells networks apart: features, the shapes of all weights, and the values of the small ones."""
+    stft = compute_features.fbank.compute_STFT
+    sizes = (compute_features.hop, stft.n_fft, stft.win_length, compute_features.floor_db)
+    digest = hashlib.sha256(f"{_FORMAT} {sizes}".encode())
     tensors = dict(model.state_dict())
     tensors |= {name: getattr(normalize, name, None) for name in ("glob_mean", "glob_std")}
     for name, value in tensors.items():
         if not isinstance(value, torch.Tensor):
             continue
-        digest.update(f"{name} {tuple(value.shape)}".encode())
+        digest.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
         if value.dim() <= 1:
-            digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+            value = value.detach().cpu().reshape(-1)
+            digest.update(value.view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

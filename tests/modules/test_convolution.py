@@ -38,6 +38,20 @@ def test_a_stream_of_chunks_equals_the_whole_and_carries_no_more_than_it_reads(c
     assert torch.allclose(padded[1], alone[0], atol=1e-6)
 
 
+@pytest.mark.parametrize("kernel", [1, 2, 8])
+def test_chunks_suit_every_kernel_and_one_chunk_is_no_chunk(kernel):
+    module, x = MaskedConvolutionModule(16, kernel).eval(), torch.randn(2, 18, 16)
+    with torch.no_grad():
+        # however long the chunk is, padding up to its end takes no memory
+        for size in (18, 10**9):
+            assert torch.allclose(module(x, None, DynChunkTrainConfig(size)), module(x), atol=1e-5)
+        chunks, state, pieces = DynChunkTrainConfig(4), None, []
+        for piece in x.split(8, 1):
+            out, state = module(piece, None, chunks, state, return_state=True)
+            pieces.append(out)
+        assert torch.allclose(torch.cat(pieces, 1), module(x, None, chunks), atol=1e-5)
+
+
 def test_only_a_causal_module_carries_state_and_only_the_other_takes_chunks():
     x = torch.randn(1, 8, 16)
     with pytest.raises(ValueError, match="causal=True"):

@@ -175,6 +175,12 @@ def test_errors_name_what_is_wrong_and_leave_the_context_as_it_was():
     for piece in (torch.randn(3000), torch.randn(2, 3000), torch.ones(1, 9, dtype=torch.int16)):
         with pytest.raises(ValueError, match="a piece must be"):
             network.forward_streaming(piece, context)
+    for wrong in (None, vars(context)):
+        with pytest.raises(ValueError, match="make_streaming_context"):
+            network.finish(wrong)
+    windows = CausalFilterbankFeatures(n_mels=20, n_fft=512)
+    with pytest.raises(ValueError, match="another model's"):
+        StreamingNetwork(windows, network.normalize, network.model).finish(context)
     # of equal sizes and of other weights
     other = make_network(chunk=4, seed=1)
     for use in (lambda c: other.forward_streaming(torch.randn(1, 9), c), other.finish):
@@ -204,6 +210,72 @@ def test_a_context_serves_one_thread_at_a_time():
     with pytest.raises(ValueError, match="a piece must be"):
         network.forward_streaming(torch.randn(9), context)
     outputs.append(network.finish(context).log_probs)
+    assert torch.allclose(torch.cat(outputs, 1), whole(network, wavs)[0], atol=1e-4)
+
+
+@pytest.mark.parametrize("chunk", [None, 4])
+def test_a_bad_piece_and_a_failing_model_leave_the_stream_as_good_as_before(chunk):
+    network, wavs = make_network(chunk=chunk), 0.1 * torch.randn(1, 16000)
+    context, bias = network.make_streaming_context(), network.model.ctc_lin.w.bias
+    outputs = [network.forward_streaming(wavs[:, :9999], context).log_probs]
+    before = pickle.dumps(context)
+    for value in (float("nan"), float("inf"), -1e30, 1e300):
+        bad = wavs[:, 9999:].double()
+        bad[0, 77] = value
+        with pytest.raises(ValueError, match="finite samples"):
+            network.forward_streaming(bad, context)
+    # far into a piece, when the layers have moved on already
+    kept, bias.data = bias.data, bias.data * float("nan")
+    for use in (lambda: network.forward_streaming(wavs, context), lambda: network.finish(context)):
+        with pytest.raises(ValueError, match="not finite"):
+            use()
+    bias.data = kept
+    assert pickle.dumps(context) == before
+    outputs.append(network.forward_streaming(wavs[:, 9999:], context).log_probs)
+    outputs.append(network.finish(context).log_probs)
+    assert torch.allclose(torch.cat(outputs, 1), whole(network, wavs)[0], atol=1e-4)
+
+
+@pytest.mark.parametrize("chunk", [None, 7])
+def test_a_piece_of_minutes_is_read_part_by_part(chunk):
+    network, wavs = make_network(chunk=chunk), 0.1 * torch.randn(1, 16000 * 90 + 77)
+    context = network.make_streaming_context()
+    outputs = [network.forward_streaming(wavs, context), network.finish(context)]
+    assert context.samples == wavs.shape[1]
+    found = torch.cat([out.log_probs for out in outputs], 1)
+    assert torch.allclose(found, whole(network, wavs)[0], atol=1e-4)
+
+
+@pytest.mark.parametrize("chunk", [None, 4])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_a_model_of_another_precision_streams(dtype, chunk):
+    network, wavs = make_network(chunk=chunk), 0.1 * torch.randn(1, 16000)
+    wanted = streamed(network, wavs)
+    other = StreamingNetwork(
+        network.compute_features, network.normalize, network.model.to(dtype), chunk_size=chunk
+    )
+    # of equal weights, and yet no context of the other
+    with pytest.raises(ValueError, match="another model's"):
+        other.finish(network.make_streaming_context())
+    found = streamed(other, wavs)
+    assert found.dtype == torch.promote_types(dtype, torch.float32)
+    close = 1e-4 if dtype is torch.float64 else 0.2
+    assert torch.allclose(found.float(), wanted, atol=close)
+
+
+@pytest.mark.parametrize("chunk", [None, 4])
+def test_streams_of_one_network_run_beside_each_other(chunk):
+    network, wavs = make_network(chunk=chunk), 0.1 * torch.randn(3, 16000)
+    pair, single = network.make_streaming_context(2), network.make_streaming_context()
+    outputs = []
+    for start in range(0, 16000, 777):
+        piece = wavs[:, start : start + 777]
+        parts = (
+            network.forward_streaming(piece[:2], pair),
+            network.forward_streaming(piece[2:], single),
+        )
+        outputs.append(torch.cat([part.log_probs for part in parts]))
+    outputs.append(torch.cat([network.finish(one).log_probs for one in (pair, single)]))
     assert torch.allclose(torch.cat(outputs, 1), whole(network, wavs)[0], atol=1e-4)
 
 
