@@ -20,13 +20,12 @@ from data_prep.speakers.splits import choose_classes, choose_valid_speakers, spl
 from data_prep.trials import find_list, read_trials
 from data_prep.verify import (
     FULL,
-    HEADER,
     check_verify,
-    inspect,
     is_recorded,
     still_bad,
     write_skipped,
 )
+from mamba_speech.audio.media_formats import has_decoder
 from mamba_speech.files import write_json
 
 logger = logging.getLogger(__name__)
@@ -69,7 +68,7 @@ def prepare_voxceleb(
     ---------
     data_folder : str or Path
         Folder of VoxCeleb1, of VoxCeleb2 or of both, in any nesting: `.../<speaker>/<session>/<file>` with `.wav`,
-        `.flac`, `.ogg`. `.m4a` needs a libsndfile that reads it.
+        `.flac`, `.ogg`. `.m4a` needs the program ffmpeg or the package PyAV.
     save_folder : str or Path
         Where the manifests go; made if it is not there.
     other_folders : list of str or Path
@@ -207,7 +206,7 @@ def find_recordings(folders):
     FileNotFoundError
         If a folder does not exist, or holds no recording in a known layout.
     ValueError
-        If a folder is in another one, or has `.m4a` files that cannot be read.
+        If a folder is in another one, or has `.m4a` files and nothing that decodes them is installed.
     """
     recordings, prefixes = Recordings(), set()
     places = [os.path.realpath(folder) for folder in folders]
@@ -237,10 +236,9 @@ def find_recordings(folders):
     if recordings.doubled:
         logger.info("%d files repeat one beside them in a better format", recordings.doubled)
     count, first = recordings.first_of(".m4a")
-    if count and inspect(first, HEADER)[2] == "unreadable audio":
+    if count and not has_decoder():
         raise ValueError(
-            f"{first} and {count - 1} more .m4a files cannot be read by this machine's libsndfile; convert them, "
-            "each beside itself, with: ffmpeg -i FILE.m4a -ac 1 -ar 16000 FILE.wav"
+            f"{first} and {count - 1} more .m4a files need a decoder: install the program ffmpeg, or pip install av"
         )
     return recordings
 

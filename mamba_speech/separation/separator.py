@@ -233,7 +233,7 @@ class Separator:
         Arguments
         ---------
         path : str, Path or mamba_speech.recordings.Recording
-            Audio of any format, rate and number of channels that soundfile reads.
+            Audio of any format, rate and number of channels.
         outputs : list of str or Path
             One a speaker, WAV of 16 bits; written under temporary names and renamed. Their folders are made.
         level, window_seconds, overlap_seconds

@@ -4,6 +4,7 @@ import csv
 import json
 import logging
 import os
+import sys
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import soundfile
 from data_prep.speakers.pairs import draw_trials
 from data_prep.trials import read_trials
 from data_prep.voxceleb_prepare import prepare_voxceleb
+from tests.support.media import write_media
 
 OPTIONS = {"valid_speakers": 2, "seed": 5}
 
@@ -305,19 +307,27 @@ def test_a_change_of_files_options_or_lists_is_noticed(corpus, tmp_path, write, 
     assert found["train"].stat().st_mtime_ns != before and found["valid"].is_file()
 
 
-def test_m4a_that_the_reader_cannot_open_is_one_error_unless_it_was_converted(tmp_path, write):
+def test_m4a_files_are_decoded_and_without_a_decoder_one_sentence_says_what_to_install(
+    tmp_path, monkeypatch
+):
     folder = tmp_path / "vox2_dev_aac" / "dev" / "aac"
+    speech = 0.1 * np.random.default_rng(0).standard_normal(16000)
     for number in range(5):
         for index in (1, 2):
             path = folder / f"id0000{number}" / "vid" / f"0000{index}.m4a"
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(b"\0\0\0\x18ftypM4A ")
-    with pytest.raises(ValueError, match=r"id00000/vid/00001.m4a and 9 more .*ffmpeg -i"):
-        prepare_voxceleb(tmp_path, tmp_path / "save", **OPTIONS)
-    for path in sorted(folder.glob("*/*/*.m4a")):
-        write(path.with_suffix(".wav"))
+            write_media(path, speech, 16000, "aac")
+    # one that is damaged costs itself alone, the first one too
+    (folder / "id00000" / "vid" / "00001.m4a").write_bytes(b"\0\0\0\x18ftypM4A ")
     found = prepare_voxceleb(tmp_path, tmp_path / "save", **OPTIONS)
-    assert len(read(found["train"]) + read(found["valid"])) == 10
+    rows = read(found["train"]) + read(found["valid"])
+    assert len(rows) == 9 and all(row["wav"].endswith(".m4a") for row in rows)
+    (skipped,) = read(tmp_path / "save" / "skipped_recordings.csv")
+    assert skipped["path"].endswith("id00000/vid/00001.m4a")
+    monkeypatch.setitem(sys.modules, "av", None)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ValueError, match=r"00001.m4a and 9 more .m4a files need .*pip install av"):
+        prepare_voxceleb(tmp_path, tmp_path / "other", **OPTIONS)
 
 
 @pytest.mark.parametrize(
