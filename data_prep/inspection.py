@@ -2,10 +2,12 @@
 
 import logging
 import os
+import stat
 from dataclasses import dataclass
 
 from mamba_speech.audio import AudioError, open_audio
 from mamba_speech.audio.errors import NO_SAMPLES, UNREADABLE
+from mamba_speech.audio.finding import special_kind
 from mamba_speech.audio.warnings import TRUNCATED
 
 logger = logging.getLogger(__name__)
@@ -80,7 +82,7 @@ def examine(path, verify=FULL):
     Inspected
     """
     if not os.path.isfile(path):
-        return Inspected(reason=NOT_FOUND)
+        return Inspected(reason=_what_else(path))
     try:
         with open_audio(path) as audio:
             whole = verify == FULL or audio.floating
@@ -95,8 +97,18 @@ def examine(path, verify=FULL):
             )
     except AudioError as error:
         return Inspected(reason=EMPTY if _is_empty(path) else error.reason)
-    except (OSError, MemoryError):
+    except Exception as error:
+        logger.debug("%s", path, exc_info=error)
         return Inspected(reason=UNREADABLE)
+
+
+def _what_else(path):
+    """Why a path is no file."""
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):
+        return "link to a file that is not there" if os.path.islink(path) else NOT_FOUND
+    return NOT_FOUND if stat.S_ISDIR(mode) else f"a {special_kind(mode)}, and no file"
 
 
 def _decode(audio):

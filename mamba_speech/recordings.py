@@ -252,10 +252,14 @@ def recordings_in(inputs):
 
 
 def _listed(path):
-    """The recordings of a list; a list that cannot be read gives one, which fails."""
+    """The recordings of a list; a list that is empty or cannot be read gives one, which fails."""
+    empty = True
     try:
         for row in read_list(path):
+            empty = False
             yield Recording.of_row(row, path)
+        if empty:
+            yield Recording.failed(path, f"{path}: a list in which there is no recording")
     except (OSError, ListError) as error:
         # any text may be called .txt, the notes beside recordings for example
         prose = os.path.splitext(path)[1].lower() == ".txt"

@@ -108,7 +108,7 @@ class AudioFile:
     def _open(self):
         """Open the file; where its header is wrong about its length, as if it were right."""
         try:
-            self._file = _Sound(os.fsencode(self.path))
+            self._file = _Sound(self._source())
             if self._file.frames > 0:
                 self._count_frames()
                 return
@@ -130,6 +130,13 @@ class AudioFile:
             self._file = media.open_media(self.path)
             return
         raise self._fault(error) from error
+
+    def _source(self):
+        """What the library opens: it takes every name that ends in .raw for samples without a header."""
+        if not os.fspath(self.path).lower().endswith(".raw"):
+            return os.fsencode(self.path)
+        self._patched = PatchedFile(os.fsencode(self.path), {})
+        return self._patched
 
     def _reopen(self):
         self.close()

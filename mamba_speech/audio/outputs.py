@@ -11,6 +11,10 @@ from collections import Counter
 from pathlib import Path
 
 from mamba_speech.audio.finding import AUDIO, MEDIA, find_audio, is_folder, list_files
+from mamba_speech.audio.names import is_utf8
+
+# Bytes of a name that leave room for endings: file systems take 255.
+LONGEST_STEM = 215
 
 
 def plan_names(inputs):
@@ -44,7 +48,7 @@ def plan_names(inputs):
     for place, path in reversed(places.items()):
         folder, name = os.path.split(place)
         # the root of a disk has no name
-        plan[path] = _below(Path(folder), root) / (stems[folder][name] or "input")
+        plan[path] = _below(Path(folder), root) / _shortened(stems[folder][name] or "input")
     return _told_apart(plan)
 
 
@@ -97,6 +101,18 @@ def _below(folder, root):
         below = os.path.relpath(folder, root)
         return Path() if below.startswith("..") else Path(below)
     return Path(folder.drive.strip("\\/:") or "drive", *folder.parts[1:])
+
+
+def _shortened(stem):
+    """A stem to which an ending can be added: of a long one the beginning, and a mark of the whole."""
+    whole = os.fsencode(stem)
+    if len(whole) <= LONGEST_STEM:
+        return stem
+    # no letter of several bytes is cut apart
+    short = whole[: LONGEST_STEM - 7].decode(
+        "utf-8", "ignore" if is_utf8(stem) else "surrogateescape"
+    )
+    return f"{short}~{_mark(stem)}"
 
 
 def _told_apart(plan):

@@ -14,7 +14,7 @@ from tests.support.oddities import (
     trees,
 )
 from tests.support.oddities.folder import ODD, spoken
-from tests.support.oddities.inputs import COMMANDS, CONSUMERS, EXACT, TRAINING
+from tests.support.oddities.inputs import CONSUMERS, EXACT
 from tests.support.oddities.verdict import disagreement
 
 RARE = {f"{form} files" for form in ("MP3", *formats.SOUND_FILES)} - {"FLAC files", "OGG files"}
@@ -51,15 +51,6 @@ QUICK_TREES = {
     "names that collide without their endings",
 }
 LISTS = (*lists.ODD, *structured_lists.ODD)
-# what is to be mended
-PENDING = {
-    "MP3 in WAV": COMMANDS,
-    "WAV with chunk of odd size, not padded": (*COMMANDS, "reading"),
-    "WAV named .raw": (*COMMANDS, "reading"),
-    "samples without a header named .raw": COMMANDS,
-    "255 bytes": ("separate",),
-}
-PENDING_TREES = ("phone recordings and videos",)
 
 
 def cases(consumers=CONSUMERS):
@@ -67,8 +58,6 @@ def cases(consumers=CONSUMERS):
     for odd in ODD:
         for consumer in consumers:
             marks = [] if odd.name in QUICK else [pytest.mark.exhaustive]
-            if consumer == TRAINING or consumer in PENDING.get(odd.name, ()):
-                marks.append(pytest.mark.xfail(strict=False))
             yield pytest.param(odd, consumer, id=f"{consumer}-{odd.name}", marks=marks)
 
 
@@ -76,8 +65,6 @@ def tree_cases():
     """Folders, each marked by how often it is tried."""
     for odd in trees.ODD:
         marks = [] if odd.name in QUICK_TREES else [pytest.mark.exhaustive]
-        if odd.name in PENDING_TREES:
-            marks.append(pytest.mark.xfail(strict=False))
         yield pytest.param(odd, id=odd.name, marks=marks)
 
 
@@ -104,7 +91,6 @@ def test_preparation_makes_of_an_odd_list_what_is_declared(odd, odd_lists, tmp_p
     assert problem is None, problem
 
 
-@pytest.mark.xfail(strict=False)
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("odd", LISTS, ids=lambda odd: odd.name)
 def test_a_command_makes_of_an_odd_list_what_is_declared(odd, odd_lists, runs):

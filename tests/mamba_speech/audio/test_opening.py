@@ -241,3 +241,13 @@ def test_a_place_after_the_end_is_an_error_that_names_it(tmp_path):
     path = write_format(tmp_path / "short.wav", "wav")
     with pytest.raises(AudioError, match=r"short.wav: has 32000 samples, and none at 32001"):
         load_audio(path, RATE, 32001)
+
+
+def test_a_file_named_raw_is_read_by_its_header_and_refused_without_one(tmp_path):
+    path = write_format(tmp_path / "whole", "wav")
+    raw = path.rename(tmp_path / "whole.RAW")
+    samples, kinds = read_everywhere(raw)
+    assert kinds == [] and len(samples) == 2 * RATE
+    raw.write_bytes(bytes(3200))
+    with pytest.raises(AudioError, match="whole.RAW: cannot be read as audio"):
+        open_audio(raw)

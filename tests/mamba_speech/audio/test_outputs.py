@@ -93,3 +93,17 @@ def test_links_have_names_of_their_own(tmp_path):
     for name in ("one", "two"):
         (top / name).symlink_to("../real")
     assert planned(top) == ["one/x", "two/x"]
+
+
+def test_a_name_to_which_no_ending_can_be_added_is_shortened_and_stays_distinct(tmp_path):
+    names = [
+        "x" * 251 + ".wav",
+        "x" * 250 + "y.wav",
+        "\u00e9" * 125 + ".wav",
+        os.fsdecode(b"\xe9" * 251) + ".wav",
+    ]
+    write(tmp_path, *names)
+    made = list(plan_names([tmp_path]).values())
+    assert len(set(made)) == 4 and all(len(os.fsencode(name)) <= 215 for name in made)
+    assert sum(os.fsencode(name).count(b"~") for name in made) == 4
+    assert planned(write(tmp_path / "d", "x" * 200 + ".wav")) == ["x" * 200]

@@ -51,16 +51,23 @@ def disagreement_of_command(odd, path, run):
     if "Traceback" in errors:
         return errors
     if odd.refused and odd.results is None:
-        right = status == 2 and odd.refused in errors and str(path) in errors and not said
-        return None if right else f"status {status}: {errors}"
+        error = json.loads(said)["error"] if said.count("\n") == 1 else said
+        right = status == 1 and (odd.told or odd.refused) in error and str(path) in error
+        return None if right and error in errors else f"status {status}: {errors}"
     records = [json.loads(line) for line in said.splitlines()]
     results = len(odd.texts) if odd.results is None else odd.results
     found = [one for one in records if "error" not in one]
     if len(found) != results:
         return f"{len(found)} results, and not {results}: {records}"
-    # a text is not needed here
-    missing = odd.results is not None
-    return None if missing else _faults(odd, [one["error"] for one in records if "error" in one])
+    failed = [one["error"] for one in records if "error" in one]
+    if odd.results is not None:
+        # a text is not needed here
+        whole = status == bool(failed) and all(odd.refused in error for error in failed)
+        return None if whole else f"status {status}: {errors}"
+    heard, wanted = [one["seconds"] for one in found], [seconds for _, seconds in odd.expected]
+    if any(abs(one - other) > 1e-4 for one, other in zip(heard, wanted, strict=True)):
+        return f"the seconds are {heard}, and not {wanted}"
+    return _faults(odd, failed)
 
 
 def _faults(odd, reasons):

@@ -40,6 +40,8 @@ class OddList:
         Words of the reason why a row is left out, one each.
     refused : str
         Words of the error if nothing can be made of the list.
+    told : str
+        The same of a command, where it is told otherwise.
     results : int
         Rows that commands give results for, which need no text; by default as many as texts.
     """
@@ -51,6 +53,7 @@ class OddList:
     texts: tuple = ALL
     faults: tuple = ()
     refused: str = ""
+    told: str = ""
     results: int | None = None
 
     @property
@@ -243,7 +246,6 @@ def bad_rows():
         ("no column of paths", "name,text\na.wav,one\n", "no column path"),
         ("a column twice", "path,text,text\na.wav,one,two\n", "twice"),
         ("an empty list", "", "no column path"),
-        ("a header alone", "path,text\n", "none"),
         (
             "UTF-16 without a byte order mark",
             table().encode("utf-16-le"),
@@ -259,6 +261,9 @@ def bad_rows():
         yield OddList(
             "Lists that are refused", name, "list.csv", text_of("list.csv", text), (), refused=words
         )
+    write = text_of("list.csv", "path,text\n")
+    words = {"refused": "it lists none", "told": "no recording"}
+    yield OddList("Lists that are refused", "a header alone", "list.csv", write, (), **words)
 
 
 def texts_and_paths():

@@ -66,6 +66,7 @@ def json_lists():
         text_of("list.json", broken),
         (),
         refused="cannot be read",
+        results=2,
     )
 
 

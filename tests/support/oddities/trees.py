@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from tests.support.media import write_media
 from tests.support.oddities.headers import wav
-from tests.support.oddities.inputs import RATE
+from tests.support.oddities.inputs import RATE, resampled
 
 GROUP = "Folders"
 
@@ -97,8 +97,12 @@ def unreadable(folder, _):
 
 
 def media(folder, samples):
-    for name, codec in (("b.m4a", "aac"), ("c.webm", "libopus"), ("d.mp4", "aac")):
-        write_media(folder / name, samples, 48000 if codec == "libopus" else RATE, codec)
+    for name, codec, rate in (
+        ("b.m4a", "aac", RATE),
+        ("c.webm", "libopus", 48000),
+        ("d.mp4", "aac", RATE),
+    ):
+        write_media(folder / name, resampled(samples, rate), rate, codec)
 
 
 DEEP = "/".join("d" * 1 for _ in range(60)) + "/a.wav"
