@@ -139,12 +139,17 @@ class PyAV:
     ---------
     path, demuxer : str
         See :class:`Ffmpeg`.
+
+    Attributes
+    ----------
+    damaged : bool
+        Whether decoding ended before the file did.
     """
 
     def __init__(self, path, demuxer):
         import av
 
-        self.path, self._av = path, av
+        self.path, self._av, self.damaged = path, av, False
         try:
             # PyAV takes names that are text only, and might take one for an address
             self._file = open(path, "rb")  # noqa: SIM115 - closed with the container
@@ -204,8 +209,8 @@ class PyAV:
             try:
                 frame = next(self._frames, None)
             except self._av.FFmpegError:
-                # a file that was cut: what came before is good
-                frame = None
+                # a file that was cut, or that goes on at another rate: what came before is good
+                frame, self.damaged = None, True
         yield None, convert
 
     def close(self):

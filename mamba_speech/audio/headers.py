@@ -11,7 +11,9 @@ import io
 import os
 import re
 import struct
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+
+from mamba_speech.audio.mp3 import FRAME_SPAN, after_tags, find_frame, frame_bytes
 
 # Bytes that may be missing: some programs count the header too.
 SLACK = 64
@@ -38,9 +40,11 @@ class Header:
     cut : bool
         Whether the file ends before its samples do.
     first : int
-        Place of the first frame of an MP3 file.
+        Place of the first frame of an MP3 file, and of FLAC behind a tag.
     guessed : bool
         Whether libsndfile guesses the length from the size of the file: MP3 without a count of its frames.
+    chained : bool
+        Whether streams follow the first, which libsndfile does not read: Ogg.
     doubtful : bool
         Whether bytes are missing, so that only reading all of it shows whether samples are: MP3.
     patches : dict of int to bytes
@@ -53,6 +57,7 @@ class Header:
     cut: bool = False
     first: int = 0
     guessed: bool = False
+    chained: bool = False
     doubtful: bool = False
     patches: dict = field(default_factory=dict)
 
@@ -77,12 +82,16 @@ def read_header(path):
     with open(path, "rb", buffering=0) as file:
         start = file.read(4096)
         size = os.fstat(file.fileno()).st_size
-        is_mp3 = start[:3] == b"ID3" or (start[:1] == b"\xff" and start[1:2] >= b"\xe0")
-        parse = _mp3 if is_mp3 else _PARSERS.get(start[:4])
-        if parse is None:
-            return None
+        data = _Bytes(file, start, size)
         try:
-            return parse(_Bytes(file, start, size), size)
+            name = data.get(after_tags(data.get), 4) if start[:3] == b"ID3" else start[:4]
+            is_mp3 = start[:3] == b"ID3" or (start[:1] == b"\xff" and start[1:2] >= b"\xe0")
+            if is_mp3 and name != b"fLaC":
+                return _mp3(data, size)
+            if is_mp3:
+                return Header(first=after_tags(data.get))
+            parse = _PARSERS.get(name)
+            return parse(data, size) if parse else None
         except (struct.error, ValueError, IndexError):
             # it ends within its header
             return None
@@ -146,8 +155,13 @@ def _riff(data, size):
             continue
         there = size - place
         if wide is not None and length == 0xFFFFFFFF:
-            patches = {wide: struct.pack(f"{order}Q", there)}
-            return _told(data.number(f"{order}Q", wide), there, patches)
+            promised = data.number(f"{order}Q", wide)
+            patches = {wide: struct.pack(f"{order}Q", there if promised <= 0 else promised)}
+            told = _told(promised, there, patches)
+            if data.get(0, 4) == b"BW64":
+                # the same format, by a name that libsndfile does not know
+                return replace(told, patches=patches | {0: b"RF64"})
+            return told
         if wide is None and _is_open(length) and length > there:
             return Header(None, there, open_ended=True)
         patches = None
@@ -244,23 +258,20 @@ def _ogg(data, size):
     place = tail.rfind(b"OggS\0")
     if place < 0 or place + 27 > len(tail):
         return Header(cut=True)
+    # the number of the stream
+    chained = tail[place + 14 : place + 18] != data.get(14, 4)
     segments = tail[place + 26]
     end = place + 27 + segments + sum(tail[place + 27 : place + 27 + segments])
     last = tail[place + 5] & 4
     if end > len(tail) or (not last and end < len(tail)):
-        return Header(cut=True)
-    return Header(open_ended=not last)
+        return Header(cut=True, chained=chained)
+    return Header(open_ended=not last, chained=chained)
 
 
 def _mp3(data, size):
-    place = 0
-    while data.get(place, 3) == b"ID3":
-        # seven bits of each byte are the tag's size
-        length = sum(
-            byte << shift
-            for byte, shift in zip(data.get(place + 6, 4), (21, 14, 7, 0), strict=True)
-        )
-        place += 10 + length
+    place = after_tags(data.get)
+    # some programs write zeros between tags and frames
+    place += find_frame(data.get(place, FRAME_SPAN))
     first, there = data.get(place, 200), size - place
     for name in (b"Xing", b"Info"):
         tag = first.find(name)
@@ -268,6 +279,13 @@ def _mp3(data, size):
             # flags: frames are told, bytes are told
             has_frames, has_bytes = first[tag + 7] & 1, first[tag + 7] & 2
             told = int.from_bytes(first[tag + 8 + 4 * has_frames :][:4], "big")
+            end = place + told
+            # a tag of the first version has 128 bytes
+            end = after_tags(data.get, end + 128 * (data.get(end, 3) == b"TAG"))
+            if has_bytes and find_frame(data.get(end, FRAME_SPAN), 1) == 0:
+                # another file was appended: the count is its first part's
+                place += frame_bytes(first)
+                return Header(there=size - place, first=place, guessed=True)
             doubtful = not has_bytes or told > there
             return Header(there=there, first=place, guessed=not has_frames, doubtful=doubtful)
     tag = first.find(b"VBRI")
@@ -298,12 +316,15 @@ class PatchedFile(io.RawIOBase):
     path : str, bytes or Path
     patches : dict of int to bytes
         See :class:`Header`.
+    first : int
+        Where it begins.
     """
 
-    def __init__(self, path, patches):
+    def __init__(self, path, patches, first=0):
         super().__init__()
         # closed by `close`
-        self.file, self.patches = open(path, "rb", buffering=0), patches  # noqa: SIM115
+        self.file, self.patches, self.first = open(path, "rb", buffering=0), patches, first  # noqa: SIM115
+        self.file.seek(first)
 
     def readable(self):
         return True
@@ -313,15 +334,17 @@ class PatchedFile(io.RawIOBase):
 
     def seek(self, place, whence=os.SEEK_SET):
         """Go to a place, and return it."""
-        return self.file.seek(place, whence)
+        if whence == os.SEEK_SET:
+            place += self.first
+        return self.file.seek(place, whence) - self.first
 
     def tell(self):
         """The place of the next byte."""
-        return self.file.tell()
+        return self.file.tell() - self.first
 
     def readinto(self, buffer):
         """Read into a buffer; return the number of bytes."""
-        place = self.file.tell()
+        place = self.tell()
         count = self.file.readinto(buffer)
         view = memoryview(buffer)
         for first, patch in self.patches.items():

@@ -51,8 +51,6 @@ class MediaFile:
     samplerate, channels : int
     frames : None
         The length is known when the end is reached: what containers say is rounded.
-    truncated : bool
-        Whether the container says that the file is longer than it is.
 
     Raises
     ------
@@ -73,7 +71,7 @@ class MediaFile:
                 f"{path}: is in the format {self.format.name}, which needs a decoder; install the program ffmpeg, "
                 "or pip install av"
             )
-        self.truncated = is_cut(path, self.format)
+        self._cut = is_cut(path, self.format)
         self._decoder = None
         try:
             self._start()
@@ -83,6 +81,11 @@ class MediaFile:
                 raise AudioError(f"{path}: {reason}") from error
             raise
         self.samplerate, self.channels = self._decoder.samplerate, self._decoder.channels
+
+    @property
+    def truncated(self):
+        """Whether it is known so far that the file holds more than can be read."""
+        return self._cut or getattr(self._decoder, "damaged", False)
 
     def _start(self):
         self.close()

@@ -49,6 +49,8 @@ _WAV_CODECS = {0x1, 0x2, 0x3, 0x6, 0x7, 0x11, 0x31, 0x40, 0x55, 0xFFFE}
 _CAF_CODECS = {b"lpcm", b"ulaw", b"alaw", b"alac"}
 _ASF_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
 _MOST_ATOMS = 1_000_000
+# A page of Ogg has at most 65,307 bytes.
+OGG_PAGE = 65307
 
 
 def has_decoder():
@@ -89,7 +91,7 @@ def _format_of(file):
         return MediaFormat("MPEG transport stream", "mpegts")
     if head.startswith(b"OggS"):
         other = any(name in head[:512] for name in (b"Speex   ", b"theora", b"fishead"))
-        return MediaFormat("Ogg", "ogg") if other else None
+        return MediaFormat("Ogg", "ogg") if other or is_chained(file, head) else None
     if head.startswith(b"caff"):
         codec = head[28:32]
         return (
@@ -102,6 +104,23 @@ def _format_of(file):
         codec = int.from_bytes(head[place + 8 : place + 10], "little")
         return MediaFormat("WAV", "wav") if place > 0 and codec not in _WAV_CODECS else None
     return _AAC if _is_adts(file, head) else None
+
+
+def is_chained(file, head):
+    """Whether an Ogg file ends in another stream than the one it begins with; libsndfile reads the first alone.
+
+    Arguments
+    ---------
+    file : file
+        Open for reading bytes.
+    head : bytes
+        Its beginning.
+    """
+    file.seek(max(0, file.seek(0, os.SEEK_END) - OGG_PAGE))
+    tail = file.read()
+    last = tail.rfind(b"OggS\0")
+    # the number of the stream
+    return last >= 0 and tail[last + 14 : last + 18] not in (b"", head[14:18])
 
 
 def _is_adts(file, head):

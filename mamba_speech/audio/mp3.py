@@ -14,6 +14,8 @@ _BITRATES = {
     2: (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
     0: (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
 }
+# more bytes than the longest frame and the next one's header have
+FRAME_SPAN = 1 << 12
 _RATES = {3: (44100, 48000, 32000), 2: (22050, 24000, 16000), 0: (11025, 12000, 8000)}
 
 
@@ -34,8 +36,53 @@ def frame_bytes(header):
     return size * 1000 * _BITRATES[version][bits] // _RATES[version][rate] + (header[2] >> 1 & 1)
 
 
+def find_frame(data, most=None):
+    """Where a frame begins that another follows, within bytes.
+
+    Arguments
+    ---------
+    data : bytes
+    most : int, optional
+        Places that are tried; by default all, and then 0 says that there is no frame.
+
+    Returns
+    -------
+    int
+        -1 where ``most`` is given and no frame begins there.
+    """
+    place = data.find(b"\xff")
+    while 0 <= place < (most or len(data)):
+        length = frame_bytes(data[place : place + 4])
+        if length and frame_bytes(data[place + length : place + length + 4]):
+            return place
+        place = data.find(b"\xff", place + 1)
+    return 0 if most is None else -1
+
+
+def after_tags(get, place=0):
+    """Where the sound begins, behind ID3 tags.
+
+    Arguments
+    ---------
+    get : callable
+        Gives bytes of the file by place and number.
+    place : int
+        Where tags may begin.
+
+    Returns
+    -------
+    int
+    """
+    while (head := get(place, 10))[:3] == b"ID3" and len(head) == 10:
+        # seven bits of each byte are the tag's size
+        place += 10 + sum(
+            byte << shift for byte, shift in zip(head[6:], (21, 14, 7, 0), strict=True)
+        )
+    return place
+
+
 def count_frames(path, place):
-    """How many frames follow each other from a place of a file on; the last must be whole.
+    """How many frames there are from a place of a file on; the last must be whole, and tags may lie between.
 
     Arguments
     ---------
@@ -49,14 +96,22 @@ def count_frames(path, place):
     count = 0
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         size = len(content)
-        while (length := frame_bytes(content[place : place + 4])) and place + length <= size:
-            place += length
-            count += 1
+        while place < size:
+            length = frame_bytes(content[place : place + 4])
+            if length and place + length <= size:
+                place += length
+                count += 1
+                continue
+            place = content.find(b"\xff", place + 1)
+            while 0 <= place and find_frame(content[place : place + FRAME_SPAN], 1) < 0:
+                place = content.find(b"\xff", place + 1)
+            if place < 0:
+                break
     return count
 
 
 class CountedFile(io.RawIOBase):
-    """An MP3 file that reads as if a frame with the number of frames stood before the first.
+    """An MP3 file that reads as if it began with a frame that tells the number of frames.
 
     Arguments
     ---------
@@ -79,7 +134,7 @@ class CountedFile(io.RawIOBase):
         side = (17 if mono else 32) if wide else (9 if mono else 17)
         told = b"Xing" + (1).to_bytes(4, "big") + self.frames.to_bytes(4, "big")
         self.frame = (bytes(header) + bytes(side) + told).ljust(length, b"\0")
-        self.size = os.fstat(self.file.fileno()).st_size + len(self.frame)
+        self.size = os.fstat(self.file.fileno()).st_size - place + len(self.frame)
 
     def readable(self):
         return True
@@ -98,15 +153,12 @@ class CountedFile(io.RawIOBase):
 
     def readinto(self, buffer):
         """Read into a buffer; return the number of bytes."""
-        end, first, last = len(buffer), self.place, self.place + len(self.frame)
-        if self.position < first:
-            self.file.seek(self.position)
-            found = self.file.read(min(end, first - self.position))
-        elif self.position < last:
-            found = self.frame[self.position - first : self.position - first + end]
+        place = self.position - len(self.frame)
+        if place < 0:
+            found = self.frame[place:][: len(buffer)]
         else:
-            self.file.seek(self.position - len(self.frame))
-            found = self.file.read(end)
+            self.file.seek(self.place + place)
+            found = self.file.read(len(buffer))
         buffer[: len(found)] = found
         self.position += len(found)
         return len(found)

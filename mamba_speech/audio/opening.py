@@ -15,9 +15,9 @@ from mamba_speech.audio.errors import (
     unreadable,
 )
 from mamba_speech.audio.finding import check_file
-from mamba_speech.audio.headers import PatchedFile, read_header
+from mamba_speech.audio.headers import read_header
 from mamba_speech.audio.listening import Listener, hear_all
-from mamba_speech.audio.mp3 import CountedFile
+from mamba_speech.audio.sources import Sound, open_source
 from mamba_speech.audio.warnings import TRUNCATED, UNKNOWN_LENGTH, AudioWarning
 
 BLOCK_SECONDS = 5.0
@@ -30,13 +30,6 @@ KEPT = 1 << 21
 # samples at the end of a file that show whether it is whole
 END = 16
 FLOATS = ("FLOAT", "DOUBLE")
-
-
-class _Sound(soundfile.SoundFile):
-    """A sound file that does not seek to where it is after each read, as it cannot at every file's end."""
-
-    def seekable(self):
-        return False
 
 
 def open_audio(path):
@@ -85,7 +78,7 @@ class AudioFile:
 
     def __init__(self, path):
         self.path, self._place, self._ended = path, 0, None
-        self._cut, self._verdict, self._patched = False, None, None
+        self._cut, self._verdict, self._beneath = False, None, None
         check_file(path)
         self._open()
         self.rate, self.channels = self._file.samplerate, self._file.channels
@@ -102,55 +95,19 @@ class AudioFile:
     def close(self):
         """Close the file."""
         self._file.close()
-        if self._patched is not None:
-            self._patched.close()
+        if self._beneath is not None:
+            self._beneath.close()
 
     def _open(self):
-        """Open the file; where its header is wrong about its length, as if it were right."""
         try:
-            self._file = _Sound(self._source())
-            if self._file.frames > 0:
-                self._count_frames()
-                return
-            error = None
-        except (soundfile.SoundFileError, MemoryError) as fault:
-            error = fault
-        if self._header is not None and self._header.patches:
-            try:
-                self._patched = PatchedFile(os.fsencode(self.path), self._header.patches)
-                self._file = _Sound(self._patched)
-                return
-            except soundfile.SoundFileError as fault:
-                error = fault
-        if error is None:
-            return
-        from mamba_speech.audio import media  # rarely needed
-
-        if isinstance(error, soundfile.SoundFileError) and media.media_format(self.path):
-            self._file = media.open_media(self.path)
-            return
-        raise self._fault(error) from error
-
-    def _source(self):
-        """What the library opens: it takes every name that ends in .raw for samples without a header."""
-        if not os.fspath(self.path).lower().endswith(".raw"):
-            return os.fsencode(self.path)
-        self._patched = PatchedFile(os.fsencode(self.path), {})
-        return self._patched
+            self._file, self._beneath = open_source(self.path, lambda: self._header)
+        except (soundfile.SoundFileError, MemoryError) as error:
+            raise self._fault(error) from error
 
     def _reopen(self):
         self.close()
         self._open()
         self._place, self._ended = 0, None
-
-    def _count_frames(self):
-        """Open an MP3 file whose length is a guess as one whose length is known."""
-        if not self._is_guess() or not self._header.guessed:
-            return
-        counted = CountedFile(os.fsencode(self.path), self._header.first)
-        if counted.frames:
-            self._file.close()
-            self._patched, self._file = counted, _Sound(counted)
 
     def _fault(self, error):
         return AudioError(recording_fault(self.path, unreadable(self.path, error)))
@@ -163,7 +120,7 @@ class AudioFile:
             return None
 
     def _take(self, frames, dtype="float32", **options):
-        if isinstance(self._file, _Sound):
+        if isinstance(self._file, Sound):
             return self._file.read(frames, dtype=dtype, always_2d=True, **options)
         return self._file.read(frames)
 
@@ -216,10 +173,14 @@ class AudioFile:
         """
         if self._ended is not None:
             return np.zeros((0, self.channels), dtype)
+        wanted = frames
+        if self.frames is not None and not self._is_guess():
+            # what follows the samples is no sound: a tag would be taken for damage
+            wanted = min(frames, max(0, self.frames - self._place))
         try:
-            block = self._take(frames, dtype)
+            block = self._take(wanted, dtype)
         except (soundfile.SoundFileError, MemoryError) as error:
-            block = self._rescue(frames, error)
+            block = self._rescue(wanted, error)
         self._place += len(block)
         if len(block) < frames:
             self._ended = self._place
@@ -267,7 +228,8 @@ class AudioFile:
     def check_end(self):
         """Read the end of the file alone, so that `warnings` tell whether it was cut off.
 
-        A file that does not tell its length is read whole, and so is an MP3 file of which bytes are missing.
+        A file that does not tell its length, or whose end cannot be read alone, is read whole. So is an MP3 file of
+        which bytes are missing.
 
         Returns
         -------
@@ -278,8 +240,11 @@ class AudioFile:
             self._reopen()
             return sum(map(len, self.blocks()))
         if self._header is None or (self._header.promised is None and not self._header.guessed):
-            self._cut |= not self._has_end()
+            whole = self._has_end()
             self._reopen()
+            if not whole:
+                # cut off, or of a format without places to go to
+                return sum(map(len, self.blocks()))
         return self.frames
 
     def blocks(self, start=0, stop=None, frames=None):
@@ -387,11 +352,17 @@ class AudioFile:
 
     def _of_length(self):
         header = self._header
-        if self._cut or getattr(self._file, "truncated", False) or (header and header.cut):
+        is_sound = isinstance(self._file, Sound)
+        if is_sound and header and header.chained:
+            text = (
+                f"{self.path}: holds several streams one after another, and only the first is read; install the "
+                "program ffmpeg, or pip install av"
+            )
+            yield AudioWarning(TRUNCATED, text)
+        elif self._cut or getattr(self._file, "truncated", False) or (header and header.cut):
             text = f"{self.path}: was cut off, or is damaged: {self._seconds_missing()}"
             yield AudioWarning(TRUNCATED, text)
-        unknown = isinstance(self._file, _Sound) and self.frames is None
-        if unknown or (header and header.open_ended):
+        if (is_sound and self.frames is None) or (header and header.open_ended):
             text = f"{self.path}: does not tell its length: it is read to the end of the file"
             yield AudioWarning(UNKNOWN_LENGTH, text)
 
