@@ -6,7 +6,7 @@ Frame counts keep padding out of the convolution modules, where SpeechBrain mask
 import torch
 from speechbrain.lobes.models.transformer.Conformer import ConformerEncoder as _ConformerEncoder
 from speechbrain.nnet.activations import Swish
-from speechbrain.nnet.attention import RelPosMHAXL
+from speechbrain.nnet.attention import MultiheadAttention, RelPosMHAXL
 from torch.nn import functional as F
 
 from modules.convolution import MaskedConvolutionModule
@@ -65,6 +65,32 @@ class RelativeAttention(RelPosMHAXL):
         return self.out_proj(out.transpose(1, 2).flatten(2)), None
 
 
+class AbsoluteAttention(MultiheadAttention):
+    """SpeechBrain's attention without relative positions, whose padding stays finite where chunks hide all of it.
+
+    A frame far behind an utterance's end may see padding alone. SpeechBrain's gives NaN there, which the next layer
+    spreads. The arguments are those of :class:`speechbrain.nnet.attention.MultiheadAttention`.
+
+    Example
+    -------
+    >>> import torch
+    >>> attention, x = AbsoluteAttention(nhead=2, d_model=16), torch.randn(1, 4, 16)
+    >>> itself, padding = ~torch.eye(4, dtype=torch.bool), torch.tensor([[False, False, True, True]])
+    >>> bool(attention(x, x, x, itself, padding)[0].isfinite().all())
+    True
+    """
+
+    def forward(self, query, key, value, attn_mask=None, key_padding_mask=None, **options):
+        """As SpeechBrain's; masks are boolean, true where nothing is seen."""
+        if attn_mask is not None and key_padding_mask is not None:
+            hidden = attn_mask | key_padding_mask.unsqueeze(1)  # (batch, time, time)
+            # such a frame is padding, and what it sees does not matter
+            hidden &= ~hidden.all(-1, keepdim=True)
+            attn_mask = hidden.repeat_interleave(self.att.num_heads, 0)
+            key_padding_mask = None
+        return super().forward(query, key, value, attn_mask, key_padding_mask, **options)
+
+
 class ConformerEncoder(LayerLoop, _ConformerEncoder):
     """Conformer layers and a last normalisation (Gulati et al., "Conformer", arXiv 2005.08100, section 2).
 
@@ -121,9 +147,11 @@ class ConformerEncoder(LayerLoop, _ConformerEncoder):
         self.fidelity = check_fidelity(fidelity)
         self.gradient_checkpointing = gradient_checkpointing
         for layer in self.layers:
+            # the same weights, drawn already
             if isinstance(layer.mha_layer, RelPosMHAXL):
-                # the same weights, drawn already
                 layer.mha_layer.__class__ = RelativeAttention
+            elif isinstance(layer.mha_layer, MultiheadAttention):
+                layer.mha_layer.__class__ = AbsoluteAttention
             if fidelity == "corrected":
                 layer.convolution_module = MaskedConvolutionModule(
                     d_model, kernel_size, bias, activation, dropout, causal=causal

@@ -24,7 +24,9 @@ from mamba_speech.recordings import Recording, RecordingResult, one_or_each, rec
 from mamba_speech.run import OPTIONS_FILE, load_run
 from mamba_speech.run_errors import names_run
 from modules.asr.s2s import S2SRecognizer
+from modules.causal_frontend import CausalFilterbankFeatures
 from modules.lengths import relative_lengths
+from modules.ssm.checks import check_count
 
 # What checkpoints are compared by, in runs of train_CTC.py and of train_S2S.py.
 _SELECTION_KEYS = ("WER", "token_error")
@@ -137,6 +139,7 @@ class Recognizer:
         lm=None,
         no_lm=False,
         ctc_only=False,
+        chunk_size=None,
     ):
         """The recogniser of a run.
 
@@ -158,17 +161,22 @@ class Recognizer:
             Search without the run's language model.
         ctc_only : bool
             Best path of an S2S run's CTC output, which is fast and less accurate than the search.
+        chunk_size : int, optional
+            Frames of the encoder in a chunk, of a streaming run that is not causal; by default the run's own. A
+            recording that is shorter than a chunk is heard whole.
 
         Raises
         ------
         FileNotFoundError, ValueError
             If the run or its language model cannot be loaded, see :func:`mamba_speech.run.load_run`; if an
-            option is unknown, or not one of the run's kind.
+            option is unknown, or not one of the run's kind; if a chunk has no frame.
         RuntimeError
             If the device is not there.
         """
         device = choose_device(device)
         options = _load_recogniser(run)
+        if chunk_size is not None:
+            _set_chunks(options, chunk_size)
         tokenizer = Tokenizer(options["tokenizer_file"])
         options["model"].to(device)
         decode = decoder_of_run(options, run, tokenizer, decoding, beam_size, lm, no_lm, ctc_only)
@@ -353,6 +361,19 @@ def _load_recogniser(folder):
     )
     check_types(options, Path(folder) / OPTIONS_FILE, OPTION_TYPES)
     return options
+
+
+def _set_chunks(options, chunk_size):
+    """Give the model of a streaming run chunks of another size."""
+    model = options["model"]
+    if not isinstance(options["compute_features"], CausalFilterbankFeatures):
+        raise ValueError(  # noqa: TRY004 - a run's parts are values to its user
+            "chunk_size is for runs of the streaming recipes, and this run is of another: leave it out"
+        )
+    if getattr(model.Transformer, "causal", False):
+        raise ValueError("the run's encoder is causal and has no chunks: leave chunk_size out")
+    check_count("chunk_size", chunk_size)
+    model.chunk_size = chunk_size
 
 
 def _check_finite(values, lengths):

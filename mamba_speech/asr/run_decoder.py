@@ -37,14 +37,14 @@ def decoder_of_run(
     """
     model = run["model"]
     if isinstance(model, CTCRecognizer):
-        _check_tokenizer_size(run_folder, tokenizer, model, few_is_well=True)
+        check_tokenizer_size(run_folder, tokenizer, model, few_is_well=True)
         given = {"lm": lm is not None, "no_lm": no_lm, "ctc_only": ctc_only}
         _refuse(run_folder, "train_CTC.py", given, "give decoding greedy or beam")
         return _ctc_decoder(run, tokenizer, decoding, beam_size)
     if isinstance(model, S2SRecognizer):
         instead = "give beam_size (1: the best token at each step), or ctc_only"
         _refuse(run_folder, "train_S2S.py", {"decoding": decoding is not None}, instead)
-        _check_tokenizer_size(run_folder, tokenizer, model)
+        check_tokenizer_size(run_folder, tokenizer, model)
         if not ctc_only:
             return _s2s_decoder(run, run_folder, tokenizer, beam_size, lm, no_lm)
         if beam_size is None and lm is None and not no_lm:
@@ -55,7 +55,7 @@ def decoder_of_run(
     raise ValueError(f"{run_folder}: holds no recogniser; it is a run of another task")
 
 
-def _check_tokenizer_size(run_folder, tokenizer, model, few_is_well=False):
+def check_tokenizer_size(run_folder, tokenizer, model, few_is_well=False):
     """Refuse a tokenizer of another size than the output layer; CTC never reads outputs past the last token."""
     outputs = model.ctc_lin.w.out_features
     if len(tokenizer) > outputs or (len(tokenizer) < outputs and not few_is_well):

@@ -7,14 +7,17 @@ SpeechBrain's own interface to streams, :class:`speechbrain.inference.ASR.Stream
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from mamba_speech.asr.option_types import OPTION_TYPES
+from mamba_speech.asr.run_decoder import check_tokenizer_size
 from mamba_speech.asr.tokenizer import Tokenizer
 from mamba_speech.device import choose_device
 from mamba_speech.option_types import check_types
 from mamba_speech.run import OPTIONS_FILE, load_run
 from mamba_speech.run_errors import names_run
+from modules.asr.ctc import CTCRecognizer
 from modules.asr.streaming_network import StreamingNetwork
 
 # what checkpoints are compared by, in runs of train_CTC.py and of train_S2S.py
@@ -94,7 +97,12 @@ class StreamingRecognizer:
         check_types(options, Path(run) / OPTIONS_FILE, OPTION_TYPES)
         parts = (options[name].to(device) for name in ("compute_features", "normalize", "model"))
         network = StreamingNetwork(*parts, chunk_size=chunk_size)
-        return cls(network, Tokenizer(options["tokenizer_file"]), options["sample_rate"])
+        tokenizer, is_ctc = (
+            Tokenizer(options["tokenizer_file"]),
+            isinstance(network.model, CTCRecognizer),
+        )
+        check_tokenizer_size(run, tokenizer, network.model, few_is_well=is_ctc)
+        return cls(network, tokenizer, options["sample_rate"])
 
     def make_streaming_context(self, batch=1, chunk_size=None):
         """The context before the first sample.
@@ -137,10 +145,17 @@ class StreamingRecognizer:
         Raises
         ------
         ValueError
-            If the piece has another shape or type, or the context is another model's, has ended, or is in use by
-            another thread.
+            If the piece has another shape or type or is not finite, or the context is another model's, has ended, or
+            is in use by another thread.
         """
-        samples = torch.as_tensor(samples)
+        if not isinstance(samples, torch.Tensor):
+            try:
+                # a copy, since torch takes neither reversed arrays nor those that cannot be written
+                samples = torch.from_numpy(np.array(samples))
+            except (TypeError, ValueError) as error:
+                raise ValueError(
+                    f"a piece must be an array of floating numbers; got {type(samples).__name__}"
+                ) from error
         return self.network.forward_streaming(
             samples[None] if samples.dim() == 1 else samples, context
         )

@@ -1,6 +1,7 @@
 """The command `mamba-speech transcribe`: text from audio files."""
 
 from mamba_speech.arguments import (
+    MOST_FRAMES,
     MOST_HYPOTHESES,
     add_device,
     add_inputs,
@@ -46,6 +47,12 @@ def add_arguments(parser):
         action="store_true",
         help="best path of an S2S run's CTC output, which is fast and less accurate",
     )
+    parser.add_argument(
+        "--chunk_size",
+        type=whole_number(1, MOST_FRAMES),
+        metavar="N",
+        help="frames of 40 ms in a chunk of a streaming run; default: the run's",
+    )
     add_json(parser)
     text = "seconds of audio in a batch; fewer need less memory, more may be faster"
     add_number(parser, "--batch_seconds", some_seconds, BATCH_SECONDS, text)
@@ -66,6 +73,7 @@ def run_command(arguments):
         lm=arguments.lm,
         no_lm=arguments.no_lm,
         ctc_only=arguments.ctc_only,
+        chunk_size=arguments.chunk_size,
     )
     results = recognizer.transcribe(arguments.inputs, batch_seconds=arguments.batch_seconds)
     records = (

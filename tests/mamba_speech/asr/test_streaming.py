@@ -4,6 +4,7 @@ import copy
 import pickle
 import re
 import shutil
+import warnings
 
 import numpy as np
 import pytest
@@ -14,6 +15,8 @@ from speechbrain.utils.dynamic_chunk_training import DynChunkTrainConfig
 from mamba_speech import Recognizer, StreamingRecognizer
 from mamba_speech.asr.decoders import CTCDecoder
 from mamba_speech.asr.speechbrain_streaming import speechbrain_streaming
+from mamba_speech.asr.tokenizer import Tokenizer
+from mamba_speech.cli import main
 from modules.asr.s2s import S2SRecognizer
 from tests.support.checkpoints import save_again
 from tests.support.recipes import ROOT
@@ -112,6 +115,66 @@ def test_errors_of_loading_name_the_run(chunked_run, trained):
     with pytest.raises(ValueError, match="chunk_size") as raised:
         StreamingRecognizer.load(chunked_run, device="cpu", chunk_size=0)
     assert str(chunked_run) in str(raised.value)
+
+
+def test_pieces_of_every_kind_of_array_are_the_same_and_others_are_refused(chunked_run, audio):
+    recognizer, samples = StreamingRecognizer.load(chunked_run, device="cpu"), read(audio / "7.wav")
+    wanted = recognizer.forward_streaming(samples, recognizer.make_streaming_context()).log_probs
+    locked, backward = samples.copy(), samples[::-1].copy()[::-1]
+    locked.flags.writeable = False
+    for piece in (
+        locked,
+        backward,
+        samples.astype("float64"),
+        torch.tensor(samples),
+        samples[None],
+    ):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            context = recognizer.make_streaming_context()
+            assert torch.equal(recognizer.forward_streaming(piece, context).log_probs, wanted)
+    stereo, integers = np.stack([samples, samples], 1), (samples * 32767).astype("int16")
+    for piece in ("x.wav", None, b"abc", 0.5, np.array([None]), stereo, integers):
+        with pytest.raises(ValueError, match="a piece must be"):
+            recognizer.forward_streaming(piece, context)
+
+
+def test_transcribe_takes_chunks_of_another_size(chunked_run, audio, capsys):
+    streaming, texts = StreamingRecognizer.load(chunked_run, device="cpu"), []
+    decode, path = CTCDecoder(streaming.tokenizer), audio / "7.wav"
+    for size in (1, 8, 60000):
+        context = streaming.make_streaming_context(chunk_size=size)
+        log_probs = stream(streaming, read(path), context)
+        (text,) = decode(log_probs, torch.tensor([log_probs.shape[1]]))
+        command = ["transcribe", str(chunked_run), str(path), "--device", "cpu"]
+        assert main([*command, "--chunk_size", str(size)]) == 0
+        assert capsys.readouterr().out == f"{path}\t{text}\n"
+        texts.append(text)
+    assert len(set(texts)) == 3
+    with pytest.raises(SystemExit):
+        main([*command, "--chunk_size", "0"])
+    assert "from 1 to" in capsys.readouterr().err
+
+
+def test_chunks_are_refused_where_a_run_has_none(make_run, trained, audio, capsys):
+    command = ["transcribe", "run", str(audio / "7.wav"), "--device", "cpu", "--chunk_size", "4"]
+    for run, told in (
+        (make_run("CTC, causal"), "encoder is causal"),
+        (trained, "streaming recipes"),
+    ):
+        command[1] = str(run)
+        assert main(command) == 2
+        out, error = capsys.readouterr()
+        assert out == "" and error.count("\n") == 1 and told in error and str(run) in error
+
+
+def test_a_tokenizer_of_another_size_is_refused(make_run):
+    run = make_run("CTC")
+    Tokenizer.train(
+        ["a quick brown fox jumps over lazy dogs"], run / "save" / "tokenizer.model", size=40
+    )
+    with pytest.raises(ValueError, match="put the run's own tokenizer back"):
+        StreamingRecognizer.load(run, device="cpu")
 
 
 @pytest.mark.parametrize("chunk", [2, 8])

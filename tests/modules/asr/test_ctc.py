@@ -100,6 +100,23 @@ def test_from_waveform_to_log_probabilities_a_padded_batch_equals_each_utterance
     assert worst < 2e-3  # of log-probabilities around -4, after features in dB
 
 
+@pytest.mark.parametrize("attention", ["RelPosMHAXL", "regularMHA", "RoPEMHA"])
+def test_chunks_with_a_limited_past_leave_padding_finite(attention):
+    encoder = CTC_ENCODERS[attention]().train()
+    x, lengths = torch.randn(2, 30, 20, requires_grad=True), torch.tensor([30, 6])
+    chunks = DynChunkTrainConfig(4, 1)
+    encoded, _ = encoder.encode(x, lengths, chunks=chunks)
+    assert bool(encoded.isfinite().all())
+    (encoded[0].sum() + encoded[1, :6].sum()).backward()
+    gradients = [x.grad, *(p.grad for p in encoder.parameters() if p.grad is not None)]
+    assert all(bool(one.isfinite().all()) for one in gradients) and len(gradients) > 10
+    with torch.no_grad():
+        encoder.eval()
+        together, _ = encoder.encode(x, lengths, chunks=chunks)
+        alone, _ = encoder.encode(x[1:, :6], lengths[1:], chunks=chunks)
+    assert torch.allclose(together[1, :6], alone[0], atol=1e-5)
+
+
 @pytest.mark.parametrize("encoder", CTC_ENCODERS)
 def test_chunks_hide_what_follows_them_and_are_the_networks_own_outside_training(encoder):
     model, features = ctc_recognizer(encoder), torch.randn(1, 120, 20)
