@@ -23,7 +23,7 @@ def add_arguments(parser):
         metavar="FILE",
         type=given_path,
         nargs="*",
-        help="two audio files, or more: each further file, or folder of files, is compared with the first",
+        help="two audio files, or more: each further file, folder, or list of recordings is compared with the first",
     )
     parser.add_argument(
         "--pairs",

@@ -61,6 +61,13 @@ def cases(consumers=CONSUMERS):
             yield pytest.param(odd, consumer, id=f"{consumer}-{odd.name}", marks=marks)
 
 
+def list_cases():
+    """Lists, each marked by how often a command gets it."""
+    for odd in LISTS:
+        quick = odd.name in ("a cell too few", "segments", "an empty list")
+        yield pytest.param(odd, id=odd.name, marks=() if quick else pytest.mark.exhaustive)
+
+
 def tree_cases():
     """Folders, each marked by how often it is tried."""
     for odd in trees.ODD:
@@ -91,10 +98,12 @@ def test_preparation_makes_of_an_odd_list_what_is_declared(odd, odd_lists, tmp_p
     assert problem is None, problem
 
 
-@pytest.mark.exhaustive
-@pytest.mark.parametrize("odd", LISTS, ids=lambda odd: odd.name)
-def test_a_command_makes_of_an_odd_list_what_is_declared(odd, odd_lists, runs):
-    problem = list_outcomes.disagreement_of_command(odd, odd_lists[odd.name], runs["ctc"])
+@pytest.mark.parametrize("use", ["transcribe", "separate"])
+@pytest.mark.parametrize("odd", list(list_cases()))
+def test_a_command_makes_of_an_odd_list_what_is_declared(odd, use, odd_lists, runs, tmp_path):
+    problem = list_outcomes.disagreement_of_command(
+        odd, odd_lists[odd.name], use, runs, tmp_path / "out"
+    )
     assert problem is None, problem
 
 

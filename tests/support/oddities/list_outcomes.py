@@ -2,9 +2,13 @@
 
 import csv
 import json
+import os
+
+import soundfile
 
 from data_prep.manifest import prepare_manifest
 from mamba_speech.audio import load_audio
+from tests.support.oddities.consumers import USES
 from tests.support.oddities.inputs import RATE
 from tests.support.run_folders import call
 from training.manifests import part
@@ -45,9 +49,22 @@ def disagreement_of_preparation(odd, path, folder):
     return _faults(odd, [row["reason"] for row in skipped])
 
 
-def disagreement_of_command(odd, path, run):
-    """What `mamba-speech transcribe` makes of a list that is not as declared; None if nothing is."""
-    status, said, errors = call(["transcribe", run, path, "--json"])
+def disagreement_of_command(odd, path, command, runs, out):
+    """What a command makes of a list that is not as declared; None if nothing is.
+
+    Arguments
+    ---------
+    odd, path
+        See :func:`disagreement_of_preparation`.
+    command : str
+        `transcribe` or `separate`, which print a line a row.
+    runs : dict of str to Path
+    out : Path
+        New folder.
+    """
+    run, more = USES[command]
+    words = [command, runs[run], path, *(one.format(out=out) for one in more), "--json"]
+    status, said, errors = call(words)
     if "Traceback" in errors:
         return errors
     if odd.refused and odd.results is None:
@@ -64,10 +81,18 @@ def disagreement_of_command(odd, path, run):
         # a text is not needed here
         whole = status == bool(failed) and all(odd.refused in error for error in failed)
         return None if whole else f"status {status}: {errors}"
-    heard, wanted = [one["seconds"] for one in found], [seconds for _, seconds in odd.expected]
+    wanted = [seconds for _, seconds in odd.expected]
+    heard = [_seconds(one) for one in found]
     if any(abs(one - other) > 1e-4 for one, other in zip(heard, wanted, strict=True)):
         return f"the seconds are {heard}, and not {wanted}"
     return _faults(odd, failed)
+
+
+def _seconds(record):
+    """Duration of what a command has read."""
+    if "sources" in record:
+        return soundfile.info(os.fsencode(record["sources"][0])).duration
+    return record["seconds"]
 
 
 def _faults(odd, reasons):
