@@ -21,12 +21,18 @@ PIECE_SECONDS = 5.0
 SILENT = 1e-4
 # correlation below which two channels are opposite, and above which they are surely not
 OPPOSITE, DIFFERENT = -0.8, -0.4
+# Channels may be opposite in a part of the file: the length of such parts, and the share of all power that they need.
+PART_SECONDS, PART_SHARE = 0.5, 0.1
 # samples from which something about channels can be said
 FEWEST = 200
+# Numbers that are kept while a verdict is open. A file of no more is heard to its end.
+HEARD_WHOLE = 1 << 21
 # Seconds after which channels count as different, and samples as floats.
 CHANNEL_SECONDS, SCALE_SECONDS = 10.0, 30.0
 # No music is as loud: whole numbers above the first, and any numbers above the second, are integers of these scales.
 LOUD_WHOLE, LOUD = 4.0, 256.0
+# share of the samples of loud pieces that are loud, at least: fewer are clicks
+LOUD_SHARE = 0.01
 SCALES = {16: 2.0**15, 24: 2.0**23, 32: 2.0**31}
 
 
@@ -95,7 +101,10 @@ class Listener:
         self.rate, self.channels, self.frames, self.floating = rate, channels, frames, floating
         self.settled = channels == 1 and not floating
         self.heard, self.peak, self.whole = 0, 0.0, True
+        self.loud = self.beside = 0
         self.sums, self.products = np.zeros(channels), np.zeros((channels, channels))
+        # power of each two channels, and how much of it lies where they are opposite
+        self.power, self.opposed = np.zeros((channels, channels)), np.zeros((channels, channels))
 
     @property
     def piece(self):
@@ -106,15 +115,36 @@ class Listener:
         """Take the next `piece` of samples (samples, channels); the last may be shorter."""
         self.heard += len(samples)
         if self.floating:
-            self.peak = max(self.peak, -float(samples.min()), float(samples.max()))
+            peak = max(-float(samples.min()), float(samples.max()))
+            self.peak = max(self.peak, peak)
             self.whole = self.whole and _are_whole(samples)
+            if peak > LOUD_WHOLE:
+                self.loud += int(np.count_nonzero(np.abs(samples) > LOUD_WHOLE))
+                self.beside += samples.size
         if self.channels > 1:
             # in double precision where numbers may be large
             numbers = samples.astype(np.float64) if self.peak > LOUD_WHOLE else samples
-            # as a product, which is faster than a sum over so short rows
-            self.sums += np.ones(len(numbers), numbers.dtype) @ numbers
-            self.products += numbers.T @ numbers
+            self._hear_channels(numbers)
         self.settled = self._scale_settled() and self._channels_settled()
+
+    def _hear_channels(self, numbers):
+        part = max(1, round(PART_SECONDS * self.rate))
+        whole = len(numbers) // part * part
+        for some in (numbers[:whole].reshape(-1, part, self.channels), numbers[None, whole:]):
+            count = some.shape[1]
+            if not some.size:
+                continue
+            # as products, which are faster than sums over so short rows
+            sums = (np.ones(count, some.dtype) @ some).astype(np.float64)
+            products = (some.transpose(0, 2, 1) @ some).astype(np.float64)
+            self.sums += sums.sum(axis=0)
+            self.products += products.sum(axis=0)
+            if count < FEWEST:
+                continue
+            powers, correlations = _moments(sums, products, count)
+            power = powers[:, :, None] + powers[:, None, :]
+            self.power += power.sum(axis=0)
+            self.opposed += np.where(correlations < OPPOSITE, power, 0.0).sum(axis=0)
 
     def _scale_settled(self):
         if not self.floating:
@@ -125,22 +155,24 @@ class Listener:
     def _channels_settled(self):
         if self.channels == 1:
             return True
-        if self.frames is None or self.heard < CHANNEL_SECONDS * self.rate:
+        if self.frames is None or self.frames * self.channels <= HEARD_WHOLE:
+            return False
+        if self.heard < CHANNEL_SECONDS * self.rate:
             return False
         # the most that the loudest channel can come to
         rest = max(0, self.frames - self.heard) * max(1.0, self.peak) ** 2
         powers, correlations = self._moments()
         loudest = float(self.products.diagonal().max()) + rest
-        return bool(powers.min() > SILENT * loudest) and correlations.min() > DIFFERENT
+        if powers.min() <= SILENT * loudest or correlations.min() <= DIFFERENT:
+            return False
+        return bool(self._opposite_share().max() < PART_SHARE / 2)
 
     def _moments(self):
-        """Sums of squares (channels,) without offsets, and correlations (channels, channels)."""
-        moments = self.products - np.outer(self.sums, self.sums) / max(1, self.heard)
-        # what rounding leaves of a constant is no power
-        powers = np.maximum(moments.diagonal() - 1e-5 * self.products.diagonal(), 0.0)
-        norms = np.sqrt(powers)
-        norms[norms == 0] = np.inf
-        return powers, np.clip(moments / np.outer(norms, norms), -1.0, 1.0)
+        return _moments(self.sums, self.products, max(1, self.heard))
+
+    def _opposite_share(self):
+        """How much of the power of each two channels lies where they are opposite (channels, channels)."""
+        return self.opposed / np.where(self.power > 0, self.power, np.inf)
 
     def verdict(self):
         """The verdict on what was heard, once it is `settled` or the file has ended."""
@@ -153,6 +185,8 @@ class Listener:
 
     def _scale(self):
         if not self.floating or self.peak <= (LOUD_WHOLE if self.whole else LOUD):
+            return 1.0, []
+        if not self.whole and self.loud < LOUD_SHARE * self.beside:
             return 1.0, []
         # another rate may have made peaks that are larger than the integers were
         most = 1.0 if self.whole else 2.0
@@ -169,7 +203,8 @@ class Listener:
         if powers[loudest] == 0 or self.heard < FEWEST:
             return (), []
         heard = [int(one) for one in np.flatnonzero(powers > SILENT * powers[loudest])]
-        if correlations[np.ix_(heard, heard)].min() < OPPOSITE:
+        among = np.ix_(heard, heard)
+        if correlations[among].min() < OPPOSITE or self._opposite_share()[among].max() > PART_SHARE:
             text = f"its channels cancel out: only channel {loudest + 1} is used"
             return (loudest,), [(OPPOSITE_CHANNELS, text)]
         if len(heard) == self.channels:
@@ -209,6 +244,17 @@ def hear_all(listener, samples):
             break
         listener.hear(samples[start : start + listener.piece])
     return listener.verdict()
+
+
+def _moments(sums, products, count):
+    """Sums of squares (..., channels) without offsets, and correlations (..., channels, channels)."""
+    moments = products - sums[..., :, None] * sums[..., None, :] / count
+    squares = np.diagonal(products, axis1=-2, axis2=-1)
+    # what rounding leaves of a constant is no power
+    powers = np.maximum(np.diagonal(moments, axis1=-2, axis2=-1) - 1e-5 * squares, 0.0)
+    norms = np.sqrt(powers)
+    norms[norms == 0] = np.inf
+    return powers, np.clip(moments / (norms[..., :, None] * norms[..., None, :]), -1.0, 1.0)
 
 
 def _are_whole(samples):

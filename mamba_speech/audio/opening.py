@@ -16,7 +16,7 @@ from mamba_speech.audio.errors import (
 )
 from mamba_speech.audio.finding import check_file
 from mamba_speech.audio.headers import read_header
-from mamba_speech.audio.listening import Listener, hear_all
+from mamba_speech.audio.listening import HEARD_WHOLE, Listener, hear_all
 from mamba_speech.audio.sources import Sound, open_source
 from mamba_speech.audio.warnings import TRUNCATED, UNKNOWN_LENGTH, AudioWarning
 
@@ -25,8 +25,6 @@ BLOCK_SECONDS = 5.0
 NO_LENGTH = 1 << 62
 # numbers that are taken in one piece, 4 GiB, since a header may promise anything
 AT_ONCE = 1 << 30
-# numbers that are kept while a file's verdict is open
-KEPT = 1 << 21
 # samples at the end of a file that show whether it is whole
 END = 16
 FLOATS = ("FLOAT", "DOUBLE")
@@ -333,9 +331,9 @@ class AudioFile:
                 break
             listener.hear(block)
             held += block.size
-            kept = [*kept, block] if held <= KEPT else []
+            kept = [*kept, block] if held <= HEARD_WHOLE else []
         self._verdict = listener.verdict()
-        if held > KEPT:
+        if held > HEARD_WHOLE:
             self._reopen()
             blocks = self._checked(listener.piece)
         return chain(kept, blocks)

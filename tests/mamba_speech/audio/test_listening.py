@@ -71,6 +71,31 @@ def test_other_channels_are_averaged(channels, tmp_path):
     assert kinds == [] and np.allclose(found, (channels[0] + channels[1]) / 2, atol=1e-4)
 
 
+@pytest.mark.parametrize("start, stop", [(0.5, 1.0), (0.0, 0.3), (0.4, 0.7), (0.85, 1.0)])
+@pytest.mark.parametrize("others", [[], [OTHER]], ids=["two", "three"])
+def test_channels_that_are_opposite_in_a_part_of_the_file_lose_no_part(
+    start, stop, others, tmp_path
+):
+    place = np.arange(len(VOICE)) / len(VOICE)
+    turned = np.where((start <= place) & (place < stop), -0.9, 0.9).astype("float32") * VOICE
+    quiet = [np.float32(0.5) * other for other in others]
+    found, kinds = read_everywhere(np.stack([VOICE, turned, *quiet], 1), tmp_path / "a.flac")
+    assert kinds == ["opposite_channels"] and np.allclose(found, VOICE, atol=1e-4)
+
+
+def test_channels_that_are_opposite_for_a_moment_are_averaged(tmp_path):
+    turned = VOICE.copy()
+    turned[8 * RATE : 9 * RATE] *= -1
+    found, kinds = read_everywhere(np.stack([VOICE, turned], 1), tmp_path / "a.wav")
+    assert kinds == [] and np.allclose(found, (VOICE + turned) / 2, atol=1e-4)
+
+
+def test_a_phase_shift_of_a_quarter_is_no_opposite(tmp_path):
+    shifted = np.fft.irfft(np.fft.rfft(VOICE) * -1j, len(VOICE)).astype("float32")
+    found, kinds = read_everywhere(np.stack([VOICE, shifted], 1), tmp_path / "a.wav")
+    assert kinds == [] and np.allclose(found, (VOICE + shifted) / 2, atol=1e-4)
+
+
 def test_of_many_channels_the_silent_are_left_out_and_opposite_ones_leave_the_loudest(tmp_path):
     silence = np.zeros_like(VOICE)
     film = np.stack([silence, silence, VOICE, silence, OTHER, silence], 1)
@@ -126,6 +151,14 @@ def test_floats_on_the_scale_of_integers_are_the_integers_file(bits, channels, t
 @pytest.mark.parametrize("peak", [0.1, 1.0, 1.5, 2.0, 4.0, 20.0])
 def test_floats_that_are_merely_loud_stay_as_they_are(peak, tmp_path):
     samples = VOICE / abs(VOICE).max() * np.float32(peak)
+    found, kinds = read_everywhere(samples, tmp_path / "a.wav", "FLOAT")
+    assert kinds == [] and np.array_equal(found, samples)
+
+
+@pytest.mark.parametrize("peak, count", [(50.0, 1), (700.0, 1), (9000.0, 200)])
+def test_clicks_make_no_integers_of_floats(peak, count, tmp_path):
+    samples = VOICE.copy()
+    samples[7 * RATE : 7 * RATE + count] = peak + 0.3
     found, kinds = read_everywhere(samples, tmp_path / "a.wav", "FLOAT")
     assert kinds == [] and np.array_equal(found, samples)
 
