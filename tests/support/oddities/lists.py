@@ -160,6 +160,11 @@ def tables():
         text_of("list.tsv", hello),
         texts,
     )
+
+
+def corpora():
+    """Tables as corpora have them, and in other encodings."""
+    group, voice = "Tables", "client_id,path,sentence,up_votes,age"
     for encoding, name in (
         ("utf-16-be", "big-endian UTF-16"),
         ("utf-16-le", "little-endian UTF-16"),
@@ -239,6 +244,10 @@ def bad_rows():
         faults=("duplicate id",),
         results=4,
     )
+
+
+def refused():
+    """Lists that nothing can be made of."""
     for name, text, words in (
         ("no column of paths", "name,text\na.wav,one\n", "no column path"),
         ("a column twice", "path,text,text\na.wav,one,two\n", "twice"),
@@ -347,4 +356,4 @@ def segments():
     )
 
 
-ODD = (*tables(), *bad_rows(), *texts_and_paths(), *segments())
+ODD = (*tables(), *corpora(), *bad_rows(), *refused(), *texts_and_paths(), *segments())

@@ -35,6 +35,11 @@ def json_lists():
         yield OddList(group, name, file, text_of(file, objects(one=changes)), PART)
     whole = text_of(file, objects(one={"duration": 0.603}))
     yield OddList(group, "a rounded duration of the whole file", file, whole)
+
+
+def bad_lines():
+    """JSON lines with one that cannot be used."""
+    group, file = "JSON lists", "list.jsonl"
     for name, line, words in (
         ("a line that is no JSON", "{path: a.wav}", "not a JSON object"),
         ("a line that breaks off", '{"audio_filepath": "a.wav", "te', "not a JSON object"),
@@ -58,6 +63,7 @@ def json_lists():
         faults=("transcript",),
         results=4,
     )
+    pairs = [{"audio_filepath": path, "text": text} for path, text in ROWS]
     broken = json.dumps(pairs)[:-20]
     yield OddList(
         group,
@@ -178,4 +184,4 @@ def kaldi():
     yield OddList(group, "a segment of no recording", ".", lost, PART, ("no recording nowhere",))
 
 
-ODD = (*json_lists(), *lhotse(), *kaldi())
+ODD = (*json_lists(), *bad_lines(), *lhotse(), *kaldi())
