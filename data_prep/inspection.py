@@ -88,7 +88,7 @@ def examine(path, verify=FULL):
             whole = verify == FULL or audio.floating
             frames, sounds = _decode(audio) if whole else (audio.check_end(), True)
             reason = None if frames else NO_SAMPLES
-            if any(one.kind == TRUNCATED for one in audio.warnings):
+            if frames and any(one.kind == TRUNCATED for one in audio.warnings):
                 reason = CUT
             if reason:
                 return Inspected(reason=reason, warnings=audio.warnings)

@@ -164,12 +164,25 @@ def _riff(data, size):
             return told
         if wide is None and _is_open(length) and length > there:
             return Header(None, there, open_ended=True)
-        patches = None
-        if length == 0 and not _are_chunks(data, place, size, number):
-            filled = struct.pack(number, 0xFFFFFFFF)
-            patches = {place - 4: filled, 4: filled}
+        filled = struct.pack(number, 0xFFFFFFFF)
+        patches = {place - 4: filled, 4: filled}
+        too_small = wide is None and _is_too_small(length, there)
+        if too_small and not _are_chunks(data, place + length + length % 2, size, number):
+            # libsndfile reads no more than a full size
+            beyond = there > 0xFFFFFFFF
+            return Header(None, there, open_ended=not beyond, cut=beyond, patches=patches)
+        if length or _are_chunks(data, place, size, number):
+            patches = None
         return _told(length, there, patches)
     return None
+
+
+def _is_too_small(length, there):
+    """Whether a size of 32 bits cannot be right: the file has at least 2 GiB, and the size is full or went round."""
+    if there - length <= NEAR or there < 1 << 31:
+        return False
+    beyond = (there - length) % (1 << 32)
+    return _is_open(length) or min(beyond, (1 << 32) - beyond) < NEAR
 
 
 def _wave64(data, size):

@@ -188,9 +188,8 @@ class Listener:
             return 1.0, []
         if not self.whole and self.loud < LOUD_SHARE * self.beside:
             return 1.0, []
-        # another rate may have made peaks that are larger than the integers were
-        most = 1.0 if self.whole else 2.0
-        bits = next((one for one, scale in SCALES.items() if self.peak <= most * scale), 32)
+        # another rate, or a sum of recordings, may have made peaks that are larger than the integers were
+        bits = next((one for one, scale in SCALES.items() if self.peak <= 2.0 * scale), 32)
         text = (
             f"holds floating-point samples of up to {self.peak:.6g}, which are on the scale of {bits}-bit integers: "
             f"they are divided by {SCALES[bits]:.0f}"

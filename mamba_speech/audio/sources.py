@@ -7,6 +7,9 @@ import soundfile
 from mamba_speech.audio.headers import PatchedFile
 from mamba_speech.audio.mp3 import CountedFile
 
+# bytes from which a WAV file may have more samples than its header can tell
+LARGE = 1 << 31
+
 
 class Sound(soundfile.SoundFile):
     """A sound file that does not seek to where it is after each read, as it cannot at every file's end."""
@@ -76,6 +79,10 @@ def _complete(path, source, beneath, header):
         if media.has_decoder():
             source.close()
             return media.open_media(path), None
+    large = source.format in ("WAV", "WAVEX") and os.path.getsize(path) >= LARGE
+    if large and header() and header().promised is None and header().patches:
+        source.close()
+        return _patched(path, header().patches)
     if source.format == "FLAC" and header() and header().first:
         # libsndfile cannot go to a place behind a tag
         source.close()

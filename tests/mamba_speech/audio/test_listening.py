@@ -155,6 +155,13 @@ def test_floats_that_are_merely_loud_stay_as_they_are(peak, tmp_path):
     assert kinds == [] and np.array_equal(found, samples)
 
 
+def test_a_sum_of_integer_recordings_has_their_scale(tmp_path):
+    # its peak is over the integers of 16 bits
+    loud = np.rint(VOICE / abs(VOICE).max() * 45000)
+    found, kinds = read_everywhere(loud, tmp_path / "sum.wav", "FLOAT")
+    assert kinds == ["integer_scale"] and np.allclose(found, loud / 2**15, atol=1e-4)
+
+
 @pytest.mark.parametrize("peak, count", [(50.0, 1), (700.0, 1), (9000.0, 200)])
 def test_clicks_make_no_integers_of_floats(peak, count, tmp_path):
     samples = VOICE.copy()

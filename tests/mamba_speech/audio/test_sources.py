@@ -7,7 +7,7 @@ import pytest
 import soundfile
 
 from data_prep.inspection import FULL, HEADER, inspect
-from mamba_speech.audio import load_audio, media, open_audio
+from mamba_speech.audio import AudioError, load_audio, media, open_audio
 from mamba_speech.blocks import AudioBlocks
 from tests.support.odd_audio import RATE, cut, drop_xing, forget_flac_length, speech_like
 from tests.support.odd_audio import write_format as write
@@ -143,3 +143,51 @@ def test_a_format_without_places_to_go_to_is_no_truncation(tmp_path):
     path = tmp_path / "a.sds"
     soundfile.write(path, speech_like(4), RATE, "PCM_16")
     assert inspect(path, HEADER) == inspect(path) == (4 * RATE, RATE, None)
+
+
+@pytest.mark.parametrize(
+    "told, after, kind",
+    [
+        (0x7FFFFFFF, b"", "unknown_length"),
+        (0x7FFFF000, b"", "unknown_length"),
+        (None, b"LIST\4\0\0\0INFO", None),
+    ],
+)
+def test_a_wav_of_more_bytes_than_its_size_tells_is_read_on(told, after, kind, tmp_path):
+    # holes take no room on the disk
+    path, size = tmp_path / "long.wav", 3_000_000_000
+    with open(path, "wb") as file:
+        file.write(b"RIFF" + bytes(4) + b"WAVEfmt ")
+        file.write(struct.pack("<IHHIIHH", 16, 1, 1, RATE, 2 * RATE, 2, 16))
+        file.write(b"data" + struct.pack("<I", told or size))
+        file.seek(44 + size - 200)
+        file.write(b"\0\x10" * 100 + after)
+    with open_audio(path) as audio:
+        assert audio.frames == size // 2
+        assert [one.kind for one in audio.warnings] == [kind] * (kind is not None)
+    assert load_audio(path, RATE, size // 2 - 100).tolist() == [0.125] * 100
+
+
+@pytest.mark.parametrize("size", [5_000_000_000, 10_000_000_000])
+def test_a_wav_whose_size_went_round_counts_as_cut(size, tmp_path):
+    path = tmp_path / "long.wav"
+    write(path, "wav")
+    content = bytearray(path.read_bytes()[:44])
+    content[40:44] = struct.pack("<I", size % 2**32)
+    path.write_bytes(content)
+    with open(path, "r+b") as file:
+        file.truncate(44 + size)
+    with open_audio(path) as audio:
+        assert [one.kind for one in audio.warnings] == ["truncated"]
+    assert inspect(path, HEADER)[2] == "truncated audio"
+
+
+@pytest.mark.parametrize("name", ["wav", "aiff", "au", "w64", "caf"])
+def test_a_file_cut_before_its_first_sample_holds_none_for_everybody(name, tmp_path):
+    path = write(tmp_path / "a", name, np.zeros(RATE * 4, "float32"))
+    place = path.read_bytes().rindex(bytes(8 * RATE))
+    path.write_bytes(path.read_bytes()[:place])
+    with pytest.raises(AudioError, match="holds no samples"):
+        load_audio(path, RATE)
+    for verify in (FULL, HEADER):
+        assert inspect(path, verify)[2] == "no samples"
