@@ -42,10 +42,19 @@ def main(argv=None):
     Returns
     -------
     status : int
-        0 if all went well; 1 if some files failed; 2 if nothing could be done. Mistakes in the
-        arguments raise SystemExit(2), as argparse does.
+        0 if all went well; 1 if some files failed; 2 if nothing could be done; 130 after Ctrl-C.
+        Mistakes in the arguments raise SystemExit(2), as argparse does.
     """
-    argv = sys.argv[1:] if argv is None else list(argv)
+    try:
+        return run(sys.argv[1:] if argv is None else list(argv))
+    except KeyboardInterrupt:
+        # also while the command's libraries are loaded, which takes seconds
+        print("mamba-speech: interrupted", file=sys.stderr)
+        return 130
+
+
+def run(argv):
+    """Run the command that `argv` names, and turn what it raises into a line and an exit status."""
     arguments, unknown = make_parser(argv).parse_known_args(argv)
     if unknown:
         # with the usage of the command, which argparse would replace by the program's
@@ -72,9 +81,6 @@ def main(argv=None):
         text = plain(error_text(error) or "the memory does not suffice", backslashes=False)
         print(f"mamba-speech: error: {text}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("mamba-speech: interrupted", file=sys.stderr)
-        return 130
 
 
 def make_parser(argv):

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from mamba_speech.cli import main
+from mamba_speech.cli import COMMANDS, main
 from tests.support.recipes import ROOT, check_output, next_command
 
 
@@ -121,3 +121,11 @@ def test_a_backend_of_the_environment_that_cannot_run_is_blamed_on_no_recording(
     assert main(["spot", str(spotters / "causal"), *recordings, "--device", "cpu"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert said in line and "MAMBA_SPEECH_BACKEND" in line and ".wav" not in line
+
+
+def test_ctrl_c_while_a_command_is_loaded_ends_with_one_line(tmp_path, monkeypatch, capsys):
+    (tmp_path / "slow_to_load.py").write_text("import signal\nsignal.raise_signal(signal.SIGINT)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(COMMANDS, "slow", ("slow_to_load", "load for a long time"))
+    assert main(["slow", "x.wav"]) == 130
+    assert capsys.readouterr().err == "mamba-speech: interrupted\n"
