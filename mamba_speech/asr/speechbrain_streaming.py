@@ -17,6 +17,7 @@ from torch import nn
 from mamba_speech.asr.streaming import StreamingRecognizer, greedy_tokens
 from modules.asr.streaming_network import StreamingContext
 from modules.lengths import sample_counts
+from modules.ssm.checks import check_count
 from modules.ssm.masking import keep_valid, valid_frames
 
 # SpeechBrain ends a stream by so many pieces of zeros; its pieces are a little shorter than a chunk
@@ -110,6 +111,7 @@ class _Encoder(nn.Module):
 
     def make_streaming_context(self, dynchunktrain_config):
         """The context of a stream over chunks."""
+        check_count("chunk_size", dynchunktrain_config.chunk_size)
         return _EncoderContext(dynchunktrain_config.chunk_size)
 
     def forward_streaming(self, samples, context):

@@ -202,6 +202,8 @@ def test_speechbrains_pieces_may_end_early_and_run_in_a_batch(chunked_run, audio
     asr, config = speechbrain_streaming(chunked_run, device="cpu"), DynChunkTrainConfig(4)
     piece = asr.get_chunk_size_frames(config)
     wavs = torch.as_tensor(np.stack([read(audio / f"{n}.wav")[: 2 * piece] for n in (6, 7)]))
+    with pytest.raises(ValueError, match="chunk_size"):
+        asr.make_streaming_context(DynChunkTrainConfig(0))
     alone, together = [], asr.make_streaming_context(config)
     halves = torch.tensor([1.0, 0.5])
     words = [asr.transcribe_chunk(together, wavs[:, :piece])]
