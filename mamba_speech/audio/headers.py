@@ -347,9 +347,10 @@ class PatchedFile(io.RawIOBase):
 
     def seek(self, place, whence=os.SEEK_SET):
         """Go to a place, and return it."""
-        if whence == os.SEEK_SET:
-            place += self.first
-        return self.file.seek(place, whence) - self.first
+        size = os.fstat(self.file.fileno()).st_size
+        start = {os.SEEK_SET: self.first, os.SEEK_CUR: self.file.tell()}.get(whence, size)
+        # damaged headers lead to places that no file has
+        return self.file.seek(min(max(start + place, self.first), size)) - self.first
 
     def tell(self):
         """The place of the next byte."""

@@ -144,7 +144,8 @@ class CountedFile(io.RawIOBase):
 
     def seek(self, place, whence=os.SEEK_SET):
         """Go to a place, and return it."""
-        self.position = place + {os.SEEK_SET: 0, os.SEEK_CUR: self.position}.get(whence, self.size)
+        start = {os.SEEK_SET: 0, os.SEEK_CUR: self.position}.get(whence, self.size)
+        self.position = min(max(start + place, 0), self.size)
         return self.position
 
     def tell(self):

@@ -1,5 +1,6 @@
 """Files that other programs write: tags before and behind the sound, several files in one, names of formats."""
 
+import os
 import struct
 
 import numpy as np
@@ -8,6 +9,8 @@ import soundfile
 
 from data_prep.inspection import FULL, HEADER, inspect
 from mamba_speech.audio import AudioError, load_audio, media, open_audio
+from mamba_speech.audio.headers import PatchedFile
+from mamba_speech.audio.mp3 import CountedFile
 from mamba_speech.blocks import AudioBlocks
 from tests.support.odd_audio import RATE, cut, drop_xing, forget_flac_length, speech_like
 from tests.support.odd_audio import write_format as write
@@ -191,3 +194,28 @@ def test_a_file_cut_before_its_first_sample_holds_none_for_everybody(name, tmp_p
         load_audio(path, RATE)
     for verify in (FULL, HEADER):
         assert inspect(path, verify)[2] == "no samples"
+
+
+@pytest.mark.parametrize("size", [-1, -5000, -(1 << 62), (1 << 62) + 1, (1 << 63) - 1])
+@pytest.mark.parametrize("part", [1.0, 0.6])
+def test_a_caf_whose_header_leads_outside_the_file_is_an_error_that_names_it(size, part, tmp_path):
+    path = write(tmp_path / "a.caf", "caf", speech_like(4))
+    content = bytearray(path.read_bytes())
+    place = content.index(b"free") + 4
+    content[place : place + 8] = struct.pack(">q", size)
+    path.write_bytes(content[: int(part * len(content))])
+    with pytest.raises(AudioError, match=f"^{path}: "):
+        load_audio(path, RATE)
+    assert inspect(path)[2] == inspect(path, HEADER)[2] is not None
+
+
+def test_places_outside_a_file_are_its_ends(tmp_path):
+    path = write(tmp_path / "a.mp3", "mp3", speech_like(4))
+    size = path.stat().st_size
+    files = PatchedFile(path, {}), PatchedFile(path, {}, 100), CountedFile(path, 0)
+    for file, length in zip(files, (size, size - 100, size + len(files[2].frame)), strict=True):
+        with file:
+            assert file.seek(-5) == file.tell() == 0
+            assert file.seek(10) == 10 and file.seek(-20, os.SEEK_CUR) == 0
+            assert file.seek((1 << 63) - 1) == file.seek(0, os.SEEK_END) == length
+            assert file.read(5) == b""
