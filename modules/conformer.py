@@ -81,8 +81,10 @@ class AbsoluteAttention(MultiheadAttention):
     """
 
     def forward(self, query, key, value, attn_mask=None, key_padding_mask=None, **options):
-        """As SpeechBrain's; masks are boolean, true where nothing is seen."""
-        if attn_mask is not None and key_padding_mask is not None:
+        """As SpeechBrain's; boolean masks are true where nothing is seen."""
+        # a causal mask is one of numbers, and every frame sees the first one there
+        chunked = attn_mask is not None and attn_mask.dtype == torch.bool
+        if chunked and key_padding_mask is not None:
             hidden = attn_mask | key_padding_mask.unsqueeze(1)  # (batch, time, time)
             # such a frame is padding, and what it sees does not matter
             hidden &= ~hidden.all(-1, keepdim=True)

@@ -166,14 +166,18 @@ def test_an_encoder_that_hears_the_future_refuses_to_stream():
         transformer().make_streaming_context(None)
 
 
-@pytest.mark.parametrize("encoder", ["conmamba", "conformer"])
-def test_a_causal_encoder_ignores_later_frames_and_the_other_does_not(encoder):
-    src = torch.randn(1, 30, 12)
-    changed = torch.cat([src[:, :20], torch.randn(1, 10, 12)], 1)
+@pytest.mark.parametrize(
+    "encoder, attention",
+    [("conmamba", "RelPosMHAXL")]
+    + [("conformer", attention) for attention in ("RelPosMHAXL", "regularMHA", "RoPEMHA")],
+)
+def test_a_causal_encoder_ignores_later_frames_and_the_other_does_not(encoder, attention):
+    src, lengths = torch.randn(2, 30, 12), torch.tensor([30, 24])
+    changed = torch.cat([src[:, :20], torch.randn(2, 10, 12)], 1)
     for causal in (True, False):
-        net = transformer(encoder, causal=causal).eval()
+        net = transformer(encoder, causal=causal, attention_type=attention).eval()
         with torch.no_grad():
-            one, other = (net.encode(x)[:, :20] for x in (src, changed))
+            one, other = (net.encode(x, lengths=lengths)[:, :20] for x in (src, changed))
         assert torch.allclose(one, other, atol=1e-5) == causal
 
 
