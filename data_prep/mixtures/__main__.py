@@ -86,7 +86,7 @@ def make_parser():
     parser.add_argument("output_folder", help="where the mixtures shall stand")
     source = parser.add_mutually_exclusive_group()
     source.add_argument("--speech", metavar="FOLDER", help="recordings of single speakers")
-    source.add_argument("--wsj0", metavar="FOLDER", help="WSJ0 as wav files, with --lists")
+    source.add_argument("--wsj0", metavar="FOLDER", help="recordings of WSJ0, with --lists")
     parser.add_argument(
         "--lists",
         nargs="+",

@@ -1,5 +1,6 @@
 """Streaming recipes: chunks that each batch draws, runs that resume exactly, and use of what was trained."""
 
+import re
 import shutil
 from collections import Counter
 from types import SimpleNamespace
@@ -7,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from tests.support.recipes import ROOT
 from tests.support.recognition import SPLITS, weights
 from training.results import read_rows
 
@@ -96,3 +98,17 @@ def test_a_causal_recogniser_trains(kind, call_main, spoken, tmp_path):
     )
     assert read_rows(tmp_path / "run")["test-spoken"]["optimizer_steps"] == 2
     assert not any("_b." in key for key in weights(tmp_path / "run"))
+
+
+@pytest.mark.parametrize(
+    "path",
+    sorted((ROOT / "hparams/LibriSpeech/ASR").glob("*/conmamba_streaming_*.yaml")),
+    ids=lambda path: f"{path.parent.name}-{path.stem}",
+)
+def test_a_streaming_recipe_has_every_option_of_the_plain_one(path):
+    plain = path.with_name(path.name.replace("_streaming", ""))
+    options, plain_options = (
+        set(re.findall(r"^(\w+):", one.read_text(encoding="utf-8"), re.MULTILINE))
+        for one in (path, plain)
+    )
+    assert not plain_options - options
