@@ -18,6 +18,7 @@ from data_prep.verify import (
     write_manifest,
     write_skipped,
 )
+from mamba_speech.audio.names import printable
 from mamba_speech.files import write_json
 from mamba_speech.lists import read_list
 from mamba_speech.text import HAS_DIGITS, TextChanges
@@ -119,7 +120,8 @@ def prepare_manifest(
     rows, skipped = check_utterances(candidates, manifest.name, verify=verify, texts=texts)
     write_skipped(skipped_list, skipped, len(candidates), manifest.name)
     if not rows:
-        reason = f" ({skipped[0].reason}); see {skipped_list}" if skipped else ": it lists none"
+        first = f"{printable(skipped[0].path)}: {skipped[0].reason}" if skipped else ""
+        reason = f" (the first: {first}); see {skipped_list}" if first else ": it lists none"
         raise ValueError(f"the manifest {manifest} has no usable utterance{reason}")
     # texts with digits go because the policy says so
     faults = [one.reason for one in skipped if one.reason != HAS_DIGITS]

@@ -84,11 +84,18 @@ def load_json(text):
 def _is_whole(line):
     """Whether a line is a JSON object, or can be no part of a longer value."""
     start = line.lstrip()[:1]
-    return (
-        start not in "[{"
-        or start == "{"
-        and isinstance(load_json(line), dict)
-        or (start == "{" and not _may_go_on(line))
+    if start not in ("[", "{"):
+        return True
+    entry = load_json(line) if start == "{" else None
+    if isinstance(entry, dict):
+        return not _is_of_objects(entry)
+    return start == "{" and not _may_go_on(line)
+
+
+def _is_of_objects(entry):
+    """Whether an object is a whole list on one line: objects by their ids, that have a path."""
+    return bool(entry) and all(
+        isinstance(one, dict) and "path" in find_columns(one) for one in entry.values()
     )
 
 

@@ -18,7 +18,7 @@ NAMES = {
         "filepath",
         "wav_filename",
     ),
-    "text": ("text", "wrd", "transcript", "transcription", "sentence"),
+    "text": ("text", "wrd", "transcript", "transcription", "sentence", "words"),
     "speaker": ("speaker", "spk_id", "speaker_id", "client_id"),
     "id": ("id", "utt_id", "utterance_id"),
     "start": ("start", "start_time", "begin", "offset"),
@@ -244,5 +244,6 @@ def _number(key, value, comma, whole=False):
         number = math.nan
     if not math.isfinite(number) or whole and number != int(number):
         unit = "samples" if whole else "seconds"
-        raise ValueError(f"{key} {str(value)[:40]!r} is no number of {unit}")
+        point = "; write a point, and no comma" if isinstance(value, str) and "," in value else ""
+        raise ValueError(f"{key} {str(value)[:40]!r} is no number of {unit}{point}")
     return number

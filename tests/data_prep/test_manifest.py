@@ -166,7 +166,7 @@ def test_skip_prep_looks_at_nothing(tmp_path):
         (
             "l.csv",
             "path,text\nabsent.wav,yes\n",
-            "no usable utterance .audio file not found.; see .*skipped_one.csv",
+            r"no usable utterance \(the first: /.*\.wav: audio file not found\); see .*skipped_one.csv",
         ),
         ("l.jsonl", "{broken\n", "line 1: not a JSON object"),
         ("l.jsonl", '["clips/a.wav", "x"]\n', "line 1: not a JSON object"),

@@ -105,7 +105,9 @@ def _learn(model_file, text, kind, size):
         _check_untrained(
             model_file,
             f"{model_file}: was not learnt from this text with this token_type and output_neurons, and a model was "
-            "trained with it: give another --output_folder",
+            "trained with it: bring back the lists, the recordings (skipped_*.csv names the missing ones) and the "
+            "options as they were (--text_apostrophes keep for runs without such options), or give another "
+            "--output_folder",
         )
     sentences = text.sentences()
     _forget(model_file)

@@ -110,17 +110,24 @@ def check_characters(name, texts, tokenizer, hparams, trained=False):
             f"the case? {_advice(texts, tokenizer, limit)}; --max_unknown 1 takes them all the same (see {file})"
         )
     logger.warning(
-        "%s: the tokenizer lacks %d of %d characters (%.2g %%), in %d of %d texts: %s; %s; see %s",
+        "%s: the tokenizer lacks %d of %d characters (%s %%), in %d of %d texts: %s; %s; see %s",
         name,
         unknown.counts.total(),
         unknown.total,
-        100 * unknown.share,
+        _percent(unknown.share),
         unknown.affected,
         len(texts),
         unknown.shown(),
         "training goes on without them" if trained else "they count as errors",
         file,
     )
+
+
+def _percent(share):
+    """Two digits of a percentage, and never an exponent."""
+    if share < 0.0001:
+        return "less than 0.01"
+    return f"{100 * share:.0f}" if share >= 0.1 else f"{100 * share:.2g}"
 
 
 def _advice(texts, tokenizer, limit):

@@ -260,7 +260,7 @@ def test_names_are_found_in_other_spellings_or_it_is_told_what_was_tried(folder)
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("l.csv", "file,words\na,b\n", "line 1: no column text among file, words"),
+        ("l.csv", "file,phones\na,b\n", "line 1: no column text among file, phones"),
         ("l.csv", "", "no column path and no column text among none"),
         ("l.csv", "a.wav,hello\n", "no column path and no column text among a.wav, hello"),
         ("l.csv", "path,path,text\na,b,c\n", "line 1: names the column path twice"),
@@ -280,3 +280,23 @@ def test_recordings_and_folders_are_no_lists(folder):
     assert not is_list(write(folder, "speech.txt", b"RIFF0000WAVE"))
     assert not is_list("x" * 5000 + ".csv") and not is_list("\0.csv")
     assert is_list(write(folder, "L.CSV", "path\n")) and is_list(write(folder, "l.JSONL.gz", ""))
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+def test_objects_by_their_ids_are_a_list_on_one_line_as_on_many(folder, indent):
+    entries = {"u1": {"wav": "a.wav", "words": "good morning", "spk_id": "anna"}}
+    found = rows(folder, "l.json", json.dumps(entries, indent=indent), needed=("path", "text"))
+    assert said(found) == GOOD
+
+
+def test_a_decimal_comma_where_it_may_be_another_is_refused_with_what_to_write(folder):
+    found = rows(folder, "l.tsv", "path\tstart\na.wav\t0,5\n")
+    assert faults(found) == [
+        ("line 2", "start '0,5' is no number of seconds; write a point, and no comma")
+    ]
+
+
+@pytest.mark.parametrize("name", ["l.jsonl", "l.json"])
+@pytest.mark.parametrize("text", ["", "\n \n"])
+def test_an_empty_json_list_has_no_rows(folder, name, text):
+    assert rows(folder, name, text) == []

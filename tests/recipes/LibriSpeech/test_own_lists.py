@@ -1,5 +1,7 @@
 """Lists of one's own speech in the recognition recipes: parts of recordings are cut when they are loaded."""
 
+import gzip
+
 import numpy as np
 import pytest
 import soundfile
@@ -66,3 +68,35 @@ def test_training_on_parts_is_training_on_files_of_their_own(call_main, tmp_path
         trained.append(weights(run))
     for name, value in trained[0].items():
         assert torch.equal(value, trained[1][name]), name
+
+
+@pytest.mark.parametrize(
+    ("listed", "name"),
+    [
+        ("test.csv.gz", "test"),
+        ("cuts.jsonl.gz", "cuts"),
+        ("kaldi/wav.scp", "kaldi"),
+        ("kaldi/.", "kaldi"),
+    ],
+)
+def test_a_compressed_list_or_a_kaldi_folder_names_its_test_set(
+    import_recipe, own_speech, tmp_path, listed, name
+):
+    path = tmp_path / listed
+    if "kaldi" in listed:
+        path = f"{tmp_path}/{listed}"
+        (tmp_path / "kaldi").mkdir()
+        (tmp_path / "kaldi" / "wav.scp").write_text(f"u1 {own_speech}/0.wav\n")
+        (tmp_path / "kaldi" / "text").write_text("u1 good morning\n")
+    elif "json" in listed:
+        path.write_bytes(gzip.compress(f'{{"path": "{own_speech}/0.wav", "text": "a"}}'.encode()))
+    else:
+        path.write_bytes(gzip.compress(f"path,text\n{own_speech}/0.wav,a\n".encode()))
+    options = {
+        "train_manifest": None,
+        "test_manifests": [str(path)],
+        "skip_prep": False,
+        "output_folder": str(tmp_path / "run"),
+    }
+    found = import_recipe("speech_data").prepare_manifests(options, training=False)
+    assert found.tests == {name: str(tmp_path / "run" / f"{name}.csv")}

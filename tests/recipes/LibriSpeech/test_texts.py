@@ -179,3 +179,11 @@ def test_the_text_of_a_language_model_follows_the_policy_and_counts_what_it_chan
     }
     firsts = {row["change"]: row["first"].rpartition(", ")[2] for row in rows}
     assert (firsts["left out for digits"], firsts["punctuation"]) == ("line 3", "line 4")
+
+
+@pytest.mark.parametrize(
+    ("share", "told"),
+    [(1.0, "100"), (0.996, "100"), (0.2, "20"), (0.0123, "1.2"), (1e-8, "less than 0.01")],
+)
+def test_percentages_of_unknown_characters_have_no_exponent(import_recipe, share, told):
+    assert import_recipe("unknown_characters")._percent(share) == told
