@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from data_prep.keywords.clips import COLUMNS, OTHER_SPEECH, SUFFIXES, UNKNOWN
-from data_prep.keywords.splits import SPLITS, composed, which_set
+from data_prep.keywords.splits import SPLITS, composed, find_listed, which_set
 from data_prep.verify import FULL, Candidate, Skipped, check_utterances, write_skipped
 from mamba_speech.audio import AudioError, open_audio
 from mamba_speech.audio.finding import PassedOver, walk_files
@@ -114,8 +114,10 @@ def split_other_speech(recordings, listed, clips):
     """
     known = {clip.speaker: name for name, own in clips.items() for clip in own}
     splits = {name: [] for name in SPLITS}
-    for one in recordings:
-        entry = composed(f"{one.path.parent.name}/{one.path.name}")
+    entries = [composed(f"{one.path.parent.name}/{one.path.name}") for one in recordings]
+    meant = find_listed(listed, entries)
+    listed = {there: listed[entry] for entry, there in meant.items()}
+    for one, entry in zip(recordings, entries, strict=True):
         name = listed.get(entry) or known.get(one.speaker) or which_set(one.speaker)
         splits[name].append(one)
     return splits

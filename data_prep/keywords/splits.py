@@ -92,12 +92,51 @@ def read_lists(folder, root, clips, words):
     known = {composed(clip.path.relative_to(root).as_posix()): clip for clip in clips}
     wanted = {clip.text for clip in clips}
     splits, listed = {name: [] for name in SPLITS}, read_entries(folder, words)
+    meant = find_listed(listed, known)
     for entry, name in listed.items():
         if entry.partition("/")[0] in map(composed, wanted):
-            splits[name].append(known.get(entry) or clip_of(root / entry))
+            splits[name].append(known.get(meant.get(entry)) or clip_of(root / entry))
     if not (folder / LISTS["train"]).is_file():
-        splits["train"] = [clip for entry, clip in known.items() if entry not in listed]
+        held_out = set(meant.values())
+        splits["train"] = [clip for entry, clip in known.items() if entry not in held_out]
     return splits
+
+
+def find_listed(listed, known):
+    """Which files the entries of lists mean: the same name, or else the only one in another case or format.
+
+    A corpus whose files were renamed to `.WAV`, or written anew as FLAC, keeps its splits.
+
+    Arguments
+    ---------
+    listed, known : iterable of str
+        Entries `<folder>/<file>` of lists, and those of the files that are there.
+
+    Returns
+    -------
+    meant : dict of str to str
+        From entries of the lists to those of files; entries without a file are missing.
+
+    Example
+    -------
+    >>> find_listed(["yes/a.wav", "yes/b.wav", "yes/c.wav"], ["yes/a.wav", "yes/B.flac"])
+    {'yes/a.wav': 'yes/a.wav', 'yes/b.wav': 'yes/B.flac'}
+    """
+    known = dict.fromkeys(known)
+    meant = {entry: entry for entry in listed if entry in known}
+    others = {}
+    for entry in known:
+        if entry not in meant:
+            others.setdefault(_without_form(entry), []).append(entry)
+    for entry in listed:
+        found = others.get(_without_form(entry), ())
+        if entry not in meant and len(found) == 1:
+            meant[entry] = found[0]
+    return meant
+
+
+def _without_form(entry):
+    return os.path.splitext(entry)[0].casefold()
 
 
 def read_entries(folder, words):

@@ -3,6 +3,7 @@
 from collections import Counter
 
 import pytest
+import soundfile
 
 from data_prep.keywords.splits import which_set
 from data_prep.speechcommands_prepare import prepare_speechcommands
@@ -45,6 +46,26 @@ def test_lists_hold_out_what_they_name_and_the_rest_trains(prepare_words, word_c
     write_lists(word_corpus, [one], [two], [three])
     rows = read_rows(prepare_words(split="lists"))
     assert [row["ID"] for row in rows["train"]] == [f"yes_{TRAINING[2]}_nohash_0"]
+
+
+def test_clips_in_another_case_or_format_stay_in_the_split_that_lists_name(
+    prepare_words, word_corpus
+):
+    one, two, three = (f"yes/{speaker}_nohash_0.wav" for speaker in TRAINING)
+    write_lists(word_corpus, [one], [two], [three])
+    (word_corpus / one).rename(word_corpus / one.replace(".wav", ".WAV"))
+    samples, rate = soundfile.read(word_corpus / two)
+    soundfile.write(word_corpus / two.replace(".wav", ".flac"), samples, rate)
+    (word_corpus / two).unlink()
+    for lists, held_in in ((("training",), 1), ((), 3 * len(SPEAKERS) - 2)):
+        if not lists:
+            (word_corpus / "training_list.txt").unlink()
+        rows = read_rows(prepare_words(split="lists"))
+        assert [row["ID"] for row in rows["valid"]] == [f"yes_{TRAINING[0]}_nohash_0"]
+        assert [row["ID"] for row in rows["test"]] == [f"yes_{TRAINING[1]}_nohash_0"]
+        assert len(rows["train"]) == held_in
+        assert rows["valid"][0]["wav"].endswith(".WAV")
+        assert rows["test"][0]["wav"].endswith(".flac")
 
 
 def test_the_order_of_a_list_s_lines_changes_nothing(word_corpus, tmp_path):

@@ -7,7 +7,6 @@ import hashlib
 import itertools
 import logging
 import math
-import os
 from functools import cached_property, partial
 from pathlib import Path
 from typing import NamedTuple
@@ -26,7 +25,7 @@ from data_prep.librispeech_prepare import prepare_librispeech
 from data_prep.manifest import MAX_SKIPPED, prepare_manifest
 from data_prep.verify import FULL
 from mamba_speech.audio import load_audio
-from mamba_speech.lists.kaldi import SCRIPT
+from mamba_speech.lists import list_name
 from mamba_speech.text import TextPolicy
 from training.loading import dynamic_batches, loader_options
 from training.manifests import part, read_manifest
@@ -135,7 +134,7 @@ def _own_manifests(hparams, training):
             )
         named = {"train": hparams["train_manifest"], "valid": hparams["valid_manifest"]}
     for path in _as_list(hparams["test_manifests"]):
-        name = _list_name(path)
+        name = list_name(path)
         while name in {"train", "valid", *named}:
             name = f"test-{name}"
         named[name] = path
@@ -148,22 +147,6 @@ def _own_manifests(hparams, training):
         run_on_main(prepare_manifest, kwargs=options)
         written[name] = str(Path(hparams["output_folder"]) / f"{name}.csv")
     return Manifests(written.pop("train", None), written.pop("valid", None), written)
-
-
-def _list_name(path):
-    """The name of a test set by its list: without endings; a Kaldi folder's own, however it is given.
-
-    Example
-    -------
-    >>> _list_name("lists/cuts.jsonl.gz"), _list_name("kaldi/test/wav.scp"), _list_name("kaldi/test/.")
-    ('cuts', 'test', 'test')
-    """
-    path = Path(os.path.abspath(path))
-    if path.name == SCRIPT:
-        path = path.parent
-    elif path.suffix.lower() == ".gz":
-        path = path.with_suffix("")
-    return path.stem
 
 
 def read_speech(manifest, policy):
