@@ -6,6 +6,7 @@ same recipes train on it.
 
 import hashlib
 import logging
+import os
 from pathlib import Path, PurePath
 
 from data_prep.contents import fingerprint
@@ -21,6 +22,7 @@ from data_prep.verify import (
 from mamba_speech.audio.names import printable
 from mamba_speech.files import write_json
 from mamba_speech.lists import read_list
+from mamba_speech.lists.kaldi import SCRIPT
 from mamba_speech.text import HAS_DIGITS, TextChanges
 
 logger = logging.getLogger(__name__)
@@ -134,6 +136,26 @@ def prepare_manifest(
     write_manifest(target, rows)
     write_json(record_path, record | {"skipped": len(skipped)})
     return target
+
+
+def list_name(path):
+    """The name of a list without endings; of a Kaldi folder, the folder's, however it is given.
+
+    Arguments
+    ---------
+    path : str or Path
+
+    Example
+    -------
+    >>> list_name("lists/cuts.jsonl.gz"), list_name("kaldi/test/wav.scp"), list_name("kaldi/test/.")
+    ('cuts', 'test', 'test')
+    """
+    path = Path(os.path.abspath(path))
+    if path.name == SCRIPT:
+        path = path.parent
+    elif path.suffix.lower() == ".gz":
+        path = path.with_suffix("")
+    return path.stem
 
 
 def make_candidates(rows):

@@ -14,7 +14,7 @@ from mamba_speech.lists.places import Locator
 from mamba_speech.lists.rows import NAMES, ListError, ListRow
 from mamba_speech.lists.tables import DELIMITERS, read_table
 
-__all__ = ["NAMES", "SUFFIXES", "ListError", "ListRow", "is_list", "list_name", "read_list"]
+__all__ = ["NAMES", "SUFFIXES", "ListError", "ListRow", "is_list", "read_list"]
 
 _JSON = (".json", ".jsonl", ".ndjson")
 SUFFIXES = (*DELIMITERS, *_JSON)
@@ -95,26 +95,6 @@ def read_list(path, needed=("path",)):
     if suffix in _JSON:
         return read_json_list(path, lines, locate, needed)
     return read_table(path, lines, locate, suffix, needed)
-
-
-def list_name(path):
-    """The name of a list without endings; of a Kaldi folder, the folder's, however it is given.
-
-    Arguments
-    ---------
-    path : str or Path
-
-    Example
-    -------
-    >>> list_name("lists/cuts.jsonl.gz"), list_name("kaldi/test/wav.scp"), list_name("kaldi/test/.")
-    ('cuts', 'test', 'test')
-    """
-    path = Path(os.path.abspath(path))
-    if path.name == SCRIPT:
-        path = path.parent
-    elif path.suffix.lower() == ".gz":
-        path = path.with_suffix("")
-    return path.stem
 
 
 def _suffix(path):

@@ -22,10 +22,9 @@ from speechbrain.utils.distributed import run_on_main
 from unknown_characters import check_characters
 
 from data_prep.librispeech_prepare import prepare_librispeech
-from data_prep.manifest import MAX_SKIPPED, prepare_manifest
+from data_prep.manifest import MAX_SKIPPED, list_name, prepare_manifest
 from data_prep.verify import FULL
 from mamba_speech.audio import load_audio
-from mamba_speech.lists import list_name
 from mamba_speech.text import TextPolicy
 from training.loading import dynamic_batches, loader_options
 from training.manifests import part, read_manifest
