@@ -12,6 +12,7 @@ from pathlib import Path, PurePath
 from data_prep.contents import fingerprint
 from data_prep.verify import (
     FULL,
+    OF_A_LINE,
     Candidate,
     check_utterances,
     check_verify,
@@ -122,20 +123,27 @@ def prepare_manifest(
     rows, skipped = check_utterances(candidates, manifest.name, verify=verify, texts=texts)
     write_skipped(skipped_list, skipped, len(candidates), manifest.name)
     if not rows:
-        first = f"{printable(skipped[0].path)}: {skipped[0].reason}" if skipped else ""
-        reason = f" (the first: {first}); see {skipped_list}" if first else ": it lists none"
+        reason = f" ({_told(skipped[0])}); see {skipped_list}" if skipped else ": it lists none"
         raise ValueError(f"the manifest {manifest} has no usable utterance{reason}")
     # texts with digits go because the policy says so
-    faults = [one.reason for one in skipped if one.reason != HAS_DIGITS]
+    faults = [one for one in skipped if one.reason != HAS_DIGITS]
     if len(faults) > max_skipped * len(candidates):
         raise ValueError(
             f"{manifest}: {len(faults)} of {len(candidates)} rows cannot be used, more than --max_skipped "
-            f"{max_skipped:g} allows (the first: {faults[0]}); mend what {skipped_list} lists, or set the option higher"
+            f"{max_skipped:g} allows (the first: {_told(faults[0])}); mend what {skipped_list} lists, or set "
+            "the option higher"
         )
     texts.write(save_folder / f"text_changes_{name}.csv", manifest.name)
     write_manifest(target, rows)
     write_json(record_path, record | {"skipped": len(skipped)})
     return target
+
+
+def _told(skipped):
+    """What was left out and why; a line of the list says enough."""
+    if OF_A_LINE.match(skipped.reason) or not (skipped.path or skipped.id):
+        return skipped.reason
+    return f"{printable(skipped.path or skipped.id)}: {skipped.reason}"
 
 
 def list_name(path):

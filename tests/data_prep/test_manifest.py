@@ -154,7 +154,7 @@ def test_skip_prep_looks_at_nothing(tmp_path):
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("l.csv", "file,words\na,b\n", "l.csv, line 1: no column text among file, words"),
+        ("l.csv", "file,phones\na,b\n", "l.csv, line 1: no column text among file, phones"),
         ("l.csv", "speaker\nx\n", "no column path and no column text among speaker"),
         ("l.csv", "", "among none"),
         ("l.csv", "path,text\n", "no usable utterance: it lists none"),
@@ -166,7 +166,7 @@ def test_skip_prep_looks_at_nothing(tmp_path):
         (
             "l.csv",
             "path,text\nabsent.wav,yes\n",
-            r"no usable utterance \(the first: /.*\.wav: audio file not found\); see .*skipped_one.csv",
+            r"no usable utterance \(/.*\.wav: audio file not found\); see .*skipped_one.csv",
         ),
         ("l.jsonl", "{broken\n", "line 1: not a JSON object"),
         ("l.jsonl", '["clips/a.wav", "x"]\n', "line 1: not a JSON object"),
