@@ -261,7 +261,8 @@ def test_a_silent_validation_recording_leaves_its_trials_out(run, voices, tmp_pa
     corpus = shutil.copytree(voices, tmp_path / "corpus")
     silent = corpus / line.split()[1]
     soundfile.write(silent, torch.zeros(16000).numpy(), 16000)
-    folder = run("debug", data_folder=corpus, number_of_epochs=1, skip_test=True)
+    # a full check would leave the recording out before
+    folder = run("debug", data_folder=corpus, number_of_epochs=1, skip_test=True, verify="header")
     kept = json.loads((folder / "save" / "threshold.json").read_text())
     assert 0 < kept["trials"] < 24 and 0 <= kept["eer"] <= 1
     assert (

@@ -146,7 +146,8 @@ def test_too_few_speakers_for_dynamic_mixing_are_refused_with_what_to_do(run, tm
 
 def test_recordings_of_another_rate_are_refused_with_the_command_that_resamples_them(run, tmp_path):
     speech = write_speakers(tmp_path / "speech", speakers=3)
-    soundfile.write(speech / "speaker2" / "0.wav", numpy.random.randn(9000) / 9, 16000)
+    for path in speech.glob("*/*.wav"):
+        soundfile.write(path, numpy.random.randn(9000) / 9, 16000)
     with pytest.raises(SystemExit, match="data_prep.resample_speech"):
         run("mambatasnet_debug", dynamic_mixing=True, base_folder_dm=speech)
 
