@@ -6,6 +6,8 @@ Each line is a row of its own, so an unclosed quotation mark costs one row and n
 import csv
 import os
 
+from mamba_speech.audio.finding import AUDIO
+from mamba_speech.audio.media_formats import SUFFIXES as MEDIA
 from mamba_speech.lists.rows import (
     LONGEST_CELL,
     ListError,
@@ -143,8 +145,11 @@ def _nameless(first, delimiter, locate):
     """Names for the columns of a table that has none; what is no such table stands for its own names."""
     try:
         cells = split_line(first, delimiter)
-        # prose, such as the notes beside recordings, names no file
-        prose = len(cells) == 1 and not os.path.isfile(locate(cells[0].strip()))
+        # prose, such as the notes beside recordings, names no file; a path whose file is missing is a bad row
+        prose = len(cells) == 1 and not (
+            os.path.splitext(cells[0].strip())[1].lower() in AUDIO | MEDIA
+            or os.path.isfile(locate(cells[0].strip()))
+        )
     except ValueError:
         return [first]
     if delimiter not in "|\t" or len(cells) not in _NAMELESS or any(find_columns(cells)) or prose:

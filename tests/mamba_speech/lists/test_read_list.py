@@ -300,3 +300,13 @@ def test_a_decimal_comma_where_it_may_be_another_is_refused_with_what_to_write(f
 @pytest.mark.parametrize("text", ["", "\n \n"])
 def test_an_empty_json_list_has_no_rows(folder, name, text):
     assert rows(folder, name, text) == []
+
+
+@pytest.mark.parametrize("name", ("list.txt", "list.lst"))
+@pytest.mark.parametrize("first", ("missing.wav", "clips/missing one.FLAC", "missing.m4a"))
+def test_a_missing_first_file_does_not_end_a_list_of_paths(folder, name, first):
+    rows = list(read_list(write(folder, name, f"{first}\na.wav\n")))
+    assert [row.name for row in rows] == [first, "a.wav"]
+    assert rows[1].path == folder / "a.wav" and not rows[1].fault
+    with pytest.raises(ListError, match="no column path"):
+        list(read_list(write(folder, name, "Notes on the speakers.\na.wav\n")))
