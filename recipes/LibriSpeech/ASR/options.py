@@ -107,7 +107,7 @@ class StreamingOptions(Options):
         "Frames of the encoder in a chunk, outside training; null: the whole utterance."
     )
     chunk_sizes: Annotated[list[Size], Field(min_length=1)] | None = option(
-        "Sizes of chunks, of which each training batch draws one; null: the whole utterance."
+        "Sizes of chunks in training; each batch draws one. null: the whole utterance."
     )
     full_context_share: Fraction = option("Part of the training batches that hear it whole.")
 
