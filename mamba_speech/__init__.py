@@ -14,6 +14,7 @@ __version__ = "0.1.0"
 __all__ = [
     "AudioError",
     "KeywordSpotter",
+    "LiveRecognizer",
     "Recognizer",
     "Separator",
     "SpeakerVerifier",
@@ -23,6 +24,7 @@ __all__ = [
 _HOMES = {
     "AudioError": "mamba_speech.audio",
     "KeywordSpotter": "mamba_speech.kws.spotter",
+    "LiveRecognizer": "mamba_speech.asr.live",
     "Recognizer": "mamba_speech.asr.recognizer",
     "Separator": "mamba_speech.separation.separator",
     "SpeakerVerifier": "mamba_speech.speaker.verifier",

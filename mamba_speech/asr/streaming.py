@@ -88,41 +88,13 @@ class StreamingRecognizer:
         RuntimeError
             If the device is not there.
         """
-        device = choose_device(device)
-        options = load_run(
-            run,
-            wanted=["compute_features", "normalize", "sample_rate", "tokenizer_file"],
-            selection_key=_SELECTION_KEYS,
-        )
-        check_types(options, Path(run) / OPTIONS_FILE, OPTION_TYPES)
-        parts = (options[name].to(device) for name in ("compute_features", "normalize", "model"))
-        network = StreamingNetwork(*parts, chunk_size=chunk_size)
-        tokenizer, is_ctc = (
-            Tokenizer(options["tokenizer_file"]),
-            isinstance(network.model, CTCRecognizer),
-        )
-        check_tokenizer_size(run, tokenizer, network.model, few_is_well=is_ctc)
-        return cls(network, tokenizer, options["sample_rate"])
+        return load_streaming_run(run, device, chunk_size)[0]
 
     def make_streaming_context(self, batch=1, chunk_size=None):
-        """The context before the first sample.
+        """The context before the first sample; it tells its size: ``layer_bytes()``, ``total_bytes()``.
 
-        Arguments
-        ---------
-        batch : int
-            Streams, which run in step.
-        chunk_size : int, optional
-            Frames of a chunk in these streams; by default the recogniser's.
-
-        Returns
-        -------
-        modules.asr.streaming_network.StreamingContext
-            It tells its size: ``layer_bytes()``, ``total_bytes()``.
-
-        Raises
-        ------
-        ValueError
-            If there is no stream, or no frame in a chunk; if a causal encoder is given chunks, or another one none.
+        Arguments, result and errors are those of
+        :meth:`modules.asr.streaming_network.StreamingNetwork.make_streaming_context`.
         """
         return self.network.make_streaming_context(batch, chunk_size)
 
@@ -174,6 +146,44 @@ class StreamingRecognizer:
             If the context is another model's, has ended, or is in use by another thread.
         """
         return self.network.finish(context)
+
+
+def load_streaming_run(run, device=None, chunk_size=None, optional=()):
+    """A run's streaming recogniser, and its options.
+
+    Arguments
+    ---------
+    run, device, chunk_size
+        See :meth:`StreamingRecognizer.load`.
+    optional : sequence of str
+        Keys that are loaded where the run has them.
+
+    Returns
+    -------
+    (StreamingRecognizer, dict)
+        The options are as :func:`mamba_speech.run.load_run` gives them.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError, RuntimeError
+        See :meth:`StreamingRecognizer.load`.
+    """
+    device = choose_device(device)
+    options = load_run(
+        run,
+        wanted=["compute_features", "normalize", "sample_rate", "tokenizer_file"],
+        optional=optional,
+        selection_key=_SELECTION_KEYS,
+    )
+    check_types(options, Path(run) / OPTIONS_FILE, OPTION_TYPES)
+    parts = (options[name].to(device) for name in ("compute_features", "normalize", "model"))
+    network = StreamingNetwork(*parts, chunk_size=chunk_size)
+    tokenizer, is_ctc = (
+        Tokenizer(options["tokenizer_file"]),
+        isinstance(network.model, CTCRecognizer),
+    )
+    check_tokenizer_size(run, tokenizer, network.model, few_is_well=is_ctc)
+    return StreamingRecognizer(network, tokenizer, options["sample_rate"]), options
 
 
 def greedy_tokens(log_probs, last, silent):

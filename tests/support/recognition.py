@@ -51,6 +51,13 @@ def write_noise(path, seconds, seed, rate=RATE, channels=1):
     return path
 
 
+def read(path):
+    """The samples of a file at the models' rate."""
+    samples, rate = soundfile.read(path, dtype="float32")
+    assert rate == RATE
+    return samples
+
+
 def train(call, kind, yaml, audio, folder, **options):
     """Train a recogniser on the lists beside the audio, by run_script or call_script."""
     lists = {part: audio / f"{part[:5]}.csv" for part in ("train_manifest", "valid_manifest")}
