@@ -120,7 +120,8 @@ def _told(promised, there, patches=None):
     return Header(promised, there, cut=promised - there > SLACK)
 
 
-def _is_open(size):
+def is_open_end(size):
+    """Whether a length is what programs write that cannot go back to the header."""
     return any(-NEAR <= size - end < NEAR for end in OPEN_ENDS)
 
 
@@ -162,7 +163,7 @@ def _riff(data, size):
                 # the same format, by a name that libsndfile does not know
                 return replace(told, patches=patches | {0: b"RF64"})
             return told
-        if wide is None and _is_open(length) and length > there:
+        if wide is None and is_open_end(length) and length > there:
             return Header(None, there, open_ended=True)
         filled = struct.pack(number, 0xFFFFFFFF)
         patches = {place - 4: filled, 4: filled}
@@ -182,7 +183,7 @@ def _is_too_small(length, there):
     if there - length <= NEAR or there < 1 << 31:
         return False
     beyond = (there - length) % (1 << 32)
-    return _is_open(length) or min(beyond, (1 << 32) - beyond) < NEAR
+    return is_open_end(length) or min(beyond, (1 << 32) - beyond) < NEAR
 
 
 def _wave64(data, size):

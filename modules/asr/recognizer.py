@@ -27,6 +27,9 @@ class RecognitionNetwork(nn.Module):
     chunk_size : int, optional
         Frames of the encoder in a chunk, outside training: a frame sees the future up to its chunk's end. By default
         it sees the whole utterance. A causal encoder sees no future and has no chunks.
+    left_context : int, optional
+        Chunks before its own that a frame of a Conformer sees, outside training; by default all. A ConMamba does not
+        read it, since its states carry all of the past.
 
     Raises
     ------
@@ -37,7 +40,15 @@ class RecognitionNetwork(nn.Module):
     # the published recipes save a list of their modules, which numbers them
     _published_list = ("CNN", "Transformer", "ctc_lin")
 
-    def __init__(self, CNN, Transformer, ctc_lin, intermediate_layer=0, chunk_size=None):
+    def __init__(
+        self,
+        CNN,
+        Transformer,
+        ctc_lin,
+        intermediate_layer=0,
+        chunk_size=None,
+        left_context=None,
+    ):
         super().__init__()
         self.CNN, self.Transformer, self.ctc_lin = CNN, Transformer, ctc_lin
         layers = len(Transformer.encoder.layers)
@@ -53,6 +64,9 @@ class RecognitionNetwork(nn.Module):
                 raise ValueError(
                     "chunk_size needs fidelity corrected: the published system has no chunks"
                 )
+        if left_context is not None:
+            check_count("left_context", left_context)
+        self.left_context = left_context
         self.chunk_size = None if getattr(Transformer, "causal", False) else chunk_size
 
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
@@ -79,7 +93,7 @@ class RecognitionNetwork(nn.Module):
         """
         if chunks is not None or self.training or self.chunk_size is None:
             return chunks
-        return DynChunkTrainConfig(self.chunk_size)
+        return DynChunkTrainConfig(self.chunk_size, self.left_context)
 
     def subsample(self, features, lengths, wav_lens=None):
         """What the encoder takes, (batch, subsampled time, channels), and its frame counts (batch,).

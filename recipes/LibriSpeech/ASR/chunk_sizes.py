@@ -14,8 +14,8 @@ def drawn_chunks(hparams, epoch, step):
     Arguments
     ---------
     hparams : types.SimpleNamespace
-        Options of the run: ``chunk_sizes`` and ``full_context_share``, which a recipe without streaming lacks, and
-        ``seed`` and ``causal``.
+        Options of the run: ``chunk_sizes`` and ``full_context_share``, which a recipe without streaming lacks,
+        ``seed``, ``causal`` of a ConMamba, and ``left_contexts`` of a Conformer.
     epoch, step : int
 
     Returns
@@ -23,9 +23,10 @@ def drawn_chunks(hparams, epoch, step):
     speechbrain.utils.dynamic_chunk_training.DynChunkTrainConfig or None
     """
     sizes = getattr(hparams, "chunk_sizes", None)
-    if not sizes or hparams.causal:
+    if not sizes or getattr(hparams, "causal", False):
         return None
     draw = random.Random(f"{hparams.seed} {epoch} {step}")
     if draw.random() < hparams.full_context_share:
         return None
-    return DynChunkTrainConfig(draw.choice(sizes))
+    size, contexts = draw.choice(sizes), getattr(hparams, "left_contexts", None)
+    return DynChunkTrainConfig(size, draw.choice(contexts) if contexts else None)

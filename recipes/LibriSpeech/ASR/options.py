@@ -110,6 +110,12 @@ class StreamingOptions(Options):
         "Sizes of chunks in training; each batch draws one. null: the whole utterance."
     )
     full_context_share: Fraction = option("Part of the training batches that hear it whole.")
+    left_context: Size | None = option(
+        "Chunks before its own that a frame of a Conformer hears, outside training; null: all."
+    )
+    left_contexts: Annotated[list[Size | None], Field(min_length=1)] | None = option(
+        "The same in training; each batch with chunks draws one. null: all."
+    )
 
     @classmethod
     def conflicts(cls, values):

@@ -276,7 +276,7 @@ def test_a_microphone_of_another_rate_is_resampled(monkeypatch):
     class InputStream:
         """Hands over a second of tone at its rate, in blocks."""
 
-        def __init__(self, samplerate, blocksize, channels, dtype, callback):
+        def __init__(self, samplerate, blocksize, channels, dtype, callback, finished_callback):
             assert (samplerate, channels, dtype) == (48000, 1, "float32")
             self.blocks = tone.reshape(-1, blocksize, 1)
             self.callback = callback

@@ -55,6 +55,7 @@ def test_state_space_parameters_survive_every_recipe(path, tmp_path):
     [
         ("conmamba_debug", {}),
         ("conmamba_streaming_debug", {"chunk_size": 3}),
+        ("conformer_streaming_mini", {"d_model": 16, "d_ffn": 16, "left_context": 2}),
         pytest.param("conmamba_debug", {"causal": True}, marks=pytest.mark.exhaustive),
         pytest.param("conmamba_streaming_debug", {"causal": True}, marks=pytest.mark.exhaustive),
         pytest.param(
@@ -153,3 +154,17 @@ def test_checkpoints_of_the_published_recipes_load_as_they_are(name, tmp_path):
     saved = torch.nn.ModuleList([other.CNN, other.Transformer, other.ctc_lin]).state_dict()
     model.load_state_dict(saved, strict=True)
     assert all(torch.equal(model.state_dict()[key], x) for key, x in other.state_dict().items())
+
+
+@pytest.mark.parametrize("attention", ["RelPosMHAXL", "RoPEMHA"])
+@pytest.mark.parametrize("past", [1, 4])
+def test_a_conformer_streams_as_it_is_trained_on_the_same_chunks_and_past(attention, past):
+    encoder, x = CTC_ENCODERS[attention]().eval(), torch.randn(1, 43, 20)
+    chunks = DynChunkTrainConfig(4, past)
+    with torch.no_grad():
+        whole, _ = encoder.encode(x, chunks=chunks)
+        context = encoder.make_streaming_context(chunks)
+        pieces = [encoder.encode_streaming(piece, context) for piece in x.split(4, 1)]
+        other, _ = encoder.encode(x, chunks=DynChunkTrainConfig(4, past + 1))
+    torch.testing.assert_close(torch.cat(pieces, 1), whole, rtol=0, atol=1e-4)
+    assert not torch.allclose(other, whole, atol=1e-3)

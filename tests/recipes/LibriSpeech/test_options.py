@@ -21,6 +21,7 @@ QUICK = (
     "CTC/conmamba_debug",
     "CTC/conmamba_streaming_debug",
     "CTC/conformer_large",
+    "CTC/conformer_streaming_mini",
     "S2S/conmambamamba_debug",
     "S2S/conformer_small",
 )
@@ -73,10 +74,14 @@ def test_every_option_can_be_overridden_from_the_command_line(path, tmp_path):
         # which the published system lacks
         wanted |= {"fidelity": "corrected", "chunk_size": 3, "full_context_share": 0.5}
         lists |= {"chunk_sizes": [3, 6]}
+    if "left_context" in plain:
+        wanted["left_context"] = 2
+        lists |= {"left_contexts": [2, None]}
     hparams = override(path, wanted | lists)
     assert hparams["model"].fidelity == wanted["fidelity"]
-    # a causal encoder has no chunks
-    assert hparams["model"].chunk_size is None
+    # a causal encoder has no chunks, and a Conformer is never causal
+    assert hparams["model"].chunk_size == (3 if "left_context" in plain else None)
+    assert hparams["model"].left_context == (2 if "left_context" in plain else None)
     assert hparams["ctc_lin"].w.weight.shape == (wanted["output_neurons"], 24)
 
 
@@ -120,6 +125,8 @@ def test_a_wrong_option_gets_one_sentence(options, message, call_main, spoken, t
         ({"chunk_sizes": "[4, 0]"}, "--chunk_sizes must be"),
         ({"chunk_sizes": "[]"}, "--chunk_sizes must be"),
         ({"full_context_share": 1.5}, "--full_context_share must be a number from 0 to 1"),
+        ({"left_context": 0}, "--left_context must be"),
+        ({"left_contexts": "[0]"}, "--left_contexts must be"),
         ({"fidelity": "upstream"}, "--fidelity must be corrected"),
     ],
     ids=str,
@@ -127,9 +134,8 @@ def test_a_wrong_option_gets_one_sentence(options, message, call_main, spoken, t
 def test_a_wrong_option_of_a_streaming_recipe_gets_one_sentence(
     options, message, call_main, spoken, tmp_path
 ):
-    check_wrong_option(
-        call_main, "CTC", options, message, spoken, tmp_path, "conmamba_streaming_debug"
-    )
+    kind = "conformer_streaming_mini" if "left" in str(options) else "conmamba_streaming_debug"
+    check_wrong_option(call_main, "CTC", options, message, spoken, tmp_path, kind)
 
 
 @pytest.mark.parametrize(

@@ -51,6 +51,18 @@ def test_the_share_of_whole_utterances_is_kept_and_some_recipes_draw_nothing(imp
     assert module.drawn_chunks(SimpleNamespace(seed=1, causal=False), 1, 1) is None
 
 
+def test_a_conformer_draws_how_much_of_the_past_a_batch_hears(import_recipe):
+    module = import_recipe("chunk_sizes")
+    options = run_options(left_contexts=[4, None])
+    del options.causal
+    drawn = [module.drawn_chunks(options, 1, step) for step in range(1, 401)]
+    counts = Counter(one.left_context_size for one in drawn if one is not None)
+    assert counts.keys() == {4, None} and all(110 < count < 190 for count in counts.values())
+    sizes = [one and one.chunk_size for one in drawn]
+    # the chunks are drawn as those of a ConMamba are
+    assert sizes == draws(module)
+
+
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("kind", ["CTC", "S2S"])
 def test_a_resumed_run_ends_where_an_uninterrupted_one_does(kind, call_main, spoken, tmp_path):
