@@ -10,7 +10,7 @@ import logging
 import os
 import sys
 
-from mamba_speech import __version__
+from mamba_speech import __version__, synthetic
 from mamba_speech.audio.names import ESCAPES, PlainFormatter, plain, safe_streams
 
 # command: module, and what the command does
@@ -66,6 +66,7 @@ def run(argv):
     handler.setFormatter(PlainFormatter("mamba-speech: %(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     try:
+        _warn_of_synthetic_speech(arguments)
         status = arguments.run(arguments)
         if sys.stdout is not None:
             sys.stdout.flush()
@@ -81,6 +82,14 @@ def run(argv):
         text = plain(error_text(error) or "the memory does not suffice", backslashes=False)
         print(f"mamba-speech: error: {text}", file=sys.stderr)
         return 2
+
+
+def _warn_of_synthetic_speech(arguments):
+    """Say on stderr, once, that the model which the arguments name has heard no person."""
+    folder = getattr(arguments, "run_folder", None)
+    warning = "" if folder is None else synthetic.warning_for(folder)
+    if warning:
+        print(f"mamba-speech: {plain(warning, backslashes=False)}", file=sys.stderr, flush=True)
 
 
 def make_parser(argv):

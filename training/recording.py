@@ -40,6 +40,7 @@ from training.results import (
     read_results,
     write_results,
 )
+from training.training_speech import note_beside_checkpoints, only_synthetic
 
 logger = logging.getLogger(__name__)
 
@@ -73,6 +74,8 @@ def begin_training(brain):
         # of a folder with checkpoints the first start is not known
         if not brain.optimizer_step:
             record.training.started = session.started
+    record.training.synthetic = only_synthetic(brain, record.training)
+    note_beside_checkpoints(brain, record.training.synthetic)
     record.training.sessions.append(session)
     write_results(brain.hparams.output_folder, record)
 
@@ -96,6 +99,7 @@ def record_epoch(brain, epoch=None):
     before = record.training
     training.epochs = epoch or before.epochs
     training.started, training.sessions = before.started, before.sessions
+    training.synthetic = before.synthetic
     record.training = training
     write_results(brain.hparams.output_folder, record)
 

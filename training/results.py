@@ -78,6 +78,8 @@ class Training:
     parameters: int | None
     peak_memory_mb: float | None
     sessions: list[Session]
+    # whether it has heard nothing but generated speech; records of earlier versions do not tell
+    synthetic: bool | None = dataclasses.field(default=None, metadata={"may_lack": True})
 
 
 @dataclasses.dataclass
@@ -275,10 +277,17 @@ def _build_object(kind, value, where):
         # a fault of the file, not of the call
         raise ValueError(f"{where or 'the whole'} is {value!r}, where an object belongs")  # noqa: TRY004
     prefix, hints = f"{where}." if where else "", typing.get_type_hints(kind)
+    fields = {field.name: field for field in dataclasses.fields(kind)}
     for name in hints.keys() - value.keys():
+        if fields[name].metadata.get("may_lack"):
+            continue
         raise ValueError(f"{prefix}{name} is missing")
     for name in value.keys() - hints.keys():
         raise ValueError(f"{prefix}{name} is no field of it")
     return kind(
-        **{name: _build(hint, value[name], f"{prefix}{name}") for name, hint in hints.items()}
+        **{
+            name: _build(hint, value[name], f"{prefix}{name}")
+            for name, hint in hints.items()
+            if name in value
+        }
     )

@@ -242,6 +242,7 @@ def write_record(folder, options, engine, grammar, utterances):
     record = {
         "options": options,
         "engine": f"eSpeak NG {engine}",
+        "synthetic": True,
         "vocabulary": len(vocabulary),
         "vocabulary_not_in_train": sorted(vocabulary - words["train"]),
         "splits": {},

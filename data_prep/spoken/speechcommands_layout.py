@@ -255,7 +255,7 @@ def write_tables(folder, speakers, rows, others):
 
 def write_record(folder, options, engine, rows, others):
     """Write `README.txt` and, last of all, `corpus.json` with options, counts and hashes."""
-    record = {"options": options, "engine": f"eSpeak NG {engine}", "splits": {}}
+    record = {"options": options, "engine": f"eSpeak NG {engine}", "synthetic": True, "splits": {}}
     for split in SPLITS.values():
         own = [row for row in rows if row["split"] == split]
         hashes = "".join(f"{row['path']} {row['pcm_sha256']}\n" for row in own)

@@ -244,6 +244,7 @@ def write_record(folder, options, engine, found):
     record = {
         "options": options,
         "engine": f"eSpeak NG {engine}",
+        "synthetic": True,
         "seconds": found["seconds"],
         "events": len(found["events"]),
         "sha256": digest,

@@ -2,9 +2,10 @@
 
 import pytest
 
+from mamba_speech.synthetic import warning_for
 from tests.support.recipes import as_arguments, check_output, next_command, run_pasted, run_script
 from tests.support.recognition import RECIPE, SPLITS
-from training.results import read_rows
+from training.results import read_results, read_rows
 
 
 @pytest.mark.exhaustive
@@ -18,7 +19,9 @@ def test_a_recogniser_and_its_language_model_say_what_is_worth_saying_and_what_t
     output = train_s2s("conmamba_debug", **options).output
     check_output(output, recogniser)
     transcribed = run_pasted(output, RECIPE)
-    assert transcribed.returncode == 0 and transcribed.stderr == "", transcribed.stderr
+    assert transcribed.returncode == 0 and transcribed.stderr.count("\n") == 1, transcribed.stderr
+    assert transcribed.stderr.endswith(": " + warning_for(recogniser) + "\n")
+    assert read_results(recogniser).training.synthetic is True
 
     output = train_lm(
         recogniser, lm, pretrained_tokenizer_file=recogniser / "save" / "tokenizer.model"
