@@ -9,11 +9,10 @@ import re
 from pathlib import Path
 
 from data_prep.keywords.clips import check_clips, warn_of_gaps, write_all
+from data_prep.keywords.splits import SPLITS
+from data_prep.keywords.words import DIGITS, list_audio
 from data_prep.speechcommands_prepare import (
-    DIGITS,
-    SPLITS,
     fingerprint,
-    list_audio,
     manifest_paths,
 )
 from data_prep.verify import FULL, Candidate, Skipped, check_verify, is_prepared, write_skipped

@@ -16,10 +16,10 @@ from pathlib import Path
 import numpy as np
 
 from data_prep.contents import fingerprint as fingerprint_files
+from data_prep.keywords.backgrounds import list_noise
 from data_prep.keywords.clips import (
     NOISE_FOLDER,
     SILENCE,
-    SUFFIXES,
     UNKNOWN,
     check_clips,
     check_noise,
@@ -33,22 +33,15 @@ from data_prep.keywords.other_speech import (
     list_other_speech,
     split_other_speech,
 )
-from data_prep.keywords.splits import SPLITS, assign, clip_of, composed, read_entries, read_lists
-from data_prep.verify import FULL, NOT_UTF8, check_verify, is_prepared
-from mamba_speech.audio.finding import PassedOver, list_files, list_folders
-from mamba_speech.audio.names import is_utf8, printable
+from data_prep.keywords.splits import SPLITS, assign, read_entries, read_lists
+from data_prep.keywords.spoken_speech import AUTO, choose_other_speech
+from data_prep.keywords.voices import has_lists, split_by_folder
+from data_prep.keywords.words import WORDS, choose_labels, find_root, list_clips, word_folders
+from data_prep.verify import FULL, check_verify, is_prepared
 from mamba_speech.files import read_json, write_json
 
 logger = logging.getLogger(__name__)
 
-COMMANDS = ["yes", "no", "up", "down", "left", "right", "on", "off", "stop", "go"]
-DIGITS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
-OTHERS = ["bed", "bird", "cat", "dog", "happy", "house", "marvin", "sheila", "tree", "wow"]
-ADDED = ["backward", "follow", "forward", "learn", "visual"]
-WORDS = {
-    "0.01": sorted(COMMANDS + DIGITS + OTHERS),
-    "0.02": sorted(COMMANDS + DIGITS + OTHERS + ADDED),
-}
 RECORD = "speechcommands_prepare.json"
 # Part of the record: raised when the manifests change, so that old ones are not taken for new.
 VERSION = 1
@@ -66,6 +59,7 @@ def prepare_speechcommands(
     seed=1234,
     other_speech=None,
     other_speech_percentage=0,
+    background=None,
     skip_prep=False,
     verify=FULL,
 ):
@@ -90,11 +84,14 @@ def prepare_speechcommands(
         35 or, in version 0.01, 30: every word of the corpus, by alphabet. One more than that:
         silence too. 12: the ten commands, `_unknown_` for every other word and `_silence_`. A list
         of words, or words with commas between: those in place of the ten commands. `all`: whatever
-        word folders there are, for one's own recordings.
+        word folders there are, for one's own recordings; where other speech is wanted, `_unknown_` and
+        `_silence_` too.
     split : str or Path
         `official`: by the hash of the speaker in the file name (`which_set`); `lists`: by
         `validation_list.txt` and `testing_list.txt` of the corpus, and `training_list.txt` if it
-        is there, else the rest trains; or another folder of such lists.
+        is there, else the rest trains; or another folder of such lists. `auto`: by the lists of the
+        corpus or its table `clips.csv`, with the columns path and part, where it has them; else by
+        a draw of voices, see `data_prep.keywords.voices`.
     unknown_percentage, silence_percentage : float
         Clips of these classes for a hundred clips of the words, in every split, drawn by `seed`.
         0 leaves the class out of a list of words.
@@ -103,12 +100,15 @@ def prepare_speechcommands(
     seed : int
     other_speech : str or Path, optional
         Folder of recordings in which no keyword is said, searched through and through; by default
-        `_other_speech_` of the corpus. `list_other_speech` says whose recordings they are. Those of
+        `_other_speech_` of the corpus. `spoken`: sentences by eSpeak NG; `auto`: these where the
+        corpus has no other speech. `list_other_speech` says whose recordings they are. Those of
         a speaker of words go where the words do, others by the hash of the speaker, and all go by
         the list files where these name `_other_speech_/<file>`.
     other_speech_percentage : float
         Pieces of these, `clip_seconds` long, for a hundred clips of the words, in every split and
         beside the other words of `_unknown_`; no two overlap. 0 takes none.
+    background : str or Path, optional
+        Noise beside the corpus' own `_background_noise_`: `computed`, or a folder.
     skip_prep : bool
         Return at once.
     verify : str
@@ -139,31 +139,27 @@ def prepare_speechcommands(
     save_folder = Path(save_folder)
     prepared = manifest_paths(save_folder)
     version = str(version).removeprefix("v")
-    percentages = {UNKNOWN: unknown_percentage, SILENCE: silence_percentage}
+    percentages = percentages_of(unknown_percentage, silence_percentage)
     check_options(version, percentages, clip_seconds, seed)
     check_verify(verify)
     if skip_prep:
         return prepared | {"noise": read_noise(prepared["noise"])}
     root = find_root(data_folder, version)
-    labels = choose_labels(root, version, n_classes, percentages)
+    labels = choose_labels(root, version, n_classes, percentages, other_speech_percentage)
     percentages = {label: percentages[label] for label in (UNKNOWN, SILENCE) if label in labels}
     check_other_options(other_speech, other_speech_percentage, labels)
     clips = list_clips(root, labels)
-    noise = list_noise(root)
+    noise = list_noise(root, background, words_of(labels), save_folder, seed)
     if SILENCE in labels and not noise:
         raise FileNotFoundError(
             f"{root} has no {NOISE_FOLDER}/*.wav, from which the class {SILENCE} is cropped; put "
-            "noise there or choose n_classes without silence"
+            "noise there, set background to computed, or choose n_classes without silence"
         )
-    list_folder = {"official": None, "lists": root}.get(str(split), Path(split).absolute())
-    known = {path.name for path in word_folders(root)} | set(WORDS["0.02"])
-    splits = assign(clips) if list_folder is None else read_lists(list_folder, root, clips, known)
-    for candidates in splits.values():
-        candidates.sort(key=lambda one: one.id)
+    splits, listed = split_clips(root, clips, split, seed)
     others = {}
     if other_speech_percentage:
-        listed = {} if list_folder is None else read_entries(list_folder, known)
-        recordings = list_other_speech(root, other_speech, labels)
+        folder = choose_other_speech(root, other_speech, words_of(labels), save_folder, seed)
+        recordings = list_other_speech(root, folder, words_of(labels))
         others = split_other_speech(recordings, listed, splits)
     record = {
         "version": VERSION,
@@ -212,6 +208,41 @@ def prepare_speechcommands(
     return prepared | {"noise": read_noise(prepared["noise"])}
 
 
+def percentages_of(unknown, silence):
+    """The percentages of the classes that are no words, by class."""
+    return {UNKNOWN: unknown, SILENCE: silence}
+
+
+def words_of(labels):
+    """The classes that are words."""
+    return [label for label in labels if label not in (UNKNOWN, SILENCE)]
+
+
+def split_clips(root, clips, split, seed):
+    """Split clips as `prepare_speechcommands` says.
+
+    Returns
+    -------
+    splits : dict of str to list of Candidate
+        Each in the order of the ids.
+    listed : dict of str to str
+        What list files name, which other speech goes by too.
+    """
+    known, listed = {path.name for path in word_folders(root)} | set(WORDS["0.02"]), {}
+    if str(split) == "official":
+        splits = assign(clips)
+    elif str(split) == "auto":
+        splits = split_by_folder(root, clips, known, seed)
+        if has_lists(root):
+            listed = read_entries(root, known)
+    else:
+        folder = root if str(split) == "lists" else Path(split).absolute()
+        splits, listed = read_lists(folder, root, clips, known), read_entries(folder, known)
+    for candidates in splits.values():
+        candidates.sort(key=lambda one: one.id)
+    return splits, listed
+
+
 def manifest_paths(save_folder):
     """Where the manifests, the labels and the list of noise recordings are written."""
     paths = {name: Path(save_folder) / f"{name}.csv" for name in SPLITS}
@@ -243,125 +274,15 @@ def check_other_options(folder, percentage, labels):
     """Refuse options of other speech that make no sense with a ValueError."""
     if not 0 <= percentage <= 1000:
         raise ValueError(f"other_speech_percentage must be between 0 and 1000, not {percentage}")
-    if folder is not None and not percentage:
+    if folder not in (None, AUTO) and not percentage:
         raise ValueError(
             f"other_speech {folder} is of no use while other_speech_percentage is 0: set it above 0"
         )
     if percentage and UNKNOWN not in labels:
         raise ValueError(
             f"other_speech_percentage {percentage} needs the class {UNKNOWN}: choose n_classes 12 "
-            "or a list of words, with unknown_percentage above 0"
+            "or a list of words, with unknown_percentage above 0, or all"
         )
-
-
-def find_root(data_folder, version):
-    """The folder of the word folders, itself `data_folder` or in it; FileNotFoundError if none."""
-    data_folder = Path(data_folder).absolute()
-    if not data_folder.is_dir():
-        raise FileNotFoundError(
-            f"data_folder {data_folder} does not exist; give the unpacked Speech Commands"
-        )
-    archive = f"speech_commands_v{version}"
-    for root in (data_folder, data_folder / archive, data_folder / "SpeechCommands" / archive):
-        if root.is_dir() and any(list_audio(folder) for folder in word_folders(root)):
-            return root
-    raise FileNotFoundError(
-        f"data_folder {data_folder} is not laid out like Speech Commands: neither it nor its "
-        f"folder {archive} has <word>/*.wav"
-    )
-
-
-def word_folders(root):
-    """The folders that may be a word's, sorted."""
-    return list_folders(root, hidden="._")
-
-
-def list_audio(folder, passed=None):
-    """The audio files of a folder by their suffix, sorted; see `mamba_speech.audio.finding.list_files`."""
-    return list_files(folder, SUFFIXES, passed)
-
-
-def list_noise(root):
-    """The noise recordings of a corpus, sorted."""
-    return list_audio(root / NOISE_FOLDER)
-
-
-def choose_labels(root, version, n_classes, percentages):
-    """The classes in order: words, then unknown and silence if they are asked for.
-
-    Raises
-    ------
-    ValueError
-        If `n_classes` is none of those that `prepare_speechcommands` describes.
-    """
-    words = WORDS[version]
-    extra = [label for label, percentage in percentages.items() if percentage > 0]
-    if n_classes == "all":
-        # A folder with files of another kind alone is no word.
-        found = [one for one in word_folders(root) if list_audio(one) or not os.listdir(one)]
-        strange = [printable(str(one)) for one in found if not is_utf8(one.name)]
-        if strange:
-            logger.warning(
-                "%d words are left out, %s first: %s", len(strange), *strange[:1], NOT_UTF8
-            )
-        return [one.name for one in found if is_utf8(one.name)]
-    if isinstance(n_classes, (int, float)):
-        if n_classes == len(words):
-            return list(words)
-        if n_classes == len(words) + 1 and SILENCE in extra:
-            return [*words, SILENCE]
-        if n_classes == len(COMMANDS) + 2 == len(COMMANDS) + len(extra):
-            return COMMANDS + extra
-        raise ValueError(
-            f"n_classes {n_classes} does not fit version {version}: choose {len(words)} for every "
-            f"word, {len(words) + 1} for silence too, 12 for ten commands, unknown and silence "
-            "(their percentages above 0), a list of words, or all for one's own words"
-        )
-    if isinstance(n_classes, str):
-        n_classes = [word.strip() for word in n_classes.split(",")]
-    chosen = [str(word) for word in n_classes]
-    if not chosen or len(set(chosen)) < len(chosen) or {"", UNKNOWN, SILENCE} & set(chosen):
-        raise ValueError(f"n_classes must list different words, not {', '.join(chosen) or 'none'}")
-    # a folder's name may have its accents in another form than the option
-    there = {composed(folder.name): folder.name for folder in word_folders(root)}
-    return [there.get(composed(word), word) for word in chosen] + extra
-
-
-def list_clips(root, labels):
-    """The clips of the words, of all words there are if `_unknown_` is a class.
-
-    Returns
-    -------
-    clips : list of Candidate
-        The speaker is what stands before `_nohash_` in the file's name, the text its folder.
-
-    Raises
-    ------
-    FileNotFoundError
-        If a word has no folder.
-    ValueError
-        If a word's folder has no clip.
-    """
-    words = [label for label in labels if label not in (UNKNOWN, SILENCE)]
-    present = [folder.name for folder in word_folders(root)]
-    missing = [word for word in words if word not in present]
-    if missing:
-        raise FileNotFoundError(
-            f"{root} has no folder for {', '.join(missing)} ({len(present)} folders are there); "
-            "set version and n_classes to what it holds"
-        )
-    if UNKNOWN in labels:
-        words += [name for name in present if name not in words and list_audio(root / name)]
-    passed = PassedOver()
-    audio = {word: list_audio(root / word, passed) for word in words}
-    passed.warn(root)
-    empty = [word for word in words if not audio[word]]
-    if empty:
-        raise ValueError(
-            f"{root}: no {' or '.join(SUFFIXES)} file in the word folder {', '.join(empty)}; "
-            "unpack the corpus again, or remove the folder if the word is your own"
-        )
-    return [clip_of(path) for word in words for path in audio[word]]
 
 
 def fingerprint(splits, noise):
@@ -386,6 +307,6 @@ def choose_unknown(rows, labels, percentages, random):
     if UNKNOWN not in labels:
         return known
     count = share(known, percentages[UNKNOWN])
-    if count > len(others):
+    if count > len(others) > 0:
         logger.warning("only %d clips for the class %s, not %d", len(others), UNKNOWN, count)
     return known + [others[index] for index in sorted(random.permutation(len(others))[:count])]

@@ -27,7 +27,7 @@ NOISE_FOLDER = "_background_noise_"
 OTHER_SPEECH = "_other_speech_"
 SILENCE = "_silence_"
 UNKNOWN = "_unknown_"
-SUFFIXES = (".wav", ".flac", ".ogg")
+SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".m4a", ".aiff", ".aif", ".webm")
 USUAL_RATE = 16000
 
 # Which part of every noise recording each split may crop its silence from.

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from data_prep.keywords.clips import COLUMNS, OTHER_SPEECH, SUFFIXES, UNKNOWN
+from data_prep.keywords.phrases import Phrases
 from data_prep.keywords.splits import SPLITS, composed, find_listed, which_set
 from data_prep.verify import FULL, Candidate, Skipped, check_utterances, write_skipped
 from mamba_speech.audio import AudioError, open_audio
@@ -26,8 +27,9 @@ def list_other_speech(root, folder, words):
 
     What stands before `_nohash_` in a file's name is its speaker. Of other names, the recordings of
     one folder count as one speaker (in LibriSpeech, a chapter), and those that lie directly in
-    `folder` each as their own. Where transcripts `*.trans.txt` as in LibriSpeech stand beside the
-    recordings, those in which a keyword is said are left out, and their number goes to the log.
+    `folder` each as their own. Recordings in which a keyword is said are left out, which a warning
+    counts: by transcripts beside them, `*.trans.txt` as in LibriSpeech or `<name>.txt` and
+    `<name>.lab`, by the name of the file, or by that of its folder.
 
     Arguments
     ---------
@@ -70,22 +72,41 @@ def list_other_speech(root, folder, words):
             f"other_speech {folder} holds the keyword corpus' own recordings ({words_or_noise[0]}): give a folder of "
             "other recordings"
         )
-    said = {
-        name: set(text.lower().split())
-        for file in walk_files(folder, [".trans.txt"], PassedOver())
-        for line in file.read_text(encoding="utf-8", errors="replace").splitlines()
-        for name, _, text in [line.partition(" ")]
-    }
-    free = [path for path in paths if not said.get(path.stem, set()) & set(words)]
-    if len(free) < len(paths):
-        left = len(paths) - len(free)
-        logger.info("%d recordings of other speech hold a keyword and are left out", left)
+    free = _without_words(paths, folder, words)
     if not free:
         raise FileNotFoundError(
             f"{folder} holds no recording ({', '.join(SUFFIXES)}) without a keyword; add some, or set "
             "other_speech_percentage to 0"
         )
     return [_recording(path, folder) for path in free]
+
+
+def _without_words(paths, folder, words):
+    """The recordings in whose transcripts, names and folders' names no keyword stands; the log counts the others."""
+    phrases = Phrases(words)
+    said = {}
+    for file in walk_files(folder, [".trans.txt"], PassedOver()):
+        for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
+            name, _, text = line.partition(" ")
+            said[file.parent, name] = text
+    for file in walk_files(folder, [".txt", ".lab"], PassedOver()):
+        if not file.name.endswith(".trans.txt"):
+            said[file.parent, file.stem] = file.read_text(encoding="utf-8", errors="replace")
+    free = [
+        path
+        for path in paths
+        if not (
+            phrases.named(path, folder) or phrases.within(said.get((path.parent, path.stem), ""))
+        )
+    ]
+    if len(free) < len(paths):
+        logger.warning(
+            "%d of %d recordings of other speech hold a keyword, by transcript or name, and are left out, %s first",
+            len(paths) - len(free),
+            len(paths),
+            next(path for path in paths if path not in set(free)),
+        )
+    return free
 
 
 def _recording(path, folder):

@@ -11,7 +11,7 @@ from itertools import count
 import numpy as np
 
 from data_prep.keywords.splits import which_set
-from data_prep.speechcommands_prepare import WORDS
+from data_prep.keywords.words import WORDS
 from data_prep.spoken import acoustics
 from data_prep.spoken.corpus import SAMPLE_RATE
 from data_prep.spoken.voices import Speaker

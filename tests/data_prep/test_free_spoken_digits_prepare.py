@@ -6,7 +6,8 @@ import json
 import pytest
 
 from data_prep.free_spoken_digits_prepare import prepare_free_spoken_digits
-from data_prep.speechcommands_prepare import DIGITS, SPLITS
+from data_prep.keywords.splits import SPLITS
+from data_prep.keywords.words import DIGITS
 
 
 def read_rows(prepared):

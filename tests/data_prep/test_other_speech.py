@@ -192,7 +192,7 @@ def test_classes_are_the_same_with_other_speech(prepare, tmp_path):
     ("options", "error", "message"),
     [
         ({"other_speech_percentage": -1}, ValueError, "other_speech_percentage must be between"),
-        ({"n_classes": "all"}, ValueError, "needs the class _unknown_"),
+        ({"n_classes": 35}, ValueError, "needs the class _unknown_"),
         ({"unknown_percentage": 0}, ValueError, "needs the class _unknown_"),
         ({"other_speech": "nowhere"}, FileNotFoundError, "other_speech .*nowhere does not exist"),
         (

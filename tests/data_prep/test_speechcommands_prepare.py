@@ -6,7 +6,8 @@ import pytest
 
 from data_prep.keywords.clips import SILENCE, UNKNOWN
 from data_prep.keywords.splits import SPLITS
-from data_prep.speechcommands_prepare import COMMANDS, WORDS, prepare_speechcommands
+from data_prep.keywords.words import COMMANDS, WORDS
+from data_prep.speechcommands_prepare import prepare_speechcommands
 from tests.support.keyword_manifests import (
     IN_VALIDATION_LIST,
     TRAINING,

@@ -4,8 +4,8 @@ The corpus is Speech Commands, any folder of word folders, or Free Spoken Digits
 """
 
 import logging
-from pathlib import Path
 
+from classes import keep_labels, listed_words
 from speechbrain.core import Stage
 from speechbrain.dataio.batch import PaddedBatch
 from speechbrain.utils.distributed import run_on_main
@@ -89,41 +89,16 @@ def _preparation(hparams):
         return prepare_free_spoken_digits, options | speakers
     options |= {
         "version": hparams["version"],
-        "n_classes": _words(hparams["words"]) or hparams["n_classes"],
+        "n_classes": listed_words(hparams["words"]) or hparams["n_classes"],
         "split": hparams["split"],
         "unknown_percentage": hparams["unknown_percentage"],
         "silence_percentage": hparams["silence_percentage"],
         "seed": hparams["data_seed"],
         "other_speech": hparams["other_speech"],
         "other_speech_percentage": hparams["other_speech_percentage"],
+        "background": hparams["background"],
     }
     return prepare_speechcommands, options
-
-
-def _words(words):
-    """The words to spot: a list of one text may hold several, with commas between."""
-    return words[0] if isinstance(words, list) and len(words) == 1 else words
-
-
-def keep_labels(labels, labels_file):
-    """Put the classes beside the checkpoints, where a trained model's user finds them.
-
-    Raises
-    ------
-    ValueError
-        If a model was trained there on other classes.
-    """
-    file = Path(labels_file)
-    if file.is_file() and any(file.parent.glob("CKPT*")):
-        before = read_json(file)
-        if before != labels:
-            raise ValueError(
-                f"{file}: a model was trained here on other classes ({', '.join(before)}): give another "
-                "--output_folder"
-            )
-        return
-    file.parent.mkdir(parents=True, exist_ok=True)
-    write_json(file, labels)
 
 
 def keep_clips(found, folder):

@@ -40,18 +40,25 @@ class ClipOptions(Options):
     version: Literal["0.01", "0.02", "v0.01", "v0.02"] = option(
         "Version of Speech Commands.", resume=FIXED
     )
-    n_classes: Size = option("Classes, which are outputs of the model.", resume=FIXED)
+    n_classes: Size | None = option(
+        "Classes, which are outputs of the model; empty: as many as the data have.", resume=FIXED
+    )
     words: Literal["all"] | list[Text] | Text | None = option(
         "Words to spot; all: every word folder; empty: as many as n_classes says.", resume=FIXED
     )
     split: Path = option(
-        "Split by hashes (official), by the corpus' lists (lists), or by lists in a folder."
+        "Split by hashes (official), lists of the corpus (lists) or a folder; auto: by lists, or drawn voices."
     )
     unknown_percentage: Percentage = option("Clips of other words, in percent of the words' clips.")
     silence_percentage: Percentage = option("Clips of silence, in percent of the words' clips.")
-    other_speech: Path | None = option("Folder of recordings without the words.")
+    other_speech: Path | None = option(
+        "Folder of recordings without the words; spoken: by eSpeak NG; auto: that where the corpus has none."
+    )
     other_speech_percentage: Annotated[float, Field(ge=0, le=1000)] = option(
         "Pieces of other speech, in percent of the words' clips."
+    )
+    background: Path | None = option(
+        "Folder of noise beside the corpus' own; computed: noises that the preparation computes."
     )
     test_speaker: Name | None = option("Speaker of Free Spoken Digits who is left for the test.")
     valid_speaker: Name | None = option("Speaker of Free Spoken Digits who validates.")

@@ -16,6 +16,7 @@ import tempfile
 import time
 
 import torch
+from classes import complete_options
 from keyword_data import make_datasets, prepare_clips, training_options
 from options import KeywordOptions
 from train import KeywordBrain
@@ -75,7 +76,7 @@ def measure(arguments, output_folder):
         Seconds a step (the median), and steps an epoch.
     """
     hparams, run_opts = load_experiment(
-        [*arguments, "--output_folder", str(output_folder)], KeywordOptions
+        [*arguments, "--output_folder", str(output_folder)], KeywordOptions, complete_options
     )
     found, labels = prepare_clips(hparams)
     train, *_ = make_datasets(hparams, found, labels)

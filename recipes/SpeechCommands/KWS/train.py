@@ -13,6 +13,7 @@ from pathlib import Path
 
 import speechbrain as sb
 import torch
+from classes import complete_options
 from keyword_data import classes_of, keep_clips, make_datasets, prepare_clips, training_options
 from options import KeywordOptions
 from speechbrain.utils.distributed import if_main_process, run_on_main
@@ -128,7 +129,7 @@ class KeywordBrain(RecipeBrain):
 @script
 def main():
     """Prepare, train, test once."""
-    hparams, run_opts = load_experiment(options=KeywordOptions)
+    hparams, run_opts = load_experiment(options=KeywordOptions, complete=complete_options)
     training = is_training(hparams, run_opts)
     found, labels = prepare_clips(hparams)
     if training:

@@ -35,7 +35,8 @@ def test_every_option_can_be_overridden_from_the_command_line(path, tmp_path):
         key: fixed.get(key, another(value, key, MODEL))
         for key, value in plain_options(path).items()
     }
-    wanted |= {"output_folder": str(tmp_path), "background_snr": [-5, 5]}
+    # a text is no number of classes, where the YAML leaves it open
+    wanted |= {"n_classes": 7, "output_folder": str(tmp_path), "background_snr": [-5, 5]}
     wanted |= {key: None for key in ("lr_annealing", "lr_plateau") if key in wanted}
     hparams = override(path, wanted, MODEL)
     model, features = hparams["model"], hparams["compute_features"]
@@ -88,7 +89,16 @@ def test_every_option_is_used_by_the_recipe_or_its_yaml():
             {"context_seconds": 1, "causal": True, "context_silence": 2},
             "--context_silence must be a number from 0 to 1",
         ),
-        ({"other_speech_percentage": 10}, "needs the class _unknown_"),
+        (
+            {"words": "", "n_classes": 35, "other_speech_percentage": 10},
+            "needs the class _unknown_",
+        ),
+        ({"words": "[up]", "unknown_percentage": 0, "silence_percentage": 0}, "the only class"),
+        ({"words": "", "n_classes": "null"}, "give --words or --n_classes"),
+        (
+            {"words": "[up]", "background": "{tmp}/nowhere"},
+            "background .*nowhere does not exist: give a folder of noise",
+        ),
         ({"other_speech": "{tmp}"}, "is of no use while other_speech_percentage is 0"),
         (
             {"words": "[up]", "other_speech_percentage": 10},
