@@ -36,7 +36,12 @@ def test_every_option_can_be_overridden_from_the_command_line(path, tmp_path):
         for key, value in plain_options(path).items()
     }
     # a text is no number of classes, where the YAML leaves it open
-    wanted |= {"n_classes": 7, "output_folder": str(tmp_path), "background_snr": [-5, 5]}
+    wanted |= {
+        "n_classes": 7,
+        "words": ["up", "on"],
+        "output_folder": str(tmp_path),
+        "background_snr": [-5, 5],
+    }
     wanted |= {key: None for key in ("lr_annealing", "lr_plateau") if key in wanted}
     hparams = override(path, wanted, MODEL)
     model, features = hparams["model"], hparams["compute_features"]
