@@ -16,6 +16,7 @@ from mamba_speech.audio.names import ESCAPES, PlainFormatter, plain, safe_stream
 # command: module, and what the command does
 COMMANDS = {
     "transcribe": ("mamba_speech.asr.transcribe", "write down what is said in audio files"),
+    "listen": ("mamba_speech.asr.listen", "write down speech while it is spoken"),
     "spot": ("mamba_speech.kws.spot", "report keywords in audio files or at the microphone"),
     "separate": (
         "mamba_speech.separation.separate",
