@@ -27,12 +27,12 @@ from mamba_speech.arguments import (
 from mamba_speech.asr.line_printer import JSONPrinter, LinePrinter
 from mamba_speech.asr.live import DECODINGS, LiveRecognizer
 from mamba_speech.asr.session import Session
-from mamba_speech.audio import AudioError, collected_warnings, is_folder, recording_fault
+from mamba_speech.audio import AudioError, collected_warnings, recording_fault
 from mamba_speech.audio.piped import PipedAudio, at_rate
 from mamba_speech.blocks import AudioBlocks
-from mamba_speech.lists import is_list
 from mamba_speech.microphone import microphone
 from mamba_speech.printing import print_warnings
+from mamba_speech.recordings import recordings_of
 
 MICROPHONE, STANDARD_INPUT = "microphone", "-"
 ENDPOINT_SECONDS = 0.8
@@ -128,7 +128,7 @@ def _check_input(arguments):
         raise ValueError(f"--raw is of standard input: give {STANDARD_INPUT} in place of {name}")
     if arguments.real_time and name == MICROPHONE:
         raise ValueError("the microphone is heard in real time anyway: leave out --real_time")
-    if name not in (MICROPHONE, STANDARD_INPUT) and (is_folder(name) or is_list(name)):
+    if name not in (MICROPHONE, STANDARD_INPUT) and recordings_of(name)[1]:
         raise ValueError(
             f"{name}: names many recordings, and listen hears one: mamba-speech transcribe takes folders and lists"
         )
