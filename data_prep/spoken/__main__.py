@@ -7,7 +7,7 @@ import sys
 
 from data_prep.spoken.librispeech_layout import DEFAULT_TRAIN_VOICES, generate_librispeech
 from data_prep.spoken.speechcommands_layout import generate_speechcommands
-from data_prep.spoken.stream_layout import generate_stream
+from data_prep.spoken.stream_layout import STREAM_SPLITS, generate_stream
 from data_prep.spoken.voices import available_languages
 from data_prep.spoken.voxceleb_layout import generate_voxceleb
 from mamba_speech.arguments import jobs, number, seed, whole_number
@@ -95,6 +95,11 @@ def parse_arguments(arguments=None):
         help="of speech without keywords (default: 30)",
     )
     group.add_argument("--keywords_per_minute", type=number(0, 1000, above=True), help="default: 6")
+    group.add_argument(
+        "--split",
+        choices=STREAM_SPLITS,
+        help="whose voices and sentences (default: test); settings are chosen on valid",
+    )
     group = parser.add_argument_group("voxceleb")
     group.add_argument(
         "--sessions", type=whole_number(1, 1_000_000), help="of each voice (default: 4)"

@@ -1,8 +1,8 @@
 """A long recording with keywords at known times among other speech, for measuring a spotter.
 
-Voices of the test split say sentences that hold no keyword, and between them single keywords, in
-one steady background. `OUT/stream.wav` is the sound, `OUT/events.json` says what is where; the miss
-rate counts on the events, false alarms on everything else.
+Voices of the test split, or of the validation split, say sentences that hold no keyword, and between
+them single keywords, in one steady background. `OUT/stream.wav` is the sound, `OUT/events.json` says what
+is where. The miss rate counts on the events, false alarms on everything else.
 """
 
 import hashlib
@@ -36,6 +36,8 @@ KEYWORD_PAUSE = (0.4, 1.0)
 LONGEST_KEYWORD = 1.0
 # The background, below full scale; speech is at -30 to -20 dB.
 BACKGROUND_DB = -45.0
+# Splits that have such a recording, and what the voices' tables call them.
+STREAM_SPLITS = {"test": "test", "valid": "dev"}
 
 
 def generate_stream(
@@ -47,10 +49,11 @@ def generate_stream(
     noise=True,
     jobs=None,
     overwrite=False,
+    split="test",
 ):
     """Speak a recording for keyword spotting: `stream.wav` and `events.json`.
 
-    The voices are those of the test split of `generate_speechcommands` with the same seed. If the
+    The voices are those of that split of `generate_speechcommands` with the same seed. If the
     folder already holds the recording that these options describe, nothing is done; an interrupted
     run leaves only a folder `<output_folder>.partial`.
 
@@ -73,6 +76,8 @@ def generate_stream(
         Things spoken at a time; by default one for each processor. It does not alter the result.
     overwrite : bool
         Replace a recording made with other options.
+    split : str
+        Whose voices and sentences: `test`, or `valid` for a recording to choose settings on.
 
     Returns
     -------
@@ -105,6 +110,8 @@ def generate_stream(
         )
     if seed < 0 or (jobs is not None and jobs < 1):
         raise ValueError(f"seed must be 0 or more, jobs 1 or more, not {seed} and {jobs}")
+    if split not in STREAM_SPLITS:
+        raise ValueError(f"split must be {' or '.join(STREAM_SPLITS)}, not {split!r}")
     options = {
         "layout": "stream",
         "version": VERSION,
@@ -114,25 +121,29 @@ def generate_stream(
         "seed": seed,
         "noise": bool(noise),
     }
+    if split != "test":
+        # only then, so that a recording made without this option is known again
+        options["split"] = split
+    own = STREAM_SPLITS[split]
     with new_folder(output_folder, options, overwrite) as folder:
         if folder is None:
             logger.info("%s already holds this recording; nothing to do", output_folder)
             return Path(output_folder)
         with SpeakerPool(jobs) as pool:
             engine = pool.version
-            sentences = speak_sentences(pool, words, minutes * 60, seed, noise)
+            sentences = speak_sentences(pool, own, words, minutes * 60, seed, noise)
             number = round(minutes * keywords_per_minute)
-            keywords = speak_keywords(pool, words, number, seed, noise)
+            keywords = speak_keywords(pool, own, words, number, seed, noise)
         found = assemble(folder / "stream.wav", sentences, keywords, seed, noise)
         write_record(folder, options, engine, found | {"labels": words})
     logger.info("spoke %.1f minutes into %s", found["seconds"] / 60, output_folder)
     return Path(output_folder)
 
 
-def speak_sentences(pool, words, seconds, seed, noise):
+def speak_sentences(pool, split, words, seconds, seed, noise):
     """Speak sentences without any keyword until there is enough; a list of `Said`."""
-    source = FreeSentences("test", words, seed)
-    speakers = speaker_table("en", "test", seed=seed)
+    source = FreeSentences(split, words, seed)
+    speakers = speaker_table("en", split, seed=seed)
 
     def speak(synthesiser, plan):
         text, number = plan
@@ -146,10 +157,10 @@ def speak_sentences(pool, words, seconds, seed, noise):
     )
 
 
-def speak_keywords(pool, words, number, seed, noise):
+def speak_keywords(pool, split, words, number, seed, noise):
     """Speak so many keywords, every word about equally often, in random order; a list of `Said`."""
     random = np.random.default_rng([seed, 3])
-    speakers = speaker_table("en", "test", seed=seed)
+    speakers = speaker_table("en", split, seed=seed)
     rounds = -(-number // len(words))
     order = [words[index] for _ in range(rounds) for index in random.permutation(len(words))]
     plan = [

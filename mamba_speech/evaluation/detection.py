@@ -6,6 +6,8 @@ from mamba_speech.files import read_json
 
 # seconds from a keyword within which the middle of its event may lie
 TOLERANCE = 0.25
+# thresholds of a curve with a refractory time, for each of which events are chosen anew
+POINTS = 200
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ def read_reference(path):
     return events, seconds
 
 
-def error_curve(events, reference, seconds, tolerance=TOLERANCE):
+def error_curve(events, reference, seconds, tolerance=TOLERANCE, refractory=0.0):
     """Misses and false alarms by threshold.
 
     An event is right if its middle lies within a keyword of its label, or ``tolerance`` seconds from it, and no more
@@ -87,6 +89,9 @@ def error_curve(events, reference, seconds, tolerance=TOLERANCE):
         Length of the recording.
     tolerance : float
         Seconds.
+    refractory : float
+        Seconds after a reported event in which no other is. What is reported then depends on the threshold, and the
+        curve has at most :data:`POINTS` of them.
 
     Returns
     -------
@@ -101,6 +106,8 @@ def error_curve(events, reference, seconds, tolerance=TOLERANCE):
     """
     if not reference or seconds <= 0:
         raise ValueError("misses are counted on a recording with at least one keyword")
+    if refractory:
+        return _refractory_curve(events, reference, seconds, tolerance, refractory)
     hits = false_alarms = 0
     free = list(reference)
     points = [_point(1.0, 0, len(reference), 0, seconds)]
@@ -121,6 +128,35 @@ def error_curve(events, reference, seconds, tolerance=TOLERANCE):
             # events of one confidence come and go together; the first point stays even at confidence 1
             points.pop()
         points.append(point)
+    return points
+
+
+def after_rest(events, refractory):
+    """The events that are reported if each silences what follows it for so many seconds.
+
+    Example
+    -------
+    >>> events = [Event("yes", start, start + 1, 0.9) for start in (0.0, 1.5, 2.5)]
+    >>> [event.start for event in after_rest(events, 2.0)]
+    [0.0, 2.5]
+    """
+    kept = []
+    for event in sorted(events, key=lambda one: one.middle):
+        if not kept or event.middle >= kept[-1].middle + refractory:
+            kept.append(event)
+    return kept
+
+
+def _refractory_curve(events, reference, seconds, tolerance, refractory):
+    confidences = sorted({event.confidence for event in events}, reverse=True)
+    # the lowest among them
+    chosen = confidences[:: -(-len(confidences) // POINTS) or 1] + confidences[-1:]
+    points = [_point(1.0, 0, len(reference), 0, seconds)]
+    for threshold in chosen:
+        kept = after_rest([one for one in events if one.confidence >= threshold], refractory)
+        points.append(
+            error_curve(kept, reference, seconds, tolerance)[-1] | {"threshold": threshold}
+        )
     return points
 
 

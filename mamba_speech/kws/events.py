@@ -8,16 +8,43 @@ import torch
 
 from mamba_speech.evaluation.detection import Event
 
-THRESHOLD, SMOOTHING, SUPPRESSION = 0.5, 0.2, 0.75
+THRESHOLD, SMOOTHING, SUPPRESSION, REFRACTORY = 0.5, 0.2, 0.75, 0.0
 # most seconds of smoothing and of suppression: every moment within them is looked at again for each new one
 LONGEST = 60.0
+# classes that are no words: what keeps a spotter silent
+UNKNOWN, SILENCE = "_unknown_", "_silence_"
+
+
+def absent_classes(labels):
+    """The sentence that a model without a class for other speech or for silence deserves; ``None`` with both.
+
+    Such a model takes whatever it hears for one of its words.
+
+    Example
+    -------
+    >>> absent_classes(["yes", "_unknown_", "_silence_"]) is None
+    True
+    >>> absent_classes(["yes", "_silence_"]).partition(":")[0]
+    'the model has no class _unknown_ and takes other speech for its words'
+    """
+    absent = [label for label in (UNKNOWN, SILENCE) if label not in labels]
+    if not absent:
+        return None
+    taken = {UNKNOWN: "other speech", SILENCE: "silence and noise"}
+    options = {UNKNOWN: "--unknown_percentage 50", SILENCE: "--silence_percentage 20"}
+    return (
+        f"the model has no class {' and no class '.join(absent)} and takes "
+        f"{' and '.join(taken[label] for label in absent)} for its words: train one with the words listed in --words, "
+        f"{' and '.join(options[label] for label in absent)}"
+    )
 
 
 class EventFinder:
     """From probabilities in the order of time to events, with a delay of ``suppression`` seconds.
 
     An event is a moment at which a keyword's smoothed probability is higher than that of every keyword within
-    ``suppression`` seconds on both sides. Which moments these are does not depend on the threshold.
+    ``suppression`` seconds on both sides. Which moments these are does not depend on the threshold. With
+    ``refractory``, a reported event also silences what follows it.
 
     Arguments
     ---------
@@ -31,6 +58,8 @@ class EventFinder:
         Seconds over which probabilities are averaged; 0 takes them as they are.
     suppression : float
         Seconds.
+    refractory : float
+        Seconds after an event in which no other is reported. It adds no delay, unlike ``suppression``.
 
     Raises
     ------
@@ -55,6 +84,7 @@ class EventFinder:
         threshold=THRESHOLD,
         smoothing=SMOOTHING,
         suppression=SUPPRESSION,
+        refractory=REFRACTORY,
     ):
         if not 0 <= threshold <= 1:
             raise ValueError(f"threshold must be from 0 to 1; got {threshold}")
@@ -63,11 +93,14 @@ class EventFinder:
                 f"smoothing must be from 0 to {LONGEST:g} seconds, and suppression more than 0 and at most as much; "
                 f"got {smoothing} and {suppression}"
             )
+        if not 0 <= refractory < float("inf"):
+            raise ValueError(f"refractory must be 0 seconds or more; got {refractory}")
         self.labels, self.half = list(labels), window_seconds / 2
         self.keywords = [i for i, label in enumerate(self.labels) if not label.startswith("_")]
         if not self.keywords:
             raise ValueError("the model knows no keyword: all its classes begin with _")
         self.threshold, self.smoothing, self.suppression = threshold, smoothing, suppression
+        self.refractory, self._last = refractory, -float("inf")
         self._recent = []  # (time, probabilities) to average
         self._best = []  # [time, score, class, whether a higher one is near]
 
@@ -106,7 +139,10 @@ class EventFinder:
         events = []
         while self._best and self._best[0][0] < time - self.suppression:
             peak, height, label, hidden = self._best.pop(0)
-            if not hidden and height >= self.threshold:
+            if hidden or height < self.threshold:
+                continue
+            if peak >= self._last + self.refractory:
+                self._last = peak
                 start, end = max(0.0, peak - self.half), peak + self.half
                 label = self.labels[label]
                 events.append(Event(label, round(start, 3), round(end, 3), round(height, 4)))

@@ -4,6 +4,7 @@ It prints events, or counts on a recording whose keywords are known how many are
 missed and how many reported falsely.
 """
 
+import sys
 from dataclasses import asdict
 from pathlib import Path
 
@@ -27,7 +28,7 @@ from mamba_speech.evaluation.detection import (
 )
 from mamba_speech.figures import check_matplotlib, miss_curve
 from mamba_speech.files import write_json
-from mamba_speech.kws.events import LONGEST, SMOOTHING, SUPPRESSION, THRESHOLD
+from mamba_speech.kws.events import LONGEST, REFRACTORY, SMOOTHING, SUPPRESSION, THRESHOLD
 from mamba_speech.kws.spotter import HOP_RANGE, HOP_SECONDS, MODES, KeywordSpotter
 from mamba_speech.microphone import microphone
 from mamba_speech.printing import (
@@ -71,7 +72,13 @@ def add_arguments(parser):
             "--suppression",
             number(0, LONGEST, above=True),
             SUPPRESSION,
-            "seconds around an event without another",
+            "seconds around an event without another that is surer; events come so much later",
+        ),
+        (
+            "--refractory",
+            number(0, 3600),
+            REFRACTORY,
+            "seconds after an event in which no other is reported, whatever its confidence",
         ),
     ):
         add_number(parser, name, kind, default, text)
@@ -104,6 +111,8 @@ def run_command(arguments):
     if arguments.curve:
         check_matplotlib()
     spotter = KeywordSpotter.load(arguments.run_folder, arguments.device)
+    if spotter.shortcoming:
+        print(f"{arguments.run_folder}: {spotter.shortcoming}", file=sys.stderr)
     if arguments.evaluate:
         return _evaluate(arguments, spotter)
 
@@ -125,7 +134,7 @@ def run_command(arguments):
 
 
 def _options(arguments):
-    names = ("threshold", "smoothing", "suppression", "mode", "hop_seconds")
+    names = ("threshold", "smoothing", "suppression", "refractory", "mode", "hop_seconds")
     return {name: getattr(arguments, name) for name in names}
 
 
@@ -156,9 +165,11 @@ def _evaluate(arguments, spotter):
             f"({', '.join(spotter.labels)})"
         )
     with collected_warnings() as odd:
-        events = list(spotter.stream(blocks, **_options(arguments) | {"threshold": 0.0}))
+        # every event: the curve itself leaves out what a threshold and the refractory time leave out
+        every = _options(arguments) | {"threshold": 0.0, "refractory": 0.0}
+        events = list(spotter.stream(blocks, **every))
     print_warnings(odd)
-    curve = error_curve(events, known, seconds)
+    curve = error_curve(events, known, seconds, refractory=arguments.refractory)
     chosen = at_threshold(curve, arguments.threshold)
     report = {
         "audio": str(arguments.inputs[0]),

@@ -3,6 +3,7 @@
 A causal model carries its state along the stream; any other is run anew on each window.
 """
 
+import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -10,7 +11,14 @@ import torch
 
 from mamba_speech.device import choose_device
 from mamba_speech.files import read_json
-from mamba_speech.kws.events import SMOOTHING, SUPPRESSION, THRESHOLD, EventFinder
+from mamba_speech.kws.events import (
+    REFRACTORY,
+    SMOOTHING,
+    SUPPRESSION,
+    THRESHOLD,
+    EventFinder,
+    absent_classes,
+)
 from mamba_speech.option_types import NUMBER, TRUTH, check_types
 from mamba_speech.recordings import RecordingResult, each_result, one_or_each, recordings_of
 from mamba_speech.run import OPTIONS_FILE, load_run
@@ -96,6 +104,8 @@ class KeywordSpotter:
         Samples of a clip as the model was trained on.
     causal : bool
         Whether it can run along a stream.
+    shortcoming : str or None
+        A sentence on the classes that the model lacks, see :func:`mamba_speech.kws.events.absent_classes`.
 
     Example
     -------
@@ -109,6 +119,7 @@ class KeywordSpotter:
 
     def __init__(self, options, labels, device):
         self.device, self.labels = device, labels
+        self.shortcoming = absent_classes(labels)
         self.sample_rate, self.pad_clips = options["sample_rate"], options["pad_clips"]
         self.window = round(options["clip_seconds"] * self.sample_rate)
         self.causal = bool(options.get("causal", False))
@@ -251,6 +262,7 @@ class KeywordSpotter:
         threshold=THRESHOLD,
         smoothing=SMOOTHING,
         suppression=SUPPRESSION,
+        refractory=REFRACTORY,
         mode=None,
         hop_seconds=HOP_SECONDS,
     ):
@@ -260,7 +272,7 @@ class KeywordSpotter:
         ---------
         blocks : iterable of torch.Tensor
             Pieces (samples,) of any lengths at ``sample_rate``.
-        threshold, smoothing, suppression : float
+        threshold, smoothing, suppression, refractory : float
             See :class:`mamba_speech.kws.events.EventFinder`.
         mode, hop_seconds
             See :meth:`probabilities`.
@@ -268,7 +280,7 @@ class KeywordSpotter:
         Returns
         -------
         events : iterator of mamba_speech.kws.events.Event
-            Each ``suppression`` seconds after the keyword.
+            Each ``suppression`` seconds after the keyword. None begins before the stream or ends after it.
 
         Raises
         ------
@@ -276,13 +288,26 @@ class KeywordSpotter:
             If an option is out of its range.
         """
         window = self.window / self.sample_rate
-        finder = EventFinder(self.labels, window, threshold, smoothing, suppression)
-        course = self.probabilities(blocks, mode, hop_seconds)
+        finder = EventFinder(self.labels, window, threshold, smoothing, suppression, refractory)
+        samples = 0
+
+        def counted():
+            nonlocal samples
+            for block in blocks:
+                samples += len(block)
+                yield block
+
+        course = self.probabilities(counted(), mode, hop_seconds)
 
         def events():
             for times, probabilities in course:
-                yield from finder(times, probabilities)
-            yield from finder.finish()
+                yield from map(within, finder(times, probabilities))
+            yield from map(within, finder.finish())
+
+        def within(event):
+            # only an event at the end of the stream reaches beyond what was heard
+            end = min(event.end, math.floor(1000 * samples / self.sample_rate) / 1000)
+            return replace(event, start=min(event.start, end), end=end)
 
         return events()
 

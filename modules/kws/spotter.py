@@ -76,8 +76,8 @@ class SequenceSpotter(nn.Module):
         """Frames of embedding that read any of so many first frames (a tensor of counts) of features directly."""
         return (lengths + self.subsampling - 1) // self.subsampling
 
-    def forward(self, features, lengths=None, context=None):
-        """Classify clips.
+    def forward(self, features, lengths=None, context=None, window=None):
+        """Classify clips, and on request every window of what precedes them.
 
         Arguments
         ---------
@@ -89,22 +89,30 @@ class SequenceSpotter(nn.Module):
             (batch,) how many of these frames precede the clip itself: they are read, but not averaged. In a causal
             network the logits are then what :meth:`modules.kws.mamba.MambaKeywordSpotter.stream` gives at the
             last frame with a window of the others.
+        window : int, optional
+            Frames of embedding that a stream averages. With it, windows that lie in the context are classified too.
 
         Returns
         -------
-        torch.Tensor
-            (batch, n_classes), logits.
+        torch.Tensor or (torch.Tensor, torch.Tensor)
+            (batch, n_classes), logits. With ``window`` also the logits (windows, n_classes) of all windows in the
+            contexts of the batch, as a stream gives them.
 
         Raises
         ------
         ValueError
-            If the features have another width, or the counts do not fit them.
+            If the features have another width, the counts do not fit them, or a window is given without a context.
         """
         x, lengths = self.embed(features, lengths)
         if context is not None:
             check_lengths(context, *features.shape[:2])
             context = self.context_frames(context.to(x.device))
-        return self.classify(masked_mean(x, lengths, context))
+        logits = self.classify(masked_mean(x, lengths, context))
+        if window is None:
+            return logits
+        if context is None:
+            raise ValueError("windows are classified in a context: give it too")
+        return logits, self.classify(windows_of(x, context, window))
 
     def embed(self, features, lengths=None):
         """The embedding of each frame, as the mean over them is classified.
@@ -171,6 +179,23 @@ def masked_mean(x, lengths=None, context=None):
         counted = counted & ~valid_frames(context, x.shape[1], x.device)
         lengths = lengths - context
     return keep_valid(x, counted).sum(1) / lengths.clamp(min=1).unsqueeze(1)
+
+
+def windows_of(x, context, window):
+    """The means (windows, channels) over every window of ``window`` frames within each item's first ``context``.
+
+    Example
+    -------
+    >>> import torch
+    >>> x = torch.tensor([[[1.0], [3.0], [8.0]], [[0.0], [2.0], [4.0]]])
+    >>> windows_of(x, torch.tensor([3, 2]), 2).flatten().tolist()
+    [2.0, 5.5, 1.0]
+    """
+    longest = int(context.max()) if len(context) else 0
+    if longest < window:
+        return x.new_zeros(0, x.shape[2])
+    means = x[:, :longest].unfold(1, window, 1).mean(-1)  # (batch, windows, channels)
+    return means[valid_frames(context - window + 1, means.shape[1], x.device)]
 
 
 def windowed_mean(x, recent, total, count):

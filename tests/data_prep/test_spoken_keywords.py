@@ -243,6 +243,20 @@ def test_sentences_hold_no_keyword_and_all_is_said_by_test_voices(stream):
     assert {one["speaker"] for one in found["events"] + found["speech"]} <= voices
 
 
+def test_a_validation_stream_shares_neither_voice_nor_sentence_with_that_of_the_test(
+    stream, tmp_path
+):
+    folder = generate_stream(tmp_path / "stream", jobs=2, split="valid", **SHORT)
+    own, other = (read_json(path / "events.json") for path in (folder, stream))
+    for name in ("events", "speech"):
+        assert own[name]
+        assert not {one["speaker"] for one in own[name]} & {one["speaker"] for one in other[name]}
+    assert not {one["text"] for one in own["speech"]} & {one["text"] for one in other["speech"]}
+    assert {which_set(one["speaker"]) for one in own["speech"]} == {"valid"}
+    with pytest.raises(ValueError, match="split must be test or valid"):
+        generate_stream(tmp_path / "other", split="train", **SHORT)
+
+
 def test_the_test_voices_of_words_and_stream_are_the_same(words, stream):
     heard = {row["speaker"] for row in read_table(words / "voices.csv") if row["split"] == "test"}
     assert heard <= {speaker_name(one, 3) for one in speaker_table("en", "test", seed=3)}

@@ -74,6 +74,8 @@ WORTH_SAYING = (
     r"data_prep\.speakers\.manifests - \S+: \d+ (target and \d+ impostor trials|recordings are shorter .+)",
     r"looking through .+",
     r"\w+ - \d+ words to train on",
+    r"\w+ - for listening to a stream: the model has no class .+",
+    r"hard_negatives - \d+ hard negatives in .+",
     r"training\.brain - \d+ (utterances|sentences|clips|mixtures|recordings) to train on, \d+ to validate",
     r"training\.brain - ([\d,]+ parameters|evaluating the average of \d+ checkpoint\(s\), epochs .+)",
     r"training\.experiment - (fidelity: corrected \(.+\)|what to do with it now, for example:)",

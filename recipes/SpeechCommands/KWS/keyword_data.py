@@ -6,6 +6,8 @@ The corpus is Speech Commands, any folder of word folders, or Free Spoken Digits
 import logging
 
 from classes import keep_labels, listed_words
+from hard_negatives import recordings_of
+from silence import SilenceSource
 from speechbrain.core import Stage
 from speechbrain.dataio.batch import PaddedBatch
 from speechbrain.utils.distributed import run_on_main
@@ -134,7 +136,7 @@ def keep_clips(found, folder):
     write_json(record, now)
 
 
-def make_datasets(hparams, found, labels, training=True):
+def make_datasets(hparams, found, labels, training=True, hard=None):
     """Data sets that yield ``id``, ``sig`` (waveform), ``samples``, ``target`` (class index) and ``wav``.
 
     The one for training also yields ``context``, how many of these samples are heard before the clip itself, and
@@ -148,6 +150,8 @@ def make_datasets(hparams, found, labels, training=True):
     labels : list of str
     training : bool
         Whether training and validation clips are wanted.
+    hard : hard_negatives.HardNegatives, optional
+        Gives some of the other speech of training. Its recordings become those of the training set.
 
     Returns
     -------
@@ -164,14 +168,17 @@ def make_datasets(hparams, found, labels, training=True):
     rate = hparams["sample_rate"]
     longest = round(hparams["clip_seconds"] * rate)
     if training:
-        augment, context = _make_augmenter(hparams, found["noise"], sets["train"])
+        if hard is not None:
+            hard.recordings = recordings_of(sets["train"])
+        changes = _make_changes(hparams, found["noise"], sets["train"], hard)
 
     read = ClipReader(rate, longest, pad=hparams["pad_clips"])
     for name, dataset in sets.items():
         if name == "train":
-            read_changed = ChangedClipReader(read, augment, context)
+            read_changed = ChangedClipReader(read, *changes)
             keys = ["sig", "samples", "context", "chance"]
-            dataset.add_dynamic_item(read_changed, ["wav", "start", "stop"], keys)
+            taken = ["wav", "start", "stop", "label", "words"]
+            dataset.add_dynamic_item(read_changed, taken, keys)
         else:
             keys = ["sig", "samples"]
             dataset.add_dynamic_item(read, ["wav", "start", "stop"], keys)
@@ -181,8 +188,8 @@ def make_datasets(hparams, found, labels, training=True):
     return sets.get("train"), sets.get("valid"), sets["test"]
 
 
-def _make_augmenter(hparams, noise_paths, train):
-    """What changes training clips, and what precedes them or ``None``."""
+def _make_changes(hparams, noise_paths, train, hard):
+    """What changes training clips, precedes them, makes silences and gives other speech, ``None`` for none."""
     rate = hparams["sample_rate"]
     try:
         speech = _other_speech(train) if hparams["context_seconds"] else []
@@ -199,10 +206,14 @@ def _make_augmenter(hparams, noise_paths, train):
             background_snr=hparams["background_snr"],
             noises=noises,
         )
+        silence = None
+        if hparams["computed_silence"] or any(hparams["silence_db"]):
+            silence = SilenceSource(rate, hparams["computed_silence"], hparams["silence_db"])
         if not hparams["context_seconds"]:
-            return augment, None
+            return augment, None, silence, hard
         hop = hparams["compute_features"].hop_length * hparams["model"].subsampling
-        return augment, ContextSource(rate, hparams["context_seconds"], hop, speech, noises)
+        context = ContextSource(rate, hparams["context_seconds"], hop, speech, noises, hard)
+        return augment, context, silence, hard
     except (AudioError, ValueError) as error:
         raise SystemExit(str(error)) from error
 

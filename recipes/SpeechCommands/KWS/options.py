@@ -67,6 +67,18 @@ class ClipOptions(Options):
     pad_clips: bool = option("Whether shorter clips are brought to that length.", resume=FIXED)
 
 
+class NegativeOptions(Options):
+    """What a spotter must stay silent at."""
+
+    hard_negatives: Fraction = option(
+        "Part of the other speech, and of what precedes clips, at which the spotter rang; 0: none.",
+        resume=FIXED,
+    )
+    hard_negative_minutes: Annotated[float, Field(gt=0, le=100000)] = option(
+        "Minutes of other speech that are listened to for them after an epoch.", resume=FIXED
+    )
+
+
 class WaveformOptions(Options):
     """Changes of the training clips."""
 
@@ -81,10 +93,22 @@ class WaveformOptions(Options):
     background_snr: Annotated[list[Decibels], Field(min_length=2, max_length=2)] = option(
         "Lowest and highest ratio of clip to background noise, in dB."
     )
+    computed_silence: Fraction = option(
+        "Part of the silence clips that are computed: digital silence, tones, knocks, noise of any level."
+    )
+    silence_db: Annotated[list[Decibels], Field(min_length=2, max_length=2)] = option(
+        "Lowest and highest change of the level of the other silence clips, in dB."
+    )
     context_seconds: Annotated[float, Field(ge=0, le=600)] = option(
         "Seconds of other speech or noise before a clip, for causal models; 0: none."
     )
     context_silence: Fraction = option("Part of the batches that nothing precedes.")
+    context_loss: Annotated[float, Field(ge=0, le=100)] = option(
+        "Weight of the loss of keywords heard in the context; 0: none."
+    )
+    context_hardest: Annotated[float, Field(gt=0, le=1)] = option(
+        "Part of the moments of the context, the hardest, that count for that loss."
+    )
 
 
 class KeywordOptions(
@@ -93,6 +117,7 @@ class KeywordOptions(
     ScheduleOptions,
     FixedBatchOptions,
     WaveformOptions,
+    NegativeOptions,
     FeatureMaskOptions,
     FilterbankOptions,
     MambaOptions,
@@ -119,6 +144,9 @@ class KeywordOptions(
         low, high = values.get("background_snr") or (0, 0)
         if low > high:
             yield f"--background_snr must be the lowest and the highest ratio; got [{low}, {high}]"
+        quiet, loud = values.get("silence_db") or (0, 0)
+        if quiet > loud:
+            yield f"--silence_db must be the lowest and the highest change; got [{quiet}, {loud}]"
         shift, seconds = values.get("shift_ms"), values.get("clip_seconds")
         if None not in (shift, seconds) and shift >= 1000 * seconds:
             yield f"--shift_ms {shift} must be less than a clip of --clip_seconds {seconds}"
@@ -126,6 +154,12 @@ class KeywordOptions(
             yield (
                 "--context_seconds is for models that carry their state along a stream: set --causal True, which Mamba "
                 "has, or --context_seconds 0"
+            )
+        if values.get("context_loss") and not values.get("context_seconds"):
+            yield "--context_loss needs a context: set --context_seconds above 0, or --context_loss 0"
+        if values.get("hard_negatives") and not values.get("other_speech_percentage"):
+            yield (
+                "--hard_negatives come from other speech: set --other_speech_percentage above 0, or --hard_negatives 0"
             )
         if values.get("test_speaker") and values.get("other_speech_percentage"):
             yield (

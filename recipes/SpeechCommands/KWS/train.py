@@ -14,12 +14,14 @@ from pathlib import Path
 import speechbrain as sb
 import torch
 from classes import complete_options
+from hard_negatives import HardNegatives
 from keyword_data import classes_of, keep_clips, make_datasets, prepare_clips, training_options
 from options import KeywordOptions
 from speechbrain.utils.distributed import if_main_process, run_on_main
 
 from mamba_speech.evaluation.classification import ConfusionMatrix, Prediction, write_predictions
 from mamba_speech.figures import confusion_matrix
+from mamba_speech.kws.events import absent_classes
 from training.brain import RecipeBrain
 from training.experiment import is_training, load_experiment, suggest
 from training.loading import SeededItems, loader_options
@@ -28,12 +30,42 @@ from training.script import script
 logger = logging.getLogger(__name__)
 
 
+def no_keyword_loss(logits, quiet, hardest):
+    """Minus the logarithm of the probability that no keyword is said, a mean over the hardest moments.
+
+    Most moments of other speech are easy; a spotter rings at the few that sound like a keyword. Source: Sun et al.,
+    "Max-pooling loss training of LSTM networks for small-footprint keyword spotting" (SLT 2016).
+
+    Arguments
+    ---------
+    logits : torch.Tensor
+        (moments, classes), one moment at least, none of which holds a keyword.
+    quiet : list of bool
+        Whether each class is no keyword.
+    hardest : float
+        Part of the moments that counts, above 0 and up to 1.
+
+    Example
+    -------
+    >>> import torch
+    >>> logits = torch.tensor([[9.0, 0.0], [0.0, 9.0]])
+    >>> [round(float(no_keyword_loss(logits, [False, True], part)), 2) for part in (1.0, 0.5)]
+    [4.5, 9.0]
+    """
+    quiet = torch.tensor(quiet, device=logits.device)
+    losses = logits.logsumexp(1) - logits[:, quiet].logsumexp(1)
+    count = max(1, round(hardest * len(losses)))
+    return losses.topk(count).values.mean() if count < len(losses) else losses.mean()
+
+
 class KeywordBrain(RecipeBrain):
     """Clip to class."""
 
     items = "clips"
     selection_key = "error"
     epoch_counts = (*RecipeBrain.epoch_counts, "clips_heard", "clips_right")
+    # pieces of other speech on which the network rings
+    hard = None
 
     def compute_forward(self, batch, stage):
         """Logits (batch, classes).
@@ -57,11 +89,24 @@ class KeywordBrain(RecipeBrain):
         if stage == sb.Stage.TRAIN and self.hparams.context_seconds:
             # what precedes a clip is read, and not classified
             before = self.modules.compute_features.frames(batch.context)
-            return self.modules.model(features, lengths, before)
+            window = self.window if self.hparams.context_loss else None
+            return self.modules.model(features, lengths, before, window)
         return self.modules.model(features, lengths)
 
+    @property
+    def window(self):
+        """Frames of the network that a stream averages, as the spotter has them."""
+        hop = self.hparams.compute_features.hop_length * self.hparams.model.subsampling
+        return max(1, round(self.hparams.clip_seconds * self.hparams.sample_rate) // hop)
+
     def compute_objectives(self, predictions, batch, stage):
-        """Cross-entropy, with smoothed labels while training; the mistakes are counted."""
+        """Cross-entropy, with smoothed labels while training, and the loss of keywords heard in the context.
+
+        Mistakes are counted.
+        """
+        along = None
+        if isinstance(predictions, tuple):
+            predictions, along = predictions
         smoothing = self.hparams.label_smoothing if stage == sb.Stage.TRAIN else 0.0
         loss = torch.nn.functional.cross_entropy(
             predictions, batch.target, label_smoothing=smoothing
@@ -70,6 +115,10 @@ class KeywordBrain(RecipeBrain):
         if stage == sb.Stage.TRAIN:
             self.clips_heard += len(heard)
             self.clips_right += int((heard == batch.target).sum())
+            if along is not None and len(along):
+                quiet = [label.startswith("_") for label in self.labels]
+                worst = no_keyword_loss(along, quiet, self.hparams.context_hardest)
+                loss = loss + self.hparams.context_loss * worst
             return loss
         self.confusion.add(batch.target, heard)
         if stage == sb.Stage.TEST:
@@ -95,6 +144,13 @@ class KeywordBrain(RecipeBrain):
         """Statistics of an epoch of training, and its accuracy."""
         accuracy = 100 * self.clips_right / max(1, self.clips_heard)
         return super().training_stats(loss) | {"accuracy": accuracy}
+
+    def end_epoch(self, epoch, stats):
+        """Look for hard negatives, which the checkpoint holds, then end the epoch as every recipe does."""
+        # after the last epoch too, so that a run of more epochs goes on as if it had been one from the start
+        if self.hard is not None:
+            self.hard.search(vars(self.hparams), self.labels, self.device)
+        super().end_epoch(epoch, stats)
 
     def stage_stats(self, stage, loss):
         """Loss and figures of the confusion matrix: for validation the accuracy and F1 alone."""
@@ -134,14 +190,31 @@ def main():
     found, labels = prepare_clips(hparams)
     if training:
         run_on_main(keep_clips, args=(found, Path(hparams["save_folder"])))
-    train, valid, test = make_datasets(hparams, found, labels, training)
+    hard = None
+    if hparams["hard_negatives"]:
+        hard = HardNegatives(
+            [],
+            hparams["hard_negatives"],
+            hparams["clip_seconds"],
+            hparams["hard_negative_minutes"],
+        )
+    train, valid, test = make_datasets(hparams, found, labels, training, hard)
 
     listed = ("train", "valid", "labels") if training else ("labels",)
     lists = {name: Path(found[name]) for name in listed}
     brain = KeywordBrain.from_hparams(hparams, run_opts, lists, {"test": Path(found["test"])})
-    brain.labels = labels
+    if hparams["context_loss"] and not any(label.startswith("_") for label in labels):
+        raise SystemExit(
+            "--context_loss needs a class for what is no keyword: list the words in --words and set "
+            "--unknown_percentage above 0, or set --context_loss 0"
+        )
+    brain.labels, brain.hard = labels, hard
+    if hard is not None:
+        brain.checkpointer.add_recoverable("hard_negatives", hard)
 
     if training:
+        if sentence := absent_classes(labels):
+            logger.warning("for listening to a stream: %s", sentence)
         missing = [label for label in labels if label not in classes_of(train)]
         if missing:
             logger.warning("there is no training clip of %s", ", ".join(missing))

@@ -9,6 +9,7 @@ from speechbrain.augment.time_domain import SpeedPerturb
 from speechbrain.dataio.batch import PaddedBatch
 from torch.nn import functional as F
 
+from data_prep.keywords.clips import OTHER_SPEECH
 from mamba_speech.audio import load_audio
 
 
@@ -70,16 +71,30 @@ class ChangedClipReader:
     augment : ClipAugmenter
     context : ContextSource, optional
         By default nothing precedes a clip.
+    silence : silence.SilenceSource, optional
+        By default clips of `_silence_` are read as they are.
+    hard : hard_negatives.HardNegatives, optional
+        Pieces that are read in place of some of the other speech.
     """
 
-    def __init__(self, read, augment, context=None):
+    def __init__(self, read, augment, context=None, silence=None, hard=None):
         self.read, self.augment, self.context = read, augment, context
+        self.silence, self.hard = silence, hard
 
-    def __call__(self, wav, start, stop):
+    def __call__(self, wav, start, stop, label, words):
         """The waveform (samples,), its length, the length of the context in it, and a number drawn from 0 to 1."""
         chance = float(torch.rand(()))
+        if self.hard is not None and words == OTHER_SPEECH:
+            wav, start, stop = self.hard.draw() or (wav, start, stop)
         waveform, length = self.read(wav, start, stop, self.augment.change_speed)
-        before = torch.zeros(0) if self.context is None else self.context(length)
+        ahead = 0 if self.context is None else self.context.length(length)
+        before = None
+        if self.silence is not None and label == self.silence.label:
+            waveform, before = self.silence(waveform, ahead)
+        if before is not None:
+            # noise on it would leave no digital silence
+            return torch.cat([before, waveform]), ahead + length, ahead, chance
+        before = self.context(ahead) if ahead else torch.zeros(0)
         # noise and shift go over both, so that nothing tells where the clip begins
         waveform = self.augment(torch.cat([before, waveform]))
         return waveform, len(waveform), len(before), chance
@@ -103,6 +118,8 @@ class ContextSource:
         Pieces of recordings of other speech: file, first sample, end, seconds.
     noises : list of torch.Tensor
         Noise recordings, (samples,) each, for the context if there is no other speech.
+    hard : hard_negatives.HardNegatives, optional
+        Pieces with which some of the contexts end.
 
     Raises
     ------
@@ -113,11 +130,12 @@ class ContextSource:
     -------
     >>> import torch
     >>> context = ContextSource(16000, 0.5, 1024, speech=[], noises=[torch.randn(16000)])
-    >>> len(context(16000)), (len(context(16000)) + 16000) % 1024
-    (8576, 0)
+    >>> length = context.length(16000)
+    >>> length, (length + 16000) % 1024, len(context(length))
+    (8576, 0, 8576)
     """
 
-    def __init__(self, sample_rate, seconds, hop, speech, noises):
+    def __init__(self, sample_rate, seconds, hop, speech, noises, hard=None):
         if seconds <= 0:
             raise ValueError(f"context_seconds must be 0 or more; got {seconds}")
         if not speech and not noises:
@@ -126,18 +144,27 @@ class ContextSource:
                 "_background_noise_ to the corpus, or set --context_seconds 0"
             )
         self.sample_rate, self.seconds, self.hop = sample_rate, seconds, hop
-        self.speech, self.noises = list(speech), list(noises)
+        self.speech, self.noises, self.hard = list(speech), list(noises), hard
 
-    def __call__(self, samples):
-        """The context, (samples,), of a clip of so many samples."""
+    def length(self, samples):
+        """How many samples the context of a clip of so many samples has."""
         whole = round(self.seconds * self.sample_rate) + samples
-        length = -(-whole // self.hop) * self.hop - samples
+        return -(-whole // self.hop) * self.hop - samples
+
+    def __call__(self, length):
+        """A context of so many samples, (length,)."""
         if not self.speech:
             return draw_piece(self.noises, length)
-        path, start, stop, seconds = self.speech[int(torch.randint(len(self.speech), ()))]
+        piece = self.hard and self.hard.draw()
+        if piece:
+            path, start, stop = piece
+            seconds = self.hard.seconds
+        else:
+            path, start, stop, seconds = self.speech[int(torch.randint(len(self.speech), ()))]
         # in samples of the file: it ends somewhere in the piece's second half
         wanted = round(length * (stop - start) / seconds / self.sample_rate)
-        start = max(0, stop - int(torch.randint((stop - start) // 2 + 1, ())) - wanted)
+        ahead = 0 if piece else int(torch.randint((stop - start) // 2 + 1, ()))
+        start = max(0, stop - ahead - wanted)
         # a recording that is too short has silence before it
         heard = load_audio(path, self.sample_rate, start, start + wanted)
         heard = heard[-length:]

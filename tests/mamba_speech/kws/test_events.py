@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from mamba_speech.kws.events import EventFinder
+from mamba_speech.evaluation.detection import Event, error_curve
+from mamba_speech.kws.events import EventFinder, absent_classes
 
 
 def course(peaks, seconds=10.0, step=0.05, labels=3):
@@ -59,6 +60,7 @@ def test_events_do_not_depend_on_how_the_stream_is_cut():
         *({"threshold": 2}, {"threshold": float("nan")}, {"suppression": 0}, {"smoothing": -1}),
         *({"suppression": float("nan")}, {"smoothing": float("nan")}, {"smoothing": float("inf")}),
         {"labels": ["_silence_"]},
+        *({"refractory": -1}, {"refractory": float("nan")}, {"refractory": float("inf")}),
     ],
 )
 def test_an_event_finder_refuses_what_makes_no_sense(options):
@@ -92,3 +94,39 @@ def test_events_are_those_of_the_definition_applied_moment_by_moment():
             )
         ]
         assert [(one.label, one.start, one.confidence) for one in events] == expected
+
+
+def test_a_refractory_time_silences_what_follows_a_reported_event_and_nothing_else():
+    peaks = [(2, 0, 0.6), (3, 1, 0.9), (4.5, 0, 0.8), (7, 1, 0.9)]
+    for refractory, expected in ((0.0, [2, 3, 4.5, 7]), (2.0, [2, 4.5, 7]), (3.0, [2, 7])):
+        events = found(peaks, refractory=refractory, suppression=0.5)
+        assert [round(event.middle, 1) for event in events] == expected
+    # what the threshold leaves out silences nothing
+    events = found(peaks, refractory=2.0, suppression=0.5, threshold=0.7)
+    assert [round(event.middle, 1) for event in events] == [3, 7]
+
+
+def test_a_curve_with_a_refractory_time_counts_what_each_threshold_reports():
+    random = np.random.default_rng(0)
+    peaks = [(t, int(random.integers(2)), random.random()) for t in np.arange(0.5, 9.5, 0.8)]
+    said = [Event("yes", 1.5, 2.5, 1.0), Event("no", 6.0, 7.0, 1.0)]
+    every = found(peaks, threshold=0.0, suppression=0.3)
+    curve = error_curve(every, said, 10.0, refractory=1.2)
+    assert len(curve) > 5
+    for point in curve[1:]:
+        # a confidence is rounded
+        threshold = max(0.0, point["threshold"] - 5e-5)
+        options = {"threshold": threshold, "suppression": 0.3, "refractory": 1.2}
+        last = error_curve(found(peaks, **options), said, 10.0)[-1]
+        assert (point["hits"], point["false_alarms"]) == (last["hits"], last["false_alarms"])
+
+
+def test_a_model_without_unknown_or_silence_is_told_of_with_what_to_do():
+    assert absent_classes(["yes", "_unknown_", "_silence_"]) is None
+    for labels, options in (
+        (["yes"], ("--unknown_percentage", "--silence_percentage")),
+        (["yes", "_unknown_"], ("--silence_percentage",)),
+    ):
+        sentence = absent_classes(labels)
+        assert all(option in sentence for option in options) and "\n" not in sentence
+    assert "_unknown_" not in absent_classes(["yes", "_unknown_"])

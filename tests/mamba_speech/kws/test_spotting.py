@@ -151,6 +151,29 @@ def test_spotting_gives_the_events_of_the_stream_for_files_folders_and_waveforms
             classifier.spot(iter(["missing.wav"]), **options)
 
 
+@pytest.mark.parametrize("options", [{}, {"smoothing": 0.0}, {"mode": "sliding"}])
+def test_events_lie_within_the_stream_however_it_is_cut(classifier, options):
+    for samples in (800, 9000, RATE, 2 * RATE + 77):
+        # words at both ends, so that events are there
+        sound = torch.from_numpy(say("up", SPEAKERS[0], 0.4)).float()
+        stream = torch.cat([sound, torch.zeros(2 * RATE), sound])[-samples:]
+        found = [
+            list(classifier.stream(stream.split(size), threshold=0.0, **options))
+            for size in (317, 5000, samples)
+        ]
+        assert found[0] and found[0] == found[1] == found[2]
+        for event in found[0]:
+            assert 0 <= event.start <= event.end <= samples / RATE
+
+
+def test_a_model_that_takes_anything_for_a_word_says_so_once(runs, stream, capsys):
+    path = str(stream / "stream.wav")
+    assert main(["spot", str(runs / "causal"), path, path, "--json"]) == 0
+    output = capsys.readouterr()
+    assert output.err.count("the model has no class _unknown_ and no class _silence_") == 1
+    assert all(line.startswith("{") for line in output.out.splitlines())
+
+
 def test_a_network_that_reads_ahead_refuses_to_stream(runs):
     classifier = KeywordSpotter.load(runs / "whole", "cpu")
     with pytest.raises(ValueError, match="take mode sliding"):

@@ -91,6 +91,24 @@ def test_a_clip_in_context_gives_what_a_stream_gives_where_the_clip_ends(kind):
         assert not torch.allclose(logits[0], whole[0], atol=1e-3)
 
 
+def test_windows_of_the_context_are_classified_as_a_stream_classifies_them():
+    torch.manual_seed(14)
+    model = perturbed(
+        MambaKeywordSpotter(feature_dim=24, causal=True, **(SMALL | {"n_classes": 4}))
+    )
+    x, context = torch.randn(3, 40, 24), torch.tensor([30, 9, 7])
+    with torch.no_grad():
+        logits, along = model(x, None, context, 5)
+        assert torch.allclose(logits, model(x, None, context), atol=1e-6)
+        streamed, _ = model.stream(x, model.initial_state(3, window=5))
+        # two frames of features are one of the network: 15, 5 and 4 frames hold 11, 1 and no whole window
+        wanted = torch.cat([streamed[0, 4:15], streamed[1, 4:5]])
+        assert torch.allclose(along, wanted, atol=1e-4)
+        assert model(x, None, torch.tensor([3, 0, 0]), 5)[1].shape == (0, 4)
+    with pytest.raises(ValueError, match="give it too"):
+        model(x, None, None, 5)
+
+
 def test_context_is_read_but_gets_its_gradient_through_the_state_alone():
     torch.manual_seed(13)
     model = SEQUENCE["causal"][0](dropout=0.0).eval()

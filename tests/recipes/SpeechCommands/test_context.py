@@ -41,7 +41,7 @@ def keyword_data(monkeypatch):
     """The recipe's module of data."""
     monkeypatch.syspath_prepend(str(RECIPE))
     yield importlib.import_module("keyword_data")
-    for name in ("keyword_data", "waveforms"):
+    for name in ("keyword_data", "waveforms", "silence", "hard_negatives"):
         sys.modules.pop(name, None)
 
 
