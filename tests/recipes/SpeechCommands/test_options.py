@@ -41,6 +41,7 @@ def test_every_option_can_be_overridden_from_the_command_line(path, tmp_path):
         "words": ["up", "on"],
         "output_folder": str(tmp_path),
         "background_snr": [-5, 5],
+        "silence_db": [-3, 3],
     }
     wanted |= {key: None for key in ("lr_annealing", "lr_plateau") if key in wanted}
     hparams = override(path, wanted, MODEL)
