@@ -145,7 +145,7 @@ class EventFinder:
                 self._last = peak
                 start, end = max(0.0, peak - self.half), peak + self.half
                 label = self.labels[label]
-                events.append(Event(label, round(start, 3), round(end, 3), round(height, 4)))
+                events.append(Event(label, round(start, 3), round(end, 3), round(height, 7)))
         hidden = False
         for entry in self._best:
             if entry[1] >= score:

@@ -85,7 +85,7 @@ def test_events_are_those_of_the_definition_applied_moment_by_moment():
             means = probabilities[behind][:, :2].mean(0)
             peaks.append(((seconds[behind][0] + now) / 2, means.max(), int(means.argmax())))
         expected = [
-            (("no", "yes")[index], round(middle, 3), round(height, 4))
+            (("no", "yes")[index], round(middle, 3), round(height, 7))
             for number, (middle, height, index) in enumerate(peaks)
             if height >= 0.4
             and not any(
@@ -115,7 +115,7 @@ def test_a_curve_with_a_refractory_time_counts_what_each_threshold_reports():
     assert len(curve) > 5
     for point in curve[1:]:
         # a confidence is rounded
-        threshold = max(0.0, point["threshold"] - 5e-5)
+        threshold = max(0.0, point["threshold"] - 5e-8)
         options = {"threshold": threshold, "suppression": 0.3, "refractory": 1.2}
         last = error_curve(found(peaks, **options), said, 10.0)[-1]
         assert (point["hits"], point["false_alarms"]) == (last["hits"], last["false_alarms"])
