@@ -13,10 +13,12 @@ import numpy as np
 
 from mamba_speech.asr.endpoint import EndpointOptions
 from mamba_speech.asr.live_decoder import DecoderContext
-from mamba_speech.asr.live_options import LIVE_OPTIONS, live_decoder_of_run
+from mamba_speech.asr.live_options import DECODINGS, LIVE_OPTIONS, live_decoder_of_run
 from mamba_speech.asr.streaming import load_streaming_run
 from mamba_speech.run_errors import names_run
 from modules.asr.streaming_network import StreamingContext
+
+__all__ = ["DECODINGS", "LiveContext", "LiveRecognizer"]
 
 # of a frame of zeros, in dB of full scale
 _SILENCE = -200.0

@@ -8,7 +8,7 @@ from mamba_speech.asr.prefix_beam import PrefixBeamDecoder
 from mamba_speech.asr.run_decoder import DECODING_OPTIONS, decoder_of_run
 from modules.asr.s2s import S2SRecognizer
 
-LIVE_DECODINGS = ("greedy", "beam", "joint")
+DECODINGS = ("greedy", "beam", "joint")
 # Keys of a run's YAML that live_decoder_of_run reads, those that there are.
 LIVE_OPTIONS = ("output_folder", *DECODING_OPTIONS)
 # Options of the prefix beam search that a run of train_CTC.py has.
@@ -83,8 +83,8 @@ def _checked_decoding(decoding, options, is_s2s, beam_size, lm, no_lm, lm_weight
         decoding = "joint"
     elif decoding is None:
         decoding = "beam" if searches else options.get("test_decoding", "greedy")
-    if decoding not in LIVE_DECODINGS:
-        raise ValueError(f"decoding must be one of {', '.join(LIVE_DECODINGS)}; got {decoding!r}")
+    if decoding not in DECODINGS:
+        raise ValueError(f"decoding must be one of {', '.join(DECODINGS)}; got {decoding!r}")
     if lm is not None and no_lm:
         raise ValueError("lm and no_lm contradict one another: give one of them")
     if lm_weight is not None and not (isinstance(lm_weight, (int, float)) and lm_weight >= 0):
