@@ -77,7 +77,7 @@ class ConvolutionEmbedding(nn.Sequential):
         x = F.pad(x, (0, 0, 0, time - x.shape[1])).transpose(1, 2).unsqueeze(1)
         valid = valid_frames(lengths, time, x.device)  # (batch, time)
         for number, stage in enumerate(_STAGES):
-            x = _keep_columns(x, valid)
+            x = keep_columns(x, valid)
             x = F.pad(x, (2, 0)) if self.causal else x
             x = self._stage(stage, x, valid)
             if number + 1 == _HALVED:
@@ -89,15 +89,7 @@ class ConvolutionEmbedding(nn.Sequential):
     def _stage(self, index, x, valid=None):
         """Convolution, batch norm over the valid frames, activation."""
         convolution, norm, activation = self[index], self[index + 1], self[index + 2]
-        x = convolution(x)
-        if valid is None or not norm.training:
-            return activation(norm(x))
-        columns = x.permute(0, 3, 1, 2)[valid].unsqueeze(
-            -1
-        )  # (valid frames, channels, features, 1)
-        out = x.new_zeros(x.shape).permute(0, 3, 1, 2)
-        out = out.index_put(valid.nonzero(as_tuple=True), norm(columns).squeeze(-1).to(x.dtype))
-        return activation(out.permute(0, 2, 3, 1))
+        return activation(normalise_columns(norm, convolution(x), valid))
 
     def initial_state(self, batch, features):
         """What a causal embedding remembers before the first frame: two frames of silence a convolution.
@@ -148,9 +140,52 @@ class ConvolutionEmbedding(nn.Sequential):
         return self._stage(index, x), past
 
 
-def _keep_columns(x, valid):
-    """``x`` (batch, channels, features, time) with zeros on invalid frames."""
-    return x if valid is None else x.masked_fill(~valid[:, None, None], 0.0)
+def keep_columns(x, valid, time=3):
+    """A picture with zeros on invalid frames.
+
+    Arguments
+    ---------
+    x : torch.Tensor
+        (batch, channels, ...), frames along dimension ``time``.
+    valid : torch.Tensor or None
+        (batch, frames), True on a clip's own frames; ``None`` if all are.
+    time : int
+        2 or 3.
+
+    Returns
+    -------
+    torch.Tensor
+        As ``x``.
+    """
+    if valid is None:
+        return x
+    return x.masked_fill(~(valid[:, None, None] if time == 3 else valid[:, None, :, None]), 0.0)
+
+
+def normalise_columns(norm, x, valid, time=3):
+    """Batch norm whose statistics are of the valid frames alone; arguments as :func:`keep_columns`.
+
+    In training, invalid frames become zeros.
+
+    Arguments
+    ---------
+    norm : torch.nn.BatchNorm2d
+
+    Example
+    -------
+    >>> import torch
+    >>> norm, x = torch.nn.BatchNorm2d(3), torch.randn(1, 3, 8, 5)
+    >>> out = normalise_columns(norm, x, torch.tensor([[True, True, True, False, False]]))
+    >>> torch.allclose(out[..., :3], norm(x[..., :3]), atol=1e-6)
+    True
+    """
+    if valid is None or not norm.training:
+        return norm(x)
+    order = (0, 3, 1, 2) if time == 3 else (0, 2, 1, 3)
+    columns = x.permute(order)[valid].unsqueeze(-1)  # (valid frames, channels, features, 1)
+    out = x.new_zeros(x.shape).permute(order)
+    out = out.index_put(valid.nonzero(as_tuple=True), norm(columns).squeeze(-1).to(x.dtype))
+    return out.permute(0, 2, 3, 1) if time == 3 else out.permute(0, 2, 1, 3)
 
 
 def _flatten(x):

@@ -2,7 +2,9 @@
 
 import torch
 
+from modules.kws.depthwise import DSCNNKeywordSpotter
 from modules.kws.mamba import MambaKeywordSpotter
+from modules.kws.recurrent import GRUKeywordSpotter
 from modules.kws.retnet import RetNetKeywordSpotter
 
 FEATURES = {"n_mels": 24, "n_mfcc": 12, "n_fft": 256, "hop_length": 64}
@@ -19,6 +21,8 @@ SEQUENCE = {
         "mel",
     ),
     "causal": (lambda **o: MambaKeywordSpotter(feature_dim=24, causal=True, **SMALL, **o), "mel"),
+    "gru": (lambda **o: GRUKeywordSpotter(feature_dim=24, hidden_size=20, **SMALL, **o), "mel"),
+    "ds_cnn": (lambda **o: DSCNNKeywordSpotter(feature_dim=12, **SMALL, **o), "mfcc"),
     "retnet": (lambda **o: RetNetKeywordSpotter(feature_dim=24, n_heads=2, **SMALL, **o), "mel"),
 }
 

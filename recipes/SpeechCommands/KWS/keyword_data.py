@@ -193,9 +193,8 @@ def _make_changes(hparams, noise_paths, train, hard):
     rate = hparams["sample_rate"]
     try:
         speech = _other_speech(train) if hparams["context_seconds"] else []
-        wanted = hparams["background_probability"] > 0 or (
-            hparams["context_seconds"] and not speech
-        )
+        recorded = hparams["background_probability"] > 0 and hparams["background_generated"] < 1
+        wanted = recorded or (hparams["context_seconds"] and not speech)
         noises = _read_noises(noise_paths, rate) if wanted else []
         augment = ClipAugmenter(
             rate,
@@ -204,6 +203,7 @@ def _make_changes(hparams, noise_paths, train, hard):
             white_noise_max=hparams["white_noise_max"],
             background_probability=hparams["background_probability"],
             background_snr=hparams["background_snr"],
+            background_generated=hparams["background_generated"],
             noises=noises,
         )
         silence = None

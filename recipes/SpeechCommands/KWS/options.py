@@ -93,6 +93,9 @@ class WaveformOptions(Options):
     background_snr: Annotated[list[Decibels], Field(min_length=2, max_length=2)] = option(
         "Lowest and highest ratio of clip to background noise, in dB."
     )
+    background_generated: Fraction = option(
+        "Part of the background noises that is generated anew, not taken from recordings."
+    )
     computed_silence: Fraction = option(
         "Part of the silence clips that are computed: digital silence, tones, knocks, noise of any level."
     )
@@ -130,6 +133,7 @@ class KeywordOptions(
     n_mfcc: Size = option("Cepstral coefficients of MFCC.", resume=FIXED)
     hop_length: Size = option("Shift of the features, in samples.", resume=FIXED)
     num_layers: Layers = option("Layers of the network.", resume=FIXED)
+    hidden_size: Size = option("Units of a GRU layer.", resume=FIXED)
     n_frames: Annotated[int, Field(ge=8, le=8192)] = option(
         "Frames of a clip, which the network wants.", resume=FIXED
     )

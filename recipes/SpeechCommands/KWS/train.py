@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Train a keyword spotter: Mamba on mel or MFCC features, or RetNet, MobileNetV2 and a CNN as its baselines.
+"""Train a keyword spotter: Mamba on mel or MFCC features, or a baseline: RetNet, GRU, MobileNetV2, DS-CNN, a CNN.
 
     python train.py hparams/mamba_mel_small.yaml --data_folder speech_commands_v0.02
     python train.py hparams/mamba_mel_small.yaml --data_folder my_words --words all --n_classes 7

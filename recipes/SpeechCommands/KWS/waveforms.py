@@ -5,6 +5,7 @@ Source of the changes: the published training of KWS-Mamba (time shift, white no
 """
 
 import torch
+from noises import generate_noise
 from speechbrain.augment.time_domain import SpeedPerturb
 from speechbrain.dataio.batch import PaddedBatch
 from torch.nn import functional as F
@@ -233,6 +234,8 @@ class ClipAugmenter:
         Part of the clips that get a piece of a noise recording.
     background_snr : (float, float)
         Lowest and highest ratio of the clip's energy to that piece's, in dB.
+    background_generated : float
+        Part of these pieces that is generated anew (:func:`noises.generate_noise`) in place of a recording's.
     noises : list of torch.Tensor
         Noise recordings, (samples,) each, longer than none.
 
@@ -250,6 +253,7 @@ class ClipAugmenter:
         white_noise_max=0.0,
         background_probability=0.0,
         background_snr=(0.0, 20.0),
+        background_generated=0.0,
         noises=(),
     ):
         if shift_ms < 0 or white_noise_max < 0 or not 0 <= background_probability <= 1:
@@ -261,10 +265,14 @@ class ClipAugmenter:
             raise ValueError(
                 f"background_snr must be the lowest and the highest ratio in dB; got {background_snr}"
             )
-        if background_probability and not noises:
+        if not 0 <= background_generated <= 1:
             raise ValueError(
-                "the corpus has no _background_noise_ folder with recordings: add one, or set "
-                "--background_probability 0"
+                f"background_generated must be from 0 to 1; got {background_generated}"
+            )
+        if background_probability and background_generated < 1 and not noises:
+            raise ValueError(
+                "the corpus has no _background_noise_ folder with recordings: add one, set --background_probability 0, "
+                "or --background_generated 1 for noises that are made"
             )
         if not speed_changes or min(speed_changes) <= 0:
             raise ValueError(f"speed_changes must be percentages above 0; got {speed_changes}")
@@ -273,6 +281,7 @@ class ClipAugmenter:
         self.perturb = None if speeds == [100] else SpeedPerturb(sample_rate, speeds)
         self.white_noise_max = white_noise_max
         self.background_probability, self.background_snr = background_probability, background_snr
+        self.sample_rate, self.background_generated = sample_rate, background_generated
         self.noises = list(noises)
 
     def change_speed(self, waveform):
@@ -299,7 +308,12 @@ class ClipAugmenter:
         return F.pad(waveform, (by, -by))
 
     def _background(self, waveform):
-        piece = draw_piece(self.noises, len(waveform))
+        # nothing is drawn where there is nothing to choose: runs without the option stay what they were
+        generated = self.background_generated
+        if generated and (generated == 1 or torch.rand(()) < generated):
+            piece = generate_noise(len(waveform), self.sample_rate)
+        else:
+            piece = draw_piece(self.noises, len(waveform))
         low, high = self.background_snr
         ratio = low + (high - low) * torch.rand(())
         energies = waveform.square().sum() / piece.square().sum().clamp(min=1e-10)

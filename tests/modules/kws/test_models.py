@@ -9,8 +9,10 @@ from torch.nn import functional as F
 
 from modules.kws import mamba
 from modules.kws.convolutional import KeywordCNN, MobileNetV2KeywordSpotter
+from modules.kws.depthwise import DSCNNKeywordSpotter
 from modules.kws.features import KeywordFeatures
 from modules.kws.mamba import MambaKeywordSpotter
+from modules.kws.recurrent import GRUKeywordSpotter
 from modules.kws.retention import MultiScaleRetention
 from modules.kws.retnet import RetNetKeywordSpotter
 from modules.ssm import BiMamba, Mamba, parameter_groups
@@ -75,6 +77,14 @@ def test_parameter_counts_are_the_published_ones(name):
             assert counts == SIZES[name]["modules"]
 
 
+def test_baselines_have_the_sizes_that_their_recipes_name():
+    counts = [
+        sum(parameter.numel() for parameter in model.parameters())
+        for model in (mamba.mamba_mel_small(), GRUKeywordSpotter(), DSCNNKeywordSpotter())
+    ]
+    assert counts == [462_147, 462_867, 420_107]
+
+
 @pytest.mark.parametrize("name", SEQUENCE)
 def test_a_padded_batch_gives_the_logits_of_each_clip_alone_from_the_waveform_on(name):
     torch.manual_seed(4)
@@ -116,13 +126,15 @@ def test_fixed_length_networks_crop_and_pad_each_clip_at_its_own_end(build):
         assert torch.allclose(model(x[:1])[0], model(x[:1, :63])[0], atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["mamba_mel", "retnet"])
+@pytest.mark.parametrize("name", ["mamba_mel", "retnet", "gru", "ds_cnn"])
 def test_padding_is_no_part_of_batch_statistics_and_gets_no_gradient_in_training(name):
     torch.manual_seed(5)
-    build, _ = SEQUENCE[name]
+    build, kind = SEQUENCE[name]
     model = build(dropout=0.0).train()
+    norm = model.first.norm if name == "ds_cnn" else model.conv_embed[1]
     start = {key: value.clone() for key, value in model.state_dict().items()}
-    x, lengths = torch.randn(3, 30, 24), torch.tensor([30, 20, 8])
+    x = torch.randn(3, 30, 24 if kind == "mel" else 12)
+    lengths = torch.tensor([30, 20, 8])
     results = []
     for padding in (0.0, 50.0, None):
         model.load_state_dict(start)
@@ -136,7 +148,7 @@ def test_padding_is_no_part_of_batch_statistics_and_gets_no_gradient_in_training
         logits = model(item, lengths)
         logits.square().sum().backward()
         assert not item.grad[1, 20:].any() and item.grad[1, :20].any()
-        results.append((logits.detach(), model.conv_embed[1].running_mean.clone()))
+        results.append((logits.detach(), norm.running_mean.clone()))
     for logits, mean in results[1:]:
         assert torch.allclose(logits, results[0][0], atol=1e-4)
         assert torch.allclose(mean, results[0][1], atol=1e-5)

@@ -28,7 +28,7 @@ def test_every_option_can_be_overridden_from_the_command_line(path, tmp_path):
     # both cannot be; sizes must fit one another, and small ones are quick
     fixed |= {"causal": False, "bidirectional": True, "warmup_fraction": 0.5, "hop_length": 128}
     fixed |= {"d_model": 24, "num_layers": 2, "nhead": 3, "n_mels": 30, "n_mfcc": 30, "n_fft": 600}
-    fixed |= {"dropout": 0.4, "alpha": 0.2}
+    fixed |= {"dropout": 0.4, "alpha": 0.2, "hidden_size": 12}
     # the one is for causal models only, the other for corpora without a test speaker; the others need these
     fixed |= {"context_seconds": 0.0, "other_speech_percentage": 0.0}
     fixed |= {"context_loss": 0.0, "hard_negatives": 0.0}
