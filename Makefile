@@ -21,9 +21,22 @@ STALE := yes
 endif
 endif
 
-.PHONY: help setup demo test test-all lint clean
+.PHONY: help setup demo results test test-all lint clean
 ifneq ($(STALE),)
 .PHONY: $(STAMP)
+endif
+
+# Words after `results` are rows of RESULTS.md, and no targets. A variable NAME of the shell means something else.
+ifeq ($(firstword $(MAKECMDGOALS)),results)
+ROWS := $(wordlist 2,$(words $(MAKECMDGOALS)),$(MAKECMDGOALS))
+ifneq ($(ROWS),)
+.PHONY: $(ROWS)
+$(ROWS): results
+	@:
+endif
+endif
+ifeq ($(origin NAME),command line)
+ROWS := $(NAME)
 endif
 
 help: ## List the targets (what make does when none is given)
@@ -38,6 +51,9 @@ setup: $(STAMP) ## Make .venv and install requirements.txt and this project (onl
 
 demo: $(STAMP) ## Speak a small corpus, train a recogniser on it, test it on voices it has not heard
 	$(RUN) examples/demo.py $(DEMO_ARGS)
+
+results: $(STAMP) ## Repeat a row of RESULTS.md: make results NAME; without NAME list the rows
+	@$(RUN) -m training.results_page repeat $(ROWS)
 
 test: $(STAMP) ## Run the tests that a contributor needs, all but those marked exhaustive
 	$(RUN) -m pytest -q --durations=10 -m "not exhaustive" $(PYTEST_ARGS)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.options import script_options
 from training.aliases import ALIASES, PARTS
 from training.options import RUN_OPTIONS, read_keys
 
@@ -43,7 +44,6 @@ PIP = {"force-reinstall", "index-url", "no-build-isolation", "no-cache-dir", "no
 # of the published commands that docs/coming_from.md translates
 PUBLISHED = {"config", "dataset_path", "model-path", "nproc_per_node"}
 FOREIGN = PIP | PUBLISHED | {"nproc-per-node", "master-port", "shm-size", "help"}
-SPLITS = ("train", "valid", "test")
 # in `--key value`, which stands for any
 ANY = {"key"}
 
@@ -55,33 +55,6 @@ def yaml_options(path):
     # --resume is no key of a YAML
     others = RUN_OPTIONS | {"resume"}
     return keys | {one for one, alias in aliases.items() if alias.option in keys} | others
-
-
-@functools.cache
-def script_options():
-    """Options that the project's parsers take, read from the calls that add them."""
-    options = set()
-    for folder in ("mamba_speech", "data_prep", "training", "recipes", "benchmarks", "examples"):
-        for path in (ROOT / folder).rglob("*.py"):
-            source = path.read_text(encoding="utf-8")
-            if "add_argument" in source:
-                options |= parser_options(ast.parse(source))
-    return options
-
-
-def parser_options(tree):
-    """Options of the parsers in a file: its texts that are --name, and f"--{split}_name" for each split."""
-    options = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Constant):
-            options |= set(re.findall(r"^--([A-Za-z][\w-]*)$", str(node.value)))
-        elif isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "add_argument":
-            name = ast.unparse(node.args[0]).removeprefix("f").strip("'\"")
-            if name.startswith("--"):
-                options |= {name[2:].replace("{split}", split) for split in SPLITS}
-                if "BooleanOptionalAction" in ast.unparse(node):
-                    options.add(f"no-{name[2:]}")
-    return options
 
 
 @functools.cache
@@ -105,7 +78,8 @@ def test_every_option_that_a_document_names_exists(document):
 def test_every_training_that_a_document_shows_has_its_yaml_and_its_options(document):
     text = re.sub(r"\\\n\s*", " ", document.read_text(encoding="utf-8"))
     for script, yaml, rest in TRAINING.findall(text):
-        folders = [path.parent for path in (ROOT / "recipes").rglob(script)]
+        # a command is for the recipe's folder, or for the project's
+        folders = [ROOT, *(path.parent for path in (ROOT / "recipes").rglob(script))]
         found = [folder / yaml for folder in folders if (folder / yaml).is_file()]
         assert found or script == "train_wsj0mix.py", f"{script} {yaml}"
         for path in found:
