@@ -72,7 +72,7 @@ def list_other_speech(root, folder, words):
             f"other_speech {folder} holds the keyword corpus' own recordings ({words_or_noise[0]}): give a folder of "
             "other recordings"
         )
-    free = _without_words(paths, folder, words)
+    free = without_words(paths, folder, words)
     if not free:
         raise FileNotFoundError(
             f"{folder} holds no recording ({', '.join(SUFFIXES)}) without a keyword; add some, or set "
@@ -81,8 +81,20 @@ def list_other_speech(root, folder, words):
     return [_recording(path, folder) for path in free]
 
 
-def _without_words(paths, folder, words):
-    """The recordings in whose transcripts, names and folders' names no keyword stands; the log counts the others."""
+def without_words(paths, folder, words):
+    """The recordings in whose transcripts, names and folders' names no keyword stands; the log counts the others.
+
+    Arguments
+    ---------
+    paths : list of Path
+    folder : Path
+        Above the recordings; transcripts stand beside them.
+    words : list of str
+
+    Returns
+    -------
+    list of Path
+    """
     phrases = Phrases(words)
     said = {}
     for file in walk_files(folder, [".trans.txt"], PassedOver()):
