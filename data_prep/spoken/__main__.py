@@ -88,6 +88,11 @@ def parse_arguments(arguments=None):
         type=number(0, 100_000),
         help="of sentences without the words (default: 30)",
     )
+    group.add_argument(
+        "--near_misses",
+        type=whole_number(0, 1000),
+        help="words and phrases that sound like a word, so many of each, in the other speech (default: 0)",
+    )
     group = parser.add_argument_group("stream")
     group.add_argument(
         "--minutes",

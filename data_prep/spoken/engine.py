@@ -26,6 +26,8 @@ INITIALIZE_DONT_EXIT = 0x8000
 CHARS_UTF8 = 1
 POS_CHARACTER = 1
 RATE, VOLUME, PITCH, RANGE = 1, 2, 3, 4
+# between the phonemes of a transcript; the character stands in the bits from 8 on
+SEPARATOR = ord("_") << 8
 
 # eSpeak NG copies the path of its data into a fixed buffer of 160 characters.
 LONGEST_DATA_PATH = 120
@@ -61,6 +63,7 @@ def load(data_path):
     """
     library = ctypes.CDLL(espeakng_loader.get_library_path())
     library.espeak_Info.restype = ctypes.c_char_p
+    library.espeak_TextToPhonemes.restype = ctypes.c_char_p
     library.espeak_GetCurrentVoice.restype = ctypes.POINTER(VoiceRecord)
     library.espeak_ng_SetRandSeed.argtypes = [ctypes.c_long]
     sample_rate = library.espeak_Initialize(
@@ -111,8 +114,24 @@ def synthesise(library, request):
     return b"".join(pieces)
 
 
+def transcribe(library, request):
+    """The phonemes of each of the request's texts, with ``_`` between them: a list in JSON."""
+    select_voice(library, request["voice"])
+    found = []
+    for text in request["phonemes"]:
+        bytes_of_text = ctypes.c_char_p(text.encode())
+        place = ctypes.c_void_p(ctypes.cast(bytes_of_text, ctypes.c_void_p).value)
+        parts = []
+        # a call transcribes one clause, and moves on
+        while place.value:
+            clause = library.espeak_TextToPhonemes(ctypes.byref(place), CHARS_UTF8, SEPARATOR)
+            parts.append((clause or b"").decode())
+        found.append("_".join(parts))
+    return json.dumps(found).encode()
+
+
 def answer_in_child(library, request):
-    """Fork, speak the request in the child, and return the framed reply."""
+    """Fork, speak the request in the child, or transcribe it, and return the framed reply."""
     read_end, write_end = os.pipe()
     child = os.fork()
     if child == 0:
@@ -121,7 +140,8 @@ def answer_in_child(library, request):
             os.close(read_end)
             with os.fdopen(write_end, "wb") as pipe:
                 try:
-                    kind, payload = b"A", synthesise(library, request)
+                    answer = transcribe if "phonemes" in request else synthesise
+                    kind, payload = b"A", answer(library, request)
                 except (ValueError, RuntimeError) as error:
                     kind, payload = b"E", str(error).encode()
                 pipe.write(kind + struct.pack("<I", len(payload)) + payload)

@@ -19,6 +19,8 @@ from data_prep.spoken.voices import Speaker
 SENTENCE_PAUSE = (0.2, 0.8)
 # Of a passage: some ten seconds by one voice in one place.
 SENTENCES = 4
+# Of a passage of near misses.
+MISSES = 8
 # Things are spoken in batches of at most so many, until there is enough speech.
 BATCH = 16
 
@@ -139,8 +141,11 @@ def speak_passage(synthesiser, passage, noise):
     return Said(name, ". ".join(passage.sentences) + ".", samples)
 
 
-def speak_passages(pool, speakers, split, seconds, words, seed, noise):
+def speak_passages(pool, speakers, split, seconds, words, seed, noise, misses=()):
     """Speak passages until there is enough, the speakers taking turns.
+
+    With near misses, every second passage of a speaker holds these, one at a time with pauses between, as keywords are
+    said.
 
     Arguments
     ---------
@@ -154,6 +159,8 @@ def speak_passages(pool, speakers, split, seconds, words, seed, noise):
         The keywords.
     seed : int
     noise : bool
+    misses : list of str, optional
+        Words and phrases that sound like a keyword.
 
     Returns
     -------
@@ -164,7 +171,11 @@ def speak_passages(pool, speakers, split, seconds, words, seed, noise):
     def plan(index):
         turn, number = divmod(index, len(speakers))
         speaker = speakers[number]
-        sentences = tuple(source.draw() for _ in range(SENTENCES))
+        if misses and turn % 2:
+            random = np.random.default_rng([seed, 8, speaker.id, turn])
+            sentences = tuple(str(one) for one in random.choice(misses, MISSES))
+        else:
+            sentences = tuple(source.draw() for _ in range(SENTENCES))
         return Passage(speaker, turn, sentences, (seed, 7, speaker.id, turn))
 
     return speak_until(

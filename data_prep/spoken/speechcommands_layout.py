@@ -30,7 +30,9 @@ from data_prep.spoken.keywords import (
     speak_word,
     speaker_name,
 )
+from data_prep.spoken.near_misses import near_misses as near_misses_of
 from data_prep.spoken.passages import speak_passages
+from data_prep.spoken.synthesiser import Synthesiser
 from data_prep.spoken.voices import speaker_table
 from mamba_speech.files import to_pcm16, write_csv, write_json
 
@@ -52,6 +54,7 @@ def generate_speechcommands(
     noise=True,
     noise_seconds=60.0,
     other_speech_minutes=30.0,
+    near_misses=0,
     jobs=None,
     overwrite=False,
 ):
@@ -80,6 +83,9 @@ def generate_speechcommands(
     other_speech_minutes : float
         Speech without any of the words, 0 to 600, each split's share being its share of the voices:
         sentences by these voices, in `_other_speech_`. 0 makes no such folder.
+    near_misses : int
+        Words and phrases that sound most like each word, so many of each; about half of the other speech is then made
+        of them. See `near_misses.near_misses`.
     jobs : int, optional
         Words spoken at a time; by default one for each processor. It does not alter the result.
     overwrite : bool
@@ -118,6 +124,11 @@ def generate_speechcommands(
         raise ValueError(
             f"other_speech_minutes must be between 0 and 600, not {other_speech_minutes}"
         )
+    if near_misses < 0 or (near_misses and not other_speech_minutes):
+        raise ValueError(
+            "near_misses must be 0 or more, and is a part of the other speech: give other_speech_minutes too, not "
+            f"{near_misses} and {other_speech_minutes}"
+        )
     counts = {"train": voices, "dev": valid_voices, "test": test_voices}
     speakers = {
         name: speaker
@@ -140,6 +151,8 @@ def generate_speechcommands(
     if other_speech_minutes:
         # only then, so that a corpus made without is known again
         options["other_speech_minutes"] = float(other_speech_minutes)
+    if near_misses:
+        options["near_misses"] = near_misses
     with new_folder(output_folder, options, overwrite) as folder:
         if folder is None:
             logger.info("%s already holds this spoken corpus; nothing to do", output_folder)
@@ -162,7 +175,10 @@ def generate_speechcommands(
             others = []
             if other_speech_minutes:
                 seconds = 60 * other_speech_minutes / len(speakers)
-                others = write_other_speech(pool, folder, speakers, seconds, words, seed, noise)
+                misses = find_misses(words, near_misses)
+                others = write_other_speech(
+                    pool, folder, speakers, seconds, words, seed, noise, misses
+                )
         write_backgrounds(folder / NOISE_FOLDER, noise_seconds, seed)
         write_tables(folder, speakers, rows, others)
         write_record(folder, options, engine, rows, others)
@@ -199,7 +215,16 @@ def write_clip(folder, name, spoken, noise, synthesiser):
     }
 
 
-def write_other_speech(pool, folder, speakers, seconds, words, seed, noise):
+def find_misses(words, count):
+    """All near misses of the words, each once, in the order of the words."""
+    if not count:
+        return []
+    with Synthesiser() as synthesiser:
+        found = near_misses_of(synthesiser, words, count)
+    return list(dict.fromkeys(one for own in found.values() for one in own))
+
+
+def write_other_speech(pool, folder, speakers, seconds, words, seed, noise, misses=()):
     """Speak and write recordings without keywords; returns their rows of `other_speech.csv`.
 
     Arguments
@@ -213,12 +238,14 @@ def write_other_speech(pool, folder, speakers, seconds, words, seed, noise):
     words : list of str
     seed : int
     noise : bool
+    misses : list of str, optional
+        What sounds like a keyword, for a part of the speech.
     """
     rows = []
     (folder / OTHER_SPEECH).mkdir()
     for split, name in SPLITS.items():
         own = [one for one in speakers.values() if one.split == split]
-        said = speak_passages(pool, own, split, seconds * len(own), words, seed, noise)
+        said = speak_passages(pool, own, split, seconds * len(own), words, seed, noise, misses)
         for index, one in enumerate(said):
             path = f"{OTHER_SPEECH}/{one.speaker}_nohash_{index // len(own)}.wav"
             soundfile.write(folder / path, one.samples, SAMPLE_RATE, subtype="PCM_16")

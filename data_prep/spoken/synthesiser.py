@@ -100,12 +100,35 @@ class Synthesiser:
             "text": text,
             "seed": seed,
         }
-        try:
-            self._process.stdin.write(json.dumps(request).encode() + b"\n")
-            self._process.stdin.flush()
-        except (BrokenPipeError, ValueError) as error:
-            raise RuntimeError("the eSpeak NG process has ended; start a new one") from error
-        return np.frombuffer(self._reply(), dtype="<i2").astype(np.float32) / 32768
+        return np.frombuffer(self._ask(request), dtype="<i2").astype(np.float32) / 32768
+
+    def phonemes(self, voice, texts):
+        """Transcribe texts.
+
+        Arguments
+        ---------
+        voice : data_prep.spoken.voices.Voice
+            Who would speak them; the accent counts.
+        texts : list of str
+
+        Returns
+        -------
+        phonemes : list of str
+            In the engine's notation, with ``_`` between phonemes and marks of stress before vowels.
+
+        Raises
+        ------
+        RuntimeError
+            If the engine knows no such voice.
+
+        Example
+        -------
+        >>> from data_prep.spoken.voices import Voice
+        >>> with Synthesiser() as synthesiser:
+        ...     synthesiser.phonemes(Voice("en-us"), ["goat", "ago"])
+        ["g_'oU_t", "a#_g_'oU"]
+        """
+        return json.loads(self._ask({"voice": voice.name, "phonemes": list(texts)}))
 
     def close(self):
         """End the engine's process."""
@@ -113,6 +136,14 @@ class Synthesiser:
             self._process.stdin.close()
             self._process.wait()
             self._process.stdout.close()
+
+    def _ask(self, request):
+        try:
+            self._process.stdin.write(json.dumps(request).encode() + b"\n")
+            self._process.stdin.flush()
+        except (BrokenPipeError, ValueError) as error:
+            raise RuntimeError("the eSpeak NG process has ended; start a new one") from error
+        return self._reply()
 
     def _reply(self):
         header = self._process.stdout.read(5)
