@@ -71,8 +71,8 @@ def near_misses(synthesiser, words, count):
     -------
     >>> from data_prep.spoken.synthesiser import Synthesiser
     >>> with Synthesiser() as synthesiser:
-    ...     near_misses(synthesiser, ["go"], 3)["go"][0]
-    'goat'
+    ...     near_misses(synthesiser, ["go"], 1)
+    {'go': ['ago']}
     """
     lexicon = [word for word in Grammar("en").vocabulary() if word.isalpha()]
     known = sorted({*lexicon, *words})

@@ -99,14 +99,21 @@ def _coloured(samples, sample_rate):
 
 
 def _tones(samples, sample_rate):
-    """A tone or a chord, steady or gliding, plain or with harmonics, as hums and instruments have."""
+    """A tone, a chord or a melody, steady or gliding, plain or with harmonics, as hums and instruments have."""
     time = torch.arange(samples) / sample_rate
     sound = torch.zeros(samples)
     harmonics = int(torch.randint(1, 12, ()))
+    melody = torch.rand(()) < 0.4
     for _ in range(int(torch.randint(1, 5, ()))):
         pitch = 40 * 100 ** torch.rand(()).item()
         glide = 0.3 * (torch.rand(()) - 0.5) if torch.rand(()) < 0.3 else 0.0
-        phase = 2 * torch.pi * pitch * (time + glide * time.square() / 2)
+        course = 1 + glide * time
+        if melody:
+            # up to two octaves up and down, every 0.1 to 0.6 s
+            note = int(sample_rate * (0.1 + 0.5 * torch.rand(())))
+            steps = 4 ** (2 * torch.rand(samples // note + 1) - 1)
+            course = course * steps.repeat_interleave(note)[:samples]
+        phase = 2 * torch.pi * pitch * course.cumsum(0) / sample_rate
         for number in range(1, harmonics + 1):
             if pitch * number < sample_rate / 2:
                 sound += torch.rand(()) / number * torch.sin(number * phase + 6.28 * torch.rand(()))
