@@ -70,6 +70,11 @@ def has_lists(root):
     return all((root / LISTS[name]).is_file() for name in ("valid", "test"))
 
 
+def says_splits(root):
+    """Whether a folder says which of its clips are for what, by lists or by a table."""
+    return has_lists(root) or read_table(root) is not None
+
+
 def split_by_folder(root, clips, words, seed):
     """Split clips as their folder says, or else by a draw of voices.
 
@@ -220,17 +225,21 @@ def _assign(counts, random):
     wanted = np.array(list(SHARES.values()))[:, None] * total  # (splits, words)
     have = np.zeros_like(wanted)
     chosen = np.zeros(len(counts), dtype=int)
-    # great voices first, since small ones fit anywhere; a little chance makes the draws differ
-    order = np.argsort(-counts.sum(1) * random.uniform(0.5, 1.5, len(counts)), kind="stable")
-    for voice in order:
+    # a voice each for test and validation, then great voices first, since small ones fit anywhere
+    held = random.permutation(len(counts))[:2]
+    chosen[held] = 2, 1
+    for voice in held:
+        have[chosen[voice]] += counts[voice]
+    for voice in np.argsort(-counts.sum(1), kind="stable"):
+        if voice in held:
+            continue
         trial = have[:, None, :] + np.eye(len(SHARES))[:, :, None] * counts[voice]
         costs = (np.square(trial - wanted[:, None]) / np.maximum(total, 1)).sum((0, 2))
         chosen[voice] = int(np.argmin(costs))
         have[chosen[voice]] += counts[voice]
     missing = (have == 0).sum(1)
-    empty = (have.sum(1) == 0).sum()
     cost = (np.square(have - wanted) / np.maximum(total, 1)).sum()
-    return (missing[0], empty, missing[2], missing[1], cost), chosen
+    return (missing[0], missing[2], missing[1], cost), chosen
 
 
 def _draw_recordings(clips, words, random):

@@ -71,8 +71,8 @@ def trained_labels(labels_file):
         ) from error
 
 
-def keep_labels(labels, labels_file):
-    """Put the classes beside the checkpoints, where a trained model's user finds them.
+def refuse_other_labels(labels, labels_file):
+    """Refuse classes other than the trained model's.
 
     Raises
     ------
@@ -85,6 +85,10 @@ def keep_labels(labels, labels_file):
             f"{labels_file}: a model was trained here on other classes ({', '.join(before)}): give another "
             "--output_folder"
         )
-    if not before:
+
+
+def keep_labels(labels, labels_file):
+    """Put the classes beside the checkpoints, where a trained model's user finds them."""
+    if not trained_labels(labels_file):
         Path(labels_file).parent.mkdir(parents=True, exist_ok=True)
         write_json(labels_file, labels)

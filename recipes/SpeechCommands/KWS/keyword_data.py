@@ -5,8 +5,9 @@ The corpus is Speech Commands, any folder of word folders, or Free Spoken Digits
 
 import logging
 
-from classes import keep_labels, listed_words
+from classes import keep_labels, listed_words, refuse_other_labels, trained_labels
 from hard_negatives import recordings_of
+from other_data import is_other_data, prepare_other_data
 from silence import SilenceSource
 from speechbrain.core import Stage
 from speechbrain.dataio.batch import PaddedBatch
@@ -27,12 +28,14 @@ from training.provenance import hash_list
 logger = logging.getLogger(__name__)
 
 
-def prepare_clips(hparams):
+def prepare_clips(hparams, training=True):
     """Write the manifests and the labels into the output folder.
 
     Arguments
     ---------
     hparams : dict
+    training : bool
+        Whether the run trains. One that does not needs a test alone, if ``data_folder`` is not what it was trained on.
 
     Returns
     -------
@@ -50,10 +53,14 @@ def prepare_clips(hparams):
     if not hparams["data_folder"]:
         raise SystemExit("give --data_folder: Speech Commands, or a folder of word folders")
     _check_features(hparams)
+    trained = [] if training else trained_labels(hparams["labels_file"])
+    if trained and is_other_data(hparams):
+        return prepare_other_data(hparams, trained), trained
     needed = ("train", "valid", "test", "labels")
     try:
         found = prepare_once(*_preparation(hparams), needed, hparams["skip_prep"])
         labels = read_json(found["labels"])
+        refuse_other_labels(labels, hparams["labels_file"])
         if len(labels) != hparams["n_classes"]:
             raise ValueError(
                 f"{hparams['data_folder']}: its {len(labels)} classes ({', '.join(labels)}) need a model of as "

@@ -187,7 +187,7 @@ def main():
     """Prepare, train, test once."""
     hparams, run_opts = load_experiment(options=KeywordOptions, complete=complete_options)
     training = is_training(hparams, run_opts)
-    found, labels = prepare_clips(hparams)
+    found, labels = prepare_clips(hparams, training)
     if training:
         run_on_main(keep_clips, args=(found, Path(hparams["save_folder"])))
     hard = None
