@@ -169,8 +169,8 @@ def percentile(values, percent):
     if not values:
         return None
     if len(values) == 1:
-        return round(values[0], 4)
-    return round(statistics.quantiles(values, n=100, method="inclusive")[percent - 1], 4)
+        return round(values[0], 6)
+    return round(statistics.quantiles(values, n=100, method="inclusive")[percent - 1], 6)
 
 
 def _text(words):
