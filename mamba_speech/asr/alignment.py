@@ -87,7 +87,7 @@ def align_tokens(log_probs, tokens, blank=0):
     """
     from torchaudio.functional import forced_align
 
-    log_probs = np.array(log_probs, dtype=np.float32)
+    log_probs = torch.as_tensor(log_probs).float().numpy()
     tokens = [int(token) for token in tokens]
     _check_alignment(log_probs, tokens, blank)
     if not tokens:
@@ -102,6 +102,17 @@ def align_tokens(log_probs, tokens, blank=0):
                 spans.append(token_span(path[start], start, scores[start:end]))
             start = end
     return spans
+
+
+def align_roughly(log_probs, tokens, blank=0):
+    """As :func:`align_tokens`, also where the frames are too few: tokens that lack frames stand at the beginning."""
+    lack = max(0, frames_needed(tokens) - len(log_probs))
+    # frames without an opinion in place of those that lack
+    log_probs = np.concatenate([np.zeros((lack, log_probs.shape[1])), log_probs])
+    return [
+        one._replace(start=max(0, one.start - lack), end=max(1, one.end - lack))
+        for one in align_tokens(log_probs, tokens, blank)
+    ]
 
 
 def token_span(token, start, log_probs):

@@ -5,6 +5,7 @@ al., "Hybrid CTC/attention architecture for end-to-end speech recognition", 2017
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from speechbrain.decoders import ctc_greedy_decode
@@ -248,12 +249,21 @@ class S2SDecoder:
 
     def __init__(self, model, tokenizer, lm=None, **options):
         self.tokenizer, self.options = tokenizer, JointSearch(**options)
-        self._model = model
+        self.model = model
         self._lm = lm if self.options.lm_weight > 0 else None
 
-    @torch.no_grad()
     def __call__(self, encoded, lengths):
-        """Decode a batch.
+        """Decode a batch; arguments and errors are those of :meth:`tokens`.
+
+        Returns
+        -------
+        texts : list of str
+        """
+        return [self.tokenizer.decode(tokens) for tokens in self.tokens(encoded, lengths)]
+
+    @torch.no_grad()
+    def tokens(self, encoded, lengths, absorbed=None):
+        """The tokens of a batch that have a text.
 
         Arguments
         ---------
@@ -261,10 +271,12 @@ class S2SDecoder:
             (batch, time, d_model), the encoder's output, of any precision.
         lengths : torch.Tensor
             (batch,) frame counts.
+        absorbed : modules.asr.transformer.DecodingState, optional
+            A Mamba decoder's state behind the encoder's output, which it would read first.
 
         Returns
         -------
-        texts : list of str
+        list of list of int
 
         Raises
         ------
@@ -272,23 +284,22 @@ class S2SDecoder:
             If a hypothesis grows longer than the model's `max_length`.
         """
         # a searcher and its scorers keep in themselves what they are at: each batch has its own, in any thread
-        search = self._new_search()
+        search = self._new_search(absorbed)
         # the encoder may have run under autocast, and the search be outside of it
-        encoded = encoded.to(next(self._model.seq_lin.parameters()).dtype)
+        encoded = encoded.to(next(self.model.seq_lin.parameters()).dtype)
         hypotheses, *_ = search(encoded, relative_lengths(lengths, encoded.shape[1]))
         # outputs past the vocabulary are never trained, and the special tokens have no text
         spoken = set(range(len(self.tokenizer))) - {self.tokenizer.blank, *self.tokenizer.control}
-        return [
-            self.tokenizer.decode([index for index in map(int, tokens) if index in spoken])
-            for tokens in hypotheses
-        ]
+        return [[index for index in map(int, tokens) if index in spoken] for tokens in hypotheses]
 
-    def _new_search(self):
-        options, network = self.options, self._model.Transformer
-        searcher = MambaBeamSearcher if network.has_stateful_decoder else TransformerBeamSearcher
+    def _new_search(self, absorbed):
+        options, network = self.options, self.model.Transformer
+        searcher = TransformerBeamSearcher
+        if network.has_stateful_decoder:
+            searcher = partial(MambaBeamSearcher, absorbed=absorbed)
         start, end = self.tokenizer.control
         return searcher(
-            modules=[network, self._model.seq_lin],
+            modules=[network, self.model.seq_lin],
             scorer=self._new_scorer(),
             bos_index=start,
             eos_index=end,
@@ -302,7 +313,7 @@ class S2SDecoder:
         if options.ctc_weight > 0:
             ctc_scorer = FullCTCScorer if options.ctc_scoring == "full" else CTCScorer
             scorer = ctc_scorer(
-                self._model.ctc_lin, blank_index=tokenizer.blank, eos_index=tokenizer.control[1]
+                self.model.ctc_lin, blank_index=tokenizer.blank, eos_index=tokenizer.control[1]
             )
             (pruned if options.ctc_scoring == "pruned" else full).append(scorer)
             weights["ctc"] = options.ctc_weight

@@ -12,12 +12,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from mamba_speech.asr.endpoint import EndpointOptions
-from mamba_speech.asr.live_decoder import DecoderContext, GreedyDecoder
+from mamba_speech.asr.live_decoder import DecoderContext
+from mamba_speech.asr.live_options import DECODINGS, LIVE_OPTIONS, live_decoder_of_run
 from mamba_speech.asr.streaming import load_streaming_run
 from mamba_speech.run_errors import names_run
 from modules.asr.streaming_network import StreamingContext
 
-DECODINGS = ("greedy",)
+__all__ = ["DECODINGS", "LiveContext", "LiveRecognizer"]
+
 # of a frame of zeros, in dB of full scale
 _SILENCE = -200.0
 # held while a context is taken
@@ -111,6 +113,11 @@ class LiveRecognizer:
         *,
         chunk_size=None,
         decoding=None,
+        beam_size=None,
+        lm=None,
+        no_lm=False,
+        lm_weight=None,
+        final_after=2.0,
         endpoint_silence=0.8,
         max_utterance=30.0,
         endpoint_level=None,
@@ -126,7 +133,20 @@ class LiveRecognizer:
         chunk_size : int, optional
             Frames of a chunk of an encoder that is not causal; by default the run's own.
         decoding : str, optional
-            `greedy`: CTC's best path, of any run.
+            `greedy`: CTC's best path; `beam`: CTC prefix beam search; `joint`: the search of an S2S run, at the end of
+            each utterance. By default as the run was tested.
+        beam_size : int, optional
+            Hypotheses of a search; by default the run's.
+        lm : str or Path, optional
+            Language model of a search, see :func:`mamba_speech.asr.language_model.load_language_model`; `beam` takes a
+            run of `train_LM.py`. By default the run's, if it has one: an S2S run's language model, or the n-gram
+            `ngram_lm` of a CTC run.
+        no_lm : bool
+            Search without the run's language model.
+        lm_weight : float, optional
+            Weight of the language model; by default the run's, or 0.5.
+        final_after : float
+            See :class:`mamba_speech.asr.prefix_beam.BeamOptions`; of `beam` alone.
         endpoint_silence, max_utterance, endpoint_level
             See :class:`mamba_speech.asr.endpoint.EndpointOptions`.
 
@@ -139,11 +159,19 @@ class LiveRecognizer:
             If the device is not there.
         """
         endpoint = EndpointOptions(endpoint_silence, max_utterance, endpoint_level)
-        decoding = decoding or "greedy"
-        if decoding not in DECODINGS:
-            raise ValueError(f"decoding must be one of {', '.join(DECODINGS)}; got {decoding!r}")
-        recognizer, _ = load_streaming_run(run, device, chunk_size)
-        decoder = GreedyDecoder(recognizer.tokenizer, recognizer.frame_seconds, endpoint)
+        recognizer, options = load_streaming_run(run, device, chunk_size, LIVE_OPTIONS)
+        decoder = live_decoder_of_run(
+            recognizer,
+            options,
+            run,
+            endpoint,
+            decoding=decoding,
+            beam_size=beam_size,
+            lm=lm,
+            no_lm=no_lm,
+            lm_weight=lm_weight,
+            final_after=final_after,
+        )
         return cls(recognizer, decoder)
 
     def make_context(self):

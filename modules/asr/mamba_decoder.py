@@ -220,7 +220,7 @@ class MambaDecoder(nn.Module):
         none = [None] * len(self.layers)
         return self.norm(tgt), none, list(none)
 
-    def prefill(self, memory, memory_lengths=None):
+    def prefill(self, memory, memory_lengths=None, state=None):
         """The state before the first token: every layer's second block absorbs the memory, once.
 
         Arguments
@@ -229,6 +229,8 @@ class MambaDecoder(nn.Module):
             (batch, time, d_model).
         memory_lengths : torch.Tensor, optional
             (batch,) integer frame counts; ``upstream`` reads padding all the same.
+        state : list, optional
+            From an earlier call, whose memory goes on in this one; left as it was.
 
         Returns
         -------
@@ -236,12 +238,13 @@ class MambaDecoder(nn.Module):
             A :class:`MambaDecoderState` for each layer; see :func:`reorder_state`.
         """
         lengths = None if self.fidelity == "upstream" else memory_lengths
+        before = [None] * len(self.layers) if state is None else [one.cross_state for one in state]
         return [
             MambaDecoderState(
                 layer.self_mamba.initial_state(memory.shape[0]),
-                layer.cross_mamba.final_state(memory, lengths),
+                layer.cross_mamba.final_state(memory, lengths, cross_state),
             )
-            for layer in self.layers
+            for layer, cross_state in zip(self.layers, before, strict=True)
         ]
 
     def step(self, tgt_t, state):

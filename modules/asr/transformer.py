@@ -317,8 +317,10 @@ class S2STransformer(StreamingEncoding, AbsolutePositions, TransformerASR):
         return self._decode(tgt, encoder_out, enc_len)
 
     @torch.no_grad()
-    def start_decoding(self, encoder_out, enc_len=None):
+    def start_decoding(self, encoder_out, enc_len=None, state=None):
         """The state before the first token; the memory is read here and never again.
+
+        Along a stream, each call reads the frames that are new, and goes on from the state of the call before.
 
         Arguments
         ---------
@@ -326,6 +328,8 @@ class S2STransformer(StreamingEncoding, AbsolutePositions, TransformerASR):
             (batch, time, d_model).
         enc_len : torch.Tensor, optional
             (batch,) integer frame counts.
+        state : DecodingState, optional
+            From an earlier call, without tokens; left as it was.
 
         Returns
         -------
@@ -342,7 +346,8 @@ class S2STransformer(StreamingEncoding, AbsolutePositions, TransformerASR):
                 "only a Mamba decoder carries a state: decode whole prefixes with decode, or build the model with "
                 "decoder_module: mamba"
             )
-        return DecodingState(0, self.decoder.prefill(encoder_out, enc_len))
+        before = None if state is None else state.decoder
+        return DecodingState(0, self.decoder.prefill(encoder_out, enc_len, before))
 
     @torch.no_grad()
     def decode_step(self, tokens, state):

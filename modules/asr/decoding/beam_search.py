@@ -219,8 +219,14 @@ class MambaBeamSearcher(UtteranceBeamSearcher):
     """Beam search with the decoder's state carried from step to step.
 
     The encoder's output is absorbed once an utterance, before the state is repeated for the beam; it is not
-    repeated itself. The arguments are those of :class:`UtteranceBeamSearcher`; the network has ``start_decoding`` and
-    ``decode_step``.
+    repeated itself. The network has ``start_decoding`` and ``decode_step``.
+
+    Arguments
+    ---------
+    modules, temperature, **options
+        Those of :class:`UtteranceBeamSearcher`.
+    absorbed : modules.asr.transformer.DecodingState, optional
+        The state of ``start_decoding`` behind the encoder's output, where somebody has it already.
 
     Raises
     ------
@@ -241,8 +247,9 @@ class MambaBeamSearcher(UtteranceBeamSearcher):
     2
     """
 
-    def __init__(self, modules, temperature=1.0, **options):
+    def __init__(self, modules, temperature=1.0, absorbed=None, **options):
         super().__init__(modules, temperature, **options)
+        self.absorbed = absorbed
         if self.using_max_attn_shift:
             raise ValueError(
                 "using_max_attn_shift needs attention weights: a Mamba decoder has none"
@@ -265,7 +272,9 @@ class MambaBeamSearcher(UtteranceBeamSearcher):
         _, scorer_memory = super()._update_reset_memory(enc_states, enc_lens)
         if not self.attn_weight > 0:
             return None, scorer_memory
-        state = self.model.start_decoding(enc_states, enc_lens)
+        state = self.absorbed
+        if state is None:
+            state = self.model.start_decoding(enc_states, enc_lens)
         hypotheses = torch.arange(self.n_bh, device=self.device) // self.beam_size
         return reorder_state(state, hypotheses), scorer_memory
 

@@ -13,6 +13,7 @@ RUNS = {
     "CTC": ("CTC", "WER", {"test_decoding": "greedy"}),
     "CTC, causal": ("CTC", "WER", {"test_decoding": "greedy", "causal": True}),
     "S2S": ("S2S", "token_error", {}),
+    "S2S, Mamba": ("S2S", "token_error", {"decoder_module": "mamba"}),
 }
 
 

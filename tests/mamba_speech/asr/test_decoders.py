@@ -76,7 +76,7 @@ def test_special_tokens_and_outputs_past_the_vocabulary_give_no_text(model, toke
     class Said(S2SDecoder):
         """Reads its hypotheses instead of searching for them."""
 
-        def _new_search(self):
+        def _new_search(self, absorbed):
             return lambda encoded, lengths: ([[5, 0, 6, 1, 99, 7]], None, None, None)
 
     said = Said(model, tokenizer)(encoded[0][:1], encoded[1][:1])

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from mamba_speech import LiveRecognizer, Recognizer
+from mamba_speech.asr.best_path import GreedyDecoder
 from mamba_speech.asr.endpoint import EndpointOptions
-from mamba_speech.asr.live_decoder import GreedyDecoder
 from mamba_speech.asr.tokenizer import Tokenizer
 from tests.support.recipes import ROOT
 from tests.support.recognition import RATE, read

@@ -207,3 +207,15 @@ def test_bfloat16_autocast_trains_and_steps_with_a_float32_state():
     assert all(block.ssm.dtype == torch.float32 for layer in state for block in layer)
     assert torch.allclose(out.float(), expected, atol=0.1)
     assert torch.allclose(first.float(), expected[:, 0], atol=0.1)
+
+
+def test_memory_absorbed_piece_by_piece_is_memory_absorbed_at_once():
+    decoder = MambaDecoder(num_layers=2, d_model=16, d_ffn=32).eval()
+    memory = torch.randn(2, 11, 16)
+    state = None
+    for piece in memory.split([4, 1, 6], 1):
+        state = decoder.prefill(piece, state=state)
+    whole = decoder.prefill(memory)
+    for found, wanted in zip(state, whole, strict=True):
+        assert torch.allclose(found.cross_state.ssm, wanted.cross_state.ssm, atol=1e-6)
+        assert torch.allclose(found.cross_state.conv, wanted.cross_state.conv, atol=1e-6)
