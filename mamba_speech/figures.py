@@ -132,7 +132,7 @@ def learning_curve(train_log, png):
         losses.set_ylabel("CTC loss", color=BLUE)
         losses.tick_params(axis="y", labelcolor=BLUE)
         # the last figure stands right of its point, clear of the axis and its numbers
-        losses.set_xlim(numbers[0] - 0.4, numbers[-1] + max(0.4, 0.09 * len(numbers)))
+        losses.set_xlim(numbers[0] - 0.4, numbers[-1] + max(0.4, 0.14 * len(numbers)))
         losses.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
         values = [figures["valid WER"] for figures in epochs]
         errors = losses.twinx()
