@@ -14,6 +14,8 @@ from training.run_options import RUN_OPTIONS
 RESAMPLES = 10_000
 # units of figures in results.json
 UNITS = {"WER": "%", "CER": "%", "accuracy": "%", "EER": "%", "si-snr_i": "dB", "sdr_i": "dB"}
+# names that papers give them
+LABELS = {"si-snr_i": "SI-SNRi", "sdr_i": "SDRi", "macro_F1": "macro F1"}
 HIGHER = ("accuracy", "si-snr_i", "sdr_i", "macro_F1")
 # of percent, or of dB: the recipe rounds its figures to four digits
 TOLERANCE = 0.01
@@ -54,7 +56,8 @@ def add(options, folder=FOLDER):
     row |= {
         name: getattr(options, name) for name in ("section", "model", "trained_on", "tested_on")
     }
-    row |= {"parameters": first.parameters, "fidelity": first.session.fidelity, "metric": metric}
+    row |= {"parameters": first.parameters, "fidelity": first.session.fidelity}
+    row |= {"metric": LABELS.get(metric, metric)}
     row |= {"unit": UNITS.get(metric, ""), "better": "higher" if metric in HIGHER else "lower"}
     row |= {"needs": options.needs, "minutes": options.minutes, "note": options.note}
     row |= {"seeds": list(seeds)}

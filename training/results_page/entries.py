@@ -161,7 +161,7 @@ def read_entry(path, root=ROOT):
         raise ValueError(f"{path}: {name} is no field of a row")
     try:
         found |= {name: _number(found[name], root) for name in ("figure", "parameters")}
-        found["deviation"] = _number(found["deviation"], root)
+        found["deviation"] = _number(found["deviation"], root, which=-1)
         found["training_minutes"] = _number(found["training_minutes"], root)
         found["interval"] = _pair(found["interval"], root)
         if found["by_seed"] is not None:
@@ -261,10 +261,10 @@ def _resolved(value, root):
     return look_up(value, root) if isinstance(value, dict) else value
 
 
-def _number(value, root):
-    """A number, or the first one of a text: ``28.2 (23.1 to 33.3)`` is 28.2."""
+def _number(value, root, which=0):
+    """A number, or one of a text: the first of ``28.2 (23.1 to 33.3)`` is 28.2, the last of ``13.6 ± 2.8`` is 2.8."""
     found = _resolved(value, root)
-    return found if found is None or isinstance(found, int | float) else _read(found)[0]
+    return found if found is None or isinstance(found, int | float) else _read(found)[which]
 
 
 def _pair(value, root):

@@ -153,8 +153,8 @@ def _origin(entry):
 
 
 def short_commit(entry):
-    """A commit's first digits, and what is said of it."""
-    commit = entry.commit or "not recorded"
+    """A commit's first digits, and what is said of it; a star where it is not the run's own."""
+    commit = (entry.commit or "not recorded").replace(", which brought the figure in", " *")
     return re.sub(r"\b([0-9a-f]{9})[0-9a-f]{31}\b", r"`\1`", commit)
 
 
