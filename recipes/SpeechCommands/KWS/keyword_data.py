@@ -192,7 +192,29 @@ def make_datasets(hparams, found, labels, training=True, hard=None):
         # a dictionary's own method can be pickled, for the loader's workers
         dataset.add_dynamic_item(index.__getitem__, ["label"], ["target"])
         dataset.set_output_keys(["id", *keys, "target", "wav"])
+    if training:
+        repeat_rare_words(sets["train"], hparams["balance"])
     return sets.get("train"), sets.get("valid"), sets["test"]
+
+
+def repeat_rare_words(dataset, most):
+    """Let clips of rare words be heard several times in an epoch, each time changed in another way.
+
+    Arguments
+    ---------
+    dataset : DynamicItemDataset
+        Of training; changed in place.
+    most : int
+        Times that a clip is heard at most. No word is heard more often than the most frequent one.
+    """
+    counts = {
+        label: count for label, count in classes_of(dataset).items() if not label.startswith("_")
+    }
+    if most == 1 or not counts:
+        return
+    times = {label: min(most, max(counts.values()) // count) for label, count in counts.items()}
+    labels = {key: dataset.data[key]["label"] for key in dataset.data_ids}
+    dataset.data_ids = [key for key, label in labels.items() for _ in range(times.get(label, 1))]
 
 
 def _make_changes(hparams, noise_paths, train, hard):
@@ -211,6 +233,8 @@ def _make_changes(hparams, noise_paths, train, hard):
             background_probability=hparams["background_probability"],
             background_snr=hparams["background_snr"],
             background_generated=hparams["background_generated"],
+            reverberation_probability=hparams["reverberation_probability"],
+            gain_db=hparams["gain_db"],
             noises=noises,
         )
         silence = None

@@ -60,6 +60,9 @@ class ClipOptions(Options):
     background: Path | None = option(
         "Folder of noise beside the corpus' own; computed: noises that the preparation computes."
     )
+    balance: Annotated[int, Field(ge=1, le=1000)] = option(
+        "Times that a clip of a rare word is heard in an epoch, at most; 1: as often as any."
+    )
     test_speaker: Name | None = option("Speaker of Free Spoken Digits who is left for the test.")
     valid_speaker: Name | None = option("Speaker of Free Spoken Digits who validates.")
     data_seed: Seed = option("Seed of the draw of unknown clips and silence.", resume=FIXED)
@@ -95,6 +98,10 @@ class WaveformOptions(Options):
     )
     background_generated: Fraction = option(
         "Part of the background noises that is generated anew, not taken from recordings."
+    )
+    reverberation_probability: Fraction = option("Part of the clips that are heard in a room.")
+    gain_db: Annotated[list[Decibels], Field(min_length=2, max_length=2)] = option(
+        "Lowest and highest change of the level of clip and noise together, in dB."
     )
     computed_silence: Fraction = option(
         "Part of the silence clips that are computed: digital silence, tones, knocks, noise of any level."
@@ -148,6 +155,9 @@ class KeywordOptions(
         low, high = values.get("background_snr") or (0, 0)
         if low > high:
             yield f"--background_snr must be the lowest and the highest ratio; got [{low}, {high}]"
+        low, high = values.get("gain_db") or (0, 0)
+        if low > high:
+            yield f"--gain_db must be the lowest and the highest change; got [{low}, {high}]"
         quiet, loud = values.get("silence_db") or (0, 0)
         if quiet > loud:
             yield f"--silence_db must be the lowest and the highest change; got [{quiet}, {loud}]"

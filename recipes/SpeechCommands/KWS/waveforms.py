@@ -6,6 +6,7 @@ Source of the changes: the published training of KWS-Mamba (time shift, white no
 
 import torch
 from noises import generate_noise
+from rooms import draw_between, draw_room, reverberate
 from speechbrain.augment.time_domain import SpeedPerturb
 from speechbrain.dataio.batch import PaddedBatch
 from torch.nn import functional as F
@@ -236,6 +237,10 @@ class ClipAugmenter:
         Lowest and highest ratio of the clip's energy to that piece's, in dB.
     background_generated : float
         Part of these pieces that is generated anew (:func:`noises.generate_noise`) in place of a recording's.
+    reverberation_probability : float
+        Part of the clips that are heard in a room.
+    gain_db : (float, float)
+        Lowest and highest change of the level of clip and noise together, in dB.
     noises : list of torch.Tensor
         Noise recordings, (samples,) each, longer than none.
 
@@ -254,6 +259,8 @@ class ClipAugmenter:
         background_probability=0.0,
         background_snr=(0.0, 20.0),
         background_generated=0.0,
+        reverberation_probability=0.0,
+        gain_db=(0.0, 0.0),
         noises=(),
     ):
         if shift_ms < 0 or white_noise_max < 0 or not 0 <= background_probability <= 1:
@@ -276,6 +283,12 @@ class ClipAugmenter:
             )
         if not speed_changes or min(speed_changes) <= 0:
             raise ValueError(f"speed_changes must be percentages above 0; got {speed_changes}")
+        if not 0 <= reverberation_probability <= 1 or gain_db[0] > gain_db[1]:
+            raise ValueError(
+                "reverberation_probability must be from 0 to 1 and gain_db the lowest and the highest change; got "
+                f"{reverberation_probability} and {gain_db}"
+            )
+        self.reverberation_probability, self.gain_db = reverberation_probability, tuple(gain_db)
         self.max_shift = round(shift_ms * sample_rate / 1000)
         speeds = list(speed_changes)
         self.perturb = None if speeds == [100] else SpeedPerturb(sample_rate, speeds)
@@ -291,11 +304,15 @@ class ClipAugmenter:
     def __call__(self, waveform):
         """Shift a clip (samples,) and add noise to it; its length stays."""
         waveform = self._shift(waveform)
+        if self.reverberation_probability and torch.rand(()) < self.reverberation_probability:
+            waveform = reverberate(waveform, draw_room(self.sample_rate))
         if self.background_probability and torch.rand(()) < self.background_probability:
             waveform = waveform + self._background(waveform)
         if self.white_noise_max:
             scale = self.white_noise_max * torch.rand(())
             waveform = waveform + scale * torch.randn(waveform.shape)
+        if any(self.gain_db):
+            waveform = waveform * 10 ** (draw_between(*self.gain_db) / 20)
         return waveform
 
     def _shift(self, waveform):

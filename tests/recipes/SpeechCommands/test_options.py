@@ -42,6 +42,7 @@ def test_every_option_can_be_overridden_from_the_command_line(path, tmp_path):
         "words": ["up", "on"],
         "output_folder": str(tmp_path),
         "background_snr": [-5, 5],
+        "gain_db": [-6, 6],
         "silence_db": [-3, 3],
     }
     wanted |= {key: None for key in ("lr_annealing", "lr_plateau") if key in wanted}
@@ -79,6 +80,9 @@ def test_every_option_is_used_by_the_recipe_or_its_yaml():
             {"speed_changes": "[]"},
             "--speed_changes must be a list of one or more whole numbers, each from 10 to 1000",
         ),
+        ({"gain_db": "[3, -3]"}, "--gain_db must be the lowest and the highest change"),
+        ({"reverberation_probability": 2}, "--reverberation_probability must be a number from 0"),
+        ({"balance": 0}, "--balance must be a whole number from 1"),
         ({"batch_size": 64, "drop_last": True}, "set --batch_size lower"),
         ({"skip_prep": True}, "not there; run once without --skip_prep"),
         ({"skip_train": True}, "nothing to test"),

@@ -3,6 +3,7 @@
 import pytest
 import soundfile
 import torch
+from speechbrain.dataio.dataset import DynamicItemDataset
 
 from mamba_speech.audio import AudioError
 from tests.support.keywords import RATE
@@ -62,3 +63,38 @@ def test_a_noise_recording_that_can_no_longer_be_read_costs_only_itself(recipe, 
     assert [len(noise) for noise in read_noises([bad, good], RATE)] == [800]
     with pytest.raises(AudioError, match="bad.wav"):
         read_noises([bad], RATE)
+
+
+def test_the_level_of_clip_and_noise_changes_together_and_within_its_limits(recipe):
+    clip, change = torch.ones(100), augmenter(recipe, gain_db=(-20.0, 6.0))
+    levels = [20 * torch.log10(change(clip)) for _ in range(300)]
+    assert all(torch.allclose(level, level[0].expand(100)) for level in levels)
+    found = torch.stack(levels)[:, 0]
+    assert -20 <= found.min() < -18 and 4.5 < found.max() <= 6
+
+
+def test_a_room_rings_on_after_the_sound_and_keeps_its_level(recipe):
+    click = torch.zeros(RATE)
+    click[100] = 1
+    heard = augmenter(recipe, reverberation_probability=1)(click)
+    assert torch.allclose(heard.square().sum(), click.square().sum())
+    assert heard[:100].abs().max() < 1e-6 < heard[150:1000].abs().max()
+    # nothing is heard between the direct sound and the first reflections of a room
+    assert heard[101:140].abs().max() < 1e-5
+    assert torch.equal(augmenter(recipe, reverberation_probability=0)(click), click)
+
+
+def test_a_room_on_digital_silence_changes_nothing(recipe):
+    heard = augmenter(recipe, reverberation_probability=1)(torch.zeros(1000))
+    assert torch.equal(heard, torch.zeros(1000))
+
+
+def test_rare_words_are_heard_several_times_and_no_word_more_often_than_the_frequent_one(recipe):
+    labels = ["a"] * 12 + ["b"] * 5 + ["c"] + ["_unknown_"]
+    data = {str(number): {"label": label} for number, label in enumerate(labels)}
+    for most, wanted in ((1, (12, 5, 1, 1)), (2, (12, 10, 2, 1)), (100, (12, 10, 12, 1))):
+        dataset = DynamicItemDataset(data)
+        recipe("keyword_data").repeat_rare_words(dataset, most)
+        counts = recipe("keyword_data").classes_of(dataset)
+        assert tuple(counts[label] for label in ("a", "b", "c", "_unknown_")) == wanted
+        assert set(dataset.data_ids) == set(data) and len(dataset) == sum(wanted)
