@@ -243,7 +243,8 @@ def _make_changes(hparams, noise_paths, train, hard):
         if not hparams["context_seconds"]:
             return augment, None, silence, hard
         hop = hparams["compute_features"].hop_length * hparams["model"].subsampling
-        context = ContextSource(rate, hparams["context_seconds"], hop, speech, noises, hard)
+        seconds, pause = hparams["context_seconds"], hparams["context_pause"]
+        context = ContextSource(rate, seconds, hop, speech, noises, hard, pause)
         return augment, context, silence, hard
     except (AudioError, ValueError) as error:
         raise SystemExit(str(error)) from error

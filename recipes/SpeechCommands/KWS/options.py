@@ -113,6 +113,9 @@ class WaveformOptions(Options):
         "Seconds of other speech or noise before a clip, for causal models; 0: none."
     )
     context_silence: Fraction = option("Part of the batches that nothing precedes.")
+    context_pause: Annotated[float, Field(ge=0, le=600)] = option(
+        "Longest silence between other speech and a clip, in seconds; a half of the contexts have one."
+    )
     context_loss: Annotated[float, Field(ge=0, le=100)] = option(
         "Weight of the loss of keywords heard in the context; 0: none."
     )

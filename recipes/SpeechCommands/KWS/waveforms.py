@@ -122,6 +122,8 @@ class ContextSource:
         Noise recordings, (samples,) each, for the context if there is no other speech.
     hard : hard_negatives.HardNegatives, optional
         Pieces with which some of the contexts end.
+    pause : float
+        Seconds. Half of the contexts of speech end with a silence of up to so long, as before a command.
 
     Raises
     ------
@@ -137,7 +139,7 @@ class ContextSource:
     (8576, 0, 8576)
     """
 
-    def __init__(self, sample_rate, seconds, hop, speech, noises, hard=None):
+    def __init__(self, sample_rate, seconds, hop, speech, noises, hard=None, pause=0.0):
         if seconds <= 0:
             raise ValueError(f"context_seconds must be 0 or more; got {seconds}")
         if not speech and not noises:
@@ -145,7 +147,12 @@ class ContextSource:
                 "context_seconds needs other speech or noise to take it from: set other_speech_percentage above 0, add "
                 "_background_noise_ to the corpus, or set --context_seconds 0"
             )
+        if not 0 <= pause < seconds:
+            raise ValueError(
+                f"context_pause must be from 0 to less than context_seconds {seconds}; got {pause}"
+            )
         self.sample_rate, self.seconds, self.hop = sample_rate, seconds, hop
+        self.pause = round(pause * sample_rate)
         self.speech, self.noises, self.hard = list(speech), list(noises), hard
 
     def length(self, samples):
@@ -157,6 +164,12 @@ class ContextSource:
         """A context of so many samples, (length,)."""
         if not self.speech:
             return draw_piece(self.noises, length)
+        if self.pause and torch.rand(()) < 0.5:
+            pause = int(torch.randint(self.pause + 1, ()))
+            return F.pad(self._speech(length - pause), (0, pause))
+        return self._speech(length)
+
+    def _speech(self, length):
         piece = self.hard and self.hard.draw()
         if piece:
             path, start, stop = piece

@@ -82,6 +82,19 @@ def test_context_is_other_speech_of_training_speakers_up_to_a_whole_frame(prepar
     assert {len(item["sig"]) for item in valid} == {RATE}
 
 
+def test_half_of_the_contexts_end_with_a_pause_of_at_most_so_long(prepare):
+    _, (train, *_) = prepare(context_pause=0.5)
+    pauses = []
+    for _ in range(12):
+        for item in train:
+            before = item["sig"][: item["context"]]
+            silent = int((before.flip(0) != 0).float().argmax())
+            assert (before[: len(before) - silent] != 0).all()
+            pauses.append(silent / RATE)
+    paused = [one for one in pauses if one]
+    assert 0.3 < len(paused) / len(pauses) < 0.7 and 0.3 < max(paused) <= 0.5
+
+
 def test_the_clip_behind_its_context_is_the_clip_itself(prepare):
     _, (train, *_) = prepare()
     _, (alone, *_) = prepare(context_seconds=0)
