@@ -19,7 +19,7 @@ def tones(tmp_path_factory):
 
 @pytest.mark.parametrize("yaml", ["gru", "ds_cnn"])
 def test_a_baseline_trains_spots_and_goes_to_speechbrain(yaml, tones, tmp_path, capsys):
-    options = TASK | {"data_folder": tones, "number_of_epochs": 1, "pad_clips": False}
+    options = TASK | SMALL | {"data_folder": tones, "number_of_epochs": 1, "pad_clips": False}
     # every noise is made, none read
     options |= {"background_probability": 1, "background_generated": 1}
     run = train_here(yaml, small=SMALL, output_folder=tmp_path / "run", **options)

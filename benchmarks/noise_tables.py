@@ -1,0 +1,119 @@
+"""The table and the plot of the accuracies under noise, from the figures that noise.py measured."""
+
+from mamba_speech.figures import COLOURS, MARKERS, STYLE
+
+# Speech Commands v0.02, by github.com/devv0311/mamba-speech-command: what others measured of a Mamba under noise
+PUBLISHED = {
+    "Mamba / clean (devv0311)": {"clean": 94.5, "20": 65.8, "10": 16.0, "0": 14.0},
+    "GRU / clean (devv0311)": {"clean": 94.0, "20": 82.0, "10": 28.6, "0": 13.3},
+}
+BELOW = "10 dB below clean, points"
+
+
+def rows_of(tests, published=False):
+    """Rows for Markdown: a system's accuracy, clean and at each ratio.
+
+    Arguments
+    ---------
+    tests : dict
+        Of noise.json, by title.
+    published : bool
+        Whether the published figures stand below.
+
+    Returns
+    -------
+    list of dict
+    """
+    ratios = list(dict.fromkeys(name for test in tests.values() for name in _ratios(test)))
+    rows = []
+    for title, test in tests.items():
+        for name, system in test["systems"].items():
+            found = system["accuracy"]
+            clean = found["clean"]
+            row = {"test": f"{title}, {test['clips']:,} clips", "system / training": name}
+            row |= {"parameters": system["parameters"], "runs": system["runs"]}
+            row["clean % (95 % interval)"] = (
+                f"{clean['mean']:.1f} ({clean['low']:.1f} to {clean['high']:.1f})"
+            )
+            for ratio in ratios:
+                row[f"{ratio} dB"] = f"{found[ratio]['mean']:.1f}" if ratio in found else "-"
+            row[BELOW] = f"{clean['mean'] - found['10']['mean']:.1f}" if "10" in found else "-"
+            rows.append(row)
+    for name, figures in PUBLISHED.items() if published else ():
+        row = {"test": "Speech Commands v0.02, as published", "system / training": name}
+        row |= {
+            "parameters": "-",
+            "runs": "-",
+            "clean % (95 % interval)": f"{figures['clean']:.1f}",
+        }
+        row |= {
+            f"{ratio} dB": f"{figures[ratio]:.1f}" if ratio in figures else "-" for ratio in ratios
+        }
+        rows.append(row | {BELOW: f"{figures['clean'] - figures['10']:.1f}"})
+    return rows
+
+
+def kinds_of(tests, ratio="10"):
+    """Rows for Markdown: the accuracy at one ratio, by the kind of the noise; tests as of :func:`rows_of`."""
+    kinds = sorted({kind for test in tests.values() for kind in test["noises"]})
+    rows = []
+    for title, test in tests.items():
+        for name, system in test["systems"].items():
+            found = system["by_noise"].get(ratio, {})
+            row = {"test": title, "system / training": name}
+            shown = {kind.replace("_", " "): found.get(kind) for kind in kinds}
+            rows.append(row | {k: "-" if v is None else f"{v:.0f}" for k, v in shown.items()})
+    return rows
+
+
+def _ratios(test):
+    system = next(iter(test["systems"].values()))
+    return [name for name in system["accuracy"] if name != "clean"]
+
+
+def draw(tests, save):
+    """Draw the accuracies over the ratio, a panel for each test: a colour a system, dashes for training without noise.
+
+    Arguments
+    ---------
+    tests : dict
+    save : callable
+        Takes the figure.
+    """
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(4.2 * len(tests) + 1.5, 4.2), layout="constrained")
+        panels = figure.subplots(1, len(tests), sharey=True, squeeze=False)[0]
+        families = list(
+            dict.fromkeys(
+                name.partition(" / ")[0] for test in tests.values() for name in test["systems"]
+            )
+        )
+        lines = {}
+        for panel, (title, test) in zip(panels, tests.items(), strict=True):
+            conditions = ["clean", *_ratios(test)]
+            for name, system in test["systems"].items():
+                family, _, training = name.partition(" / ")
+                index = families.index(family)
+                style = "--" if training == "clean" else "-"
+                values = [system["accuracy"][one]["mean"] for one in conditions]
+                (lines[name],) = panel.plot(
+                    range(len(values)),
+                    values,
+                    style,
+                    color=COLOURS[index % len(COLOURS)],
+                    marker=MARKERS[index % len(MARKERS)],
+                    mfc="white" if style == "--" else None,
+                    label=name,
+                )
+            labels = ["clean", *(f"{one} dB" for one in conditions[1:])]
+            panel.set_xticks(range(len(labels)), labels)
+            panel.set_title(f"{title}\n({test['clips']:,} clips)")
+            panel.set_ylim(0, 101)
+            panel.grid(color="0.92")
+        figure.supxlabel("speech over noise", fontsize=10)
+        panels[0].set_ylabel("words recognised, %")
+        figure.legend(handles=lines.values(), loc="outside right upper", fontsize=9)
+        save(figure)
