@@ -29,6 +29,9 @@ class Prediction(NamedTuple):
         return self.said == self.heard
 
 
+VOICE_COLUMNS = ("voice", "clips", "right", "accuracy", "accuracy_low", "accuracy_high")
+# how the names of classes begin that are no words
+NO_WORD = "_"
 PREDICTION_COLUMNS = ("ID", "wav", "speaker", "said", "heard", "confidence", "correct")
 
 
@@ -45,6 +48,29 @@ def write_predictions(path, predictions):
     )
     rows = ((*one[:5], f"{one.confidence:.4f}", int(one.correct)) for one in ordered)
     write_csv(path, PREDICTION_COLUMNS, rows)
+
+
+def write_per_voice(path, predictions):
+    """Write how well each voice's words were recognised as a CSV file, the hardest voices first.
+
+    Arguments
+    ---------
+    path : str or Path
+    predictions : list of Prediction
+        Clips of classes that are no words do not count.
+    """
+    voices = {}
+    for one in predictions:
+        if not one.said.startswith(NO_WORD):
+            voices.setdefault(one.speaker, []).append(one.correct)
+    rows = []
+    for voice, right in voices.items():
+        low, high = wilson_interval(sum(right), len(right))
+        accuracy = 100 * sum(right) / len(right)
+        rows.append((voice, len(right), sum(right), accuracy, 100 * low, 100 * high))
+    rows.sort(key=lambda row: (row[3], row[0]))
+    shown = ((*row[:3], *(f"{value:.1f}" for value in row[3:])) for row in rows)
+    write_csv(path, VOICE_COLUMNS, shown)
 
 
 def read_predictions(path):
@@ -174,6 +200,36 @@ class ConfusionMatrix:
             "accuracy_high": 100 * high,
             "macro_F1": sum(row["F1"] for row in rows) / len(rows),
             "clips": total,
+        }
+
+    def word_figures(self):
+        """Accuracy, its 95 % interval in %, and the clips, over the classes that are words alone.
+
+        A word that is taken for no word is a mistake. Empty if every class is a word, or no word was said.
+
+        Returns
+        -------
+        dict of str: float
+
+        Example
+        -------
+        >>> import torch
+        >>> matrix = ConfusionMatrix(["yes", "_unknown_"])
+        >>> matrix.add(torch.tensor([0, 0, 1]), torch.tensor([0, 1, 1]))
+        >>> matrix.word_figures()["word_accuracy"]
+        50.0
+        """
+        words = [index for index, label in enumerate(self.labels) if not label.startswith(NO_WORD)]
+        total = int(self.counts[words].sum())
+        if len(words) == len(self.labels) or not total:
+            return {}
+        right = int(self.counts.diagonal()[words].sum())
+        low, high = wilson_interval(right, total)
+        return {
+            "word_accuracy": 100 * right / total,
+            "word_accuracy_low": 100 * low,
+            "word_accuracy_high": 100 * high,
+            "word_clips": total,
         }
 
     def write_per_class(self, path):

@@ -19,7 +19,12 @@ from keyword_data import classes_of, keep_clips, make_datasets, prepare_clips, t
 from options import KeywordOptions
 from speechbrain.utils.distributed import if_main_process, run_on_main
 
-from mamba_speech.evaluation.classification import ConfusionMatrix, Prediction, write_predictions
+from mamba_speech.evaluation.classification import (
+    ConfusionMatrix,
+    Prediction,
+    write_per_voice,
+    write_predictions,
+)
 from mamba_speech.figures import confusion_matrix
 from mamba_speech.kws.events import absent_classes
 from training.brain import RecipeBrain
@@ -157,7 +162,7 @@ class KeywordBrain(RecipeBrain):
         stats = {"loss": loss} | self.confusion.figures()
         if stage == sb.Stage.VALID:
             return {name: stats[name] for name in ("loss", "accuracy", "macro_F1")}
-        return stats
+        return stats | self.confusion.word_figures()
 
     def selection_of(self, stats):
         """The error rate."""
@@ -170,6 +175,7 @@ class KeywordBrain(RecipeBrain):
             # before the result, so that a run with a result has them
             write_predictions(folder / "predictions_test.csv", self.predictions)
             self.confusion.write_per_class(folder / "per_class_test.csv")
+            write_per_voice(folder / "per_voice_test.csv", self.predictions)
         conditions = {"data_folder": str(self.hparams.data_folder)}
         if self.hparams.test_speaker:
             conditions["test_speaker"] = self.hparams.test_speaker

@@ -8,6 +8,7 @@ from mamba_speech.evaluation.classification import (
     Prediction,
     read_predictions,
     wilson_interval,
+    write_per_voice,
     write_predictions,
 )
 
@@ -48,3 +49,29 @@ def test_scores_agree_with_their_definitions_counted_one_by_one():
         precision, recall = hits / int((heard == index).sum()), hits / int((said == index).sum())
         f1.append(100 * 2 * precision * recall / (precision + recall))
     assert figures["macro_F1"] == pytest.approx(sum(f1) / 4)
+
+
+def test_the_accuracy_of_words_counts_a_word_taken_for_none_as_a_mistake():
+    matrix = ConfusionMatrix(["no", "yes", "_unknown_"])
+    assert matrix.word_figures() == {} and ConfusionMatrix("ab").word_figures() == {}
+    matrix.add(torch.tensor([0, 0, 1, 1, 2, 2]), torch.tensor([0, 2, 1, 0, 2, 0]))
+    figures = matrix.word_figures()
+    assert (figures["word_accuracy"], figures["word_clips"]) == (50, 4)
+    low, high = (figures[f"word_accuracy_{end}"] / 100 for end in ("low", "high"))
+    assert (low, high) == wilson_interval(2, 4)
+
+
+def test_voices_stand_in_a_table_the_hardest_first_and_by_their_words_alone(tmp_path):
+    heard = [
+        ("bob", "no", "no"),
+        ("bob", "yes", "no"),
+        ("ann", "no", "no"),
+        ("ann", "_silence_", "no"),
+    ]
+    clips = [
+        Prediction(str(number), "", voice, said, taken, 0.5)
+        for number, (voice, said, taken) in enumerate(heard)
+    ]
+    write_per_voice(tmp_path / "voices.csv", clips)
+    rows = [line.split(",")[:4] for line in (tmp_path / "voices.csv").read_text().split()]
+    assert rows[1:] == [["bob", "2", "1", "50.0"], ["ann", "1", "1", "100.0"]]
