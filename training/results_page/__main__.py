@@ -149,6 +149,7 @@ def _interrupt(number, frame):
 
 
 if __name__ == "__main__":
-    # being ended is told as Ctrl-C is, so that nothing goes on running
-    signal.signal(signal.SIGTERM, _interrupt)
+    # being ended, or a terminal that closes, is told as Ctrl-C is, so that nothing goes on running
+    for ending in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(ending, _interrupt)
     sys.exit(main())

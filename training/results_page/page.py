@@ -125,7 +125,7 @@ def _facts(entry):
     elif entry.deviation is not None:
         facts.append(f"Standard deviation of the seeds: {entry.deviation:.2f}.")
     if entry.interval is not None:
-        facts.append(f"The interval in brackets draws {entry.drawn}.")
+        facts.append(f"The interval in brackets is over {entry.drawn}.")
     if entry.others:
         others = (f"{name} {_short(value)}" for name, value in entry.others.items())
         facts.append(f"Also measured: {', '.join(others)}.")
