@@ -241,7 +241,8 @@ def main(arguments=None):
     with tempfile.TemporaryDirectory() as temporary:
         options.work = (options.work or Path(temporary)).absolute()
         if options.quick:
-            options.work, options.out = options.work / "quick", options.work / "results"
+            options.work = options.work / "quick"
+            options.out = options.work / "results"
             options.out.mkdir(parents=True, exist_ok=True)
         options.work.mkdir(parents=True, exist_ok=True)
         try:
