@@ -1,18 +1,49 @@
 """A causal ConMamba layer over one frame, in as few operations as it takes.
 
 A stream in short pieces gives the encoder one frame at a time. The general way through a layer costs more in calls and
-checks than in arithmetic then. Here the recurrences are written out for one frame; the results are the same.
+checks than in arithmetic then. Here a compiled kernel does all of the layer (``modules/ssm/cpu/frame.c``). Where there
+is none, the recurrences are written out in torch's operations. The results are the same.
 """
 
+import struct
+from functools import lru_cache
+
 import torch
+from speechbrain.nnet.activations import Swish
 from torch import nn
 from torch.nn import functional as F
 
 from modules.memory_reuse import activate, nothing_watches
 from modules.ssm import Mamba, MambaState
+from modules.ssm.cpu import build
+from modules.ssm.cpu.tensors import call
 
 # numbers in a block's state: with more of them, the compiled scan is faster than the few operations here
 _MOST = 1 << 15
+# numbers in a feed-forward matrix: with more of them, several threads of torch are faster than the kernel's one
+_MOST_FOR_ONE_THREAD = 1 << 18
+# the layer's parts in the order of the kernel's arguments; between them stand those of _ARGUMENTS
+_PARTS = (
+    "ffn_module1.0",
+    "ffn_module1.1.ffn.0",
+    "ffn_module1.1.ffn.3",
+    "norm1.norm",
+    "mamba.in_proj",
+    "mamba.conv1d",
+    "mamba.x_proj",
+    "mamba.dt_proj",
+    "mamba",
+    "mamba.out_proj",
+    "convolution_module.layer_norm",
+    "convolution_module.bottleneck.0",
+    "convolution_module.conv",
+    "convolution_module.after_conv.0",
+    "convolution_module.after_conv.2",
+    "ffn_module2.0",
+    "ffn_module2.1.ffn.0",
+    "ffn_module2.1.ffn.3",
+    "norm2.norm",
+)
 
 
 def takes_one_frame(layer, x, lengths, state):
@@ -57,6 +88,12 @@ def layer_frame(layer, x, state):
     (torch.Tensor, tuple)
         (batch, 1, d_model) and the state behind the frame.
     """
+    if _kernel_takes(layer, x):
+        return _by_kernel(layer, x, state)
+    return _by_torch(layer, x, state)
+
+
+def _by_torch(layer, x, state):
     x, (mamba_state, conv_state) = x[:, 0], state
     x = _half_feed_forward(layer.ffn_module1, x)
     mixed, mamba_state = mamba_frame(layer.mamba, _normed(layer.norm1.norm, x), mamba_state)
@@ -64,6 +101,79 @@ def layer_frame(layer, x, state):
     convolved, conv_state = _convolution_frame(layer.convolution_module, x, conv_state)
     x = _half_feed_forward(layer.ffn_module2, x + convolved)
     return _normed(layer.norm2.norm, x).unsqueeze(1), (mamba_state, conv_state)
+
+
+def _kernel_takes(layer, x):
+    """Whether the kernel knows the layer's parts and is there."""
+    widen, activation = layer.ffn_module1[1].ffn[:2]
+    kinds = {(type(one), one.beta if type(one) is Swish else 1) for one in _activations(layer)}
+    return (
+        x.device.type == "cpu"
+        and kinds in ({(nn.GELU, 1)}, {(Swish, 1)})
+        and getattr(activation, "approximate", "none") == "none"
+        and (torch.get_num_threads() == 1 or widen.weight.numel() <= _MOST_FOR_ONE_THREAD)
+        and build.refusal() is None
+    )
+
+
+def _activations(layer):
+    first, second = (module[1].ffn[1] for module in (layer.ffn_module1, layer.ffn_module2))
+    return first, second, layer.convolution_module.after_conv[1]
+
+
+def _by_kernel(layer, x, state):
+    mamba, (conv, ssm), conv_state = layer.mamba, state[0], state[1].contiguous()
+    x, conv, ssm = x.contiguous(), conv.contiguous(), ssm.contiguous()
+    out, new_conv, new_ssm = torch.empty_like(x), torch.empty_like(conv), torch.empty_like(ssm)
+    new_conv_state = torch.empty_like(conv_state)
+    widen, activation = layer.ffn_module1[1].ffn[:2]
+    sizes = (mamba.d_inner, mamba.d_state, mamba.dt_rank, mamba.d_conv, conv_state.shape[2] + 1)
+    arrays = (x, out, conv, new_conv, ssm, new_ssm, conv_state, new_conv_state)
+    # the parameters of the parts as one list, which keeps them while the kernel reads them
+    kept, numbers = [], []
+    for part in _parts(layer):
+        kept += _numbers(part, numbers)
+    call(
+        "frame_forward",
+        x.shape[0],
+        x.shape[2],
+        widen.out_features,
+        *sizes,
+        type(activation) is Swish,
+        *(array.data_ptr() for array in arrays),
+        *numbers,
+    )
+    return out, (MambaState(new_conv, new_ssm), new_conv_state)
+
+
+def _parts(layer):
+    """The layer's parts in the kernel's order; looked up once, as they are never exchanged in use."""
+    kept = layer.__dict__.get("_kept_parts")
+    if kept is None:
+        kept = layer.__dict__["_kept_parts"] = [layer.get_submodule(name) for name in _PARTS]
+    return kept
+
+
+def _numbers(part, numbers):
+    """Add the kernel's arguments for a part; the tensors that have to live as long."""
+    parameters = part._parameters
+    if type(part) is Mamba:
+        tensors = [_decay_rates(part), parameters["D"].contiguous()]
+    else:
+        tensors = [
+            None if one is None else one.contiguous()
+            for one in (parameters["weight"], parameters["bias"])
+        ]
+    numbers += [0 if one is None else one.data_ptr() for one in tensors]
+    if type(part) is nn.LayerNorm:
+        numbers.append(_bits(part.eps))
+    return tensors
+
+
+@lru_cache
+def _bits(number):
+    """A number's bits, as a 64-bit integer."""
+    return struct.unpack("q", struct.pack("d", number))[0]
 
 
 def mamba_frame(block, x, state):

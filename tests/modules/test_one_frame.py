@@ -7,8 +7,20 @@ import torch
 from speechbrain.nnet.activations import Swish
 from torch import nn
 
+from modules import one_frame
 from modules.conmamba import ConmambaEncoder, ConmambaEncoderLayer
 from modules.one_frame import takes_one_frame
+from modules.ssm.cpu.build import refusal
+
+
+@pytest.fixture(params=["kernel", "torch"])
+def way(request, monkeypatch):
+    """Both ways of the fast path."""
+    if request.param == "torch":
+        monkeypatch.setattr(one_frame, "_kernel_takes", lambda layer, x: False)
+    elif refusal() is not None:
+        pytest.skip("no compiled kernels here")
+    return request.param
 
 
 def make_layer(**options):
@@ -42,7 +54,7 @@ def frame_by_frame(layer, x, state, fast):
         {"mamba_config": {"conv_bias": False, "bidirectional": True}},
     ],
 )
-def test_frame_by_frame_is_the_general_way(options, batch):
+def test_frame_by_frame_is_the_general_way(options, batch, way):
     layer, x = make_layer(**options), torch.randn(batch, 12, 24)
     found, state = frame_by_frame(layer, x, None, fast=True)
     wanted, kept = frame_by_frame(layer, x, None, fast=False)
@@ -54,7 +66,7 @@ def test_frame_by_frame_is_the_general_way(options, batch):
         assert torch.allclose(found, layer(x), atol=2e-5)
 
 
-def test_the_state_that_is_given_stays_as_it_was():
+def test_the_state_that_is_given_stays_as_it_was(way):
     layer, x = make_layer(), torch.randn(1, 3, 24)
     with torch.no_grad():
         _, state = layer(x[:, :2], return_state=True)
@@ -66,17 +78,37 @@ def test_the_state_that_is_given_stays_as_it_was():
     assert torch.equal(state[1], before[1])
 
 
-def test_changed_parameters_are_read_anew():
+def test_changed_parameters_are_read_anew(way):
     layer, x = make_layer(activation=Swish), torch.randn(1, 4, 24)
     frame_by_frame(layer, x, None, fast=True)
     twin = copy.deepcopy(layer)
     for one in (layer, twin):
         with torch.no_grad():
             one.mamba.A_log += 0.5
+            one.mamba.in_proj.weight = nn.Parameter(one.mamba.in_proj.weight * 1.5)
         found, _ = frame_by_frame(one, x, None, fast=True)
         wanted, _ = frame_by_frame(one, x, None, fast=False)
         assert torch.allclose(found, wanted, atol=2e-5)
     assert layer.state_dict().keys() == make_layer(activation=Swish).state_dict().keys()
+
+
+def test_the_kernel_takes_what_it_knows_and_leaves_the_rest_to_torch():
+    x = torch.randn(1, 1, 24)
+    for activation, takes in ((nn.GELU, True), (Swish, True), (nn.ReLU, False)):
+        assert one_frame._kernel_takes(make_layer(activation=activation), x) == (
+            takes and refusal() is None
+        )
+
+
+@pytest.mark.parametrize("size", [1e-4, 30.0])
+def test_small_and_large_numbers_are_as_exact_as_elsewhere(size, way):
+    layer, x = make_layer(activation=nn.GELU), size * torch.randn(1, 6, 24)
+    found, _ = frame_by_frame(layer, x, None, fast=True)
+    wanted, _ = frame_by_frame(layer, x, None, fast=False)
+    assert torch.allclose(found, wanted, atol=2e-5)
+    x[0, 3, 2] = torch.nan
+    found, _ = frame_by_frame(layer, x, None, fast=True)
+    assert not found[:, :3].isnan().any() and found[:, 3:].isnan().all()
 
 
 def test_other_cases_go_the_general_way():

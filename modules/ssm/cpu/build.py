@@ -17,7 +17,13 @@ logger = logging.getLogger(__name__)
 
 _FUNCTIONS = tuple(
     f"mamba_speech_{name}"
-    for name in ("scan_forward", "scan_backward", "conv_forward", "conv_backward")
+    for name in (
+        "scan_forward",
+        "scan_backward",
+        "conv_forward",
+        "conv_backward",
+        "frame_forward",
+    )
 )
 
 _lock = threading.Lock()

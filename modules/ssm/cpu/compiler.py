@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 
-_SOURCES = ("scan_forward.c", "scan_backward.c", "conv.c")
+_SOURCES = ("scan_forward.c", "scan_backward.c", "conv.c", "frame.c")
 _HEADERS = ("vectors.h", "scan.h")
 # -ffast-math is left out on purpose: it would cancel the rounding inside exp, and NaN with it
 _FLAGS = [
