@@ -141,6 +141,32 @@ def test_a_pipe_in_tiny_pieces_is_heard_all_the_same(chunked_run, long_file, raw
     assert session.summary()["seconds"] == round(len(samples) / RATE, 3)
 
 
+@pytest.mark.parametrize(
+    "name, options",
+    [
+        ("CTC", {"decoding": "beam", "beam_size": 4}),
+        pytest.param("CTC", {"lm": "{lm}", "beam_size": 3}, marks=pytest.mark.exhaustive),
+        pytest.param("S2S", {"decoding": "joint", "beam_size": 2}, marks=pytest.mark.exhaustive),
+    ],
+    ids=str,
+)
+def test_a_search_gives_the_words_of_the_live_recogniser(
+    name, options, make_run, lm_run, audio, capsys
+):
+    run, path = make_run(name), audio / "7.wav"
+    options = {key: str(value).format(lm=lm_run) for key, value in options.items()}
+    given = options | {"beam_size": int(options["beam_size"])}
+    live = LiveRecognizer.load(run, device="cpu", **given)
+    context = live.make_context()
+    updates = live.listen(read(path), context) + live.finish(context)
+    words = (word for key, value in options.items() for word in (f"--{key}", value))
+    status, out, _ = call(capsys, run, path, *words, "--json")
+    records = [one for one in map(json.loads, out) if one["type"] == "final"]
+    assert status == 0 and records
+    wanted = [word.text for update in updates for word in update.final]
+    assert [word["text"] for one in records for word in one["words"]] == wanted
+
+
 def test_a_stream_that_stops_in_mid_word_gives_that_word(chunked_run, raw, monkeypatch, capsys):
     session = Session(LiveRecognizer.load(chunked_run, device="cpu"))
     samples = torch.from_numpy(np.frombuffer(raw, "<i2").astype("float32") / 32768)
@@ -186,6 +212,12 @@ def test_a_rate_that_changes_in_mid_stream_is_followed_with_a_word(
         (["{run}", "x.wav", "--raw", "16000"], "--raw is of standard input"),
         (["{run}", "microphone", "--real_time"], "leave out --real_time"),
         (["{causal}", "x.wav", "--chunk_size", "4"], "has no chunk_size"),
+        (
+            ["{run}", "x.wav", "--decoding", "joint"],
+            "joint needs the decoder of a run of train_S2S",
+        ),
+        (["{run}", "x.wav", "--decoding", "greedy", "--beam_size", "3"], "leave out beam_size"),
+        (["{run}", "x.wav", "--lm", "{folder}/none"], "none"),
         (["{whole}", "x.wav"], "train with a streaming YAML"),
         (["{spotter}", "x.wav"], "is a run of another task"),
         (["{folder}", "x.wav"], "is not the output folder of a run"),
