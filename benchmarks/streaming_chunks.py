@@ -3,7 +3,7 @@
 import time
 
 import torch
-from streaming_models import RATE, ConformerStream
+from streaming_models import RATE, ConformerStream, FrontEndStream
 
 from mamba_speech.asr.session import percentile
 from modules.asr.streaming_network import StreamingNetwork
@@ -26,6 +26,7 @@ def streams(runs, chunk_size):
         for context in CONTEXTS:
             stream = ConformerStream(*runs[kind], chunk_size, context)
             add(f"Conformer, {kind}, {context} chunks before", stream)
+    add("front-end and CTC layer, of all", FrontEndStream(*runs["RoPEMHA"], chunk_size, 1))
     return frames
 
 

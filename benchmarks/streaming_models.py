@@ -85,6 +85,10 @@ class ConformerStream:
         samples = self.compute_features.initial_state(1)
         return [samples, None, None, self.model.Transformer.make_streaming_context(self.chunks)]
 
+    def encode(self, frames, context):
+        """The encoder's output of a chunk of subsampled frames."""
+        return self.model.Transformer.encode_streaming(frames, context)
+
     @torch.no_grad()
     def forward_streaming(self, wavs, context):
         """Log-probabilities (1, frames, tokens) of the chunks that the next samples (1, samples) complete."""
@@ -97,11 +101,18 @@ class ConformerStream:
         frames = torch.cat(frames, 1) if frames else wavs.new_zeros(1, 0, 1)
         size, outputs = self.chunks.chunk_size, []
         while frames.shape[1] >= size:
-            encoded = self.model.Transformer.encode_streaming(frames[:, :size], encoder)
-            outputs.append(self.model.ctc_log_probs(encoded))
+            outputs.append(self.model.ctc_log_probs(self.encode(frames[:, :size], encoder)))
             frames = frames[:, size:]
         context[2] = frames.clone() if frames.shape[1] else None
         return torch.cat(outputs, 1) if outputs else None
+
+
+class FrontEndStream(ConformerStream):
+    """What every stream computes beside its encoder: features, subsampling, and the CTC layer."""
+
+    def encode(self, frames, context):
+        """Zeros in place of the encoder's output."""
+        return frames.new_zeros(*frames.shape[:2], self.model.ctc_lin.w.in_features)
 
 
 @torch.no_grad()

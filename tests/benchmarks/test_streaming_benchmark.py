@@ -46,7 +46,7 @@ class EarlyFeatures:
 def test_every_stream_that_is_timed_gives_the_frames_of_its_samples(load, runs):
     module, models = load("streaming_chunks"), load("streaming_models")
     ways = module.streams(runs, 4)
-    assert len(ways) == 2 + 2 * len(module.CONTEXTS)
+    assert len(ways) == 3 + 2 * len(module.CONTEXTS)
     for hear in ways.values():
         outputs = [hear(0.1 * torch.randn(1, 4 * 640)) for _ in range(3)]
         frames = [getattr(one, "log_probs", one) for one in outputs]
@@ -146,7 +146,7 @@ def test_a_short_run_writes_every_table_and_stages_add_up(audio_folder, tmp_path
         for name in ("latency", "chunks", "hour", "conditions")
     )
     assert len(latency) == 6 and {row["as told"] for row in latency} == {"yes", "-"}
-    assert len(chunks) == 12 and [one["stage"] for one in conditions] == [
+    assert len(chunks) == 14 and [one["stage"] for one in conditions] == [
         "latency",
         "chunks",
         "hour",
