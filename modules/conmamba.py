@@ -15,6 +15,7 @@ from modules.convolution import MaskedConvolutionModule
 from modules.encoder import LayerLoop
 from modules.fidelity import check_fidelity
 from modules.memory_reuse import activate, in_blocks
+from modules.one_chunk import layer_chunk, takes_one_chunk
 from modules.one_frame import layer_frame, takes_one_frame
 from modules.ssm import ChunkedBiMamba, Mamba
 from modules.ssm.masking import valid_frames
@@ -135,6 +136,8 @@ class ConmambaEncoderLayer(nn.Module):
         """
         if return_state and takes_one_frame(self, x, lengths, state):
             return layer_frame(self, x, state)
+        if return_state and takes_one_chunk(self, x, lengths, dynchunktrain_config, state):
+            return layer_chunk(self, x, state)
         mamba_state, conv_state = (None, None) if state is None else state
         valid = valid_frames(lengths, x.shape[1], x.device)
         padding = None if valid is None else ~valid.unsqueeze(-1)
