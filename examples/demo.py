@@ -5,18 +5,13 @@ again goes on where the last one stopped; `make demo` runs this in the repositor
 """
 
 import argparse
-import fcntl
-import os
 import signal
 import subprocess
 import sys
-import time
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 from demo_console import (
-    TrainingDisplay,
     headline,
     print_pairs,
     print_result,
@@ -25,59 +20,71 @@ from demo_console import (
     shown,
     typed,
 )
+from demo_measure import seconds_a_step
+from demo_next import say_what_next, say_where_it_is, transcribing
+from demo_plan import (
+    PROCESSES,
+    ROOT,
+    SCRIPT,
+    YAML,
+    count_processors,
+    fit_epochs,
+    training_command,
+    training_environment,
+)
+from demo_stages import Stages
 
 from data_prep.librispeech_prepare import prepare_librispeech
 from data_prep.spoken.voices import available_languages
 from mamba_speech.arguments import number, seed, whole_number
 from mamba_speech.audio.names import safe_streams
-from mamba_speech.files import read_csv, read_json, write_csv, write_json
-from training.provenance import load_average
+from mamba_speech.files import read_csv, write_csv, write_json
 from training.results import is_tested
 
-HOURS = 2.5
-EPOCHS = 5
+HOURS = 3.0
+MINUTES = 10.0
 TEST_MINUTES = 8.0
 SEED = 1
-LOCK_SECONDS = 15
-
-ROOT = Path(__file__).resolve().parents[1]
-RECIPE = ROOT / "recipes" / "LibriSpeech" / "ASR"
-YAML = RECIPE / "hparams" / "CTC" / "conmamba_mini.yaml"
 TEST_SET = "test-spoken"
 # Shuffled transcripts move within groups of about so many utterances of like length: a text then
 # still fits into its new audio's frames, and hardly an utterance is lost for lack of them.
 SHUFFLE_GROUP = 50
 
 
-def parse_arguments(arguments=None):
-    """Read the command line."""
+def make_parser():
+    """The parser of the command line."""
     parser = argparse.ArgumentParser(
         description="Speak a small corpus, train a ConMamba recogniser on it, test it on voices "
         "that it has not heard, and use it. The same command again goes on, or reports again."
     )
+    positive = number(0, 100_000, above=True)
     parser.add_argument(
-        "--hours",
-        type=number(0, 100_000, above=True),
-        default=HOURS,
-        help="speech to train on (%(default)s)",
-    )
-    parser.add_argument(
-        "--test_minutes",
-        type=number(0, 100_000, above=True),
-        default=TEST_MINUTES,
-        help="(%(default)s)",
+        "--minutes",
+        type=positive,
+        default=MINUTES,
+        help="time for all of it; a few training steps are timed, and as many epochs fit (%(default)s)",
     )
     parser.add_argument(
         "--number_of_epochs",
         "--epochs",
         type=whole_number(1, 1_000_000),
-        default=EPOCHS,
-        help="(%(default)s)",
+        help="epochs, whatever time they take",
     )
     parser.add_argument(
-        "--seed", type=seed, default=SEED, help="of corpus and training (%(default)s)"
+        "--hours", type=positive, default=HOURS, help="speech to train on (%(default)s)"
+    )
+    parser.add_argument(
+        "--test_minutes", type=positive, default=TEST_MINUTES, help="test speech (%(default)s)"
+    )
+    parser.add_argument(
+        "--seed", type=seed, default=SEED, help="seed of corpus and training (%(default)s)"
     )
     parser.add_argument("--language", choices=available_languages(), default="en")
+    parser.add_argument(
+        "--processes",
+        type=whole_number(1, PROCESSES),
+        help=f"processes that train; default: {PROCESSES}, or as many as there are processors",
+    )
     parser.add_argument(
         "--shuffle_transcripts",
         action="store_true",
@@ -85,15 +92,40 @@ def parse_arguments(arguments=None):
         "scores that cannot listen",
     )
     parser.add_argument(
-        "--output_folder", type=Path, help="default: results/demo, or results/demo_shuffled"
+        "--output_folder",
+        type=Path,
+        help="default: results/demo, with the other options in its name",
     )
+    return parser
+
+
+def parse_arguments(arguments=None):
+    """Read the command line."""
+    parser = make_parser()
     options = parser.parse_args(arguments)
-    if options.hours <= 0 or options.test_minutes <= 0 or options.number_of_epochs < 1:
-        parser.error("--hours and --test_minutes must be more than 0, --number_of_epochs 1 or more")
     if options.output_folder is None:
-        name = "demo_shuffled" if options.shuffle_transcripts else "demo"
-        options.output_folder = ROOT / "results" / name
+        options.output_folder = ROOT / "results" / folder_name(parser, options)
     return options
+
+
+def folder_name(parser, options):
+    """A folder's name in which options stand that are not the defaults, so that no demo meets another's folder.
+
+    Example
+    -------
+    >>> parser = make_parser()
+    >>> folder_name(parser, parser.parse_args(["--seed", "2", "--shuffle_transcripts"]))
+    'demo_seed_2_shuffle_transcripts'
+    """
+    parts = ["demo"]
+    for name, value in sorted(vars(options).items()):
+        if value != parser.get_default(name):
+            parts += (
+                [name]
+                if value is True
+                else [name, f"{value:g}" if isinstance(value, float) else str(value)]
+            )
+    return "_".join(parts)
 
 
 def main(arguments=None):
@@ -107,7 +139,7 @@ def main(arguments=None):
         demo.train()
         test_file = demo.report()
         demo.transcribe(test_file)
-        demo.say_what_next()
+        demo.close(test_file)
     except KeyboardInterrupt:
         print(
             "\nStopped. The same command goes on from the last checkpoint, two minutes old at most."
@@ -124,7 +156,7 @@ def _interrupt(number, frame):
 
 
 class Demo:
-    """The stages, their times, and the folder that all of it goes into.
+    """The stages, and the folder that all of it goes into.
 
     Arguments
     ---------
@@ -133,25 +165,17 @@ class Demo:
 
     Raises
     ------
-    ValueError
-        If the folder holds a demo with other options.
-    RuntimeError
-        If another demo, or a training that it began, still works in the folder.
+    ValueError, RuntimeError
+        See :class:`demo_stages.Stages`.
     """
 
     def __init__(self, options):
         self.options = options
         self.folder = options.output_folder
         self.corpus, self.run = self.folder / "corpus", self.folder / "run"
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._lock = _lock(self.folder)
-        self._record_file = self.folder / "demo.json"
         wanted = {key: value for key, value in vars(options).items() if key != "output_folder"}
-        self.record = {"options": wanted, "stages": {}}
-        if self._record_file.exists():
-            self.record = read_json(self._record_file)
-            _check_same(self.record["options"], wanted, self.folder)
-        self._save_record()
+        self.stages = Stages(self.folder, wanted, bar=sys.stderr.isatty())
+        self.record = self.stages.record
 
     def speak(self):
         """Generate the corpus."""
@@ -161,25 +185,61 @@ class Demo:
             *(sys.executable, "-m", "data_prep.spoken", shown(self.corpus)),
             *("--hours", f"{options.hours:g}", "--dev_minutes", f"{options.test_minutes / 2:g}"),
             *("--test_minutes", f"{options.test_minutes:g}", "--seed", str(options.seed)),
-            *("--language", options.language),
+            # one more than processors: a speaker waits now and then
+            *("--language", options.language, "--jobs", str(min(count_processors(), 8) + 1)),
         ]
-        self._stage("corpus", command, (self.corpus / "corpus.json").exists(), self._plain)
+        done = (self.corpus / "corpus.json").exists()
+        self.stages.run("corpus", command, done, training_environment(1))
+
+    def plan(self):
+        """Decide in how many processes to train, and for how many epochs; the same demo decides once."""
+        plan = self.record.get("plan")
+        if plan is None:
+            options = self.options
+            processes = options.processes or min(PROCESSES, count_processors())
+            plan = {"processes": processes, "epochs": options.number_of_epochs}
+            if plan["epochs"] is None:
+                with self.stages.timed("measuring"):
+                    plan["step_seconds"] = seconds_a_step(
+                        YAML, processes, training_environment(processes)
+                    )
+                if processes == 1:
+                    # which takes the steps of all, one after the other
+                    plan["step_seconds"] *= PROCESSES
+                left = 60 * options.minutes - self.stages.seconds()
+                plan["epochs"] = fit_epochs(left, plan["step_seconds"], options.hours)
+            self.record["plan"] = plan
+            self.stages.save()
+        return plan
 
     def train(self):
-        """Train, average the last checkpoints and test."""
-        options = self.options
+        """Train and test."""
+        options, plan = self.options, self.plan()
         control = ", on shuffled transcripts" if options.shuffle_transcripts else ""
-        epochs = f"{options.number_of_epochs} epoch{'s' * (options.number_of_epochs > 1)}"
+        epochs = f"{plan['epochs']} epoch{'s' * (plan['epochs'] > 1)}"
         headline(f"2. Train for {epochs}{control}, then test on unseen voices")
+        if "step_seconds" in plan:
+            print(
+                f"A step takes {plan['step_seconds']:.2f} s here; {epochs} fit into {options.minutes:g} minutes."
+            )
+        launcher, settings = training_command(plan["processes"])
         command = [
-            *(sys.executable, shown(RECIPE / "train_CTC.py"), shown(YAML)),
-            *("--output_folder", shown(self.run)),
-            *(self._shuffled_data() if options.shuffle_transcripts else self._data()),
-            *("--number_of_epochs", str(options.number_of_epochs), "--seed", str(options.seed)),
+            *(*launcher, shown(SCRIPT), shown(YAML), "--output_folder", shown(self.run)),
+            *(
+                self._shuffled_data()
+                if options.shuffle_transcripts
+                else ["--data_folder", shown(self.corpus)]
+            ),
+            *("--number_of_epochs", str(plan["epochs"]), "--seed", str(options.seed), *settings),
         ]
-        if not sys.stderr.isatty():
-            command.append("--noprogressbar")
-        self._stage("training and test", command, is_tested(self.run), self._training)
+        self.stages.run(
+            "training and test",
+            command,
+            is_tested(self.run),
+            training_environment(plan["processes"]),
+            plan["epochs"],
+            plan["processes"],
+        )
 
     def report(self):
         """Print and save what came out; returns a test file."""
@@ -190,67 +250,39 @@ class Demo:
         from mamba_speech.figures import learning_curve, spectrogram_with_alignment
 
         headline("3. What came out")
-        report = make_report(self.run, self.corpus / "voices.csv", TEST_SET, self.options.seed)
-        report |= {"options": self.record["options"], "stages": self.record["stages"]}
-        print_result(report)
-        print_voices(report["voices"])
-        print_pairs(report["pairs"], self.options.seed)
-        print_stages(report["stages"])
-        example = report["pairs"][0]
-        speaker, chapter, _ = example["id"].split("-")
-        folder = self.corpus / "LibriSpeech" / TEST_SET / speaker / chapter
-        test_file = folder / f"{example['id']}.flac"
-        learning_curve(self.run / "train_log.txt", self.folder / "learning_curve.png")
-        recognizer = Recognizer.load(self.run, device="cpu", decoding="greedy")
-        spectrogram_with_alignment(
-            recognizer, test_file, self.folder / "alignment.png", example["said"]
-        )
+        with self.stages.timed("report"):
+            report = make_report(self.run, self.corpus / "voices.csv", TEST_SET, self.options.seed)
+            report |= {key: self.record[key] for key in ("options", "plan", "stages")}
+            print_result(report)
+            print_voices(report["voices"])
+            print_pairs(report["pairs"], self.options.seed)
+            example = report["pairs"][0]
+            speaker, chapter, _ = example["id"].split("-")
+            folder = self.corpus / "LibriSpeech" / TEST_SET / speaker / chapter
+            test_file = folder / f"{example['id']}.flac"
+            learning_curve(self.run / "train_log.txt", self.folder / "learning_curve.png")
+            recognizer = Recognizer.load(self.run, device="cpu", ctc_only=True)
+            spectrogram_with_alignment(
+                recognizer, test_file, self.folder / "alignment.png", example["said"]
+            )
         write_json(self.folder / "report.json", report)
         return test_file
 
     def transcribe(self, test_file):
         """Call `mamba-speech transcribe` on one file."""
         headline("4. Use it")
-        script = Path(sys.executable).with_name("mamba-speech")
-        program = [str(script)] if script.exists() else [sys.executable, "-m", "mamba_speech.cli"]
-        command = [*program, "transcribe", shown(self.run), shown(test_file)]
+        command = transcribing(self.run, test_file)
         print(f"$ {typed(command)}", flush=True)
-        if subprocess.call(command) != 0:
-            raise RuntimeError("transcribing failed; what it said stands above")
+        with self.stages.timed("use"):
+            if subprocess.call(command) != 0:
+                raise RuntimeError("transcribing failed; what it said stands above")
 
-    def say_what_next(self):
-        """Where everything is, and what to do with it."""
-        run, script = shown(self.run), shown(RECIPE / "train_CTC.py")
-        large = shown(RECIPE / "hparams" / "CTC" / "conmamba_large.yaml")
-        headline("Where it is")
-        for path, what in (
-            (self.folder / "report.json", "all figures above"),
-            (self.folder / "learning_curve.png", "losses and WER by epoch"),
-            (self.folder / "alignment.png", "one utterance, and what was heard when"),
-            (self.run, "the run: checkpoints, log.txt, train_log.txt, wer_test-spoken.txt"),
-            (self.corpus, "the corpus, in LibriSpeech's layout"),
-        ):
-            print(f"  {shown(path):<36} {what}")
-        headline("What next")
-        print(f"""\
-  Your own recordings, or folders of them:
-    mamba-speech transcribe {run} FILE ...
-  (A model that has heard only a synthesiser and a few hundred words will not do well on people.)
-  Train on your own speech, listed in CSV files with the columns path and text:
-    python {script} {shown(YAML)} \\
-        --train_manifest train.csv --valid_manifest valid.csv --test_manifests '[test.csv]' \\
-        --output_folder results/mine
-  Train the published model on LibriSpeech (a GPU is needed):
-    python {script} {large} --data_folder LibriSpeech --precision bf16
-  Is it listening? The same demo on shuffled transcripts:
-    make demo DEMO_ARGS=--shuffle_transcripts""")
-
-    def _data(self):
-        splits = {"train": "train-spoken", "dev": "dev-spoken", "test": TEST_SET}
-        options = [
-            part for key, name in splits.items() for part in (f"--{key}_splits", f"[{name}]")
-        ]
-        return ["--data_folder", shown(self.corpus), *options]
+    def close(self, test_file):
+        """Say how long it took, where everything is, and what to do with it."""
+        headline("How long it took")
+        print_stages(self.record["stages"])
+        say_where_it_is(self.folder, self.run, self.corpus)
+        say_what_next(self.folder, self.run, test_file)
 
     def _shuffled_data(self):
         """Manifests of the corpus in which each training utterance has another's transcript."""
@@ -263,59 +295,6 @@ class Demo:
             *("--valid_manifest", shown(folder / "dev-spoken.csv")),
             *("--test_manifests", f"[{shown(folder / TEST_SET)}.csv]"),
         ]
-
-    def _stage(self, name, command, done, run):
-        """Run a command unless its work is done, and keep its time and the machine's load."""
-        print(f"$ {typed(command)}", flush=True)
-        stage = self.record["stages"].get(name)
-        if done and stage is not None and stage["finished"]:
-            print("Done before; nothing to do.")
-            return
-        stage = stage or {"seconds": 0.0, "starts": 0, "finished": False}
-        stage["starts"] += 1
-        stage["load"] = [load_average(), None]
-        self.record["stages"][name] = stage
-        self._save_record()
-        began = time.monotonic()
-        try:
-            run(command)
-            stage["finished"] = True
-        finally:
-            stage["seconds"] = round(stage["seconds"] + time.monotonic() - began, 1)
-            stage["load"][1] = load_average()
-            self._save_record()
-
-    def _plain(self, command):
-        with self._child(command) as process:
-            status = process.wait()
-        _check(status, "what it said stands above")
-
-    def _training(self, command):
-        display = TrainingDisplay(self.options.number_of_epochs, sys.stderr.isatty())
-        with self._child(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
-            display.follow(process.stdout)
-            status = process.wait()
-        _check(status, f"its last lines were:\n{display.last_lines()}")
-
-    @contextmanager
-    def _child(self, command, **options):
-        """A process that ends when this one is interrupted.
-
-        It holds the lock, too: if this one is killed, the folder stays its own until it ends.
-        """
-        # threads that wait spin for a moment only: where another program wants a core, a step takes
-        # several times as long otherwise
-        environment = {"GOMP_SPINCOUNT": "20000"} | os.environ
-        options |= {"env": environment, "pass_fds": (self._lock.fileno(),)}
-        with subprocess.Popen(command, **options) as process:
-            try:
-                yield process
-            except BaseException:
-                process.terminate()
-                raise
-
-    def _save_record(self):
-        write_json(self._record_file, self.record)
 
 
 def shuffle_transcripts(manifest, target, seed):
@@ -337,41 +316,6 @@ def shuffle_transcripts(manifest, target, seed):
         for index, text in zip(np.roll(order, 1), texts, strict=True):
             rows[index]["wrd"] = text
     write_csv(target, rows[0], rows)
-
-
-def _check(status, why):
-    if status != 0:
-        raise RuntimeError(f"this command ended with status {status}; {why}")
-
-
-def _check_same(found, wanted, folder):
-    differing = [f"--{key} was {found.get(key)}" for key in wanted if found.get(key) != wanted[key]]
-    if differing:
-        raise ValueError(
-            f"{shown(folder)} holds a demo with other options ({', '.join(differing)}); give them "
-            "again, or another --output_folder, or remove the folder"
-        )
-
-
-def _lock(folder):
-    """A file that only one demo at a time can hold.
-
-    The loading processes of a training that was stopped notice it within some seconds.
-    """
-    file = open(folder / ".lock", "w")  # noqa: SIM115 (open as long as the demo runs)
-    deadline = time.monotonic() + LOCK_SECONDS
-    while True:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return file
-        except BlockingIOError as error:
-            if time.monotonic() > deadline:
-                file.close()
-                raise RuntimeError(
-                    f"another demo, or a training that one began, still works in {shown(folder)}; "
-                    "let it end, or stop it"
-                ) from error
-        time.sleep(0.2)
 
 
 if __name__ == "__main__":

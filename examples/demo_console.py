@@ -1,7 +1,8 @@
-"""What the demo shows on the terminal: commands, the course of training, and tables of results."""
+"""What the demo shows on the terminal: commands, the course of a stage, and tables of results."""
 
 import os
 import re
+import select
 import shlex
 import shutil
 import sys
@@ -11,30 +12,47 @@ from pathlib import Path
 
 from mamba_speech.evaluation.tables import as_text
 from mamba_speech.figures import read_epoch
+from training.provenance import load_average
 
-# Of a training's output: a progress bar, an epoch's figures, and the few lines worth passing on.
-BAR = re.compile(r"\d+%\|.*\|")
+# Of a stage's output: a progress bar, an epoch's beginning and figures, and the few lines worth passing on.
+BAR = re.compile(r"(?P<what>[^|%]*?):?\s*(?P<percent>\d+)%\|.*\|")
+BEGUN = re.compile(r"Going into epoch (\d+)")
 EPOCH = re.compile(r"epoch: \d+, .* - train loss: .*")
-REMARK = re.compile(r"[\d,]+ parameters, .*|left out of training: .*|evaluating the average .*")
+REMARK = re.compile(
+    r"[\d,]+ parameters, .*|left out of training: .*|evaluating the average .*|spoke .* minutes .*"
+)
 RESUMED = re.compile(r"Loading a checkpoint .*")
+# what torchrun says when a process has failed, whose own words stand before it
+LAUNCHER = re.compile(r"torch[./]distributed[./]elastic|ChildFailedError")
+KILLED = re.compile(r"exitcode: -(\d+)")
+# between two lines that say how far a stage is, where there is no terminal
+SECONDS_BETWEEN = 30
+# load average of other programs that a time is told with
+LOAD_WORTH_SAYING = 1.2
 
 
-class TrainingDisplay:
-    """The output of a training, tidied as it comes: a row an epoch, and the bar of the present one.
+class StageDisplay:
+    """The output of a stage, tidied as it comes: a row an epoch, and the bar of what runs now.
+
+    Where there is no terminal, a line every half minute stands for the bar.
 
     Arguments
     ---------
-    epochs : int
-        How many there will be, for the time left.
     bar : bool
         Whether to show the progress bar.
+    epochs : int
+        How many there will be, for the time left; 0 where nothing is trained.
     """
 
-    def __init__(self, epochs, bar):
+    def __init__(self, bar, epochs=0):
         self.epochs, self.bar = epochs, bar
         self._tail = deque(maxlen=15)
-        self._last = time.monotonic()
-        self._header_shown = False
+        self._began = self._last = self._told = time.monotonic()
+        self._header_shown = self._launcher_speaks = False
+        self._doing, self._epoch = "starting", 0
+        self.killed_by = None
+        # of the machine, once the stage has run for a minute: the average looks as far back
+        self.loads = []
 
     def follow(self, stream):
         """Show what comes out of a process until it ends.
@@ -44,31 +62,61 @@ class TrainingDisplay:
         stream : binary file
             Standard output and error of the process.
         """
-        rest = b""
-        while chunk := os.read(stream.fileno(), 65536):
+        rest, descriptor = b"", stream.fileno()
+        while True:
+            ready, _, _ = select.select([descriptor], [], [], 1)
+            chunk = os.read(descriptor, 65536) if ready else None
+            if chunk == b"":
+                break
             # progress bars end in a carriage return
-            *lines, rest = re.split(rb"[\r\n]", rest + chunk)
+            *lines, rest = re.split(rb"[\r\n]", rest + (chunk or b""))
             for line in lines:
                 self._show(line.decode("utf-8", "replace").rstrip())
+            self._tell_progress()
 
     def last_lines(self):
         """The end of the output, bars left out, to explain a failure."""
         return "\n".join(self._tail)
 
     def _show(self, line):
-        if BAR.search(line):
+        if bar := BAR.search(line):
+            self._doing = self._describe(bar)
             if self.bar:
                 width = shutil.get_terminal_size().columns - 1
                 print(f"\r{line[:width]:<{width}}", end="", file=sys.stderr, flush=True)
             return
-        if line:
+        if killed := KILLED.search(line):
+            self.killed_by = int(killed[1])
+        self._launcher_speaks = self._launcher_speaks or LAUNCHER.search(line) is not None
+        if line and not self._launcher_speaks:
             self._tail.append(line)
+        if begun := BEGUN.search(line):
+            self._epoch = int(begun[1])
         if epoch := EPOCH.search(line):
             self._show_epoch(read_epoch(epoch[0]))
         elif remark := REMARK.search(line):
             self._print(remark[0])
         elif not self._header_shown and RESUMED.search(line):
             self._print("going on from the last checkpoint")
+
+    def _describe(self, bar):
+        """What a progress bar is about, in a few words."""
+        what = bar["what"].strip()
+        if not what and self._epoch:
+            what = f"epoch {self._epoch} of {self.epochs}" if self._epoch else "testing"
+        return f"{what or 'working'}, {bar['percent']} %"
+
+    def _tell_progress(self):
+        """Say how far the stage is, every half minute, where no bar shows it, and look at the machine's load."""
+        now = time.monotonic()
+        if now - self._told < SECONDS_BETWEEN:
+            return
+        self._told = now
+        load = load_average()
+        if load is not None and now - self._began > 60:
+            self.loads.append(load)
+        if not self.bar:
+            self._print(f"  [{minutes(now - self._began)}] {self._doing}")
 
     def _show_epoch(self, figures):
         now = time.monotonic()
@@ -79,10 +127,12 @@ class TrainingDisplay:
                 f"{'epoch':>7} {'train loss':>12} {'valid loss':>12} {'valid WER':>11}   left"
             )
             self._header_shown = True
+        wer = f"{figures['valid WER']:>9.1f} %" if "valid WER" in figures else f"{'':>11}"
         self._print(
             f"{figures['epoch']:>4.0f}/{self.epochs:<2} {figures['train loss']:>12.3f} "
-            f"{figures['valid loss']:>12.3f} {figures['valid WER']:>9.1f} %   {minutes(left)}"
+            f"{figures['valid loss']:>12.3f} {wer}   {minutes(left)}"
         )
+        self._epoch, self._doing = 0, "testing"
 
     def _print(self, line):
         if self.bar:
@@ -158,16 +208,16 @@ def print_pairs(pairs, seed):
 
 
 def print_stages(stages):
-    """How long each stage took, with the load average of the machine before and after it."""
+    """How long each stage took, over all its starts, and all of them together."""
     table = [
-        {
-            "stage": name,
-            "time": minutes(stage["seconds"]),
-            f"load average, {os.cpu_count()} processors": " - ".join(
-                "?" if value is None else f"{value:.1f}" for value in stage["load"]
-            ),
-            "starts": stage["starts"],
-        }
+        {"stage": name, "time": minutes(stage["seconds"]), "starts": stage["starts"]}
         for name, stage in stages.items()
     ]
-    print(as_text(table))
+    whole = sum(stage["seconds"] for stage in stages.values())
+    print(as_text([*table, {"stage": "together", "time": minutes(whole), "starts": ""}]))
+    others = max((stage.get("load_of_others") or 0.0 for stage in stages.values()), default=0.0)
+    if others > LOAD_WORTH_SAYING:
+        print(
+            f"Other programs kept {others:.1f} processors' worth of work waiting on average while this trained: "
+            "alone it takes less time."
+        )
