@@ -220,7 +220,7 @@ class Demo:
         headline(f"2. Train for {epochs}{control}, then test on unseen voices")
         if "step_seconds" in plan:
             print(
-                f"A step takes {plan['step_seconds']:.2f} s here; {epochs} fit into {options.minutes:g} minutes."
+                f"A step takes {plan['step_seconds']:.2f} s here: {options.minutes:g} minutes have room for {epochs}."
             )
         launcher, settings = training_command(plan["processes"])
         command = [

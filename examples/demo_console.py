@@ -11,7 +11,7 @@ from collections import deque
 from pathlib import Path
 
 from mamba_speech.evaluation.tables import as_text
-from mamba_speech.figures import read_epoch
+from mamba_speech.train_log import read_epoch
 from training.provenance import load_average
 
 # Of a stage's output: a progress bar, an epoch's beginning and figures, and the few lines worth passing on.

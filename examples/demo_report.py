@@ -10,8 +10,8 @@ import numpy as np
 from speechbrain.utils.metric_stats import ErrorRateStats
 
 from mamba_speech.evaluation.bootstrap import mean_interval
-from mamba_speech.figures import read_train_log
 from mamba_speech.files import read_csv
+from mamba_speech.train_log import read_train_log
 from training.results import read_rows
 
 HEADER = re.compile(r"^(?P<id>.+), %WER \S+ \[ \d+ / \d+, \d+ ins, \d+ del, \d+ sub \]$")

@@ -5,11 +5,11 @@ matplotlib, of the extra `train`, is imported only when a picture is drawn, and 
 
 from contextlib import contextmanager
 from itertools import pairwise
-from pathlib import Path
 
 import torch
 
 from mamba_speech.files import whole_path
+from mamba_speech.train_log import read_train_log
 
 # Okabe and Ito's colours, which the colour-blind can tell apart.
 BLUE, ORANGE = "#0072B2", "#D55E00"
@@ -54,51 +54,6 @@ def line_style(index):
         "linestyle": DASHES[(index + turn) % len(DASHES)],
         "marker": MARKERS[(index + turn) % len(MARKERS)],
     }
-
-
-def read_train_log(train_log):
-    """Read the epochs' lines of a log that SpeechBrain's FileTrainLogger wrote.
-
-    Arguments
-    ---------
-    train_log : str or Path
-
-    Returns
-    -------
-    epochs : list of dict
-        One an epoch, in order, from names such as `train loss` and `valid WER` to numbers. Of an
-        epoch that was run twice, the first time being cut short, the last line counts.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such file.
-    ValueError
-        If no epoch stands in it.
-    """
-    try:
-        lines = Path(train_log).read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError as error:
-        raise FileNotFoundError(
-            f"{train_log}: no such file; a run writes it as it trains"
-        ) from error
-    found = [read_epoch(line) for line in lines if line.startswith("epoch: ")]
-    epochs = {figures["epoch"]: figures for figures in found}
-    if not epochs:
-        raise ValueError(f"{train_log}: tells of no finished epoch; train at least one")
-    return [epochs[number] for number in sorted(epochs)]
-
-
-def read_epoch(line):
-    """The figures in one epoch's line, by name.
-
-    Example
-    -------
-    >>> read_epoch("epoch: 1, lr: 1.0e-03 - train loss: 2.5 - valid loss: 2.0, valid WER: 90.5")
-    {'epoch': 1.0, 'lr': 0.001, 'train loss': 2.5, 'valid loss': 2.0, 'valid WER': 90.5}
-    """
-    items = (item.split(": ") for part in line.split(" - ") for item in part.split(", "))
-    return {name: float(value) for name, value in items}
 
 
 def learning_curve(train_log, png):

@@ -26,7 +26,7 @@ from training import run_lock
 from training.option_schema import Options
 from training.option_values import shown_value
 from training.options import name_options, read_command_line
-from training.process_group import choose_backend
+from training.process_group import choose_backend, end_with_launcher
 from training.provenance import load_average, utc_now
 from training.quiet import keep_details_of_libraries_out, make_log_file_robust
 from training.resolved_yaml import build, resolve
@@ -80,6 +80,7 @@ def load_experiment(arguments=None, options=Options, complete=None):
     refuse_fixed(changes, options, values["output_folder"])
     check_device(run_opts, values)
     run_opts, joined = choose_backend(run_opts)
+    end_with_launcher()
     # creates the process group under torchrun, before anything is written
     ddp_init_group(run_opts)
     atexit.register(_leave_process_group)

@@ -1,9 +1,14 @@
-"""The processes that torchrun starts: which backend joins them, and whether each has a device."""
+"""The processes that torchrun starts: which backend joins them, whether each has a device, how they end."""
 
 import os
+import threading
+import time
 from dataclasses import replace
 
 import torch
+
+# how often a process looks whether its launcher lives
+WATCH_SECONDS = 0.5
 
 
 def choose_backend(run_opts):
@@ -45,3 +50,21 @@ def choose_backend(run_opts):
             "processes on the CPU"
         )
     return run_opts, ""
+
+
+def end_with_launcher():
+    """Let a process that torchrun started end within a second of torchrun's death; others are left alone.
+
+    Its processes would go on otherwise, and keep the next start out of the output folder.
+    """
+    if "RANK" not in os.environ or "LOCAL_RANK" not in os.environ:
+        return
+    launcher = os.getppid()
+
+    def watch():
+        while os.getppid() == launcher:
+            time.sleep(WATCH_SECONDS)
+        # checkpoints are whole or not at all, and the main thread may wait for the other processes for ever
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True, name="end_with_launcher").start()

@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mamba_speech.figures import read_train_log
 from mamba_speech.files import read_csv
 from mamba_speech.run import OPTIONS_FILE, read_options
+from mamba_speech.train_log import read_train_log
 from training.aliases import name_here
 from training.intervals import difference, interval, whole_figure
 from training.options import read_keys

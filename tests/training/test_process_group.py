@@ -1,9 +1,16 @@
 """Processes that torchrun starts: gloo joins them on a CPU, and each needs a GPU otherwise."""
 
+import os
+import signal
+import subprocess
+import sys
+import time
+
 import pytest
 import torch
 from speechbrain.utils.run_opts import RunOptions
 
+from tests.support.recipes import ROOT
 from training.process_group import choose_backend
 
 
@@ -53,3 +60,34 @@ def test_one_process_is_left_alone(gpus, monkeypatch):
     monkeypatch.delenv("RANK", raising=False)
     options, sentence = choose(device="cpu")
     assert options.distributed_backend == RunOptions().distributed_backend and not sentence
+
+
+# a launcher whose one process tells its id, and would then wait for ever
+CHILD = "import os, time, training.process_group as group; group.end_with_launcher(); "
+CHILD += "print(os.getpid(), flush=True); time.sleep(600)"
+LAUNCHER = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {CHILD!r}])"
+
+
+def lives(process):
+    """Whether a process computes: one that has ended and that nobody asks for does not."""
+    try:
+        with open(f"/proc/{process}/stat", encoding="utf-8") as file:
+            return file.read().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/stat"), reason="needs /proc")
+@pytest.mark.exhaustive
+def test_a_process_ends_with_the_launcher_that_was_killed(torchrun):
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", LAUNCHER]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as launcher:
+        child = int(launcher.stdout.readline())
+        assert lives(child)
+        launcher.kill()
+        launcher.stdout.close()
+    deadline = time.monotonic() + 30
+    while lives(child):
+        assert time.monotonic() < deadline, os.kill(child, signal.SIGKILL)
+        time.sleep(0.1)
