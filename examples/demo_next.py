@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from demo_console import headline, shown, typed
-from demo_plan import RECIPE, ROOT, SCRIPT, YAML
+from demo_plan import RECIPE, SCRIPT, YAML
 
 from mamba_speech.files import read_csv, write_csv
 
@@ -87,14 +87,16 @@ def own_data(run, lists, output_folder):
 def say_where_it_is(folder, run, corpus):
     """List what the demo has left."""
     headline("Where it is")
-    for path, what in (
+    places = (
         (folder / "report.json", "all figures above"),
         (folder / "learning_curve.png", "losses and WER by epoch"),
         (folder / "alignment.png", "one utterance, and what was heard when"),
         (run, "the run: checkpoints, log.txt, train_log.txt, wer_test-spoken.txt"),
         (corpus, "the corpus, in LibriSpeech's layout"),
-    ):
-        print(f"  {shown(path):<36} {what}")
+    )
+    width = max(len(shown(path)) for path, _ in places)
+    for path, what in places:
+        print(f"  {shown(path):<{width}}  {what}")
 
 
 def say_what_next(folder, run, test_file):
@@ -110,7 +112,7 @@ def say_what_next(folder, run, test_file):
         print(
             f"Your own data: {shown(lists['train'].parent)} holds lists with the columns path and text, for now of\n"
             "the corpus. Put your recordings into them, and go on from the demo's model.\n"
-            f"  {typed(own_data(run, lists, ROOT / 'results' / 'mine'))}"
+            f"  {typed(own_data(run, lists, folder.parent / 'mine'))}"
         )
     published = shown(RECIPE / "hparams" / "S2S" / "conmambamamba_large.yaml")
     print(
