@@ -7,7 +7,7 @@ large corpora for German end-to-end speech recognition" (arXiv 2007.09127), sect
 
 import math
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import groupby, pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -53,6 +53,38 @@ class Word:
 
     def __str__(self):
         return self.text
+
+
+@dataclass(frozen=True, eq=False)
+class Alignment:
+    """Where the most probable path through an utterance puts its tokens.
+
+    Attributes
+    ----------
+    path : str or None
+        None for a waveform.
+    text : str
+        Best-path text.
+    seconds : float
+        Duration of the audio.
+    tokens : list of (str, float, float)
+        Each token with the start and the end, in seconds, of the frames that carry it. CTC leaves
+        most frames blank, so these are marks near the sounds rather than their extent.
+    words : list of Word
+        Each word with its times and its confidence.
+    features : torch.Tensor
+        Log-mel energies in dB, (frames, mels).
+    frame_seconds : float
+        Time between two frames of the features; the first is centred on 0.
+    """
+
+    path: str | None
+    text: str
+    seconds: float
+    tokens: list
+    words: list
+    features: torch.Tensor
+    frame_seconds: float
 
 
 def align_tokens(log_probs, tokens, blank=0):
@@ -101,6 +133,35 @@ def align_tokens(log_probs, tokens, blank=0):
             if path[start] != blank:
                 spans.append(token_span(path[start], start, scores[start:end]))
             start = end
+    return spans
+
+
+def best_path(log_probs, silent):
+    """The spans of the tokens on CTC's best path.
+
+    Arguments
+    ---------
+    log_probs : torch.Tensor
+        (frames, vocabulary), natural logarithms.
+    silent : collection of int
+        Indices without a text, the blank among them.
+
+    Returns
+    -------
+    list of TokenSpan
+
+    Example
+    -------
+    >>> best_path(torch.tensor([[0.0, -9.0], [-9.0, 0.0], [-9.0, 0.0]]), {0})
+    [TokenSpan(token=1, start=1, end=3, confidence=1.0)]
+    """
+    values, tokens = log_probs.max(-1)
+    spans, start, values = [], 0, values.tolist()
+    for token, group in groupby(tokens.tolist()):
+        end = start + sum(1 for _ in group)
+        if token not in silent:
+            spans.append(token_span(token, start, values[start:end]))
+        start = end
     return spans
 
 

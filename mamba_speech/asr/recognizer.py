@@ -5,12 +5,12 @@ A run of `train_CTC.py` or `train_S2S.py` will do, and one of the published reci
 """
 
 import math
-from dataclasses import dataclass
-from itertools import groupby
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
+from mamba_speech.asr.alignment import Alignment, align_tokens, best_path, words_of
 from mamba_speech.asr.decoders import S2SDecoder
 from mamba_speech.asr.option_types import OPTION_TYPES
 from mamba_speech.asr.published import is_published, load_published_recogniser
@@ -57,35 +57,6 @@ class Transcript(RecordingResult):
 
     def __str__(self):
         return self.text or ""
-
-
-@dataclass(frozen=True, eq=False)
-class Alignment:
-    """Where the most probable path through an utterance puts its tokens.
-
-    Attributes
-    ----------
-    path : str or None
-        None for a waveform.
-    text : str
-        Best-path text.
-    seconds : float
-        Duration of the audio.
-    tokens : list of (str, float, float)
-        Each token with the start and the end, in seconds, of the frames that carry it. CTC leaves
-        most frames blank, so these are marks near the sounds rather than their extent.
-    features : torch.Tensor
-        Log-mel energies in dB, (frames, mels).
-    frame_seconds : float
-        Time between two frames of the features; the first is centred on 0.
-    """
-
-    path: str | None
-    text: str
-    seconds: float
-    tokens: list
-    features: torch.Tensor
-    frame_seconds: float
 
 
 class Recognizer:
@@ -234,14 +205,16 @@ class Recognizer:
                 yield Transcript(**recording.place(), error=error)
 
     @torch.inference_mode()
-    def align(self, audio, sample_rate=None):
-        """Recognise one recording by its best path, with times.
+    def align(self, audio, sample_rate=None, text=None):
+        """Recognise one recording by its best path, with times; or tell when a known text is said.
 
         Arguments
         ---------
         audio : str, Path, numpy.ndarray or torch.Tensor
         sample_rate : int, optional
             Samples a second of a waveform.
+        text : str, optional
+            Another text than the best path's, such as that of :meth:`transcribe`.
 
         Returns
         -------
@@ -251,6 +224,8 @@ class Recognizer:
         ------
         mamba_speech.audio.AudioError
             If the recording is no usable audio, or the model made of it values that are not finite.
+        ValueError
+            If the recording is too short for the text.
         """
         recording = Recording(audio, sample_rate)
         waveform = recording.load(self.sample_rate)
@@ -259,22 +234,33 @@ class Recognizer:
             log_probs, lengths = self._ctc_log_probs(*inputs)
         except ValueError as error:
             raise AudioError(recording_fault(recording.name, error)) from error
-        best = log_probs[0, : lengths[0], : len(self.tokenizer)].argmax(-1).tolist()
+        log_probs = log_probs[0, : lengths[0], : len(self.tokenizer)].cpu()
         seconds = len(waveform) / self.sample_rate
         frame_seconds = self.compute_features.hop / self.sample_rate
         step = frame_seconds * math.prod(self.model.CNN.strides)
-        silent = (self.tokenizer.blank, *self.tokenizer.control)
-        labels, tokens, indices, start = self.tokenizer.labels(), [], [], 0
-        for index, run in groupby(best):
-            end = start + sum(1 for _ in run)
-            if index not in silent:
-                # frame t stands for the time around t * step
-                span = (max(0.0, (start - 0.5) * step), min(seconds, (end - 0.5) * step))
-                tokens.append((labels[index], *span))
-                indices.append(index)
-            start = end
-        text = self.tokenizer.decode(indices)
-        return Alignment(recording.path, text, seconds, tokens, features[0].cpu(), frame_seconds)
+        if text is None:
+            silent = (self.tokenizer.blank, *self.tokenizer.control)
+            spans = best_path(log_probs, silent)
+            text = self.tokenizer.decode([span.token for span in spans])
+        else:
+            spans = align_tokens(log_probs, self.tokenizer.encode(text), self.tokenizer.blank)
+        # frame t stands for the time around t * step
+        labels, offset = self.tokenizer.labels(), -0.5 * step
+        tokens = [
+            (
+                labels[span.token],
+                max(0.0, span.start * step + offset),
+                min(seconds, span.end * step + offset),
+            )
+            for span in spans
+        ]
+        words = [
+            replace(word, end=min(seconds, word.end))
+            for word in words_of(spans, self.tokenizer, step, offset)
+        ]
+        return Alignment(
+            recording.path, text, seconds, tokens, words, features[0].cpu(), frame_seconds
+        )
 
     def _windows(self, recordings, batch_seconds):
         """Lists of (recording, waveform or error, warnings), each about as long as `BATCHES_AHEAD` batches."""

@@ -116,6 +116,19 @@ def test_the_alignment_spells_the_best_path_within_the_audio(recognizer, files):
         assert len(alignment.features) == int(alignment.seconds / alignment.frame_seconds) + 1
 
 
+def test_words_of_an_alignment_are_those_of_the_text_also_of_a_known_one(recognizer, files):
+    for known in (None, "one two"):
+        alignment = recognizer.align(files[-1], text=known)
+        words = alignment.words
+        assert [word.text for word in words] == alignment.text.split() and len(words) > 1
+        assert known is None or alignment.text == known
+        times = [time for word in words for time in (word.start, word.end)]
+        assert times == sorted(times) and 0 <= times[0] and times[-1] <= alignment.seconds
+        assert all(0 < word.confidence <= 1 for word in words)
+    with pytest.raises(ValueError, match="tokens need"):
+        recognizer.align(files[0], text="one two three four " * 9)
+
+
 def test_beam_search_may_be_asked_for_and_agrees_with_itself_in_a_batch(trained, files):
     recognizer = Recognizer.load(trained, device="cpu", decoding="beam")
     recognizer.decode = type(recognizer.decode)(recognizer.tokenizer, "beam", beam_size=4)
