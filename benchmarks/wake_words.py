@@ -34,8 +34,8 @@ from mamba_speech.files import read_json, write_json
 RECIPE = Path(__file__).resolve().parent.parent / "recipes" / "SpeechCommands" / "KWS"
 YAML = "hparams/wake_word_spotter.yaml"
 OURS, POCKETSPHINX = "ours", "pocketsphinx"
-# what the dictionary of PocketSphinx lacks
-PRONUNCIATIONS = {"snowboy": ["S N OW B OY"]}
+# what the dictionary of PocketSphinx lacks, and how people say Alexa too
+PRONUNCIATIONS = {"snowboy": ["S N OW B OY"], "alexa": ["AH L EH K S AH", "AE L EH K S AH"]}
 # a run to see that all works: its figures say nothing
 QUICK = {"clips_per_word": 3, "minutes": 1.0, "spoken_minutes": (1.0, 1.0), "snr": [10.0]}
 QUICK_TRAINING = ("--number_of_epochs", "1", "--num_layers", "1", "--d_model", "16")
@@ -135,7 +135,9 @@ def build(options):
         clips_per_word=QUICK["clips_per_word"] if options.quick else None,
         minutes=QUICK["minutes"] if options.quick else None,
     )
-    return build_streams(options.work / "streams", settings, overwrite=True)
+    # a call without noise leaves the streams of one with noise as they are
+    name = "_".join(["streams", *(f"{snr:g}" for snr in settings.snrs)])
+    return build_streams(options.work / name, settings, overwrite=True)
 
 
 def train(options):

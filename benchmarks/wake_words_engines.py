@@ -104,6 +104,8 @@ class PocketSphinx:
     name = "PocketSphinx"
     # so low that far more is reported than any threshold of use would let through
     LOWEST = 1e-60
+    # probability of the loop of all phones, the words' rival; chosen on validation, the package's own being 0.1
+    LOOP = 1e-2
     RATE = 16000
     # Streams are decoded in pieces: the package looks through all events of a piece for each new one.
     PIECE, OVERLAP = 60, 4
@@ -119,7 +121,12 @@ class PocketSphinx:
                 "PocketSphinx is compared with, but not installed: pip install pocketsphinx, or leave it out with "
                 "--spotters ours"
             ) from error
-        self._decoder = Decoder(keyphrase="computer", kws_threshold=self.LOWEST, loglevel="FATAL")
+        self._decoder = Decoder(
+            keyphrase="computer",
+            kws_threshold=self.LOWEST,
+            kws_plp=self.LOOP,
+            loglevel="FATAL",
+        )
         self.phrases = {}
         self.spoken = {word: [] for word in words}
         for word in words:
@@ -138,7 +145,8 @@ class PocketSphinx:
     @property
     def identity(self):
         """A digest of all that alters its events."""
-        told = repr((sorted(self.spoken.items()), self.LOWEST, self.PIECE, self.OVERLAP))
+        settings = (self.LOWEST, self.LOOP, self.PIECE, self.OVERLAP)
+        told = repr((sorted(self.spoken.items()), *settings))
         return hashlib.sha256(told.encode()).hexdigest()[:16]
 
     def _pronounced(self, word, part, given):
