@@ -46,14 +46,15 @@ class HardNegatives:
     Attributes
     ----------
     pieces : list of list
-        File, first sample and end of the piece in it, and confidence of the keyword heard; the surest foremost.
+        Number of the recording, first sample and end of the piece in it, and confidence of the keyword heard; the
+        surest foremost. They hold no paths, so that a run whose corpus was moved goes on.
 
     Example
     -------
     >>> hard = HardNegatives(["a.wav"], share=1.0, seconds=1.0, minutes=10.0)
     >>> hard.draw() is None
     True
-    >>> hard.pieces = [["a.wav", 32000, 48000, 0.7]]
+    >>> hard.pieces = [[0, 32000, 48000, 0.7]]
     >>> hard.draw()
     ('a.wav', 32000, 48000)
     """
@@ -67,12 +68,14 @@ class HardNegatives:
         """File, first sample and end of one of the pieces, drawn from torch's generator, or ``None``."""
         if not self.pieces or torch.rand(()) >= self.share:
             return None
-        return tuple(self.pieces[int(torch.randint(len(self.pieces), ()))][:3])
+        number, start, stop, _ = self.pieces[int(torch.randint(len(self.pieces), ()))]
+        return self.recordings[number], start, stop
 
     def search(self, options, labels, device):
         """Listen to the next recordings, and keep the pieces on which the network rings.
 
-        What was found in these recordings before is forgotten: the network may have learnt it.
+        What was found in these recordings before is forgotten: the network may have learnt it. Of several processes
+        the main one listens, and tells the others.
 
         Arguments
         ---------
@@ -80,8 +83,6 @@ class HardNegatives:
             Hyperparameters of the run, with its networks.
         labels : list of str
         device : str or torch.device
-
-        Of several processes the main one listens, and tells the others.
         """
         if if_main_process():
             self._search(options, labels, torch.device(device))
@@ -97,10 +98,10 @@ class HardNegatives:
             spotter = KeywordSpotter(options, labels, device)
             heard, seconds, found = set(), 0.0, []
             while seconds < 60 * self.minutes and len(heard) < len(self.recordings):
-                path = self.recordings[self._next]
-                self._next = (self._next + 1) % len(self.recordings)
-                heard.add(path)
-                length, pieces = self._listen(spotter, path)
+                number = self._next
+                self._next = (number + 1) % len(self.recordings)
+                heard.add(number)
+                length, pieces = self._listen(spotter, number)
                 seconds += length
                 found += pieces
         finally:
@@ -115,10 +116,10 @@ class HardNegatives:
             len(self.pieces),
         )
 
-    def _listen(self, spotter, path):
+    def _listen(self, spotter, number):
         """Seconds of a recording, and the pieces in it; one that can no longer be read is named and has none."""
         try:
-            blocks = AudioBlocks(path, spotter.sample_rate)
+            blocks = AudioBlocks(self.recordings[number], spotter.sample_rate)
             events = list(spotter.stream(blocks, threshold=RINGS))
         except (AudioError, OSError) as error:
             logger.warning("%s; it gives no hard negatives", error)
@@ -128,7 +129,7 @@ class HardNegatives:
         pieces = []
         for event in events if samples >= length else []:
             start = min(round(event.start * rate), samples - length)
-            pieces.append([path, start, start + length, event.confidence])
+            pieces.append([number, start, start + length, event.confidence])
         return samples / rate, pieces
 
     @mark_as_saver
