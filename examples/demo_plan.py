@@ -19,7 +19,7 @@ SECONDS_A_STEP = 33.7
 # validation of an epoch, and the test, the report and its pictures
 STEPS_TO_START, STEPS_TO_VALIDATE, STEPS_TO_END = 120, 30, 280
 # part of the time that stays free, for what a few steps do not tell
-RESERVE = 0.04
+RESERVE = 0.08
 
 
 def count_processors():
