@@ -45,6 +45,9 @@ class KeywordFeatures(nn.Module):
         Read no sample behind a frame's own hop, for streams.
     floor_db : float
         The floor of a causal front-end, in dB of the same scale (a full-scale sine is about 50 dB).
+    mean_norm : bool
+        Take each feature's mean over its clip off it, so that the level of a clip, its microphone and steady noise
+        matter less (Furui, "Cepstral analysis technique", 1981). It reads the whole clip: not for causal features.
     mean, std : float, optional
         What is taken off all features, and what they are divided by then; ``None`` takes the level of Speech
         Commands. The published recipes measure both on their training clips.
@@ -74,6 +77,7 @@ class KeywordFeatures(nn.Module):
         top_db=80.0,
         causal=False,
         floor_db=-40.0,
+        mean_norm=False,
         mean=None,
         std=None,
     ):
@@ -84,7 +88,12 @@ class KeywordFeatures(nn.Module):
             raise ValueError(f"hop_length must lie in 1..n_fft = {n_fft} samples; got {hop_length}")
         if kind == "mfcc" and not 0 < n_mfcc <= n_mels:
             raise ValueError(f"n_mfcc must lie in 1..n_mels = {n_mels}; got {n_mfcc}")
+        if mean_norm and causal:
+            raise ValueError(
+                "mean_norm reads the whole clip, causal features must not: set one of them"
+            )
         self.kind, self.sample_rate, self.causal = kind, sample_rate, causal
+        self.mean_norm = mean_norm
         self.n_fft, self.hop_length = n_fft, hop_length
         self.top_db, self.floor_db = top_db, floor_db
         self.mean = LEVELS[kind][0] if mean is None else mean
@@ -150,6 +159,8 @@ class KeywordFeatures(nn.Module):
             loudest = decibels.amax(2).masked_fill(~valid, -torch.inf).amax(1)
             decibels = torch.maximum(decibels, (loudest - self.top_db)[:, None, None])
         features = decibels if self.kind == "mel" else decibels @ self.dct
+        if self.mean_norm:
+            return (features - masked_mean(features, valid)) / self.std
         return (features - self.mean) / self.std
 
     def initial_state(self, batch):
@@ -192,6 +203,12 @@ class KeywordFeatures(nn.Module):
             raise ValueError(
                 "these features read ahead and clip by the whole clip's maximum: build them with causal=True"
             )
+
+
+def masked_mean(features, valid):
+    """The mean (batch, 1, features) of features (batch, time, features) over their valid frames (batch, time)."""
+    total = keep_valid(features, valid).sum(1, keepdim=True)
+    return total / valid.sum(1).clamp(min=1)[:, None, None]
 
 
 class WaveToSpec(nn.Module):

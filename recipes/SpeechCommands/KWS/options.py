@@ -142,6 +142,9 @@ class KeywordOptions(
     kind: Literal["mel", "mfcc"] = option("Kind of the features.", resume=FIXED)
     n_mfcc: Size = option("Cepstral coefficients of MFCC.", resume=FIXED)
     hop_length: Size = option("Shift of the features, in samples.", resume=FIXED)
+    mean_norm: bool = option(
+        "Whether the mean of each feature over its clip is taken off.", resume=FIXED
+    )
     num_layers: Layers = option("Layers of the network.", resume=FIXED)
     hidden_size: Size = option("Units of a GRU layer.", resume=FIXED)
     n_frames: Annotated[int, Field(ge=8, le=8192)] = option(
@@ -178,6 +181,8 @@ class KeywordOptions(
             yield (
                 "--hard_negatives come from other speech: set --other_speech_percentage above 0, or --hard_negatives 0"
             )
+        if values.get("mean_norm") and values.get("causal"):
+            yield "--mean_norm reads the whole clip, and --causal True must not: set one of them to False"
         if values.get("test_speaker") and values.get("other_speech_percentage"):
             yield (
                 "--other_speech_percentage is of no use with --test_speaker: Free Spoken Digits have no unknown class; "

@@ -160,3 +160,22 @@ def test_bad_options_and_clips_without_samples_are_refused_by_name():
         features(torch.randn(2, 100), torch.tensor([100, 101]))
     with pytest.raises(ValueError, match="build them with causal=True"):
         features.initial_state(1)
+
+
+@pytest.mark.parametrize("kind", ["mel", "mfcc"])
+def test_without_their_mean_features_forget_level_and_channel_and_padding(kind):
+    torch.manual_seed(7)
+    features = KeywordFeatures(kind, mean_norm=True, **SMALL)
+    wavs, samples = 0.1 * torch.randn(3, 4000), torch.tensor([4000, 2500, 1])
+    x, lengths = features(wavs, samples)
+    for row, count in enumerate(samples.tolist()):
+        alone, frames = features(wavs[row : row + 1, :count])
+        assert frames[0] == lengths[row]
+        assert torch.allclose(x[row, : lengths[row]], alone[0], atol=1e-3)
+        assert alone.mean(1).abs().max() < 1e-3 and not x[row, lengths[row] :].any()
+    louder, _ = features(4 * wavs, samples)
+    assert torch.allclose(louder, x, atol=1e-2)
+    plain, _ = KeywordFeatures(kind, **SMALL)(wavs, samples)
+    assert not torch.allclose(plain, x, atol=1)
+    with pytest.raises(ValueError, match="set one of them"):
+        KeywordFeatures(kind, causal=True, mean_norm=True)

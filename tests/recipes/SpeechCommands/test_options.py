@@ -91,6 +91,7 @@ def test_every_option_is_used_by_the_recipe_or_its_yaml():
         ({"fidelity": "both"}, "fidelity must be one of"),
         ({"kind": "mfcc", "n_mfcc": 7}, "--kind mfcc gives 7 features a frame, .* takes 32"),
         ({"causal": True, "bidirectional": True}, "set one of them"),
+        ({"causal": True, "mean_norm": True}, "--mean_norm reads the whole clip"),
         ({"context_seconds": 1}, "set --causal True"),
         (
             {"context_seconds": -1, "causal": True},
