@@ -45,7 +45,7 @@ RATES = {"Mamba-Mel": 0.005, "Mamba-MFCC": 0.005, "GRU": 0.003, "DS-CNN": 0.003}
 CLEAN, NOISE = "clean", "noise"
 TRAININGS = {
     CLEAN: {"background_probability": 0},
-    NOISE: {"background_probability": 0.7, "background_snr": "[-5,20]"},
+    NOISE: {"background_probability": 0.5, "background_snr": "[-5,20]", "mean_norm": True},
 }
 WORDS_ALONE = {"unknown_percentage": 0, "silence_percentage": 0}
 # by corpus: options of its data, and part of the noises that is generated (the wake words have no backgrounds)
