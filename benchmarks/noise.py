@@ -44,7 +44,7 @@ from modules.kws.classifier import centred
 SNRS = (20, 10, 0)
 STEPS = 900
 TITLES = {"spoken": "Spoken commands", "wake_words": "Wake words"}
-RECORDED = "Recorded commands, trained on spoken ones"
+RECORDED = "Recorded commands"
 CLEAN = "clean"
 BATCH = 32
 # as the recipe's tables do: from so many speakers on, the interval is over other speakers

@@ -90,7 +90,7 @@ def draw(tests, save):
     from matplotlib.figure import Figure
 
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(4.2 * len(tests) + 1.5, 4.2), layout="constrained")
+        figure = Figure(figsize=(max(6.0, 3.1 * len(tests)), 4.8), layout="constrained")
         panels = figure.subplots(1, len(tests), sharey=True, squeeze=False)[0]
         families = list(
             dict.fromkeys(
@@ -119,7 +119,7 @@ def draw(tests, save):
             panel.set_title(f"{title}\n({test['clips']:,} clips)")
             panel.set_ylim(0, 101)
             panel.grid(color="0.92")
-        figure.supxlabel("speech over noise", fontsize=10)
+        panels[len(panels) // 2].set_xlabel("speech over noise")
         panels[0].set_ylabel("words recognised, %")
-        figure.legend(handles=lines.values(), loc="outside right upper", fontsize=9)
+        figure.legend(handles=lines.values(), loc="outside lower center", ncols=2)
         save(figure)

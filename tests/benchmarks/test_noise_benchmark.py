@@ -94,6 +94,29 @@ def test_the_systems_have_one_size_and_one_training_and_hear_no_noise_of_the_tes
         assert len({line[name] for line in lines.values()}) == 1
 
 
+def test_the_table_tells_both_goals_and_the_plot_has_a_line_for_each_system(load):
+    tables = load("noise_tables")
+
+    def system(clean, under_noise):
+        means = {"clean": clean, "10": under_noise}
+        accuracy = {name: {"mean": mean, "low": 0, "high": 99} for name, mean in means.items()}
+        by_noise = {"10": {"rain": 61.2}}
+        return {"parameters": 5, "runs": 2, "accuracy": accuracy, "by_noise": by_noise}
+
+    systems = {"GRU / clean": system(95.0, 60.0), "GRU / noise": system(93.5, 90.0)}
+    tests = {"words": {"clips": 9, "noises": {"rain": 1}, "systems": systems}}
+    clean, noise, *published = tables.rows_of(tests, published=True)
+    assert (clean[tables.BELOW], clean[tables.FALL]) == ("35.0", "-")
+    assert (noise[tables.BELOW], noise[tables.FALL]) == ("3.5", "1.5")
+    assert [row["10 dB"] for row in published] == ["16.0", "28.6"]
+    assert tables.kinds_of(tests)[0]["rain"] == "61"
+    figures = []
+    tables.draw(tests, figures.append)
+    lines = figures[0].axes[0].get_lines()
+    assert [list(line.get_ydata()) for line in lines] == [[95.0, 60.0], [93.5, 90.0]]
+    assert len({(line.get_color(), line.get_linestyle()) for line in lines}) == 2
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [
