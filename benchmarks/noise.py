@@ -3,7 +3,7 @@
 
     python benchmarks/noise.py RUN... [--snrs 20 10 0] [--data_folder CORPUS --split lists --part test]
         [--noises FOLDER...] [--fold 3] [--babble FOLDER]
-    python benchmarks/noise.py [--corpora spoken wake_words] [--seeds 1] [--steps 900] [--work FOLDER] [--out FOLDER]
+    python benchmarks/noise.py [--corpora spoken wake_words] [--seeds 1] [--steps 700] [--work FOLDER] [--out FOLDER]
 
 A RUN is the output folder of a finished training, or NAME=FOLDER,FOLDER for the seeds of one system. By default it is
 tested on its own test clips, and $SPEECH_DATA has the noises: those of ESC-10's fold 3, and babble of LibriSpeech's
@@ -42,7 +42,7 @@ from mamba_speech.kws.spotter import KeywordSpotter
 from modules.kws.classifier import centred
 
 SNRS = (20, 10, 0)
-STEPS = 900
+STEPS = 700
 TITLES = {"spoken": "Spoken commands", "wake_words": "Wake words"}
 RECORDED = "Recorded commands"
 CLEAN = "clean"
