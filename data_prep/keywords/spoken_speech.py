@@ -43,7 +43,7 @@ def choose_other_speech(root, folder, words, save_folder, seed):
 
     Raises
     ------
-    RuntimeError
+    ValueError
         If eSpeak NG cannot be started.
     """
     if str(folder) == AUTO and (root / OTHER_SPEECH).is_dir():
@@ -53,7 +53,12 @@ def choose_other_speech(root, folder, words, save_folder, seed):
     logger.info(
         "other speech is spoken by eSpeak NG; give a folder of real speech as other_speech to have fewer false alarms"
     )
-    return speak_other_speech(Path(save_folder) / FOLDER, words, seed)
+    try:
+        return speak_other_speech(Path(save_folder) / FOLDER, words, seed)
+    except RuntimeError as error:
+        raise ValueError(
+            f"other speech cannot be spoken ({error}): give a folder of recordings without the words as other_speech"
+        ) from error
 
 
 def speak_other_speech(folder, words, seed, minutes=None, voices=None):

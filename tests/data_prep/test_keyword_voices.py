@@ -259,3 +259,9 @@ def test_other_speech_that_holds_a_keyword_is_left_out(prepare, mine, tmp_path, 
     soundfile.write(mine / "_background_noise_" / "hum.wav", [0.1] * 320000, 16000)
     prepare(other_speech=speech, other_speech_percentage=100)
     assert "3 of 13 recordings of other speech hold a keyword, by transcript or name" in caplog.text
+
+
+def test_a_system_that_cannot_speak_gets_one_sentence(prepare, monkeypatch):
+    monkeypatch.delattr("os.fork")
+    with pytest.raises(ValueError, match="needs a system with fork.*as other_speech"):
+        prepare(other_speech="auto", other_speech_percentage=10, silence_percentage=0)
