@@ -35,6 +35,7 @@ from data_prep.keywords.other_speech import (
 )
 from data_prep.keywords.splits import SPLITS, assign, read_entries, read_lists
 from data_prep.keywords.spoken_speech import AUTO, choose_other_speech
+from data_prep.keywords.spoken_words import add_spoken_words
 from data_prep.keywords.voices import has_lists, split_by_folder
 from data_prep.keywords.words import WORDS, choose_labels, find_root, list_clips, word_folders
 from data_prep.verify import FULL, check_verify, is_prepared
@@ -60,6 +61,7 @@ def prepare_speechcommands(
     other_speech=None,
     other_speech_percentage=0,
     background=None,
+    spoken_voices=0,
     skip_prep=False,
     verify=FULL,
 ):
@@ -109,6 +111,8 @@ def prepare_speechcommands(
         beside the other words of `_unknown_`; no two overlap. 0 takes none.
     background : str or Path, optional
         Noise beside the corpus' own `_background_noise_`: `computed`, or a folder.
+    spoken_voices : int
+        Voices of eSpeak NG that say each word in training, beside the recordings.
     skip_prep : bool
         Return at once.
     verify : str
@@ -176,6 +180,8 @@ def prepare_speechcommands(
         # only then, so that what was prepared without stays valid
         found = fingerprint(others, [])
         record["other_speech"] = {"percentage": other_speech_percentage, "contents": found}
+    if spoken_voices:
+        record["spoken_voices"] = spoken_voices
     outputs = [path.is_file() for path in prepared.values()]
     lists = [save_folder / f"skipped_{name}.csv" for name in (*SPLITS, "noise", "other_speech")]
     if all(outputs) and is_prepared(save_folder / RECORD, record, lists):
@@ -202,6 +208,9 @@ def prepare_speechcommands(
             count = share(rows[name], percentages[SILENCE])
             rows[name] += crop_silence(noise, name, count, seconds, random)
         rows[name] += pieces
+    if spoken_voices:
+        # other speech and silence are as many as without
+        rows["train"] += add_spoken_words(save_folder, words_of(labels), spoken_voices, seed)
     warn_of_gaps(rows, labels)
     write_all(prepared, rows, labels, [path for path, *_ in noise])
     write_json(save_folder / RECORD, record)

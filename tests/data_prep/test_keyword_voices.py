@@ -265,3 +265,21 @@ def test_a_system_that_cannot_speak_gets_one_sentence(prepare, monkeypatch):
     monkeypatch.delattr("os.fork")
     with pytest.raises(ValueError, match="needs a system with fork.*as other_speech"):
         prepare(other_speech="auto", other_speech_percentage=10, silence_percentage=0)
+
+
+def test_words_are_spoken_for_the_training_alone(prepare, mine):
+    (mine / "jarvis").rename(mine / "smart_mirror")
+    without = read_rows(prepare())
+    prepared = prepare(spoken_voices=3)
+    rows = read_rows(prepared)
+    assert rows["valid"] == without["valid"] and rows["test"] == without["test"]
+    spoken = [row for row in rows["train"] if row not in without["train"]]
+    assert [row["label"] for row in spoken] == 3 * ["alexa"] + 3 * ["smart_mirror"]
+    assert len({row["speaker"] for row in spoken}) == 3
+    for row in spoken:
+        samples, rate = soundfile.read(row["wav"])
+        assert rate == 16000 and len(samples) == int(row["stop"]) > 0.8 * rate
+        assert abs(samples).max() > 0.02
+    prepare(spoken_voices=3, seed=2)
+    prepare(spoken_voices=3)
+    assert read_rows(prepared)["train"] == rows["train"]

@@ -106,6 +106,7 @@ def _preparation(hparams):
         "other_speech": hparams["other_speech"],
         "other_speech_percentage": hparams["other_speech_percentage"],
         "background": hparams["background"],
+        "spoken_voices": hparams["spoken_voices"],
     }
     return prepare_speechcommands, options
 

@@ -60,6 +60,9 @@ class ClipOptions(Options):
     background: Path | None = option(
         "Folder of noise beside the corpus' own; computed: noises that the preparation computes."
     )
+    spoken_voices: Annotated[int, Field(ge=0, le=275)] = option(
+        "Voices of eSpeak NG that say each word in training, beside the recordings; 0: none."
+    )
     balance: Annotated[int, Field(ge=1, le=1000)] = option(
         "Times that a clip of a rare word is heard in an epoch, at most; 1: as often as any."
     )
@@ -124,6 +127,14 @@ class WaveformOptions(Options):
     )
 
 
+class KeywordMaskOptions(FeatureMaskOptions):
+    """Changes of the features."""
+
+    frequency_warp: Annotated[float, Field(ge=0, le=0.5)] = option(
+        "Largest part by which the frequency axis is stretched or pressed together; 0: none."
+    )
+
+
 class KeywordOptions(
     TrainingOptions,
     ClipOptions,
@@ -131,7 +142,7 @@ class KeywordOptions(
     FixedBatchOptions,
     WaveformOptions,
     NegativeOptions,
-    FeatureMaskOptions,
+    KeywordMaskOptions,
     FilterbankOptions,
     MambaOptions,
     AttentionOptions,

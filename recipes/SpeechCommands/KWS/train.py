@@ -18,6 +18,7 @@ from hard_negatives import HardNegatives
 from keyword_data import classes_of, keep_clips, make_datasets, prepare_clips, training_options
 from options import KeywordOptions
 from speechbrain.utils.distributed import if_main_process, run_on_main
+from warping import warp_frequencies
 
 from mamba_speech.evaluation.classification import (
     ConfusionMatrix,
@@ -89,6 +90,8 @@ class KeywordBrain(RecipeBrain):
             raise ValueError(
                 f"features that are not finite numbers, of {', '.join(bad)}: repair the recordings or take them out"
             )
+        if stage == sb.Stage.TRAIN and self.hparams.frequency_warp:
+            features = warp_frequencies(features, self.hparams.frequency_warp)
         if stage == sb.Stage.TRAIN and self.hparams.fea_augment is not None:
             features, _ = self.hparams.fea_augment(features, lengths / features.shape[1])
         if stage == sb.Stage.TRAIN and self.hparams.context_seconds:

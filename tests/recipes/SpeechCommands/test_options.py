@@ -82,6 +82,8 @@ def test_every_option_is_used_by_the_recipe_or_its_yaml():
         ),
         ({"gain_db": "[3, -3]"}, "--gain_db must be the lowest and the highest change"),
         ({"reverberation_probability": 2}, "--reverberation_probability must be a number from 0"),
+        ({"frequency_warp": 1}, "--frequency_warp must be a number from 0 to 0.5"),
+        ({"spoken_voices": 999}, "--spoken_voices must be a whole number from 0 to 275"),
         ({"balance": 0}, "--balance must be a whole number from 1"),
         ({"batch_size": 64, "drop_last": True}, "set --batch_size lower"),
         ({"skip_prep": True}, "not there; run once without --skip_prep"),

@@ -98,3 +98,15 @@ def test_rare_words_are_heard_several_times_and_no_word_more_often_than_the_freq
         counts = recipe("keyword_data").classes_of(dataset)
         assert tuple(counts[label] for label in ("a", "b", "c", "_unknown_")) == wanted
         assert set(dataset.data_ids) == set(data) and len(dataset) == sum(wanted)
+
+
+def test_frequencies_are_warped_by_no_more_than_the_limit_and_time_stays(recipe):
+    warp = recipe("warping").warp_frequencies
+    ramp = torch.arange(40.0).expand(200, 3, 40)
+    warped = warp(ramp, 0.2)
+    factors = warped[:, 0, 10] / 10
+    assert 0.8 <= factors.min() < 0.82 and 1.18 < factors.max() <= 1.2
+    assert torch.allclose(warped[:, 0, :30], factors[:, None] * torch.arange(30.0), atol=1e-4)
+    assert torch.equal(warped[:, 0], warped[:, 2]) and warped.max() == 39
+    noise = torch.randn(4, 5, 40)
+    assert torch.equal(warp(noise, 0.0), noise)
