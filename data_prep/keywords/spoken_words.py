@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
+from data_prep.inspection import inspect
 from data_prep.keywords.clips import COLUMNS
 
 FOLDER = "spoken_words"
@@ -49,8 +50,8 @@ def add_spoken_words(save_folder, words, voices, seed):
     rows = []
     for word in words:
         for path in sorted((folder / word).glob("*.wav")):
-            speaker, samples = path.stem.partition("_nohash_")[0], soundfile.info(path)
-            values = (f"spoken_{word}_{path.stem}", samples.duration, str(path), 0, samples.frames)
+            speaker, (frames, rate, _) = path.stem.partition("_nohash_")[0], inspect(path)
+            values = (f"spoken_{word}_{path.stem}", round(frames / rate, 6), str(path), 0, frames)
             rows.append(dict(zip(COLUMNS, (*values, word, speaker, word), strict=True)))
     return rows
 
