@@ -214,6 +214,13 @@ def named_run(text):
     return kind, Path(folder)
 
 
+def assignment(text):
+    """An option's ``name=value``."""
+    if not text.partition("=")[1]:
+        raise argparse.ArgumentTypeError(f"{text} is not NAME=VALUE")
+    return text
+
+
 def options_of(arguments=None):
     """The command line's options."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -243,7 +250,12 @@ def options_of(arguments=None):
     wer.add_argument("--utterances", type=positive, help="most utterances; default: all")
     wer.add_argument("--contexts", nargs="+", type=positive, default=CONTEXTS, help="chunks")
     wer.add_argument(
-        "--option", nargs="+", default=[], metavar="NAME=VALUE", help="options of all trainings"
+        "--option",
+        nargs="+",
+        type=assignment,
+        default=[],
+        metavar="NAME=VALUE",
+        help="options of all trainings",
     )
     add_out(parser)
     options = parser.parse_args(arguments)

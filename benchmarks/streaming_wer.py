@@ -68,7 +68,7 @@ def train(folder, data_folder, size, options, kinds=tuple(KINDS)):
         # the baseline has one size
         name = f"{yaml}_mini" if yaml == CONFORMER else f"{yaml}_{size}"
         runs[kind] = Path(folder).resolve() / kind
-        words = [f"--{one}" if "=" in one else one for one in options]
+        words = [f"--{one}" for one in options]
         words += [f"--{key}={value}" for key, value in own.items()]
         words += [f"--data_folder={Path(data_folder).resolve()}", f"--output_folder={runs[kind]}"]
         script = [sys.executable, str(RECIPE / "train_CTC.py"), f"hparams/CTC/{name}.yaml"]

@@ -124,6 +124,7 @@ def test_goals_of_word_errors_compare_what_they_say(load):
     [
         (["--stages", "wer"], "needs --data_folder, and --runs or --train"),
         (["--runs", "best=x"], "is not NAME=FOLDER"),
+        (["--option", "number_of_epochs"], "is not NAME=VALUE"),
         (["--chunks", "0"], "is not 1 or more"),
         (["--speech", "{tmp}/none"], "no such folder"),
     ],
@@ -169,11 +170,11 @@ def test_runs_are_trained_alike_and_read_with_every_latency(tmp_path):
         "d_model=16",
         "d_ffn=16",
     ]
-    few += ["max_batch_length_train=15", "--noprogressbar"]
+    few += ["max_batch_length_train=15"]
     done = run(
         "streaming.py", "--stages", "wer", "--train", tmp_path / "runs", "--size", "debug",
         "--data_folder", tmp_path / "spoken", "--chunks", 2, 8, "--contexts", 4, "--out", tmp_path,
-        f"--option={few[0]}", *few[1:-1],
+        "--option", *few,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr + done.stdout
     rows = json.loads((tmp_path / "streaming.json").read_text())["wer"]["rows"]
