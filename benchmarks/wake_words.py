@@ -101,7 +101,7 @@ def options_of(arguments=None):
 
 
 def pronunciations_of(parser, given):
-    """Pronunciations by word, those of the command line before our own."""
+    """Pronunciations by word; the command line's replace our own."""
     found = {}
     for text in given:
         word, sign, phones = text.partition("=")

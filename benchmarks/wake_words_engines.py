@@ -110,7 +110,7 @@ class PocketSphinx:
     # Streams are decoded in pieces: the package looks through all events of a piece for each new one.
     PIECE, OVERLAP = 60, 4
     FRAMES = 100  # a second
-    # its scores are in units of its logarithm, of which it takes so many at a time, and start from an offset
+    # its scores count its logarithm's units by so many at a time, from an offset on
     BASE, SHIFT, OFFSET = 1.0001, 1024, 1500
 
     def __init__(self, words, pronunciations):

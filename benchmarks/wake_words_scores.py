@@ -109,7 +109,7 @@ def score_events(events, truth, tolerance=TOLERANCE):
 
 
 def just_above(alarms, allowed):
-    """The highest score of those alarms that are one too many; ``-inf`` if there are not so many."""
+    """The score of the first false alarm that is one too many; ``-inf`` if there are not so many."""
     return float(alarms[allowed]) if allowed < len(alarms) else NEVER
 
 

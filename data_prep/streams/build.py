@@ -1,7 +1,7 @@
 """Builds streams: clips at random places in other speech, every piece at one level, with the truth in a list.
 
-The manner is that of Picovoice's wake-word benchmark (github.com/Picovoice/wake-word-benchmark): words in a long
-recording of other people's speech, with noise at a signal-to-noise ratio. Here the noise lies under the whole stream.
+As in Picovoice's wake-word benchmark (github.com/Picovoice/wake-word-benchmark), words stand in a long recording of
+other people's speech, with noise at a signal-to-noise ratio. Here the noise lies under the whole stream.
 """
 
 import hashlib
