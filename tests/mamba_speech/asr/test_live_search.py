@@ -6,6 +6,7 @@ import pickle
 
 import numpy as np
 import pytest
+import torch
 
 from mamba_speech import LiveRecognizer, Recognizer
 from mamba_speech.asr.fusion import NgramFusion
@@ -157,3 +158,23 @@ def test_an_ngram_scores_words_as_kenlm_scores_the_sentence(letters, tmp_path):
         wanted = 0.7 * model.score(text) * math.log(10) + 1.5 * len(text.split()) - 10 * unknown
         assert score == pytest.approx(wanted, abs=1e-4)
         assert len(node[0]) <= 2
+
+
+def test_a_mamba_decoder_has_absorbed_the_utterance_at_its_end(make_run, audio):
+    live, samples = (
+        LiveRecognizer.load(make_run("S2S, Mamba"), device="cpu", **WHOLE),
+        read(audio / "7.wav"),
+    )
+    context = live.make_context()
+    for start in range(0, len(samples), 4000):
+        live.listen(samples[start : start + 4000], context)
+    utterance, network = context.decoder.utterance, live.decoder.decode.model.Transformer
+    assert len(utterance.encoded) > 2
+    with torch.no_grad():
+        wanted = network.start_decoding(torch.cat(utterance.encoded)[None])
+        shorter = network.start_decoding(utterance.encoded[-1][None])
+    for found, whole, part in zip(
+        utterance.absorbed.decoder, wanted.decoder, shorter.decoder, strict=True
+    ):
+        assert torch.allclose(found.cross_state.ssm, whole.cross_state.ssm, atol=1e-5)
+        assert not torch.allclose(found.cross_state.ssm, part.cross_state.ssm, atol=1e-3)
