@@ -315,16 +315,17 @@ def test_a_row_from_three_seeds_has_their_mean_their_interval_and_the_first_s_co
         )
         for seed in (1, 2, 3)
     ]
-    record_command(tmp_path / "1", data_folder=f"{tmp_path}/my words", noprogressbar="True")
+    record_command(tmp_path / "1", data_folder=f"{tmp_path}/my/two words", noprogressbar="True")
     pairs = [f"{tmp_path}=$SPEECH_DATA"]
     path = add(add_options("my-row", runs, minutes=3.0, replace=pairs), tmp_path)
     entry = read_entry(path, tmp_path)
     assert entry.figure == 7.5 and entry.by_seed == [5.0, 7.5, 10.0] and entry.seeds == [1, 2, 3]
     assert entry.interval[0] <= 7.5 <= entry.interval[1] and entry.drawn == "utterances"
+    assert entry.needs == ["$SPEECH_DATA/my"]
     (line,) = entry.commands["train"]
     assert line == (
         "OMP_NUM_THREADS=1 python recipes/A/B/train.py hparams/A/B/c.yaml "
-        '--data_folder "$SPEECH_DATA/my words" --noprogressbar --output_folder results/repeat/my-row'
+        '--data_folder "$SPEECH_DATA/my/two words" --noprogressbar --output_folder results/repeat/my-row'
     )
     read = {
         "file": "results/repeat/my-row/results.json",

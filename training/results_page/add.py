@@ -1,6 +1,7 @@
 """A row of RESULTS.md from finished runs: their records, their test items, and the command that trained the first."""
 
 import argparse
+import re
 import shlex
 import statistics
 from collections import defaultdict
@@ -17,6 +18,8 @@ UNITS = {"WER": "%", "CER": "%", "accuracy": "%", "EER": "%", "si-snr_i": "dB", 
 # names that papers give them
 LABELS = {"si-snr_i": "SI-SNRi", "sdr_i": "SDRi", "macro_F1": "macro F1"}
 HIGHER = ("accuracy", "si-snr_i", "sdr_i", "macro_F1")
+# folders of the corpora that commands name
+PUBLIC_DATA = re.compile(r"\$SPEECH_DATA/[\w.-]+")
 # of percent, or of dB: the recipe rounds its figures to four digits
 TOLERANCE = 0.01
 
@@ -59,7 +62,9 @@ def add(options, folder=FOLDER):
     row |= {"parameters": first.parameters, "fidelity": first.session.fidelity}
     row |= {"metric": LABELS.get(metric, metric)}
     row |= {"unit": UNITS.get(metric, ""), "better": "higher" if metric in HIGHER else "lower"}
-    row |= {"needs": options.needs, "minutes": options.minutes, "note": options.note}
+    lines = " ".join(line for own in row["commands"].values() for line in own)
+    needs = [*options.needs, *sorted(set(PUBLIC_DATA.findall(lines)))]
+    row |= {"needs": list(dict.fromkeys(needs)), "minutes": options.minutes, "note": options.note}
     row |= {"seeds": list(seeds)}
     ordered = {name: row[name] for name in FIELDS if name != "name"}
     path = Path(folder) / f"{options.name}.json"
