@@ -2,7 +2,7 @@
 """Wake words in other people's speech: misses at 0, 3 and 7 false alarms, clean and in noise, beside PocketSphinx.
 
     python benchmarks/wake_words.py [RUN ...] [--data_folder FOLDER] [--background FOLDER ...] [--noise FOLDER]
-        [--snr 20 10 0] [--spoken_minutes 36 60] [--seeds 1 2 3] [--work FOLDER] [--quick]
+        [--snr 20 10 0] [--spoken_minutes 15 60] [--seeds 1 2 3] [--other_speech FOLDER] [--work FOLDER] [--quick]
 
 RUN is the output folder of `hparams/wake_word_spotter.yaml`, one a seed; without any, they are trained here, which
 takes long. `--data_folder` holds the words as training takes them, by default `$SPEECH_DATA/wake_words`. Streams are as
@@ -70,6 +70,11 @@ def options_of(arguments=None):
     )
     parser.add_argument(
         "--seeds", type=whole_number(0, 2**31), nargs="+", default=[1, 2, 3], help="of training"
+    )
+    parser.add_argument(
+        "--other_speech",
+        metavar="FOLDER",
+        help="speech for training, by nobody of the background (default: spoken by eSpeak NG)",
     )
     parser.add_argument(
         "--spotters", nargs="+", choices=(OURS, POCKETSPHINX), default=(OURS, POCKETSPHINX)
@@ -148,8 +153,12 @@ def train(options):
         folders.append(folder)
         if (folder / "results.json").is_file():
             continue
-        command = [sys.executable, "train.py", YAML, "--data_folder", options.data_folder]
-        command += ["--output_folder", str(folder), "--seed", str(seed), "--device", options.device]
+        given = {"data_folder": Path(options.data_folder).absolute(), "output_folder": folder}
+        given |= {"seed": seed, "device": options.device}
+        if options.other_speech:
+            given["other_speech"] = Path(options.other_speech).absolute()
+        command = [sys.executable, "train.py", YAML]
+        command += [str(part) for name, value in given.items() for part in (f"--{name}", value)]
         command += QUICK_TRAINING if options.quick else ()
         print(f"training with seed {seed} ...", file=sys.stderr, flush=True)
         done = subprocess.run(command, cwd=RECIPE, check=False, stdout=sys.stderr)
