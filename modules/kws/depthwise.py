@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from modules.fidelity import check_fidelity
 from modules.kws.embedding import keep_columns, normalise_columns
+from modules.kws.spotter import is_full
 from modules.ssm.checks import check_lengths
 from modules.ssm.masking import valid_frames
 
@@ -151,8 +152,8 @@ class DSCNNKeywordSpotter(nn.Module):
         check_lengths(lengths, *features.shape[:2])
         if lengths is not None:
             lengths = lengths.to(features.device).clamp(min=1)
-        corrected = self.fidelity == "corrected"
-        x, known = features.unsqueeze(1), lengths if corrected else None
+        masked = self.fidelity == "corrected" and not is_full(lengths, features.shape[1])
+        x, known = features.unsqueeze(1), lengths if masked else None
         for layer in (self.first, *self.layers):
             x, known = layer(x, known)
         if lengths is None:

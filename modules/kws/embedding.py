@@ -182,7 +182,9 @@ def normalise_columns(norm, x, valid, time=3):
     if valid is None or not norm.training:
         return norm(x)
     order = (0, 3, 1, 2) if time == 3 else (0, 2, 1, 3)
-    columns = x.permute(order)[valid].unsqueeze(-1)  # (valid frames, channels, features, 1)
+    # (valid frames, channels, features, 1); contiguous, because the CPU's batch norm gets gradients wrong of a picture
+    # whose last size is 1 and whose channels lie last in memory
+    columns = x.permute(order)[valid].contiguous().unsqueeze(-1)
     out = x.new_zeros(x.shape).permute(order)
     out = out.index_put(valid.nonzero(as_tuple=True), norm(columns).squeeze(-1).to(x.dtype))
     return out.permute(0, 2, 3, 1) if time == 3 else out.permute(0, 2, 1, 3)

@@ -129,7 +129,7 @@ class SequenceSpotter(nn.Module):
         if lengths is not None:
             lengths = lengths.to(features.device)
         # without padding there is nothing to mask
-        masked = self.fidelity == "corrected" and not _full(lengths, features.shape[1])
+        masked = self.fidelity == "corrected" and not is_full(lengths, features.shape[1])
         known = lengths if masked else None
         features = keep_valid(features, valid_frames(known, features.shape[1], features.device))
         if self.kind == "mel":
@@ -152,8 +152,8 @@ class SequenceSpotter(nn.Module):
             )
 
 
-def _full(lengths, time):
-    """Whether every item of the batch is ``time`` frames long."""
+def is_full(lengths, time):
+    """Whether every item of the batch is ``time`` frames long, so that there is nothing to mask."""
     return lengths is None or bool((lengths >= time).all())
 
 
