@@ -18,6 +18,8 @@ SECONDS_A_STEP = 33.7
 # what else takes time, counted in steps, so that it grows with the machine's slowness: start and preparation, the
 # validation of an epoch, and the test, the report and its pictures
 STEPS_TO_START, STEPS_TO_VALIDATE, STEPS_TO_END = 120, 30, 280
+# a step of the training, in measured ones: it also reads recordings and joins the gradients of the processes
+STEPS_MEASURED = 1.2
 # part of the time that stays free, for what a few steps do not tell
 RESERVE = 0.08
 
@@ -46,11 +48,15 @@ def fit_epochs(seconds_left, step_seconds, hours):
 
     Example
     -------
-    >>> fit_epochs(510, 0.2, 3), fit_epochs(510, 2.0, 3), fit_epochs(510, 0.2, 1.5)
-    (5, 1, 10)
+    >>> fit_epochs(520, 0.16, 3), fit_epochs(520, 2.0, 3), fit_epochs(520, 0.16, 1.5)
+    (5, 1, 11)
     """
     epoch = steps_an_epoch(hours) + STEPS_TO_VALIDATE
-    steps = seconds_left * (1 - RESERVE) / step_seconds - STEPS_TO_START - STEPS_TO_END
+    steps = (
+        seconds_left * (1 - RESERVE) / (STEPS_MEASURED * step_seconds)
+        - STEPS_TO_START
+        - STEPS_TO_END
+    )
     return max(1, int(steps / epoch))
 
 
