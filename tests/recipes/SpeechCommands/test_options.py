@@ -31,7 +31,7 @@ def test_every_option_can_be_overridden_from_the_command_line(path, tmp_path):
     fixed |= {"dropout": 0.4, "alpha": 0.2, "hidden_size": 12}
     # the one is for causal models only, the other for corpora without a test speaker; the others need these
     fixed |= {"context_seconds": 0.0, "other_speech_percentage": 0.0}
-    fixed |= {"context_loss": 0.0, "hard_negatives": 0.0}
+    fixed |= {"context_loss": 0.0, "hard_negatives": 0.0, "frequency_warp": 0.1}
     wanted = {
         key: fixed.get(key, another(value, key, MODEL))
         for key, value in plain_options(path).items()
