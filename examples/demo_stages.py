@@ -104,7 +104,7 @@ class Stages:
                     display.follow(process.stdout)
                     status = process.wait()
             finally:
-                if display.loads:
+                if display.loads and epochs:
                     others = sum(display.loads) / len(display.loads) - processes
                     stage["load_of_others"] = round(max(0.0, others), 2)
             _check(status, display)
