@@ -12,6 +12,7 @@ from pathlib import Path
 
 from data_prep.keywords.words import COMMANDS
 from data_prep.spoken.speechcommands_layout import generate_speechcommands
+from training.results import is_tested
 
 ROOT = Path(__file__).resolve().parent.parent
 RECIPE = ROOT / "recipes" / "SpeechCommands" / "KWS"
@@ -126,7 +127,7 @@ def train_all(corpora, families, trainings, seeds, steps, runs, jobs=1):
         for training in trainings
         for family in families
     ]
-    plan = [one for one in plan if not (one[1] / "results.json").is_file()]
+    plan = [one for one in plan if not is_tested(one[1])]
     with ThreadPoolExecutor(jobs) as pool:
         for number, _ in enumerate(pool.map(lambda one: _train(*one), plan), start=1):
             print(f"trained {number} of {len(plan)}", file=sys.stderr)
