@@ -6,6 +6,7 @@ so a skip counts as a failure.
 """
 
 import gc
+import logging
 import os
 import random
 from collections import Counter
@@ -40,6 +41,22 @@ def same_seeds():
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def no_foreign_handlers():
+    """Take away the handlers that a training in this process leaves: pytest closes what they write to."""
+    _remove_foreign_handlers()
+    yield
+    _remove_foreign_handlers()
+
+
+def _remove_foreign_handlers():
+    root = logging.getLogger()
+    for handler in list(root.handlers):
+        if not type(handler).__module__.startswith("_pytest."):
+            root.removeHandler(handler)
+            handler.close()
 
 
 def speech_folder() -> Path | None:

@@ -115,8 +115,9 @@ def test_a_reader_that_leaves_ends_a_command_in_silence(how, spotters, audio):
         stderr=subprocess.PIPE,
     )
     command.stdout.close()
-    error = command.stderr.read()
-    assert command.wait() == 1 and error == b""
+    errors = command.stderr.read().splitlines()
+    # the one line tells that this model takes other speech for its words
+    assert command.wait() == 1 and len(errors) == 1 and b"has no class _unknown_" in errors[0]
 
 
 @pytest.mark.exhaustive
