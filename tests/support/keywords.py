@@ -14,6 +14,8 @@ RATE = 16000
 WORDS = {"up": (300, 900), "down": (900, 300), "stop": (500, 500)}
 # all words of the tones, and nothing else
 TASK = {"words": "all", "n_classes": 3, "split": "lists", "other_speech_percentage": 0}
+# what needs other speech and a class for it, which these corpora do not hold
+TASK |= {"hard_negatives": 0, "context_loss": 0}
 # sizes only: the rest of each YAML stays as it is
 SMALL = {
     "d_model": 16,

@@ -47,7 +47,7 @@ class ClipOptions(Options):
         "Words to spot; all: every word folder; empty: as many as n_classes says.", resume=FIXED
     )
     split: Path = option(
-        "Split by hashes (official), lists of the corpus (lists) or a folder; auto: by lists, or drawn voices."
+        "Split by hashes (official), by the corpus' lists (lists), by a folder, or by drawn voices (auto)."
     )
     unknown_percentage: Percentage = option("Clips of other words, in percent of the words' clips.")
     silence_percentage: Percentage = option("Clips of silence, in percent of the words' clips.")
