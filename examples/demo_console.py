@@ -5,6 +5,7 @@ import re
 import select
 import shlex
 import shutil
+import signal
 import sys
 import time
 from collections import deque
@@ -25,6 +26,8 @@ RESUMED = re.compile(r"Loading a checkpoint .*")
 # what torchrun says when a process has failed, whose own words stand before it
 LAUNCHER = re.compile(r"torch[./]distributed[./]elastic|ChildFailedError")
 KILLED = re.compile(r"exitcode: -(\d+)")
+# a process that loads recordings, which the others outlive for a moment
+LOADER_KILLED = re.compile(r"DataLoader worker \(.*\) is killed by signal: Killed")
 # between two lines that say how far a stage is, where there is no terminal
 SECONDS_BETWEEN = 30
 # load average of other programs that a time is told with
@@ -87,6 +90,8 @@ class StageDisplay:
             return
         if killed := KILLED.search(line):
             self.killed_by = int(killed[1])
+        elif LOADER_KILLED.search(line):
+            self.killed_by = signal.SIGKILL.value
         self._launcher_speaks = self._launcher_speaks or LAUNCHER.search(line) is not None
         if line and not self._launcher_speaks:
             self._tail.append(line)

@@ -28,19 +28,21 @@ class Stages:
     Raises
     ------
     ValueError
-        If the folder holds a demo with other options.
+        If the folder holds a demo with other options or of another version, or its record is damaged.
     RuntimeError
         If another demo, or a training that it began, still works in the folder.
     """
 
     def __init__(self, folder, options, bar):
         self.folder, self.bar = folder, bar
+        if folder.exists() and not folder.is_dir():
+            raise ValueError(f"{shown(folder)} is a file: give another --output_folder")
         folder.mkdir(parents=True, exist_ok=True)
         self._lock = _lock(folder)
         self._file = folder / "demo.json"
         self.record = {"options": options, "stages": {}}
         if self._file.exists():
-            self.record = read_json(self._file)
+            self.record = _read_record(self._file)
             _check_same(self.record["options"], options, folder)
         # the time that Python has taken to load what the demo needs
         with self.timed("start") as stage:
@@ -138,7 +140,26 @@ def _check(status, display):
         )
 
 
+def _read_record(path):
+    """What an earlier start wrote down."""
+    advice = f"give another --output_folder, or remove {shown(path.parent)}"
+    try:
+        found = read_json(path)
+    except ValueError as error:
+        raise ValueError(f"{error}; {advice}") from error
+    parts = [found.get(name) for name in ("options", "stages")] if isinstance(found, dict) else []
+    if not parts or not all(isinstance(part, dict) for part in parts):
+        raise ValueError(f"{shown(path)}: no record of a demo; {advice}")
+    return found
+
+
 def _check_same(found, wanted, folder):
+    if found.keys() != wanted.keys():
+        # its options mean something else now, so nobody can give them again
+        raise ValueError(
+            f"{shown(folder)} holds a demo of another version of this project; give another --output_folder, or "
+            "remove the folder"
+        )
     differing = [f"--{key} was {found.get(key)}" for key in wanted if found.get(key) != wanted[key]]
     if differing:
         raise ValueError(

@@ -105,6 +105,34 @@ def test_a_folder_with_a_demo_of_other_options_is_refused(demo, tmp_path, capsys
     assert "with other options (--seed was 1)" in capsys.readouterr().err
 
 
+# the first is of the demo that trained a CTC recogniser
+@pytest.mark.parametrize(
+    ("record", "said"),
+    [
+        (
+            '{"options": {"hours": 2.5, "number_of_epochs": 5, "seed": 1}, "stages": {}}',
+            "another version",
+        ),
+        ("", "not a JSON file"),
+        ("[]", "no record of a demo"),
+        ("{}", "no record of a demo"),
+        ('{"options": [], "stages": {}}', "no record of a demo"),
+    ],
+)
+def test_a_folder_of_another_demo_is_refused_and_left_as_it_is(record, said, demo, tmp_path):
+    (tmp_path / "demo.json").write_text(record, encoding="utf-8")
+    with pytest.raises(ValueError, match=f"{said}.*give another --output_folder"):
+        demo[0].Demo(demo[0].parse_arguments(["--output_folder", str(tmp_path)]))
+    assert (tmp_path / "demo.json").read_text(encoding="utf-8") == record
+
+
+def test_an_output_folder_that_is_a_file_is_refused(demo, tmp_path):
+    file = tmp_path / "file"
+    file.touch()
+    with pytest.raises(ValueError, match="file is a file: give another --output_folder"):
+        demo[0].Demo(demo[0].parse_arguments(["--output_folder", str(file)]))
+
+
 def test_other_options_get_another_folder_so_that_each_command_works_again(demo):
     def folder(*options):
         return demo[0].parse_arguments(list(options)).output_folder.name
@@ -172,6 +200,8 @@ def test_a_failure_is_told_in_the_words_of_the_script_and_a_kill_by_its_signal(d
     display = show(["data_folder x does not exist\n", launcher, "a table\n"], monkeypatch)
     assert display.last_lines() == "data_folder x does not exist" and display.killed_by is None
     assert show([launcher.replace(": 1", ": -9")], monkeypatch).killed_by == 9
+    loader = "[rank0]: RuntimeError: DataLoader worker (pid 15637) is killed by signal: Killed. \n"
+    assert show([loader, "[rank1]: Connection closed\n", launcher], monkeypatch).killed_by == 9
 
 
 @pytest.mark.parametrize(("load", "said"), [(1.1, False), (1.3, True), (None, False)])
