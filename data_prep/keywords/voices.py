@@ -102,6 +102,10 @@ def split_by_folder(root, clips, words, seed):
     table = read_table(root)
     if table is not None:
         return split_by_table(root, clips, table)
+    if (root / TABLE).is_file():
+        logger.warning(
+            "%s is not used, since it lacks the column path or part: voices are drawn", root / TABLE
+        )
     return draw_voices(clips, seed)
 
 
@@ -111,27 +115,32 @@ def read_table(root):
     Raises
     ------
     ValueError
-        If a part is unknown, or a path stands there twice.
+        If it cannot be read as CSV, a part is unknown, or a path stands there twice.
     """
     path = root / TABLE
     if not path.is_file():
         return None
+    try:
+        with open(path, newline="", encoding="utf-8-sig", errors="replace") as file:
+            return _read_rows(csv.DictReader(file), path)
+    except csv.Error as error:
+        raise ValueError(f"{path}: no CSV ({error}); repair it, or take it away") from error
+
+
+def _read_rows(reader, path):
+    """The rows of a table; None if it lacks a column."""
+    if not {"path", "part"} <= set(reader.fieldnames or ()):
+        return None
     found = {}
-    with open(path, newline="", encoding="utf-8-sig", errors="replace") as file:
-        reader = csv.DictReader(file)
-        if not {"path", "part"} <= set(reader.fieldnames or ()):
-            return None
-        for row in reader:
-            entry = composed((row["path"] or "").strip().replace("\\", "/"))
-            part = (row["part"] or "").strip().lower()
-            place = f"{path}, line {reader.line_num}"
-            if part not in PARTS:
-                raise ValueError(
-                    f"{place}: part {part!r} is none of training, validation and testing"
-                )
-            if entry in found:
-                raise ValueError(f"{place}: {entry} stands there twice")
-            found[entry] = (PARTS[part], (row.get("voice") or "").strip())
+    for row in reader:
+        entry = composed((row["path"] or "").strip().replace("\\", "/"))
+        part = (row["part"] or "").strip().lower()
+        place = f"{path}, line {reader.line_num}"
+        if part not in PARTS:
+            raise ValueError(f"{place}: part {part!r} is none of training, validation and testing")
+        if entry in found:
+            raise ValueError(f"{place}: {entry} stands there twice")
+        found[entry] = (PARTS[part], (row.get("voice") or "").strip())
     return found
 
 

@@ -133,11 +133,19 @@ def test_a_table_gives_the_splits_and_the_voices(prepare, mine, caplog):
     assert "1 of 28 clips" in caplog.text
 
 
-def test_a_table_of_another_kind_is_no_list(prepare, mine):
+def test_a_table_of_another_kind_is_no_list_and_said(prepare, mine, caplog):
     write_table(mine, {"anna": "testing"})
     text = (mine / "clips.csv").read_text().replace("part", "split")
     (mine / "clips.csv").write_text(text)
     assert speakers(read_rows(prepare()), "train") <= set(VOICES)
+    assert caplog.text.count("clips.csv is not used, since it lacks the column path or part") == 1
+
+
+def test_a_table_that_is_no_csv_gets_one_sentence(prepare, mine):
+    # a quotation that never ends is one field, longer than CSV allows
+    (mine / "clips.csv").write_text('path,part\n"' + 140_000 * "a", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"clips\.csv: no CSV \(field larger than"):
+        prepare()
 
 
 def test_lists_count_before_a_draw(prepare, mine):
