@@ -5,6 +5,7 @@ import os
 import shutil
 import sys
 import types
+from dataclasses import replace
 from itertools import islice
 
 import numpy as np
@@ -161,7 +162,11 @@ def test_events_lie_within_the_stream_however_it_is_cut(classifier, options):
             list(classifier.stream(stream.split(size), threshold=0.0, **options))
             for size in (317, 5000, samples)
         ]
-        assert found[0] and found[0] == found[1] == found[2]
+        # sums of other lengths round otherwise
+        near = [
+            replace(one, confidence=pytest.approx(one.confidence, abs=1e-5)) for one in found[0]
+        ]
+        assert found[0] and found[1] == near and found[2] == near
         for event in found[0]:
             assert 0 <= event.start <= event.end <= samples / RATE
 
