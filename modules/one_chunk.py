@@ -7,9 +7,8 @@ calls than in arithmetic. The results are the same. :mod:`modules.one_frame` doe
 import torch
 from torch.nn import functional as F
 
+from modules.layer_parts import decay_rates, half_feed_forward, normed
 from modules.memory_reuse import activate, nothing_watches
-from modules.one_frame import _half_feed_forward as half_feed_forward
-from modules.one_frame import _normed as normed
 from modules.ssm import (
     ChunkedBiMamba,
     MambaState,
@@ -87,7 +86,7 @@ def _mamba_chunk(block, x, state):
     y, ssm_state = bidirectional_scan(
         u,
         (F.linear(ahead[0], block.dt_proj.weight), F.linear(back[0], block.dt_proj_b.weight)),
-        (_rates(block, "A_log"), _rates(block, "A_b_log")),
+        (decay_rates(block, "A_log"), decay_rates(block, "A_b_log")),
         (ahead[1], back[1]),
         (ahead[2], back[2]),
         (block.D, block.D_b),
@@ -100,16 +99,6 @@ def _mamba_chunk(block, x, state):
     y = 0.5 * y if block.average else y
     out = F.linear(y, block.out_proj.weight, block.out_proj.bias)
     return out, MambaState(conv_state, ssm_state)
-
-
-def _rates(block, name):
-    """The block's A of one direction, made anew where its parameter has changed."""
-    parameter = getattr(block, name)
-    now = (parameter.data_ptr(), None if parameter.is_inference() else parameter._version)
-    kept = block.__dict__.setdefault("_kept_chunk_rates", {})
-    if name not in kept or kept[name][0] != now or now[1] is None:
-        kept[name] = (now, -torch.exp(parameter.detach()))
-    return kept[name][1]
 
 
 def _convolution_chunk(module, x, state):

@@ -13,6 +13,7 @@ from speechbrain.nnet.activations import Swish
 from torch import nn
 from torch.nn import functional as F
 
+from modules.layer_parts import decay_rates, half_feed_forward, normed
 from modules.memory_reuse import activate, nothing_watches
 from modules.ssm import Mamba, MambaState
 from modules.ssm.cpu import build
@@ -68,6 +69,24 @@ def takes_one_frame(layer, x, lengths, state):
         and not torch.is_autocast_enabled(x.device.type)
         and x.dtype == torch.float32 == mamba.in_proj.weight.dtype
         and state[0].ssm.numel() <= _MOST
+        and _fits(layer, x, state)
+    )
+
+
+def _fits(layer, x, state):
+    """Whether a frame and a state are the layer's; the general way says what is wrong with others.
+
+    The kernel reads as far as the layer's sizes say.
+    """
+    (conv, ssm), conv_state = state
+    mamba, (batch, _, width) = layer.mamba, x.shape
+    return (
+        width == mamba.d_model
+        and conv.shape == (batch, mamba.d_inner, mamba.d_conv)
+        and ssm.shape == (batch, mamba.d_inner, mamba.d_state)
+        and conv_state.shape == (batch, width, layer.convolution_module.kernel_size - 1)
+        and conv.dtype == ssm.dtype == conv_state.dtype == torch.float32
+        and conv.device == ssm.device == conv_state.device == x.device
     )
 
 
@@ -88,19 +107,18 @@ def layer_frame(layer, x, state):
     (torch.Tensor, tuple)
         (batch, 1, d_model) and the state behind the frame.
     """
-    if _kernel_takes(layer, x):
-        return _by_kernel(layer, x, state)
-    return _by_torch(layer, x, state)
+    found = _by_kernel(layer, x, state) if _kernel_takes(layer, x) else None
+    return _by_torch(layer, x, state) if found is None else found
 
 
 def _by_torch(layer, x, state):
     x, (mamba_state, conv_state) = x[:, 0], state
-    x = _half_feed_forward(layer.ffn_module1, x)
-    mixed, mamba_state = mamba_frame(layer.mamba, _normed(layer.norm1.norm, x), mamba_state)
+    x = half_feed_forward(layer.ffn_module1, x)
+    mixed, mamba_state = mamba_frame(layer.mamba, normed(layer.norm1.norm, x), mamba_state)
     x = x + mixed
     convolved, conv_state = _convolution_frame(layer.convolution_module, x, conv_state)
-    x = _half_feed_forward(layer.ffn_module2, x + convolved)
-    return _normed(layer.norm2.norm, x).unsqueeze(1), (mamba_state, conv_state)
+    x = half_feed_forward(layer.ffn_module2, x + convolved)
+    return normed(layer.norm2.norm, x).unsqueeze(1), (mamba_state, conv_state)
 
 
 def _kernel_takes(layer, x):
@@ -122,6 +140,14 @@ def _activations(layer):
 
 
 def _by_kernel(layer, x, state):
+    """The layer by the kernel, or None where a parameter is not float32 in the processor's memory."""
+    # the parameters of the parts as one list, which keeps them while the kernel reads them
+    kept, numbers = [], []
+    for part in _parts(layer):
+        kept += _numbers(part, numbers)
+    given = [one for one in kept if one is not None]
+    if not all(one.dtype == torch.float32 and one.device.type == "cpu" for one in given):
+        return None
     mamba, (conv, ssm), conv_state = layer.mamba, state[0], state[1].contiguous()
     x, conv, ssm = x.contiguous(), conv.contiguous(), ssm.contiguous()
     out, new_conv, new_ssm = torch.empty_like(x), torch.empty_like(conv), torch.empty_like(ssm)
@@ -129,10 +155,6 @@ def _by_kernel(layer, x, state):
     widen, activation = layer.ffn_module1[1].ffn[:2]
     sizes = (mamba.d_inner, mamba.d_state, mamba.dt_rank, mamba.d_conv, conv_state.shape[2] + 1)
     arrays = (x, out, conv, new_conv, ssm, new_ssm, conv_state, new_conv_state)
-    # the parameters of the parts as one list, which keeps them while the kernel reads them
-    kept, numbers = [], []
-    for part in _parts(layer):
-        kept += _numbers(part, numbers)
     call(
         "frame_forward",
         x.shape[0],
@@ -158,7 +180,7 @@ def _numbers(part, numbers):
     """Add the kernel's arguments for a part; the tensors that have to live as long."""
     parameters = part._parameters
     if type(part) is Mamba:
-        tensors = [_decay_rates(part), parameters["D"].contiguous()]
+        tensors = [decay_rates(part), parameters["D"].contiguous()]
     else:
         tensors = [
             None if one is None else one.contiguous()
@@ -197,21 +219,11 @@ def mamba_frame(block, x, state):
     )
     dt = F.softplus(F.linear(dt, block.dt_proj.weight, block.dt_proj.bias))
     # (batch, inner channels, states)
-    decay = torch.mul(dt.unsqueeze(-1), _decay_rates(block)).exp_()
+    decay = torch.mul(dt.unsqueeze(-1), decay_rates(block)).exp_()
     ssm = decay.mul_(state.ssm).addcmul_((dt * u).unsqueeze(-1), b.unsqueeze(1))
     y = torch.bmm(ssm, c.unsqueeze(-1)).squeeze(-1)
     y = y.addcmul_(block.D, u).mul_(F.silu(z))
     return F.linear(y, block.out_proj.weight, block.out_proj.bias), MambaState(conv, ssm)
-
-
-def _decay_rates(block):
-    """The block's A, made anew where its parameter has changed."""
-    parameter = block.A_log
-    now = (parameter.data_ptr(), None if parameter.is_inference() else parameter._version)
-    kept = block.__dict__.get("_kept_rates")
-    if kept is None or kept[0] != now or now[1] is None:
-        kept = block.__dict__["_kept_rates"] = (now, -torch.exp(parameter.detach()))
-    return kept[1]
 
 
 def _convolved(past, new, conv):
@@ -224,23 +236,9 @@ def _convolved(past, new, conv):
 def _convolution_frame(module, x, state):
     """Conformer's convolution module over one frame; the state has one input less than the kernel."""
     pointwise = module.bottleneck[0]
-    x = F.linear(_normed(module.layer_norm, x), pointwise.weight.squeeze(-1), pointwise.bias)
+    x = F.linear(normed(module.layer_norm, x), pointwise.weight.squeeze(-1), pointwise.bias)
     inputs, out = _convolved(F.pad(state, (1, 0)), F.glu(x, -1), module.conv)
     norm, activation, linear, _ = module.after_conv
-    out = F.linear(activate(activation, _normed(norm, out)), linear.weight, linear.bias)
+    out = F.linear(activate(activation, normed(norm, out)), linear.weight, linear.bias)
     # a copy, since a view would keep what nobody reads
     return out, inputs[..., 1:].clone()
-
-
-def _half_feed_forward(module, x):
-    norm, feed_forward, _ = module
-    widen, activation, _, narrow = feed_forward.ffn
-    inner = F.linear(_normed(norm, x), widen.weight, widen.bias)
-    inner = activate(activation, inner)
-    return torch.add(x, F.linear(inner, narrow.weight, narrow.bias), alpha=0.5)
-
-
-def _normed(norm, x):
-    if type(norm) is not nn.LayerNorm:
-        return norm(x)
-    return torch.layer_norm(x, norm.normalized_shape, norm.weight, norm.bias, norm.eps)

@@ -155,11 +155,14 @@ class PrefixBeamDecoder(LiveDecoder):
         return BeamState(start, (Hypothesis((), 0.0, _NEVER, 0.0, node),))
 
     def _read(self, state, log_probs, encoded):
-        frames, hypotheses = list(state.frames), state.hypotheses
+        words = []
         for frame in self._candidates(log_probs):
-            hypotheses = self._advance_frame(hypotheses, state.last, *frame)
-            frames.append(frame)
-        return self._settle(replace(state, hypotheses=hypotheses, frames=tuple(frames)))
+            hypotheses = self._advance_frame(state.hypotheses, state.last, *frame)
+            state = replace(state, hypotheses=hypotheses, frames=(*state.frames, frame))
+            # after each frame, so that no result depends on where pieces end
+            state, new = self._settle(state)
+            words += new
+        return state, words
 
     def _candidates(self, log_probs):
         """Of each frame the blank's log-probability, the tokens that hypotheses go on with, and theirs."""

@@ -290,7 +290,7 @@ ABSURD = (
     "٣ x",
 )
 # those among them that are in the range
-SMALL = ("--overlap_seconds", "--smoothing", "--suppression", "--batch_seconds")
+SMALL = ("--overlap_seconds", "--smoothing", "--suppression", "--batch_seconds", "--refractory")
 RIGHT = {name: {"1e-300"} for name in SMALL}
 RIGHT |= {"--threshold": {"-1", "1e-300"}, "--threshold of spot": {"1e-300"}}
 

@@ -10,6 +10,7 @@ from torch import nn
 from modules import one_frame
 from modules.conmamba import ConmambaEncoder, ConmambaEncoderLayer
 from modules.one_frame import takes_one_frame
+from modules.ssm import MambaState
 from modules.ssm.cpu.build import refusal
 
 
@@ -126,6 +127,48 @@ def test_other_cases_go_the_general_way():
         with torch.autocast("cpu", dtype=torch.bfloat16):
             assert not takes_one_frame(layer, frame, None, state)
     assert not takes_one_frame(layer, frame, None, state)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda x, conv, ssm, inputs: (x[:1], conv, ssm, inputs),
+        lambda x, conv, ssm, inputs: (x[..., :20], conv, ssm, inputs),
+        lambda x, conv, ssm, inputs: (x, conv[:, :9], ssm, inputs),
+        lambda x, conv, ssm, inputs: (x, conv, ssm[..., :3], inputs),
+        lambda x, conv, ssm, inputs: (x, conv, ssm.double(), inputs),
+        lambda x, conv, ssm, inputs: (x, conv, ssm, inputs[..., :2]),
+    ],
+)
+def test_what_is_not_of_the_layers_sizes_never_reaches_the_kernel(change):
+    layer, x = make_layer(), torch.randn(2, 2, 24)
+    with torch.no_grad():
+        _, ((conv, ssm), inputs) = layer(x[:, :1], return_state=True)
+        frame, conv, ssm, inputs = change(x[:, 1:], conv, ssm, inputs)
+        assert not takes_one_frame(layer, frame, None, (MambaState(conv, ssm), inputs))
+
+
+def test_parameters_of_another_type_are_left_to_torch():
+    layer, x = make_layer(), torch.randn(1, 2, 24)
+    _, state = frame_by_frame(layer, x[:, :1], None, fast=True)
+    conv = layer.convolution_module.conv
+    conv.bias.data = conv.bias.data.double()
+    with torch.no_grad():
+        assert one_frame._by_kernel(layer, x[:, 1:], state) is None
+
+
+def test_states_that_fade_away_become_zero(way):
+    """A number too small to be a normal one costs a processor many times as much."""
+    layer, x = make_layer(), torch.randn(1, 2, 24)
+    _, ((conv, ssm), inputs) = frame_by_frame(layer, x[:, :1], None, fast=True)
+    with torch.no_grad():
+        layer.mamba.x_proj.weight.zero_()
+        _, state = layer(
+            x[:, 1:],
+            state=(MambaState(conv, torch.full_like(ssm, 1e-39)), inputs),
+            return_state=True,
+        )
+    assert way == "torch" or not state[0].ssm.any()
 
 
 def test_an_encoder_frame_by_frame_is_the_encoder():

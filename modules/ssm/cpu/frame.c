@@ -213,6 +213,7 @@ int mamba_speech_frame_forward(const frame_args *p) {
     for (int i = 0; i < 5; i++) all += (sizes[i] = blocks(sizes[i], LANES) * LANES + LANES);
     float *room = calloc((size_t)all, sizeof(float));
     if (!room) return 1;
+    unsigned before = flush_denormals();
     float *x = room, *normed = x + sizes[0], *wide = normed + sizes[1], *u = wide + sizes[2], *dt = u + sizes[3];
     for (int64_t item = 0; item < p->batch; item++) {
         memcpy(x, p->x + item * n, sizeof(float) * (size_t)n);
@@ -222,6 +223,7 @@ int mamba_speech_frame_forward(const frame_args *p) {
         half_step(p, &p->second, x, normed, wide);
         normalise(&p->last, x, p->out + item * n, n);
     }
+    restore_denormals(before);
     free(room);
     return 0;
 }

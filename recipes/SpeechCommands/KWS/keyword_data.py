@@ -301,7 +301,8 @@ def training_options(hparams):
     """
     collate = PaddedBatch
     if hparams["context_seconds"]:
-        collate = ContextBatch(hparams["context_silence"])
+        epochs, first = hparams["epoch_counter"], hparams["context_from_epoch"]
+        collate = ContextBatch(hparams["context_silence"], epochs, first)
     return loader_options(hparams, Stage.TRAIN, collate=collate, drop_last=hparams["drop_last"])
 
 

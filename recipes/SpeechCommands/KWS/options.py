@@ -116,6 +116,9 @@ class WaveformOptions(Options):
         "Seconds of other speech or noise before a clip, for causal models; 0: none."
     )
     context_silence: Fraction = option("Part of the batches that nothing precedes.")
+    context_from_epoch: Annotated[int, Field(ge=1, le=10**9)] = option(
+        "First epoch in which anything precedes clips, and after which hard negatives are looked for."
+    )
     context_pause: Annotated[float, Field(ge=0, le=600)] = option(
         "Longest silence between other speech and a clip, in seconds; a half of the contexts have one."
     )

@@ -156,7 +156,7 @@ class KeywordBrain(RecipeBrain):
     def end_epoch(self, epoch, stats):
         """Look for hard negatives, which the checkpoint holds, then end the epoch as every recipe does."""
         # after the last epoch too, so that a run of more epochs goes on as if it had been one from the start
-        if self.hard is not None:
+        if self.hard is not None and epoch + 1 >= self.hparams.context_from_epoch:
             self.hard.search(vars(self.hparams), self.labels, self.device)
         super().end_epoch(epoch, stats)
 

@@ -197,11 +197,15 @@ class ContextBatch:
     silence : float
         Part of the batches that nothing precedes: their clips begin from an empty state, as a stream does, and as the
         clips of validation and test.
+    epochs : speechbrain.utils.epoch_loop.EpochCounter, optional
+        Counts the epochs of the training.
+    from_epoch : int
+        First epoch in which anything precedes clips. A network learns words faster alone.
 
     Raises
     ------
     ValueError
-        If that is no part.
+        If ``silence`` is no part.
 
     Example
     -------
@@ -212,14 +216,16 @@ class ContextBatch:
     ([[3.0, 4.0]], [2], [0])
     """
 
-    def __init__(self, silence):
+    def __init__(self, silence, epochs=None, from_epoch=1):
         if not 0 <= silence <= 1:
             raise ValueError(f"context_silence must be from 0 to 1; got {silence}")
-        self.silence = silence
+        self.silence, self.epochs, self.from_epoch = silence, epochs, from_epoch
 
     def __call__(self, items):
         """A PaddedBatch of ``items``, as the data set yields them."""
-        if items[0]["chance"] < self.silence:
+        # workers begin anew in each epoch, so theirs is the present number; it is 0 outside a training
+        early = self.epochs is not None and max(1, self.epochs.current) < self.from_epoch
+        if early or items[0]["chance"] < self.silence:
             items = [
                 item
                 | {

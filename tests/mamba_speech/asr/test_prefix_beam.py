@@ -133,16 +133,19 @@ def test_speechbrains_search_finds_the_same_texts_on_the_whole(tokenizer):
 
 
 def test_pieces_of_any_size_give_the_words_of_the_whole(tokenizer, lm):
+    log_probs = torch.cat([random_frames(tokenizer, 60, seed) for seed in range(2)])
     for fusion in (None, MambaFusion(lm, tokenizer, 0.3)):
-        decoder = PrefixBeamDecoder(tokenizer, 0.04, fusion=fusion, beam_size=8)
-        log_probs = torch.cat([random_frames(tokenizer, 60, seed) for seed in range(3)])
-        for pieces in (1, 7):
-            alone = words(run(decoder, log_probs, pieces))
-            assert words(run(decoder, log_probs, pieces, pickled=True)) == alone
-        # the time of a piece's end decides when a disputed word is final, so only the first words need be the same
-        wanted = PrefixBeamDecoder(tokenizer, 0.04, fusion=fusion, beam_size=8, final_after=1e9)
-        found = [text(run(wanted, log_probs, pieces)) for pieces in (1, 5, 180)]
-        assert found[0] == found[1] == found[2] and len(found[0].split()) > 10
+        texts = set()
+        for final_after in (0.2, math.inf):
+            options = {"beam_size": 8, "final_after": final_after}
+            decoder = PrefixBeamDecoder(tokenizer, 0.04, fusion=fusion, **options)
+            wanted = words(run(decoder, log_probs))
+            # times, confidences, and which doubts are settled how
+            for pieces in (7, len(log_probs)):
+                assert words(run(decoder, log_probs, pieces, pickled=True)) == wanted
+            texts.add(" ".join(word.text for word in wanted))
+        # doubts that were settled early
+        assert len(texts) == 2 and len(wanted) > 10
 
 
 def test_final_words_are_never_withdrawn_and_old_doubts_are_settled(tokenizer):

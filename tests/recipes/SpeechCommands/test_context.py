@@ -135,6 +135,16 @@ def test_whole_batches_lose_their_context_about_as_often_as_asked(prepare, keywo
     assert 0.22 < len(silent) / 400 < 0.38
 
 
+def test_contexts_begin_in_their_epoch(prepare, keyword_data):
+    hparams, (train, *_) = prepare(context_silence=0, context_from_epoch=3, number_of_epochs=4)
+    collate = keyword_data.training_options(hparams)["collate_fn"]
+    items = [train[index] for index in range(3)]
+    counted = []
+    for _ in hparams["epoch_counter"]:
+        counted.append(collate(items).context.bool().tolist())
+    assert counted == 2 * [3 * [False]] + 2 * [3 * [True]]
+
+
 def test_training_sees_the_logits_that_the_stream_gives_where_the_clip_ends(
     prepare, corpus, tmp_path
 ):

@@ -11,11 +11,11 @@ from tests.support.recipes import (
     workers_started_by,
 )
 
-# everything that draws: speeds, shifts, two kinds of noise, contexts, and batches without context
+# everything that draws: speeds, shifts, two kinds of noise, contexts from the second epoch, and batches without one
 OPTIONS = {"words": "all", "n_classes": 3, "split": "lists", "other_speech_percentage": 0}
 OPTIONS |= {"speed_changes": "[90, 100, 110]", "shift_ms": 50, "white_noise_max": 0.01}
 OPTIONS |= {"background_probability": 0.5, "causal": True, "context_seconds": 0.2}
-OPTIONS |= {"context_silence": 0.5, "batch_size": 4, "number_of_epochs": 1}
+OPTIONS |= {"context_silence": 0.5, "context_from_epoch": 2, "batch_size": 4, "number_of_epochs": 2}
 
 
 @pytest.mark.parametrize("method", START_METHODS)
