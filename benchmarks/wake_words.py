@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
 """Wake words in other people's speech: misses at 0, 3 and 7 false alarms, clean and in noise, beside PocketSphinx.
 
-    python benchmarks/wake_words.py [RUN ...] [--data_folder FOLDER] [--background FOLDER ...] [--noise FOLDER]
+    python benchmarks/wake_words.py [[NAME=]RUN ...] [--data_folder FOLDER] [--background FOLDER ...] [--noise FOLDER]
         [--snr 20 10 0] [--spoken_minutes 15 60] [--seeds 1 2 3] [--other_speech FOLDER] [--work FOLDER] [--quick]
 
 RUN is the output folder of `hparams/wake_word_spotter.yaml`, one a seed; without any, they are trained here, which
-takes long. `--data_folder` holds the words as training takes them, by default `$SPEECH_DATA/wake_words`. Streams are as
+takes long. Runs of another kind get a NAME and rows of their own, such as `whole=results/wake_words/1`. `--data_folder`
+holds the words as training takes them, by default `$SPEECH_DATA/wake_words`. Streams are as
 `python -m data_prep.streams` builds them, in the manner of Picovoice's wake-word benchmark. Thresholds are tuned on the
-validation stream, clean, for both spotters alike. Events are kept in --work, so a second call only counts anew.
+validation stream, clean, for all spotters alike. Events are kept in --work, so a second call only counts anew.
 Writes wake_words.json, tables as wake_words_*.json, and wake_words.png. PocketSphinx: `pip install pocketsphinx`.
 """
 
@@ -44,7 +45,8 @@ QUICK_TRAINING = ("--number_of_epochs", "1", "--num_layers", "1", "--d_model", "
 def options_of(arguments=None):
     """The command line's options."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("runs", nargs="*", metavar="RUN", help="runs of one YAML, one a seed")
+    text = "runs, one a seed; those of one name are of one YAML"
+    parser.add_argument("runs", nargs="*", metavar="[NAME=]RUN", help=text)
     given = os.environ.get("SPEECH_DATA")
     for name, below, text in (
         ("data_folder", "wake_words", "clips of the words, as training takes them"),
@@ -174,10 +176,19 @@ def spotters_of(options, words):
         found[PocketSphinx.name] = [PocketSphinx(words, options.pronunciations)]
     if OURS in options.spotters:
         given = {} if options.smoothing is None else {"smoothing": options.smoothing}
-        runs = [Run(folder, options.device, **given) for folder in options.runs or train(options)]
-        for run in runs:
+        ours = {}
+        for text in map(str, options.runs or train(options)):
+            name, sign, folder = text.partition("=")
+            if not sign or Path(text).is_dir():
+                name, folder = Run.name, text
+            run = Run(folder, options.device, **given)
             run.check(words)
-        found = {Run.name: runs} | found
+            ours.setdefault(name, []).append(run)
+        if PocketSphinx.name in ours:
+            raise ValueError(
+                f"{PocketSphinx.name}=...: this is another spotter's name; give another"
+            )
+        found = ours | found
     return found
 
 
@@ -223,7 +234,9 @@ def measure(options):
     voices = [one["speaker"] for one in truths["testing"]["events"]]
     result["differences"] = differences(missed, conditions, list(spotters), voices)
     result["real_time_factor"] = {name: sum(found) / len(found) for name, found in rates.items()}
-    result["runs"] = len(spotters.get(Run.name, ()))
+    result["runs"] = {
+        name: len(ones) for name, ones in spotters.items() if name != PocketSphinx.name
+    }
     if PocketSphinx.name in spotters:
         result["pronunciations"] = spotters[PocketSphinx.name][0].spoken
     result["cores_used_by_others_during"] = load.others()
@@ -232,14 +245,18 @@ def measure(options):
 
 
 def differences(missed, conditions, names, voices):
-    """How much less the first spotter misses than the second, by condition and false alarms."""
-    if len(names) < 2:
+    """How much less each of our spotters misses than PocketSphinx, by condition, name and false alarms."""
+    if PocketSphinx.name not in names:
         return {}
     way = "a threshold a word"
     return {
         condition: {
-            n: difference(missed[condition, names[1]][way][n], rows, voices)
-            for n, rows in missed[condition, names[0]][way].items()
+            name: {
+                n: difference(missed[condition, PocketSphinx.name][way][n], rows, voices)
+                for n, rows in missed[condition, name][way].items()
+            }
+            for name in names
+            if name != PocketSphinx.name
         }
         for condition in conditions
     }

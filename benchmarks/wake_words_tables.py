@@ -93,7 +93,7 @@ def conditions(result):
     return [
         row
         | {
-            "runs": result["runs"],
+            "runs": ", ".join(f"{count} of {name}" for name, count in result["runs"].items()),
             "processor": run["processor"],
             "cores": run["cores"],
             "threads": run["threads"],

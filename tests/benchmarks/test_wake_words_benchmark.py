@@ -157,3 +157,13 @@ def test_a_quick_run_compares_both_on_the_same_streams(tmp_path):
     # streams, runs and events are there
     assert "training" not in again.stderr and "clean ..." not in again.stderr
     assert os.path.getsize(tmp_path / "quick/results/wake_words.png") > 0
+    # runs of two kinds have rows of their own
+    (trained,) = (one.parent for one in tmp_path.rglob("results.json"))
+    named = run("wake_words.py", f"a={trained}", trained, "--quick", "--work", tmp_path)
+    assert named.returncode == 0, named.stderr
+    result = json.loads((tmp_path / "quick/results/wake_words.json").read_text())
+    assert result["runs"] == {"a": 1, "this project": 1}
+    for condition, spotters in result["conditions"].items():
+        assert list(spotters) == ["a", "this project", "PocketSphinx"]
+        assert spotters["a"]["words"] == spotters["this project"]["words"]
+        assert list(result["differences"][condition]) == ["a", "this project"]
