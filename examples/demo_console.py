@@ -1,5 +1,6 @@
 """What the demo shows on the terminal: commands, the course of a stage, and tables of results."""
 
+import math
 import os
 import re
 import select
@@ -52,7 +53,7 @@ class StageDisplay:
         self._tail = deque(maxlen=15)
         self._began = self._last = self._told = time.monotonic()
         self._header_shown = self._launcher_speaks = False
-        self._doing, self._epoch = "starting", 0
+        self._doing, self._epoch, self._percent = "starting", 0, 0
         self.killed_by = None
         # of the machine, once the stage has run for a minute: the average looks as far back
         self.loads = []
@@ -96,7 +97,7 @@ class StageDisplay:
         if line and not self._launcher_speaks:
             self._tail.append(line)
         if begun := BEGUN.search(line):
-            self._epoch = int(begun[1])
+            self._epoch, self._percent = int(begun[1]), 0
         if epoch := EPOCH.search(line):
             self._show_epoch(read_epoch(epoch[0]))
         elif remark := REMARK.search(line):
@@ -106,10 +107,13 @@ class StageDisplay:
 
     def _describe(self, bar):
         """What a progress bar is about, in a few words."""
-        what = bar["what"].strip()
+        what, percent = bar["what"].strip(), int(bar["percent"])
         if not what and self._epoch:
-            what = f"epoch {self._epoch} of {self.epochs}" if self._epoch else "testing"
-        return f"{what or 'working'}, {bar['percent']} %"
+            # the bar of an epoch's validation comes after the bar of its training
+            self._percent = math.inf if percent < self._percent else percent
+            part = " (dev voices)" if self._percent == math.inf else ""
+            what = f"epoch {self._epoch} of {self.epochs}{part}"
+        return f"{what or 'working'}, {percent} %"
 
     def _tell_progress(self):
         """Say how far the stage is, every half minute, where no bar shows it, and look at the machine's load."""

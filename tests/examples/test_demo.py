@@ -182,6 +182,9 @@ def test_without_a_terminal_lines_say_how_far_a_stage_is(demo, monkeypatch, caps
     lines = ["core - Going into epoch 1\n", "\r 45%|####     | 144/320 [00:30<00:37, 4.7it/s]\r"]
     show(lines, monkeypatch)
     assert "[0:00 min] epoch 1 of 2, 45 %" in capsys.readouterr().out
+    # the second bar of an epoch is its validation
+    show([*lines, "\r 25%|##   | 1/4 [00:01<00:03]\r"], monkeypatch)
+    assert "[0:00 min] epoch 1 of 2 (dev voices), 25 %" in capsys.readouterr().out
     show(["\rspeaking train:  12%|##   | 1343/10800 s of speech [00:08]\r"], monkeypatch)
     assert "speaking train, 12 %" in capsys.readouterr().out
     show([EPOCH, "\r 50%|####     | 4/8 [00:30<00:37, 4.7it/s]\r"], monkeypatch, between=1000)
