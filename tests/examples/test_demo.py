@@ -148,7 +148,7 @@ def test_epochs_fill_the_time_and_slower_machines_train_fewer(demo):
     for hours in (1, 3):
         found = [fit_epochs(500, seconds, hours) for seconds in (0.1, 0.2, 0.4, 0.8, 10)]
         assert found == sorted(found, reverse=True) and found[0] > 1 and found[-1] == 1
-    assert fit_epochs(1000, 0.2, 3) > fit_epochs(500, 0.2, 3) > 500 / (0.2 * steps_an_epoch(3)) / 2
+    assert fit_epochs(1000, 0.2, 3) > fit_epochs(500, 0.2, 3) > 500 / (0.2 * steps_an_epoch(3)) / 3
 
 
 def test_one_process_takes_the_steps_of_two(demo):
