@@ -124,7 +124,7 @@ def chunks_table(result):
 
 
 def hour_stage(options, folders):
-    """Each minute of an hour, and whether the words are those of the utterances with carried state."""
+    """Each minute of an hour, and whether the words equal the words of the utterances with carried state."""
     if options.speech is None:
         raise SystemExit("--speech: give a folder of recordings, or set SPEECH_DATA")
     run, script = options.run or folders["chunked"], Path(__file__).with_name("streaming_hour.py")

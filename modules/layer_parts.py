@@ -33,7 +33,7 @@ def half_feed_forward(module, x):
     Returns
     -------
     torch.Tensor
-
+        Of the shape of ``x``.
     """
     norm, feed_forward, _ = module
     widen, activation, _, narrow = feed_forward.ffn
@@ -48,16 +48,18 @@ def decay_rates(block, name="A_log"):
     ---------
     block : torch.nn.Module
     name : str
-        Its parameter, ``A_log`` or that of the other direction.
+        Name of its parameter: ``A_log``, or ``A_b_log`` for the other direction.
 
     Returns
     -------
     torch.Tensor
-
+        (inner channels, states).
     """
     parameter = getattr(block, name)
     now = (parameter.data_ptr(), None if parameter.is_inference() else parameter._version)
     kept = block.__dict__.setdefault("_kept_rates", {})
     if name not in kept or kept[name][0] != now or now[1] is None:
-        kept[name] = (now, -torch.exp(parameter.detach()))
+        numbers = parameter.detach()
+        # with the numbers they were made of: no other ones can lie at the same address then
+        kept[name] = (now, -torch.exp(numbers), numbers)
     return kept[name][1]

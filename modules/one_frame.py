@@ -23,7 +23,7 @@ from modules.ssm.cpu.tensors import call
 _MOST = 1 << 15
 # numbers in a feed-forward matrix: with more of them, several threads of torch are faster than the kernel's one
 _MOST_FOR_ONE_THREAD = 1 << 18
-# the layer's parts in the order of the kernel's arguments; between them stand those of _ARGUMENTS
+# the layer's parts in the order of the kernel's arguments
 _PARTS = (
     "ffn_module1.0",
     "ffn_module1.1.ffn.0",

@@ -34,15 +34,22 @@ class EndpointOptions:
 
     def __post_init__(self):
         silence, longest, level = self.endpoint_silence, self.max_utterance, self.endpoint_level
-        if silence is not None and not (_is_number(silence) and silence > 0):
+        if silence is not None and not (is_number(silence) and silence > 0):
             raise ValueError(f"endpoint_silence must be seconds over 0, or None; got {silence!r}")
-        if not (_is_number(longest) and longest > 0):
+        if not (is_number(longest) and longest > 0):
             raise ValueError(f"max_utterance must be seconds over 0; got {longest!r}")
-        if level is not None and not _is_number(level):
+        if level is not None and not is_number(level):
             raise ValueError(f"endpoint_level must be a number of dB, or None; got {level!r}")
 
 
-def _is_number(value):
+def is_number(value):
+    """Whether an option is a finite number; Python takes truth for a number.
+
+    Example
+    -------
+    >>> is_number(0.8), is_number(True), is_number("0.8"), is_number(math.nan)
+    (True, False, False, False)
+    """
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 

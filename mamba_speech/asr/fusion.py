@@ -4,11 +4,13 @@ A node stands for a text. Nodes are plain values, so that a search with its node
 """
 
 import importlib
+import os
 
 import torch
 
 from modules.asr.lm import MambaLM
 from modules.asr.mamba_decoder import reorder_state
+from modules.asr.streaming_network import fingerprint
 from modules.ssm.precision import at_least_float32
 
 
@@ -61,7 +63,7 @@ class MambaFusion:
 
     def told(self):
         """What tells one from another, in the fingerprint of contexts."""
-        return ("mamba", self.weight, self.lm.vocab, self.lm.d_model, len(self.lm.stack.layers))
+        return ("mamba", self.weight, fingerprint("", self.lm.state_dict()))
 
     def start(self):
         """The node of no text."""
@@ -137,11 +139,13 @@ class NgramFusion:
                 f"ngram_lm {path} cannot be read; give a KenLM file ({error})"
             ) from error
         self.tokenizer, self.weight, self.word_bonus = tokenizer, weight, word_bonus
+        # tells n-grams apart: to read all of one would take long
+        self._size = os.path.getsize(path)
         self._starts = [label.startswith("\u2581") for label in tokenizer.labels()]
 
     def told(self):
         """What tells one from another, in the fingerprint of contexts."""
-        return ("ngram", self.weight, self.word_bonus, self.model.order)
+        return ("ngram", self.weight, self.word_bonus, self.model.order, self._size)
 
     def start(self):
         """The node of no text."""

@@ -114,13 +114,14 @@ def last_columns(text, width):
     """
     if _columns(text) <= width:
         return text
-    room, kept = width - 3, []
+    dots = "..." if width > 3 else ""
+    room, kept = width - len(dots), []
     for letter in reversed(text):
         room -= _columns(letter)
         if room < 0:
             break
         kept.append(letter)
-    return "..." + "".join(reversed(kept)).lstrip()
+    return dots + "".join(reversed(kept)).lstrip()
 
 
 def _columns(text):

@@ -5,10 +5,12 @@ elsewhere only lines that change no more are printed.
 """
 
 import os
+import re
 import signal
 import stat
 import sys
 import time
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from mamba_speech.arguments import (
@@ -36,6 +38,8 @@ from mamba_speech.recordings import recordings_of
 
 MICROPHONE, STANDARD_INPUT = "microphone", "-"
 ENDPOINT_SECONDS = 0.8
+# as errors name the file that standard input was redirected from
+_REDIRECTED = re.compile("/dev/fd/[0-9]+")
 # of a file: a chunk may be longer, and is then heard in parts
 MOST_PIECE_SECONDS = 5.0
 
@@ -105,15 +109,30 @@ def run_command(arguments):
         endpoint_silence=arguments.endpoint_seconds,
         **given,
     )
-    pieces = _pieces(arguments, name, live)
+    with _named(name):
+        pieces = _pieces(arguments, name, live)
     if arguments.real_time:
         pieces = paced(pieces, live.sample_rate)
     session = Session(live, is_live=arguments.real_time or name == MICROPHONE)
     printer = JSONPrinter() if arguments.json else LinePrinter()
-    with collected_warnings() as odd:
+    with collected_warnings() as odd, _named(name):
         status = _listen(session, pieces, printer, name)
-    print_warnings(odd)
+    print_warnings([one._replace(text=_as_named(one.text, name)) for one in odd])
     return status
+
+
+def _as_named(text, name):
+    """A sentence about the sound that calls a redirected file by what the user gave."""
+    return _REDIRECTED.sub("standard input", text) if name == STANDARD_INPUT else text
+
+
+@contextmanager
+def _named(name):
+    """Errors inside call a redirected file by what the user gave."""
+    try:
+        yield
+    except AudioError as error:
+        raise AudioError(_as_named(str(error), name), error.reason) from error
 
 
 def _check_input(arguments):
@@ -160,6 +179,9 @@ def _standard_input():
         raise AudioError("standard input is closed: pipe sound into it, or name a file")
     if sys.stdin.isatty():
         raise AudioError("standard input is a terminal: pipe sound into it, or name a file")
+    with suppress(AttributeError, OSError):
+        # a pipe that does not wait reads as if it had ended, wherever its writer is slower
+        os.set_blocking(sys.stdin.fileno(), True)
     return sys.stdin.buffer
 
 
@@ -228,20 +250,28 @@ class _Interrupts:
             yield piece
 
 
+def _heard(session, piece):
+    """The records of a piece; an error of the network ends the sound as an error of its source does."""
+    try:
+        return session.hear(piece)
+    except (RuntimeError, ValueError) as error:
+        raise _Fault from error
+
+
 def _listen(session, pieces, printer, name):
     """Hear all pieces and print what they give; returns the exit status."""
     error = interrupt = None
     with _Interrupts() as interrupts:
         try:
             for piece in interrupts.pieces(pieces):
-                printer.show(session.hear(piece), session)
+                printer.show(_heard(session, piece), session)
         except KeyboardInterrupt as stopped:
             interrupt = stopped
         except _Fault as fault:
             if not session.samples:
                 raise fault.__cause__ from None
-            name = "standard input" if name == STANDARD_INPUT else name
-            error = recording_fault(name, fault.__cause__)
+            said = "standard input" if name == STANDARD_INPUT else name
+            error = _as_named(recording_fault(said, fault.__cause__), name)
         printer.show(session.finish(), session)
         printer.end(session.summary(), error)
     if interrupt:

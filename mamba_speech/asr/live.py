@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 
 from mamba_speech.asr.endpoint import EndpointOptions
 from mamba_speech.asr.live_decoder import DecoderContext
@@ -239,7 +240,10 @@ class LiveRecognizer:
         """Levels of the next frames of the network, in dB of full scale; None where nobody reads them."""
         if self.decoder.endpoint.endpoint_level is None:
             return None
-        samples = np.concatenate([moved.samples, np.asarray(samples, np.float32)])
+        if isinstance(samples, torch.Tensor):
+            samples = samples.detach().float().cpu()
+        # the network takes (1, samples) too
+        samples = np.concatenate([moved.samples, np.asarray(samples, np.float32).reshape(-1)])
         whole = len(samples) // self._frame * self._frame
         power = np.square(samples[:whole].reshape(-1, self._frame)).mean(1)
         levels = 10 * np.log10(np.maximum(power, 10 ** (_SILENCE / 10)))

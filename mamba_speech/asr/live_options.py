@@ -1,15 +1,17 @@
 """The live decoder of a run: as the run was tested, or as the user says."""
 
 from mamba_speech.asr.best_path import GreedyDecoder
+from mamba_speech.asr.endpoint import is_number
 from mamba_speech.asr.fusion import MambaFusion, NgramFusion
 from mamba_speech.asr.language_model import language_model_of_run, load_language_model
 from mamba_speech.asr.live_joint import JointDecoder
 from mamba_speech.asr.prefix_beam import PrefixBeamDecoder
 from mamba_speech.asr.run_decoder import DECODING_OPTIONS, decoder_of_run
 from modules.asr.s2s import S2SRecognizer
+from modules.ssm.checks import check_count
 
 DECODINGS = ("greedy", "beam", "joint")
-# Keys of a run's YAML that live_decoder_of_run reads, those that there are.
+# Keys of a run's YAML that live_decoder_of_run reads, where they are there.
 LIVE_OPTIONS = ("output_folder", *DECODING_OPTIONS)
 # Options of the prefix beam search that a run of train_CTC.py has.
 _BEAM_OPTIONS = ("beam_size", "beam_prune_logp", "token_prune_min_logp")
@@ -35,7 +37,7 @@ def live_decoder_of_run(
     ---------
     recognizer : mamba_speech.asr.streaming.StreamingRecognizer
     options : dict
-        The run's, with those of :data:`LIVE_OPTIONS` that there are.
+        The run's; of them :data:`LIVE_OPTIONS` are read, where they are there.
     run_folder : str or Path
         Where the run is from.
     endpoint : mamba_speech.asr.endpoint.EndpointOptions
@@ -87,7 +89,9 @@ def _checked_decoding(decoding, options, is_s2s, beam_size, lm, no_lm, lm_weight
         raise ValueError(f"decoding must be one of {', '.join(DECODINGS)}; got {decoding!r}")
     if lm is not None and no_lm:
         raise ValueError("lm and no_lm contradict one another: give one of them")
-    if lm_weight is not None and not (isinstance(lm_weight, (int, float)) and lm_weight >= 0):
+    if beam_size is not None:
+        check_count("beam_size", beam_size)
+    if lm_weight is not None and not (is_number(lm_weight) and lm_weight >= 0):
         raise ValueError(f"lm_weight must be 0 or more; got {lm_weight!r}")
     if decoding == "greedy" and (searches or no_lm or lm_weight is not None):
         raise ValueError(

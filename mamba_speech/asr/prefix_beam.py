@@ -15,6 +15,7 @@ import numpy as np
 
 from mamba_speech.asr.alignment import align_roughly, words_of
 from mamba_speech.asr.live_decoder import LiveDecoder
+from modules.ssm.checks import check_count
 
 _NEVER = -math.inf
 # in place of the logarithm of a probability that the search has left out
@@ -67,6 +68,10 @@ class BeamState:
     last: int | None = None
 
 
+def _is_number(value):
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
 @dataclass(frozen=True)
 class BeamOptions:
     """Options of the prefix beam search.
@@ -94,16 +99,12 @@ class BeamOptions:
     final_after: float = 2.0
 
     def __post_init__(self):
-        if not (self.beam_size >= 1 and self.beam_size % 1 == 0):
-            raise ValueError(f"beam_size must be a whole number, 1 or more; got {self.beam_size!r}")
+        check_count("beam_size", self.beam_size)
         for name in ("beam_prune_logp", "token_prune_min_logp"):
-            if not getattr(self, name) <= 0:
-                raise ValueError(f"{name} must be 0 or less; got {getattr(self, name)!r}")
-        try:
-            is_time = self.final_after > 0
-        except TypeError:
-            is_time = False
-        if not is_time:
+            value = getattr(self, name)
+            if not (_is_number(value) and value <= 0):
+                raise ValueError(f"{name} must be 0 or less; got {value!r}")
+        if not (_is_number(self.final_after) and self.final_after > 0):
             raise ValueError(f"final_after must be seconds over 0; got {self.final_after!r}")
 
 

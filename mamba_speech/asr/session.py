@@ -61,7 +61,7 @@ class Session:
         Returns
         -------
         list of dict
-            Records; the key ``type`` says what each is.
+            Records; the key ``type`` names the kind of each.
 
             - ``final``: ``text``, ``start``, ``end`` and ``words`` that change no more. A word has ``text``, ``start``,
               ``end`` and ``confidence``.

@@ -93,8 +93,7 @@ class StreamingRecognizer:
     def make_streaming_context(self, batch=1, chunk_size=None):
         """The context before the first sample; it tells its size: ``layer_bytes()``, ``total_bytes()``.
 
-        Arguments, result and errors are those of
-        :meth:`modules.asr.streaming_network.StreamingNetwork.make_streaming_context`.
+        See :meth:`modules.asr.streaming_network.StreamingNetwork.make_streaming_context`.
         """
         return self.network.make_streaming_context(batch, chunk_size)
 

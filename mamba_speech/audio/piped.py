@@ -22,6 +22,8 @@ logger = logging.getLogger(__name__)
 _CODECS = {(1, 8): "PCM_U8", (1, 16): "PCM_16", (1, 24): "PCM_24", (1, 32): "PCM_32"}
 _CODECS |= {(3, 32): "FLOAT", (3, 64): "DOUBLE", (6, 8): "ALAW", (7, 8): "ULAW"}
 _EXTENSIBLE = 0xFFFE
+# RF64 and BW64 hold sizes of 64 bits in a chunk of their own; the size of 32 bits is full then
+_RIFFS, _WIDE = (b"RIFF", b"RF64", b"BW64"), 0xFFFFFFFF
 _MOST_RATE, _MOST_CHANNELS = 768_000, 1024
 # bytes that are skipped at a time
 _SKIP = 1 << 16
@@ -72,9 +74,9 @@ class PipedAudio:
 
     def _wavs(self):
         """The samples of one WAV, and of others behind it."""
-        first = True
-        while head := self._read(12):
-            if head[:4] not in (b"RIFF", b"RF64") or head[8:] != b"WAVE":
+        first, left = True, 0
+        while head := self._head(left):
+            if head[:4] not in _RIFFS or head[8:] != b"WAVE":
                 if first:
                     raise AudioError(
                         f"{self.name}: holds no WAV; decode it first, as in "
@@ -83,27 +85,46 @@ class PipedAudio:
                 logger.warning("%s: what follows the WAV is no sound, and is left out", self.name)
                 return
             first = False
-            yield from self._wav(head[:4])
+            left = yield from self._wav(head)
 
-    def _wav(self, kind):
-        """The samples of the WAV whose first twelve bytes were read."""
-        form = None
-        while len(head := self._read(8)) == 8:
-            name, (size,) = head[:4], struct.unpack("<I", head[4:])
+    def _head(self, left):
+        """Twelve bytes that should begin a WAV; further chunks in the ``left`` bytes of the one before are skipped."""
+        head = self._read(8)
+        while len(head) == 8 and head[:4] not in _RIFFS:
+            size = _padded(*struct.unpack("<I", head[4:]))
+            if size + 8 > left:
+                break
+            self._skip(size)
+            left, head = left - size - 8, self._read(8)
+        return head + self._read(4)
+
+    def _wav(self, head):
+        """The samples of the WAV whose first twelve bytes were read; returns how many bytes of it are left behind."""
+        form, (whole,), wide = None, struct.unpack("<I", head[4:8]), 0
+        passed = 4
+        while len(chunk := self._read(8)) == 8:
+            name, (size,) = chunk[:4], struct.unpack("<I", chunk[4:])
             if name == b"data":
                 if form is None:
                     raise AudioError(
                         f"{self.name}: its WAV header names no format before its samples"
                     )
-                endless = size == 0 or is_open_end(size) or kind == b"RF64"
+                if head[:4] != b"RIFF" and size == _WIDE:
+                    size = wide
+                endless = size == 0 or is_open_end(size)
                 yield from self._samples(*form, None if endless else size)
                 self._skip(size % 2)
-                return
-            if name == b"fmt ":
-                form = self._form(self._read(min(size, _SKIP)))
-            else:
-                self._skip(size)
-            self._skip(size % 2)
+                return 0 if endless else whole - passed - 8 - _padded(size)
+            passed += 8 + _padded(size)
+            rest = _padded(size)
+            if name in (b"fmt ", b"ds64"):
+                fields = self._read(min(size, _SKIP))
+                rest -= len(fields)
+                if name == b"fmt ":
+                    form = self._form(fields)
+                elif len(fields) >= 16:
+                    whole, wide = struct.unpack("<QQ", fields[:16])
+            self._skip(rest)
         raise AudioError(f"{self.name}: ended within its WAV header", NO_SAMPLES)
 
     def _form(self, fields):
@@ -156,6 +177,11 @@ class PipedAudio:
     def _skip(self, count):
         while count > 0 and (read := len(self.file.read(min(count, _SKIP)))):
             count -= read
+
+
+def _padded(size):
+    """Bytes of a chunk that begins and ends at even places."""
+    return size + size % 2
 
 
 _BYTES = {"PCM_U8": 1, "PCM_16": 2, "PCM_24": 3, "PCM_32": 4}

@@ -356,12 +356,35 @@ def _bytes_of(state):
 
 
 def _fingerprint(compute_features, normalize, model):
-    """A text that tells networks apart: features, the shapes of all weights, and the values of the small ones."""
+    """A text that tells networks apart, with their features and their normalisation."""
     stft = compute_features.fbank.compute_STFT
     sizes = (compute_features.hop, stft.n_fft, stft.win_length, compute_features.floor_db)
-    digest = hashlib.sha256(f"{_FORMAT} {sizes}".encode())
     tensors = dict(model.state_dict())
     tensors |= {name: getattr(normalize, name, None) for name in ("glob_mean", "glob_std")}
+    return fingerprint(f"{_FORMAT} {sizes}", tensors)
+
+
+def fingerprint(told, tensors):
+    """A text that tells networks apart: the shapes of all weights, and the values of the small ones.
+
+    Arguments
+    ---------
+    told : str
+        Further differences.
+    tensors : dict
+        Weights by name, as of a ``state_dict``; whatever is no tensor is left out.
+
+    Returns
+    -------
+    str
+
+    Example
+    -------
+    >>> ones, twos = ({"bias": torch.full((2,), value)} for value in (1.0, 2.0))
+    >>> fingerprint("", ones) == fingerprint("", dict(ones)), fingerprint("", ones) == fingerprint("", twos)
+    (True, False)
+    """
+    digest = hashlib.sha256(told.encode())
     for name, value in tensors.items():
         if not isinstance(value, torch.Tensor):
             continue

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import types
 
 import numpy as np
@@ -119,6 +120,22 @@ def test_standard_input_gives_what_the_file_gives(
     status, lines, err = call(capsys, chunked_run, "-", *options)
     sys.stdin.close()
     assert status == 0 and lines == wanted and " s heard" in err
+
+
+def test_a_redirected_file_is_called_standard_input(
+    chunked_run, long_file, tmp_path, monkeypatch, capsys
+):
+    (tmp_path / "text").write_text("no sound at all")
+    # cut off, which is worth a warning
+    (tmp_path / "cut.wav").write_bytes(long_file.read_bytes()[:99_999])
+    samples = read(long_file)
+    samples[5 * RATE] = np.nan
+    soundfile.write(tmp_path / "nan.wav", samples, RATE, "FLOAT")
+    for name, wanted in (("text", 2), ("cut.wav", 0), ("nan.wav", 1)):
+        with open(tmp_path / name, encoding="latin-1") as file:
+            monkeypatch.setattr(sys, "stdin", file)
+            status, _, err = call(capsys, chunked_run, "-")
+        assert status == wanted and "standard input: " in err and "/dev/fd" not in err
 
 
 def test_a_pipe_in_tiny_pieces_is_heard_all_the_same(chunked_run, long_file, raw, capsys):
@@ -266,6 +283,29 @@ def test_a_standard_input_without_sound_gets_one_sentence(chunked_run, monkeypat
     assert (status, out) == (2, []) and "--raw 16000" in err
 
 
+def test_a_pipe_that_does_not_wait_is_waited_for(chunked_run, raw, monkeypatch, capsys):
+    """Some programs start others with such a pipe, and an empty one would look like the end."""
+    pipe_in(monkeypatch, raw[:60_000])
+    _, wanted, _ = call(capsys, chunked_run, "-", "--raw", RATE)
+    out, into = os.pipe()
+    os.set_blocking(out, False)
+    monkeypatch.setattr(sys, "stdin", os.fdopen(out))
+
+    def feed():
+        # as soon as the command waits
+        while not os.get_blocking(out):
+            time.sleep(0.01)
+        os.write(into, raw[:60_000])
+        os.close(into)
+
+    writer = threading.Thread(target=feed, daemon=True)
+    writer.start()
+    status, lines, _ = call(capsys, chunked_run, "-", "--raw", RATE)
+    assert status == 0 and lines == wanted
+    writer.join()
+    sys.stdin.close()
+
+
 def test_sound_that_ends_by_an_error_is_printed_as_far_as_it_went(
     chunked_run, long_file, monkeypatch, capsys
 ):
@@ -283,6 +323,22 @@ def test_sound_that_ends_by_an_error_is_printed_as_far_as_it_went(
     *_, error, summary = map(json.loads, out)
     assert status == 1 and error["type"] == "error" and "not finite" in error["error"]
     assert summary["type"] == "summary" and 4 < summary["seconds"] <= 5
+
+
+def test_samples_that_the_network_refuses_end_the_sound_as_an_unplugged_device_does(
+    chunked_run, long_file, monkeypatch, capsys
+):
+    """A driver may give what no file may hold: what was said until then is printed."""
+
+    def broken(sample_rate, seconds):
+        yield from torch.from_numpy(read(long_file)).split(640)
+        yield torch.full((640,), torch.nan)
+
+    monkeypatch.setattr(listen, "microphone", broken)
+    _, wanted, _ = call(capsys, chunked_run, long_file)
+    status, lines, err = call(capsys, chunked_run)
+    assert status == 1 and lines == wanted
+    assert "error: microphone: a piece must hold finite samples" in err
 
 
 @pytest.fixture
@@ -428,6 +484,9 @@ def test_a_line_that_is_too_wide_shows_its_end():
     assert last_columns("日本語の文", 10) == "日本語の文"
     assert last_columns("日本語の文", 9) == "...語の文"
     assert last_columns("e\u0301" * 9, 9) == "e\u0301" * 9
+    for width in range(1, 12):
+        assert len(last_columns("one two three four", width)) <= width
+    assert last_columns("one two", 3) == "two"
 
 
 def test_a_file_in_real_time_is_given_when_its_samples_are_due(monkeypatch):

@@ -181,6 +181,19 @@ def test_a_loud_frame_is_no_silence(chunked_run, audio):
     assert counts[0] == 1 and counts[1] == counts[2] > 1
 
 
+def test_levels_are_read_from_whatever_the_network_takes(chunked_run, audio):
+    live = LiveRecognizer.load(
+        chunked_run, device="cpu", endpoint_silence=0.08, endpoint_level=-25.0
+    )
+    samples = long_samples(audio)
+    wanted = live.listen(samples, live.make_context())
+    assert words(wanted)
+    whole = torch.from_numpy(samples)
+    for same in (whole[None], whole.clone().requires_grad_(), whole.double(), samples.tolist()):
+        assert text(live.listen(same, live.make_context())) == text(wanted)
+    assert live.listen(whole.bfloat16(), live.make_context())
+
+
 # --- the decoder on frames of its own making
 
 

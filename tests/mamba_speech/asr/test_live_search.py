@@ -11,7 +11,7 @@ import torch
 from mamba_speech import LiveRecognizer, Recognizer
 from mamba_speech.asr.fusion import NgramFusion
 from mamba_speech.asr.tokenizer import Tokenizer
-from tests.support.recognition import RATE, read
+from tests.support.recognition import RATE, read, write_run
 
 # no end of an utterance in a recording of some seconds
 WHOLE = {"endpoint_silence": None, "max_utterance": 600.0}
@@ -79,6 +79,18 @@ def test_a_prefix_search_takes_the_language_model_of_a_run(make_run, lm_run, aud
     assert len(texts[0]) < len(texts[2])
 
 
+def test_a_context_of_another_language_model_is_refused(make_run, lm_run, letters, tmp_path):
+    """Of the same sizes, so that nothing but the weights tells them apart."""
+    other = write_run(tmp_path / "lm", "LM/mamba_debug.yaml", letters[0], {"loss": 2.0})
+    run, options = make_run("CTC"), {"device": "cpu", "beam_size": 2}
+    one, two = (LiveRecognizer.load(run, lm=lm, **options) for lm in (lm_run, other))
+    context = one.make_context()
+    again = LiveRecognizer.load(run, lm=lm_run, **options)
+    assert again.listen(np.zeros(6400, np.float32), context) is not None
+    with pytest.raises(ValueError, match="context is another decoder's"):
+        two.listen(np.zeros(6400, np.float32), context)
+
+
 def test_a_run_that_was_tested_by_beam_search_is_live_by_one(make_run, tmp_path):
     run = make_run("CTC")
     assert type(LiveRecognizer.load(run, device="cpu").decoder).__name__ == "GreedyDecoder"
@@ -96,7 +108,12 @@ def test_a_run_that_was_tested_by_beam_search_is_live_by_one(make_run, tmp_path)
         ("CTC", {"decoding": "greedy", "beam_size": 3}, "beam_size"),
         ("CTC", {"decoding": "greedy", "lm_weight": 0.5}, "lm_weight"),
         ("CTC", {"decoding": "beam", "beam_size": 0}, "beam_size"),
+        ("CTC", {"decoding": "beam", "beam_size": "4"}, "beam_size"),
+        ("CTC", {"decoding": "beam", "beam_size": 4.0}, "beam_size"),
+        ("S2S", {"beam_size": 2.0}, "beam_size"),
         ("CTC", {"decoding": "beam", "final_after": -1}, "final_after"),
+        ("CTC", {"decoding": "beam", "final_after": "soon"}, "final_after"),
+        ("CTC", {"decoding": "beam", "lm_weight": float("inf")}, "lm_weight"),
         ("CTC", {"decoding": "beam", "lm_weight": -1}, "lm_weight"),
         ("CTC", {"lm": "no such folder"}, "no such folder"),
         ("CTC", {"lm": "x", "no_lm": True}, "contradict"),

@@ -109,6 +109,47 @@ def test_a_rate_that_changes_in_mid_stream_is_followed(caplog):
     assert "its rate changes from 16000 to 8000 Hz after 0.30 s" in caplog.text
 
 
+def chunk(name, content):
+    return name + struct.pack("<I", len(content)) + content + b"\0" * (len(content) % 2)
+
+
+def with_chunks(content, *chunks):
+    """A WAV with chunks behind its samples."""
+    content += b"".join(chunks)
+    return content[:4] + struct.pack("<I", len(content) - 8) + content[8:]
+
+
+def test_chunks_behind_the_samples_are_no_sound_and_hide_no_wav_behind_them(caplog):
+    first, second = noise(seed=1)[:, 0], noise(seed=2)[:, 0]
+    tagged = with_chunks(wav(first), chunk(b"LIST", b"INFO" + b"x" * 33), chunk(b"id3 ", b"y"))
+    samples, rates = heard(tagged + wav(second), most=100)
+    assert len(samples) == 2 * len(first) and rates == [RATE]
+    assert len(heard(tagged)[0]) == len(first)
+    # a header that promises more than there is hides no WAV either
+    promised = wav(first)[:4] + struct.pack("<I", 1 << 30) + wav(first)[8:]
+    assert len(heard(promised + wav(second))[0]) == 2 * len(first)
+    assert not caplog.records
+
+
+def wide(content, name=b"RF64", size=None, behind=b""):
+    """A WAV of 64-bit sizes; without a size its program did not know it."""
+    data = content[content.index(b"data") + 8 :]
+    told = struct.pack("<QQQI", 0 if size is None else 1 << 20, size or 0, 0, 0)
+    form = content[content.index(b"fmt ") :][:24]
+    head = name + b"\xff" * 4 + b"WAVE" + chunk(b"ds64", told) + form
+    return head + b"data" + b"\xff" * 4 + data + behind
+
+
+@pytest.mark.parametrize("name", [b"RF64", b"BW64"])
+def test_a_wav_of_wide_sizes_is_read_as_far_as_its_samples_go(name, caplog):
+    content, count = wav(noise()), len(noise())
+    samples, _ = heard(wide(content, name, 2 * count, chunk(b"LIST", b"INFO" + bytes(999))))
+    assert len(samples) == count and not caplog.records
+    np.testing.assert_array_equal(samples, heard(content)[0])
+    # as `ffmpeg -rf64 always` writes into a pipe
+    assert len(heard(wide(content, name))[0]) == count
+
+
 def test_what_follows_a_wav_and_is_none_is_left_out(caplog):
     assert len(heard(wav(noise()) + b"something else altogether")[0]) == len(noise())
     assert "what follows the WAV is no sound" in caplog.text
