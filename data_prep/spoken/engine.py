@@ -22,18 +22,47 @@ import tempfile
 import espeakng_loader
 
 AUDIO_OUTPUT_SYNCHRONOUS = 2
+INITIALIZE_PHONEME_EVENTS = 0x0001
 INITIALIZE_DONT_EXIT = 0x8000
 CHARS_UTF8 = 1
 POS_CHARACTER = 1
 RATE, VOLUME, PITCH, RANGE = 1, 2, 3, 4
+# kinds of events, of which the first ends a list
+LIST_TERMINATED, WORD, PHONEME = 0, 1, 7
 # between the phonemes of a transcript; the character stands in the bits from 8 on
 SEPARATOR = ord("_") << 8
 
 # eSpeak NG copies the path of its data into a fixed buffer of 160 characters.
 LONGEST_DATA_PATH = 120
 
+
+class EventId(ctypes.Union):
+    """What an event of `espeak_EVENT` is of: a number, or the name of a phoneme."""
+
+    _fields_ = [
+        ("number", ctypes.c_int),
+        ("name", ctypes.c_char_p),
+        ("string", ctypes.c_char * 8),
+    ]
+
+
+class Event(ctypes.Structure):
+    """The struct `espeak_EVENT`; `text_position` counts characters from 1."""
+
+    _fields_ = [
+        ("type", ctypes.c_int),
+        ("unique_identifier", ctypes.c_uint),
+        ("text_position", ctypes.c_int),
+        ("length", ctypes.c_int),
+        ("audio_position", ctypes.c_int),
+        ("sample", ctypes.c_int),
+        ("user_data", ctypes.c_void_p),
+        ("id", EventId),
+    ]
+
+
 SynthCallback = ctypes.CFUNCTYPE(
-    ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p
+    ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.POINTER(Event)
 )
 
 
@@ -47,13 +76,15 @@ class VoiceRecord(ctypes.Structure):
     ]
 
 
-def load(data_path):
+def load(data_path, phoneme_events=False):
     """Load and initialise the library.
 
     Arguments
     ---------
     data_path : str
         The folder `espeak-ng-data`.
+    phoneme_events : bool
+        Whether events of phonemes are told.
 
     Returns
     -------
@@ -66,8 +97,9 @@ def load(data_path):
     library.espeak_TextToPhonemes.restype = ctypes.c_char_p
     library.espeak_GetCurrentVoice.restype = ctypes.POINTER(VoiceRecord)
     library.espeak_ng_SetRandSeed.argtypes = [ctypes.c_long]
+    options = INITIALIZE_DONT_EXIT | (INITIALIZE_PHONEME_EVENTS if phoneme_events else 0)
     sample_rate = library.espeak_Initialize(
-        AUDIO_OUTPUT_SYNCHRONOUS, 0, data_path.encode(), INITIALIZE_DONT_EXIT
+        AUDIO_OUTPUT_SYNCHRONOUS, 0, data_path.encode(), options
     )
     if sample_rate <= 0:
         raise RuntimeError(f"eSpeak NG could not be initialised with the data in {data_path}")
@@ -90,11 +122,22 @@ def select_voice(library, name):
 
 
 def synthesise(library, request):
-    """Speak one request; return its samples as bytes of little-endian 16-bit integers."""
-    pieces = []
+    """Speak one request; return its samples as bytes of little-endian 16-bit integers.
+
+    With `events` in the request the bytes are the length of a JSON text in four bytes, that text, and the samples. The
+    text is a list of (kind, sample, place in the text, name of the phoneme), of words and phonemes.
+    """
+    pieces, found = [], []
 
     @SynthCallback
     def collect(samples, count, events):
+        index = 0
+        while events and events[index].type != LIST_TERMINATED:
+            one = events[index]
+            if one.type in (WORD, PHONEME):
+                name = one.id.string.decode("utf-8", "replace") if one.type == PHONEME else ""
+                found.append((one.type, one.sample, one.text_position, name))
+            index += 1
         if samples and count > 0:
             pieces.append(ctypes.string_at(samples, 2 * count))
         return 0
@@ -111,7 +154,10 @@ def synthesise(library, request):
         raise RuntimeError(f"eSpeak NG could not speak {request['text']!r} (status {status})")
     if not pieces:
         raise RuntimeError(f"eSpeak NG was silent on {request['text']!r}")
-    return b"".join(pieces)
+    if not request.get("events"):
+        return b"".join(pieces)
+    told = json.dumps(found).encode()
+    return b"".join([struct.pack("<I", len(told)), told, *pieces])
 
 
 def transcribe(library, request):
@@ -158,13 +204,13 @@ def answer_in_child(library, request):
     return reply
 
 
-def serve(data_path):
+def serve(data_path, phoneme_events=False):
     """Answer requests until stdin ends."""
     # The library may print; only replies may reach the real stdout.
     replies = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     try:
-        library, info = load(data_path)
+        library, info = load(data_path, phoneme_events)
         kind, payload = b"R", json.dumps(info).encode()
     except (OSError, RuntimeError) as error:
         kind, payload = b"E", str(error).encode()
@@ -181,14 +227,14 @@ def main():
     """Serve with the loader's data, by a short link to it where its path is too long."""
     # An interrupt from the keyboard is for the parent; the end of stdin ends this process.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    data_path = espeakng_loader.get_data_path()
+    data_path, phoneme_events = espeakng_loader.get_data_path(), "events" in sys.argv[1:]
     if len(data_path) <= LONGEST_DATA_PATH:
-        serve(data_path)
+        serve(data_path, phoneme_events)
         return
     with tempfile.TemporaryDirectory(prefix="espeak") as folder:
         short_path = os.path.join(folder, "espeak-ng-data")
         os.symlink(data_path, short_path)
-        serve(short_path)
+        serve(short_path, phoneme_events)
 
 
 if __name__ == "__main__":

@@ -6,12 +6,15 @@ The result depends on the arguments alone, not on what was spoken before: see `e
 import importlib.util
 import json
 import os
+import re
 import struct
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
+
+from data_prep.spoken.engine import WORD
 
 ENGINE = Path(__file__).with_name("engine.py")
 
@@ -21,6 +24,11 @@ class Synthesiser:
 
     The library (GPL-3) is loaded by a separate process. Two calls with equal arguments give equal
     samples, in any order and in any process of the same machine.
+
+    Arguments
+    ---------
+    events : bool
+        Whether :meth:`speak_with_words` may be called. The speech is the same.
 
     Attributes
     ----------
@@ -44,15 +52,18 @@ class Synthesiser:
     (1, True)
     """
 
-    def __init__(self):
+    def __init__(self, events=False):
         if importlib.util.find_spec("espeakng_loader") is None:
             raise RuntimeError(
                 "speaking a corpus needs eSpeak NG: run `pip install espeakng-loader` first"
             )
         if not hasattr(os, "fork"):
             raise RuntimeError("speaking a corpus needs a system with fork: Linux, macOS or WSL")
+        self._events = events
         self._process = subprocess.Popen(
-            [sys.executable, str(ENGINE)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            [sys.executable, str(ENGINE), *(["events"] if events else [])],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
         )
         try:
             info = json.loads(self._reply())
@@ -90,17 +101,45 @@ class Synthesiser:
         RuntimeError
             If the engine knows no such voice or variant, or cannot speak the text.
         """
-        request = {
-            "voice": voice.name,
-            "rate": voice.rate,
-            "pitch": voice.pitch,
-            "range": voice.pitch_range,
-            # Louder settings clip in several variants.
-            "volume": 50,
-            "text": text,
-            "seed": seed,
-        }
-        return np.frombuffer(self._ask(request), dtype="<i2").astype(np.float32) / 32768
+        return _samples(self._ask(_request(voice, text, seed)))
+
+    def speak_with_words(self, voice, text, seed=0):
+        """Speak a text, and tell where its words begin.
+
+        Arguments
+        ---------
+        voice, text, seed
+            See :meth:`speak`.
+
+        Returns
+        -------
+        samples : np.ndarray
+            See :meth:`speak`.
+        starts : dict of int to float
+            From a word's place among ``text.split()`` to the second at which its first phoneme begins. A word that
+            the engine speaks together with the one before is not told.
+
+        Raises
+        ------
+        RuntimeError
+            See :meth:`speak`; if this object was made without `events`.
+
+        Example
+        -------
+        >>> from data_prep.spoken.voices import Voice
+        >>> with Synthesiser(events=True) as synthesiser:
+        ...     samples, starts = synthesiser.speak_with_words(Voice("en-us"), "good morning")
+        >>> list(starts), 0 <= starts[0] < starts[1] < len(samples) / synthesiser.sample_rate
+        ([0, 1], True)
+        """
+        if not self._events:
+            raise RuntimeError("where words begin is told by Synthesiser(events=True)")
+        payload = self._ask(_request(voice, text, seed) | {"events": True})
+        (length,) = struct.unpack("<I", payload[:4])
+        events = json.loads(payload[4 : 4 + length])
+        places = _word_starts(events, text)
+        starts = {place: sample / self.sample_rate for place, sample in places.items()}
+        return _samples(payload[4 + length :]), starts
 
     def phonemes(self, voice, texts):
         """Transcribe texts.
@@ -156,3 +195,36 @@ class Synthesiser:
         if header[:1] == b"E":
             raise RuntimeError(payload.decode())
         return payload
+
+
+def _request(voice, text, seed):
+    return {
+        "voice": voice.name,
+        "rate": voice.rate,
+        "pitch": voice.pitch,
+        "range": voice.pitch_range,
+        # Louder settings clip in several variants.
+        "volume": 50,
+        "text": text,
+        "seed": seed,
+    }
+
+
+def _samples(payload):
+    return np.frombuffer(payload, dtype="<i2").astype(np.float32) / 32768
+
+
+def _word_starts(events, text):
+    """From the places of words to the samples at which their first phonemes begin.
+
+    A word's own event stands before the pause that may precede it.
+    """
+    places = {match.start(): place for place, match in enumerate(re.finditer(r"\S+", text))}
+    starts, place = {}, None
+    for kind, sample, position, name in events:
+        if kind == WORD:
+            place = places.get(position - 1)
+        elif place is not None and name.strip("_:"):
+            starts.setdefault(place, sample)
+            place = None
+    return starts

@@ -13,6 +13,7 @@ from speechbrain.decoders.ctc import CTCBeamSearcher
 from speechbrain.decoders.scorer import CTCScorer as FullCTCScorer
 from speechbrain.decoders.scorer import TransformerLMScorer
 
+from mamba_speech.asr.nbest import Hypothesis, check_nbest, distinct_texts
 from modules.asr.decoding.beam_search import MambaBeamSearcher, TransformerBeamSearcher
 from modules.asr.decoding.ctc_scorer import CTCScorer
 from modules.asr.decoding.lm_scorer import LMScorerBuilder, MambaLMScorer
@@ -130,12 +131,46 @@ class CTCDecoder:
             relative = relative_lengths(lengths, known.shape[1])
             best = ctc_greedy_decode(known, relative, blank_id=self.tokenizer.blank)
             return [self.tokenizer.decode(indices) for indices in best]
+        return [one[0].text for one in self.nbest(log_probs, lengths, 1)]
+
+    def check_nbest(self, count):
+        """Refuse to look for more texts than the decoding finds, with a ValueError."""
+        most = 1 if self._search is None else self._search.beam_size
+        check_nbest(count, most, "decoding beam with a beam_size")
+
+    def nbest(self, log_probs, lengths, count):
+        """Decode a batch by the beam search.
+
+        Arguments
+        ---------
+        log_probs, lengths
+            See :meth:`__call__`.
+        count : int
+            Most texts of an utterance.
+
+        Returns
+        -------
+        list of list of Hypothesis
+            Different texts, the best first.
+
+        Raises
+        ------
+        ValueError
+            See :meth:`check_nbest`.
+        """
+        self.check_nbest(count)
+        if self._search is None:
+            return [[Hypothesis(text, 0.0)] for text in self(log_probs, lengths)]
         # start and end of a sentence are never targets, and have no text
-        known = known.clone()
+        known = log_probs[..., : len(self.tokenizer)].clone()
         known[..., list(self.tokenizer.control)] = -torch.inf
+        self._search.topk = count
         # one utterance at a time and cut to its frames: the searcher rounds relative lengths down
-        pairs = zip(known, lengths, strict=True)
-        return [self._search(item[None, :count])[0][0].text for item, count in pairs]
+        found = (
+            self._search(item[None, :frames])[0]
+            for item, frames in zip(known, lengths, strict=True)
+        )
+        return [distinct_texts((one.text, one.score) for one in beams) for beams in found]
 
 
 def _ctc_beam_searcher(tokenizer, options):
@@ -283,16 +318,44 @@ class S2SDecoder:
         ValueError
             If a hypothesis grows longer than the model's `max_length`.
         """
+        hypotheses, *_ = self._run_search(encoded, lengths, absorbed=absorbed)
+        return [self._spoken(tokens) for tokens in hypotheses]
+
+    def check_nbest(self, count):
+        """Refuse to look for more texts than the beam holds, with a ValueError."""
+        check_nbest(count, int(self.options.beam_size), "a beam_size")
+
+    @torch.no_grad()
+    def nbest(self, encoded, lengths, count):
+        """The best texts of a batch; `count` is the most of an utterance, see :meth:`CTCDecoder.nbest`."""
+        self.check_nbest(count)
+        found = self._run_search(encoded, lengths, return_topk=True, topk=count)
+        hypotheses, relative, scores, _ = found
+        counts = (relative * hypotheses.shape[-1]).round().int()
+        return [
+            distinct_texts(
+                (self.tokenizer.decode(self._spoken(tokens[:length])), score)
+                for tokens, length, score in zip(*one, strict=True)
+                # what an utterance lacks has no probability
+                if score > float("-inf")
+            )
+            or [Hypothesis("", float("-inf"))]
+            for one in zip(hypotheses, counts, scores, strict=True)
+        ]
+
+    def _run_search(self, encoded, lengths, absorbed=None, **options):
         # a searcher and its scorers keep in themselves what they are at: each batch has its own, in any thread
-        search = self._new_search(absorbed)
+        search = self._new_search(absorbed, **options)
         # the encoder may have run under autocast, and the search be outside of it
         encoded = encoded.to(next(self.model.seq_lin.parameters()).dtype)
-        hypotheses, *_ = search(encoded, relative_lengths(lengths, encoded.shape[1]))
-        # outputs past the vocabulary are never trained, and the special tokens have no text
-        spoken = set(range(len(self.tokenizer))) - {self.tokenizer.blank, *self.tokenizer.control}
-        return [[index for index in map(int, tokens) if index in spoken] for tokens in hypotheses]
+        return search(encoded, relative_lengths(lengths, encoded.shape[1]))
 
-    def _new_search(self, absorbed):
+    def _spoken(self, tokens):
+        # outputs past the vocabulary are never trained, and the special tokens have no text
+        silent = {self.tokenizer.blank, *self.tokenizer.control}
+        return [one for one in map(int, tokens) if one < len(self.tokenizer) and one not in silent]
+
+    def _new_search(self, absorbed, **changes):
         options, network = self.options, self.model.Transformer
         searcher = TransformerBeamSearcher
         if network.has_stateful_decoder:
@@ -304,6 +367,7 @@ class S2SDecoder:
             bos_index=start,
             eos_index=end,
             **{name: getattr(options, name) for name in _SEARCHER_OPTIONS},
+            **changes,
         )
 
     def _new_scorer(self):

@@ -5,22 +5,23 @@ A run of `train_CTC.py` or `train_S2S.py` will do, and one of the published reci
 """
 
 import math
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
-from mamba_speech.asr.alignment import Alignment, align_tokens, best_path, words_of
+from mamba_speech.asr.alignment import Alignment, align_tokens, best_path
 from mamba_speech.asr.decoders import S2SDecoder
 from mamba_speech.asr.option_types import OPTION_TYPES
 from mamba_speech.asr.published import is_published, load_published_recogniser
 from mamba_speech.asr.run_decoder import DECODING_OPTIONS, decoder_of_run
 from mamba_speech.asr.tokenizer import Tokenizer
+from mamba_speech.asr.transcript import Transcript
+from mamba_speech.asr.word_times import time_words
 from mamba_speech.audio import AudioError, collected_warnings, recording_fault
 from mamba_speech.device import choose_device
 from mamba_speech.memory import return_freed_memory
 from mamba_speech.option_types import check_types
-from mamba_speech.recordings import Recording, RecordingResult, one_or_each, recordings_of
+from mamba_speech.recordings import Recording, one_or_each, recordings_of
 from mamba_speech.run import OPTIONS_FILE, load_run
 from mamba_speech.run_errors import names_run
 from modules.asr.s2s import S2SRecognizer
@@ -34,29 +35,6 @@ _SELECTION_KEYS = ("WER", "token_error")
 BATCH_SECONDS = 60.0
 # Files are read so many batches ahead, to put those of like length together.
 BATCHES_AHEAD = 8
-
-
-@dataclass(frozen=True, kw_only=True)
-class Transcript(RecordingResult):
-    """What is said in one recording; ``str()`` of it is the text.
-
-    Attributes
-    ----------
-    text : str or None
-        None where there is an error.
-    path, seconds, error, warnings
-        See :class:`mamba_speech.recordings.RecordingResult`.
-
-    Example
-    -------
-    >>> print(Transcript(path="x.wav", text="one two", seconds=1.5))
-    one two
-    """
-
-    text: str | None = None
-
-    def __str__(self):
-        return self.text or ""
 
 
 class Recognizer:
@@ -97,6 +75,8 @@ class Recognizer:
         self.compute_features = options["compute_features"].to(device)
         self.normalize = options["normalize"].to(device)
         self.model = options["model"].to(device)
+        # a head that no loss has trained knows no times
+        self._has_ctc = options.get("ctc_weight") != 0
 
     @classmethod
     @names_run
@@ -153,7 +133,9 @@ class Recognizer:
         decode = decoder_of_run(options, run, tokenizer, decoding, beam_size, lm, no_lm, ctc_only)
         return cls(options, tokenizer, decode, device)
 
-    def transcribe(self, audio, sample_rate=None, *, batch_seconds=BATCH_SECONDS):
+    def transcribe(
+        self, audio, sample_rate=None, *, batch_seconds=BATCH_SECONDS, word_times=False, nbest=1
+    ):
         """Recognise one recording or many.
 
         Many are taken in batches of like length; with `fidelity: upstream`, one at a time.
@@ -164,6 +146,10 @@ class Recognizer:
             One recording or many, see :func:`mamba_speech.recordings.recordings_of`.
         batch_seconds : float
             Audio in a batch, padding included; a longer recording is a batch of its own.
+        word_times : bool
+            Whether the words are told with their times, see :func:`mamba_speech.asr.word_times.time_words`.
+        nbest : int
+            Most texts of one recording that are told with their scores; a beam search finds more than one.
 
         Returns
         -------
@@ -176,30 +162,45 @@ class Recognizer:
         mamba_speech.audio.AudioError
             If a single recording is no usable audio.
         ValueError
-            If `batch_seconds` is not positive, or a waveform has no sample rate.
+            If `batch_seconds` is not positive, or a waveform has no sample rate; see also :meth:`check_details`.
         """
         if not batch_seconds > 0:
             raise ValueError(f"batch_seconds must be more than 0; got {batch_seconds}")
+        self.check_details(word_times, nbest)
         recordings, many = recordings_of(audio, sample_rate)
-        return one_or_each(self._transcribe(recordings, batch_seconds), many)
+        wanted = {"word_times": word_times, "nbest": nbest}
+        return one_or_each(self._transcribe(recordings, batch_seconds, wanted), many)
 
-    def _transcribe(self, recordings, batch_seconds):
+    def check_details(self, word_times=False, nbest=1):
+        """Refuse details that the run cannot give: word times of an S2S run without a CTC loss, more than a beam holds.
+
+        Raises
+        ------
+        ValueError
+        """
+        if word_times and not self._has_ctc:
+            raise ValueError(
+                "the run was trained with ctc_weight 0, and times come from the CTC output: leave out word times"
+            )
+        self.decode.check_nbest(nbest)
+
+    def _transcribe(self, recordings, batch_seconds, wanted):
         for window in self._windows(recordings, batch_seconds):
-            yield from self._transcribe_window(window, batch_seconds)
+            yield from self._transcribe_window(window, batch_seconds, wanted)
             # before the next ones are read
             window.clear()
 
-    def _transcribe_window(self, window, batch_seconds):
+    def _transcribe_window(self, window, batch_seconds, wanted):
         waveforms = {index: one for index, (_, one, _) in enumerate(window) if _is_audio(one)}
         found = dict(enumerate(one for _, one, _ in window))
         for batch in self._batches(waveforms, batch_seconds):
-            found |= self._recognise_each(batch, waveforms)
+            found |= self._recognise_each(batch, waveforms, wanted)
             return_freed_memory()
         for (recording, one, odd), result in zip(window, found.values(), strict=True):
-            if isinstance(result, str):
+            if isinstance(result, dict):
                 seconds = len(one) / self.sample_rate
                 told = {"seconds": seconds, "warnings": tuple(odd)}
-                yield Transcript(text=result, **recording.place(), **told)
+                yield Transcript(**result, **recording.place(), **told)
             else:
                 error = recording_fault(recording.name, result)
                 yield Transcript(**recording.place(), error=error)
@@ -236,7 +237,7 @@ class Recognizer:
             raise AudioError(recording_fault(recording.name, error)) from error
         log_probs = log_probs[0, : lengths[0], : len(self.tokenizer)].cpu()
         seconds = len(waveform) / self.sample_rate
-        frame_seconds = self.compute_features.hop / self.sample_rate
+        frame_seconds = self._hop_seconds
         step = frame_seconds * math.prod(self.model.CNN.strides)
         if text is None:
             silent = (self.tokenizer.blank, *self.tokenizer.control)
@@ -254,13 +255,9 @@ class Recognizer:
             )
             for span in spans
         ]
-        words = [
-            replace(word, end=min(seconds, word.end))
-            for word in words_of(spans, self.tokenizer, step, offset)
-        ]
-        return Alignment(
-            recording.path, text, seconds, tokens, words, features[0].cpu(), frame_seconds
-        )
+        features = features[0].cpu()
+        words = list(time_words(log_probs, text, self.tokenizer, step, seconds, features))
+        return Alignment(recording.path, text, seconds, tokens, words, features, frame_seconds)
 
     def _windows(self, recordings, batch_seconds):
         """Lists of (recording, waveform or error, warnings), each about as long as `BATCHES_AHEAD` batches."""
@@ -291,29 +288,52 @@ class Recognizer:
             batch.append(key)
         return [*batches, batch] if batch else batches
 
-    def _recognise_each(self, keys, waveforms):
-        """Texts by key; of a recording on which the model fails, the error.
+    def _recognise_each(self, keys, waveforms, wanted):
+        """What :meth:`_recognise` gives, by key; of a recording on which the model fails, the error.
 
         It may be too long for the model's positional table, or a batch for the memory.
         """
         try:
-            texts = self._recognise([waveforms[key] for key in keys])
-            return dict(zip(keys, texts, strict=True))
+            found = self._recognise([waveforms[key] for key in keys], **wanted)
+            return dict(zip(keys, found, strict=True))
         except Exception as error:  # noqa: BLE001 - whatever it is, the others go on
             if len(keys) == 1:
                 return {keys[0]: error}
-        results = [self._recognise_each([key], waveforms) for key in keys]
+        results = [self._recognise_each([key], waveforms, wanted) for key in keys]
         return {key: result for one in results for key, result in one.items()}
 
     @torch.inference_mode()
-    def _recognise(self, waveforms):
-        inputs, _ = self._inputs(waveforms)
+    def _recognise(self, waveforms, word_times=False, nbest=1):
+        """A dictionary a waveform, with some fields of its Transcript."""
+        inputs, features = self._inputs(waveforms)
         if isinstance(self.decode, S2SDecoder):
-            encoded, lengths = self.model.encode(*inputs)
-            _check_finite(encoded, lengths)
-            return self.decode(encoded, lengths)
-        log_probs, lengths = self._ctc_log_probs(*inputs)
-        return self.decode(log_probs.cpu(), lengths.cpu())
+            outputs, lengths = self.model.encode(*inputs)
+            _check_finite(outputs, lengths)
+            log_probs = self.model.ctc_log_probs(outputs) if word_times else None
+        else:
+            outputs, lengths = (one.cpu() for one in self._ctc_log_probs(*inputs))
+            log_probs = outputs
+        if nbest == 1:
+            found = [{"text": text} for text in self.decode(outputs, lengths)]
+        else:
+            several = self.decode.nbest(outputs, lengths, nbest)
+            found = [{"text": one[0].text, "nbest": tuple(one)} for one in several]
+        if word_times:
+            for one, *heard in zip(found, log_probs, lengths, waveforms, features, strict=True):
+                one["words"] = self._words(one["text"], *heard)
+        return found
+
+    def _words(self, text, log_probs, frames, waveform, features):
+        """Timed words; log_probs (time, outputs) and features (time, mels) may be padded."""
+        log_probs = log_probs[:frames, : len(self.tokenizer)].cpu()
+        features = features[: 1 + len(waveform) // self.compute_features.hop]
+        seconds = len(waveform) / self.sample_rate
+        step = self._hop_seconds * math.prod(self.model.CNN.strides)
+        return time_words(log_probs, text, self.tokenizer, step, seconds, features)
+
+    @property
+    def _hop_seconds(self):
+        return self.compute_features.hop / self.sample_rate
 
     def _inputs(self, waveforms):
         """What the model takes: normalised features, their counts, relative lengths; and plain features."""

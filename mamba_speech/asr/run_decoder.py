@@ -6,7 +6,7 @@ from modules.asr.ctc import CTCRecognizer
 from modules.asr.s2s import S2SRecognizer
 
 # Keys of a run's YAML that decoder_of_run reads, those that there are.
-DECODING_OPTIONS = ("test_decoding", *BEAM_OPTIONS, *S2S_OPTIONS, *LM_OPTIONS)
+DECODING_OPTIONS = ("test_decoding", "ctc_weight", *BEAM_OPTIONS, *S2S_OPTIONS, *LM_OPTIONS)
 
 
 def decoder_of_run(

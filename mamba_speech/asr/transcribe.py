@@ -1,5 +1,7 @@
 """The command `mamba-speech transcribe`: text from audio files."""
 
+import sys
+
 from mamba_speech.arguments import (
     MOST_FRAMES,
     MOST_HYPOTHESES,
@@ -14,6 +16,9 @@ from mamba_speech.arguments import (
 )
 from mamba_speech.asr.decoders import DECODINGS
 from mamba_speech.asr.recognizer import BATCH_SECONDS, Recognizer
+from mamba_speech.asr.transcribe_options import add_details, check_details
+from mamba_speech.asr.transcript_files import ALL, TranscriptFiles
+from mamba_speech.asr.transcript_formats import details_of
 from mamba_speech.printing import print_records, shown_place, with_warnings
 
 
@@ -54,17 +59,21 @@ def add_arguments(parser):
         help="frames of 40 ms in a chunk of a streaming run; default: the run's",
     )
     add_json(parser)
+    add_details(parser)
     text = "seconds of audio in a batch; fewer need less memory, more may be faster"
     add_number(parser, "--batch_seconds", some_seconds, BATCH_SECONDS, text)
     parser.epilog = (
         "Prints a line a file: its path, a tab, and the text. Of parts of files, which lists name, start and end in "
-        "seconds follow the path. Files that cannot be read are left "
-        "out, and listed on stderr at the end; then the exit status is 1."
+        "seconds follow the path. With --output_folder it also writes NAME.txt and so on for each input. NAME keeps "
+        "the tree of folders, and the ending where a.wav and a.flac lie side by side. Files that cannot be read are "
+        "left out, and listed on stderr at the end; then the exit status is 1."
     )
 
 
 def run_command(arguments):
     """Run `mamba-speech transcribe`; returns the exit status, 0 if every file was good."""
+    check_details(arguments)
+    files = _planned_files(arguments)
     recognizer = Recognizer.load(
         arguments.run_folder,
         arguments.device,
@@ -75,13 +84,38 @@ def run_command(arguments):
         ctc_only=arguments.ctc_only,
         chunk_size=arguments.chunk_size,
     )
-    results = recognizer.transcribe(arguments.inputs, batch_seconds=arguments.batch_seconds)
-    records = (
-        one.place() | {"error": one.error}
-        if one.error
-        else one.place() | {"text": one.text, "seconds": one.seconds} | with_warnings(one.warnings)
-        for one in results
+    times = arguments.word_times or arguments.confidence or (files and files.needs_times)
+    results = recognizer.transcribe(
+        arguments.inputs if files is None else files.recordings,
+        batch_seconds=arguments.batch_seconds,
+        word_times=times,
+        nbest=arguments.nbest,
     )
+    details = {"word_times": arguments.word_times, "confidence": arguments.confidence}
+    records = (_record(one, files, details) for one in results)
     return print_records(
         records, lambda one: (shown_place(one), one["text"]), "transcribed", arguments.json
     )
+
+
+def _record(result, files, details):
+    """What is printed of a result, whose files are written first."""
+    error = files and files.write(result, **details)
+    if result.error or error:
+        return result.place() | {"error": result.error or error}
+    told = {"text": result.text, "seconds": result.seconds} | details_of(result, **details)
+    return result.place() | told | with_warnings(result.warnings)
+
+
+def _planned_files(arguments):
+    """The files to be written, or None."""
+    if arguments.output_folder is None:
+        return None
+    existing = "replace" if arguments.overwrite else "skip" if arguments.skip_existing else "refuse"
+    kind = arguments.format or ALL
+    files = TranscriptFiles(arguments.inputs, arguments.output_folder, kind, existing)
+    if files.skipped:
+        print(
+            f"mamba-speech: left out, since their files are there: {files.skipped}", file=sys.stderr
+        )
+    return files
