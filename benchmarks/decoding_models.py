@@ -1,7 +1,7 @@
 """What ``decoding.py`` measures: decoders, language models and scorers of the published sizes, with random weights.
 
-Sizes are those of Mamba-ASR, hparams/S2S/conmambamamba_small.yaml and conmamba_small.yaml. The
-encoder does not take part, so that the models here have one layer of it and its output is random.
+Sizes are as in Mamba-ASR, hparams/S2S/conmambamamba_small.yaml and conmamba_small.yaml. The
+encoder does not take part: the models here have one layer of it, and its output is random.
 """
 
 from dataclasses import dataclass

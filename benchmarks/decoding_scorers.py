@@ -18,7 +18,7 @@ _COMPARED = -200.0
 
 
 def measure_ctc(sizes, options):
-    """CTC scorers alone: seconds a step, and how far their scores are from those of SpeechBrain's full one."""
+    """CTC scorers alone: seconds a step, and how far their scores are from SpeechBrain's full scorer's."""
     rows = [_ctc_scorers(sizes, vocabulary) for vocabulary in sizes.vocabularies]
     vocabulary = sizes.vocabularies[-1]
     rows[-1]["bytes"] = {kind: _ctc_memory(kind, vocabulary, options) for kind in sizes.weighed}

@@ -4,9 +4,9 @@
     python benchmarks/kws.py [--models mamba_mel_small retnet ...] [--lengths 1 5 15 30 60] [--rounds 15]
         [--threads 1 2] [--out FOLDER]
 
-Networks have their recipes' sizes, 35 classes and random weights; features belong to what is timed. Clips longer
-than a second are what a network of variable length sees if a recording is not cut into windows; those of
-fixed length are built for that length. Writes kws.json, tables as kws_*.json, and kws.png.
+Networks have their recipes' sizes, 35 classes and random weights. The times include the features. A clip of over a
+second stands for a recording that is not cut into windows: a network of variable length takes it whole. A network of
+fixed length is built for that length. Writes kws.json, tables as kws_*.json, and kws.png.
 """
 
 import argparse
@@ -116,8 +116,8 @@ def classifier(name, seconds=1, batch=1):
 def multiply_accumulates(name, seconds=1):
     """Multiplications with addition of the network for one clip, features left out.
 
-    torch counts those of matrices and convolutions. Of a Mamba block it does not see the short convolution (d_conv
-    for a frame and channel) nor the recurrence (three for a frame, channel and state).
+    torch counts them for matrices and convolutions. In a Mamba block it misses the short convolution (d_conv for a
+    frame and channel) and the recurrence (three for a frame, channel and state), so they are added.
 
     Returns
     -------

@@ -6,9 +6,9 @@
     python benchmarks/noise.py [--corpora spoken wake_words] [--seeds 1] [--steps 700] [--work FOLDER] [--out FOLDER]
 
 A RUN is the output folder of a finished training, or NAME=FOLDER,FOLDER for the seeds of one system. By default it is
-tested on its own test clips, and $SPEECH_DATA has the noises: those of ESC-10's fold 3, and babble of LibriSpeech's
-talkers. The ratio is that of the active speech level (ITU-T P.56) to the noise. Without a RUN all families are trained,
-without noise and with it, and tested; figures go to noise.json, noise_table.json and noise.png.
+tested on its own test clips, and $SPEECH_DATA has the noises: fold 3 of ESC-10, and babble of LibriSpeech's
+talkers. The ratio compares the active speech level (ITU-T P.56) with the noise. Without a RUN all families are trained,
+without noise and with it, and tested. Figures go to noise.json, noise_table.json and noise.png.
 """
 
 import argparse
@@ -252,7 +252,9 @@ def options_of(arguments=None):
 
 
 def whole_measurement(options):
-    """Train all families on each corpus, and test them there; those of the spoken words on recorded ones, too.
+    """Train all families on each corpus, and test them there.
+
+    Families of the spoken words are tested on recorded words too, where ``$SPEECH_DATA`` has them.
 
     Returns
     -------

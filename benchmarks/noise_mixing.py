@@ -121,8 +121,8 @@ def read_noises(folders, rate, fold=None):
     rate : int
         Samples a second.
     fold : str, optional
-        What the names begin with before the first ``-``, as those of ESC-10 begin with their fold; by default every
-        recording is taken.
+        Beginning of a file's name, before the first ``-``: in ESC-10 it is the fold. Other files are left out. By
+        default every recording is taken.
 
     Returns
     -------
@@ -154,7 +154,7 @@ def make_babble(folder, rate, seed):
     Arguments
     ---------
     folder : str
-        Recordings of speech; those of one folder count as one talker's.
+        Recordings of speech; each folder in it counts as one talker.
     rate, seed : int
 
     Returns

@@ -41,7 +41,7 @@ SHARED = {
     "number_of_epochs": 1000,
     "verify": "header",
 }
-# Mamba's rate is the recipe's; that of the others is their recipes'
+# each network's learning rate is its own recipe's
 RATES = {"Mamba-Mel": 0.005, "Mamba-MFCC": 0.005, "GRU": 0.003, "DS-CNN": 0.003}
 CLEAN, NOISE = "clean", "noise"
 TRAININGS = {

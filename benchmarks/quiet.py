@@ -150,7 +150,7 @@ def spoken_babble(samples, random):
 
 
 def sounds(seconds, folder=None):
-    """Pairs of a kind's name and its sound (samples,), at full level, or as recorded for those of a folder."""
+    """Pairs of a kind's name and its sound (samples,): computed ones at full level, a folder's as recorded."""
     samples = round(seconds * RATE)
     for name, kind in {**KINDS, "babble": spoken_babble}.items():
         yield name, kind(samples, np.random.default_rng(zlib.crc32(name.encode())))

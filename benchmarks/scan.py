@@ -249,7 +249,8 @@ def measure_memory(shape, names, options):
     """Peak memory of forward + backward beyond inputs, output and gradients, in fresh processes."""
     batch, time, channels, states = shape
     history = 4 * math.prod(shape)
-    # u, delta and the pair of which z is one half; out and its gradient; those of u, delta, z
+    # channels: u, delta and the pair that holds z (4), out and its gradient (2), gradients of u, delta and z (3);
+    # states: B, C and their gradients
     kept = 4 * batch * time * (9 * channels + 4 * states)
     rows = []
     if history < _SMALLEST_HISTORY:

@@ -14,7 +14,7 @@ _SKIPPED = {"budget": "over budget", "memory": "out of memory"}
 
 
 def networks_table(result):
-    """The networks: parameters, and over those of the first."""
+    """The networks: parameters, and their ratio to the first network's."""
     counts = result["parameters"]
     first = next(iter(counts.values()))
     return [
@@ -29,12 +29,12 @@ def networks_table(result):
 
 
 def time_table(result):
-    """Time of one call, the median: seconds, and SepFormer's over that of the Mamba networks."""
+    """Median time of one call: seconds, and the ratio of SepFormer's to each Mamba network's."""
     return _table(result, "seconds", lambda seconds: f"{seconds:.3g}", "s")
 
 
 def memory_table(result):
-    """Peak memory that one call adds, in fresh processes: MB, and SepFormer's over that of the Mamba networks."""
+    """Peak memory that one call adds, in fresh processes: MB, and the ratio of SepFormer's to each Mamba network's."""
     return _table(result, "bytes", megabytes, "MB")
 
 

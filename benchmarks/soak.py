@@ -3,10 +3,10 @@
 
     python benchmarks/soak.py transcribe RUN [--files 5000] [--first 500] [--folder FOLDER] [--out FILE.json]
 
-Recordings of half a second to one and a half are written, at 50 sample rates, mono and stereo; those of the folder are
-used where it has enough of them. While `mamba-speech transcribe RUN FOLDER` (or `spot`, `embed`) works, its resident
-memory is read often, and the file that it has open says how far it is. Memory that is kept is the least that was seen
-within each 500 files. The exit status is 1 if that grows by over 20 MB after the first 500. Linux only.
+Recordings of half a second to one and a half are written, at 50 sample rates, mono and stereo. Files that an earlier
+run left in the folder are used again. While `mamba-speech transcribe RUN FOLDER` (or `spot`, `embed`) works, its
+resident memory is read often, and the file that it has open says how far it is. Memory that is kept is the least that
+was seen within each 500 files. The exit status is 1 if that grows by over 20 MB after the first 500. Linux only.
 """
 
 import argparse

@@ -121,7 +121,7 @@ def prepare_free_spoken_digits(
 
 
 def list_recordings(data_folder):
-    """The recordings, and the files whose names are not those of a recording.
+    """The recordings, and the files that are not named as recordings are.
 
     Returns
     -------

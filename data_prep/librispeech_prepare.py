@@ -299,7 +299,7 @@ def check_merge(merge_lst, merge_name, splits):
     Raises
     ------
     ValueError
-        If they are not among the splits, or the name is that of a split's own manifest.
+        If they are not among the splits, or a split's own manifest has the name.
     """
     if merge_name is None:
         return []

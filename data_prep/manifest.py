@@ -48,9 +48,10 @@ def prepare_manifest(
 
     Rows that cannot be used are left out, with a warning that counts them, and listed with the line
     and the reason in `<save_folder>/skipped_<name>.csv`. What the policy changes in texts is counted in
-    `<save_folder>/text_changes_<name>.csv`. Nothing is done if the list is that of an
-    earlier run, and since then no recording came, went, or changed its size or its time of change,
-    and what that run left out is still bad.
+    `<save_folder>/text_changes_<name>.csv`.
+
+    Nothing is done if an earlier run had the same list and options. Since that run, no recording may
+    have come, gone, or changed its size or its time of change. What it left out must still be bad.
 
     Arguments
     ---------

@@ -48,7 +48,7 @@ def resample_speech(input_folder, output_folder, sample_rate=8000, jobs=None):
     input_folder : str or Path
         Mono .wav, .flac, .wv1 or .sph files at `sample_rate` or above, in folders of any depth.
     output_folder : str or Path
-        New, empty, or that of an earlier run with the same input and rate.
+        New, empty, or made by an earlier run with the same input and rate.
     sample_rate : int
         Hz.
     jobs : int, optional
@@ -127,7 +127,7 @@ def _find_files(source):
 
 
 def _claim(target, record):
-    """Make the output folder, or recognise that of an earlier run."""
+    """Make the output folder, or recognise one that an earlier run made."""
     if is_recorded(target / RECORD, record):
         return
     if target.exists() and (not target.is_dir() or any(target.iterdir())):

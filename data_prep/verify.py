@@ -101,7 +101,7 @@ def check_utterances(candidates, description, seen=None, workers=None, verify=FU
     description : str
         What the progress bar calls them.
     seen : set of str, optional
-        Ids already taken, to which those of the kept utterances are added.
+        Ids already taken; the ids of the kept utterances are added.
     workers : int, optional
         Files opened at a time; by default twice the number of processors, at most 16.
     verify : str

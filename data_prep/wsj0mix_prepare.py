@@ -287,7 +287,7 @@ def check_split(files, split, sample_rate, check_sum, verify=FULL):
                 row = {"ID": name, "duration": duration}
                 rows.append(row | {f"{key}_wav": str(path) for key, path in paths.items()})
         except ValueError:
-            # A wrong sample rate is that of the whole set: the rest need not be read.
+            # A wrong sample rate is the whole set's: the rest need not be read.
             threads.shutdown(cancel_futures=True)
             raise
     return rows, skipped

@@ -100,7 +100,7 @@ def say_where_it_is(folder, run, corpus):
 
 
 def say_what_next(folder, run, test_file):
-    """Print the next commands, each of which works when it is pasted where the demo was started."""
+    """Print the next commands; each works when it is pasted where the demo was started."""
     recordings, lists = write_examples(folder, run, test_file)
     headline("What next")
     print(

@@ -44,7 +44,7 @@ def check_clips(candidates, split, save_folder, seen, clip_seconds, verify=FULL)
     save_folder : Path
         Where `skipped_<split>.csv` goes.
     seen : set of str
-        Ids already taken; those of the kept clips are added.
+        Ids already taken; the ids of the kept clips are added.
     clip_seconds : float or None
     verify : str
         See `data_prep.verify.inspect`.

@@ -1,7 +1,7 @@
-"""Other speech for a keyword corpus: long recordings without a keyword, of which pieces become clips.
+"""Other speech for a keyword corpus: long recordings without a keyword, whose pieces become clips.
 
 A spotter that was trained on single words takes any speech for one of them. Pieces of fluent speech among the clips of
-`_unknown_` teach it otherwise.
+`_unknown_` teach it better.
 """
 
 import logging
@@ -18,18 +18,20 @@ from mamba_speech.audio.finding import PassedOver, walk_files
 
 logger = logging.getLogger(__name__)
 
-# A piece is nearly silent, and not taken, if its level is so far below that of its whole recording.
+# A piece is nearly silent, and not taken, if its level is so far below its whole recording's.
 QUIET_DB = -20.0
 
 
 def list_other_speech(root, folder, words):
     """The recordings of other speech, wherever they lie below their folder.
 
-    What stands before `_nohash_` in a file's name is its speaker. Of other names, the recordings of
-    one folder count as one speaker (in LibriSpeech, a chapter), and those that lie directly in
-    `folder` each as their own. Recordings in which a keyword is said are left out, which a warning
-    counts: by transcripts beside them, `*.trans.txt` as in LibriSpeech or `<name>.txt` and
-    `<name>.lab`, by the name of the file, or by that of its folder.
+    The speaker is the part of a file's name before `_nohash_`. Where names have no such part, a folder
+    counts as one speaker (in LibriSpeech, a chapter). Each file directly in `folder` then counts as a
+    speaker of its own.
+
+    Recordings in which a keyword is said are left out, and a warning counts them. The keyword is
+    found in a transcript beside the recording, in the file's name, or in its folder's name.
+    Transcripts are `*.trans.txt`, as in LibriSpeech, `<name>.txt` and `<name>.lab`.
 
     Arguments
     ---------
@@ -191,7 +193,7 @@ def check_other_speech(splits, save_folder, seconds, verify=FULL):
 def crop_other_speech(recordings, split, count, seconds, random):
     """Draw pieces for the class `_unknown_`: the recordings' consecutive pieces, in random order, each once.
 
-    Pieces whose root mean square is more than 20 dB below that of their whole recording are not taken.
+    Pieces whose root mean square is more than 20 dB below their whole recording's are not taken.
 
     Arguments
     ---------

@@ -110,12 +110,12 @@ def find_listed(listed, known):
     Arguments
     ---------
     listed, known : iterable of str
-        Entries `<folder>/<file>` of lists, and those of the files that are there.
+        Entries `<folder>/<file>` of the lists, and of the files that are there.
 
     Returns
     -------
     meant : dict of str to str
-        From entries of the lists to those of files; entries without a file are missing.
+        Entry of the file for each entry of the lists; entries without a file are missing.
 
     Example
     -------

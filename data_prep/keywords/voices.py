@@ -34,7 +34,7 @@ PARTS = {
 }
 # parts of the clips, as in Speech Commands
 SHARES = {"train": 0.8, "valid": 0.1, "test": 0.1}
-# draws of voices, of which the most even is taken, and assignments that they may take together
+# most draws of voices (the most even one is taken), and the voices that all draws together may assign
 DRAWS, ASSIGNMENTS = 100, 20000
 
 

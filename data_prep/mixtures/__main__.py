@@ -218,7 +218,7 @@ def read_lists(options):
 
 
 def warn_of_known_speakers(lists):
-    """Say how many test speakers are trained or validated on; WSJ0-2mix shares those of tr and cv alone."""
+    """Say how many test speakers are trained or validated on; in WSJ0-2mix only tr and cv share speakers."""
     heard = {who for split in ("tr", "cv") for one in lists.get(split, ()) for who in one.speakers}
     tested = {who for one in lists.get("tt", ()) for who in one.speakers}
     if heard & tested:

@@ -194,7 +194,7 @@ def count_combinations(counts, num_spks):
     >>> count_combinations([2, 1, 3], 2)
     11
     """
-    # Coefficients of the product of (1 + count x), of which that of x^num_spks is the number.
+    # Coefficients of the product of (1 + count x): the number is the coefficient of x^num_spks.
     ways = [1] + [0] * num_spks
     for count in counts:
         for order in range(num_spks, 0, -1):

@@ -15,7 +15,7 @@ VERSION = 1
 
 
 def check_folder(folder):
-    """Refuse a folder that cannot be that of mixtures, whatever these are.
+    """Refuse a folder that cannot hold mixtures, whatever their lists and settings.
 
     Raises
     ------

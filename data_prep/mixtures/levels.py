@@ -1,7 +1,7 @@
 """How loud a recording is, in three measures: RMS, ITU-T P.56 active speech level, and LUFS.
 
 Mixing brings every source to one level before its own gain. WSJ0-2mix did so by the active speech
-level of ITU-T P.56 (method B), which leaves pauses out; LUFS is that of ITU-R BS.1770.
+level of ITU-T P.56 (method B), which leaves pauses out. LUFS is the loudness of ITU-R BS.1770.
 """
 
 from math import ceil
@@ -82,9 +82,9 @@ def active_power(waveform, sample_rate):
     """Mean power of the speech without its pauses (ITU-T P.56, method B).
 
     The signal is band-limited to 200 to 5500 Hz (the upper edge only where the sample rate has
-    it), its envelope compared with thresholds 3 dB apart, and the level interpolated at which the
+    it). Its envelope is compared with thresholds 3 dB apart. The level is interpolated at which the
     speech lies 15.9 dB above the threshold that defines it. Filter, thresholds and the silence put
-    after the end are those of Voicebox' `activlev` (version of 2017), by which WSJ0-2mix was made.
+    after the end follow Voicebox' `activlev` (version of 2017), by which WSJ0-2mix was made.
 
     Arguments
     ---------

@@ -1,8 +1,8 @@
-"""Mixture lists: which recordings of which speakers are mixed at which levels.
+"""Mixture lists: the recordings of each mixture, their speakers, and their levels.
 
 Reads and writes lists as CSV and reads those that came with WSJ0-2mix and WSJ0-3mix (Hershey et al.,
 "Deep clustering", ICASSP 2016, section 4.1). A list holds no sound, so it can be handed on where the
-speech cannot, and gives the same mixtures again.
+speech cannot. It gives the same mixtures again.
 """
 
 import re

@@ -1,4 +1,4 @@
-"""Finding the single-speaker recordings of a folder: who speaks, in which files, of which set.
+"""Finding the single-speaker recordings of a folder: the speakers, their files, and the sets.
 
 Knows the layouts of LibriSpeech and VoxCeleb, and any other folder in which the first folder is the
 speaker.

@@ -14,7 +14,7 @@ def choose_valid_speakers(counts, wanted, seed):
     counts : dict of int to int
         Usable utterances of each speaker who may validate.
     wanted : int or float
-        Number of speakers, or a fraction of them below 1, of which there are at least two.
+        Number of speakers, or below 1 a fraction of the speakers. Two are drawn at least.
     seed : int
 
     Returns

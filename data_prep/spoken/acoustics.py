@@ -129,8 +129,8 @@ def trim_silence(waveform, sample_rate, keep=0.05, threshold_db=-45.0):
 def reverberate(waveform, sample_rate, rt60, direct_db, random):
     """Add a room: a direct sound, and noise that decays exponentially behind it.
 
-    The response falls by 60 dB in `rt60` seconds; `direct_db` is the direct sound's energy over
-    that of the rest. The tail beyond the waveform's end is cut off.
+    The response falls by 60 dB in `rt60` seconds. The direct sound's energy lies `direct_db` above
+    the energy of the rest. The tail beyond the waveform's end is cut off.
     """
     length = max(int(rt60 * sample_rate), 1)
     tail = random.standard_normal(length) * 10 ** (-3 * np.arange(length) / length)

@@ -53,8 +53,8 @@ def generate_stream(
 ):
     """Speak a recording for keyword spotting: `stream.wav` and `events.json`.
 
-    The voices are those of that split of `generate_speechcommands` with the same seed. If the
-    folder already holds the recording that these options describe, nothing is done; an interrupted
+    `generate_speechcommands` with the same seed has the same voices in its split `split`. If the
+    folder already holds the recording that these options describe, nothing is done. An interrupted
     run leaves only a folder `<output_folder>.partial`.
 
     Arguments

@@ -73,8 +73,8 @@ def generate_voxceleb(
     utterances : int
         Utterances of each session, some four seconds each.
     trials : int
-        Length of the trial list at most: half target trials, which join two sessions, and half impostor trials,
-        half of which join voices of one sex.
+        Length of the trial list at most. Half are target trials, which join two sessions. Half are impostor trials,
+        and half of the impostor trials join voices of one sex.
     seed : int
         Seed of all random choices, 0 or more.
     noise : bool
