@@ -81,7 +81,7 @@ class NegativeOptions(Options):
         resume=FIXED,
     )
     hard_negative_minutes: Annotated[float, Field(gt=0, le=100000)] = option(
-        "Minutes of other speech that are listened to for them after an epoch.", resume=FIXED
+        "Minutes of other speech that are listened to for them after an epoch."
     )
 
 
