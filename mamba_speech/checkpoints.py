@@ -29,7 +29,7 @@ class CompleteCheckpoints(Checkpointer):
     """SpeechBrain's Checkpointer, blind to checkpoints that are not whole.
 
     Whoever uses a run writes nothing into it: a damaged checkpoint is left out with a warning.
-    Arguments are those of :class:`speechbrain.utils.checkpoints.Checkpointer`.
+    It takes the arguments of :class:`speechbrain.utils.checkpoints.Checkpointer`.
     """
 
     def __init__(self, *arguments, **options):

@@ -38,7 +38,7 @@ def main(argv=None):
     Arguments
     ---------
     argv : list of str, optional
-        The arguments without the program's name; those of the process by default.
+        Arguments without the program's name; by default the process's own.
 
     Returns
     -------

@@ -228,7 +228,7 @@ def _finite(value):
 
 
 def error_text(error):
-    """An error as a sentence for users: that of the system begins with the file, without its number.
+    """An error as a sentence for users; a system's error begins with the file and loses its number.
 
     Example
     -------

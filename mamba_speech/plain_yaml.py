@@ -21,9 +21,9 @@ def read_scalars(file):
     Returns
     -------
     scalars : dict
-        By key; those of the top level come before those within, at any depth, the outer before the inner ones. A
-        reference to a plain value (``!ref <key>``, ``!ref <key[inner]>``) counts as that value. The top-level keys of
-        everything else have the value ``None``.
+        Values by key. The top level comes first, then the levels within, the outer before the inner ones. The first
+        value of a key counts. A reference to a plain value (``!ref <key>``, ``!ref <key[inner]>``) counts as that
+        value. A top-level key of anything else has the value ``None``.
 
     Raises
     ------

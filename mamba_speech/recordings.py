@@ -198,9 +198,9 @@ def recordings_of(audio, sample_rate=None):
     Arguments
     ---------
     audio : str, Path, numpy.ndarray, torch.Tensor, or iterable of these
-        See :class:`Recording`. A folder stands for the recordings in it, at any depth and sorted. A list of recordings,
-        see :func:`mamba_speech.lists.read_list`, stands for its rows, of which some may be parts of recordings. A path
-        is never a list of letters, nor an array a list of waveforms. A Recording stands for itself.
+        See :class:`Recording`. A folder stands for the recordings in it, at any depth and sorted. A list of recordings
+        (see :func:`mamba_speech.lists.read_list`) stands for its rows; a row may be a part of a recording. A path is
+        never a list of letters, nor an array a list of waveforms. A Recording stands for itself.
     sample_rate : int, optional
         Of the waveforms.
 

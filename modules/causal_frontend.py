@@ -15,7 +15,7 @@ from modules.frontend import FilterbankFeatures
 
 
 class CausalFilterbankFeatures(FilterbankFeatures):
-    """Log mel filterbanks of which no later sample changes a frame.
+    """Log mel filterbanks whose frames no later sample changes.
 
     A frame reads the ``n_fft`` samples that end with its own hop, zeros before the first sample and behind the last.
     Energies below a fixed floor are raised to it, where SpeechBrain's floor lies 80 dB below the loudest of the

@@ -18,7 +18,7 @@ from modules.ssm.masking import valid_frames
 class RelativeAttention(RelPosMHAXL):
     """SpeechBrain's attention with relative positions, which can run in float64: its softmax is always float32's.
 
-    The arguments are those of :class:`speechbrain.nnet.attention.RelPosMHAXL`. Below float64 it is SpeechBrain's own.
+    It takes the arguments of :class:`speechbrain.nnet.attention.RelPosMHAXL`. Below float64 it is SpeechBrain's own.
 
     Example
     -------
@@ -69,7 +69,7 @@ class AbsoluteAttention(MultiheadAttention):
     """SpeechBrain's attention without relative positions, whose padding stays finite where chunks hide all of it.
 
     A frame far behind an utterance's end may see padding alone. SpeechBrain's gives NaN there, which the next layer
-    spreads. The arguments are those of :class:`speechbrain.nnet.attention.MultiheadAttention`.
+    spreads. It takes the arguments of :class:`speechbrain.nnet.attention.MultiheadAttention`.
 
     Example
     -------

@@ -55,7 +55,7 @@ class AtomicCheckpointer(CompleteCheckpoints):
     - A damaged checkpoint is set aside under another name, and the next whole one is taken.
     - A checkpoint is newer than all before it, also after a clock was set back.
 
-    Arguments are those of :class:`speechbrain.utils.checkpoints.Checkpointer`.
+    It takes the arguments of :class:`speechbrain.utils.checkpoints.Checkpointer`.
     """
 
     def __init__(self, *arguments, **options):

@@ -55,7 +55,7 @@ class TrainingCost:
 
     @property
     def seconds(self):
-        """Seconds of training so far, that of the running epoch included."""
+        """Seconds of training so far, the running epoch included."""
         return self._seconds + (0.0 if self._began is None else time.monotonic() - self._began)
 
     @property

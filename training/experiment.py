@@ -48,8 +48,8 @@ def load_experiment(arguments=None, options=Options, complete=None):
         Declared options of the script, a subclass of :class:`training.option_schema.Options`.
     complete : callable, optional
         Function that derives options from others before anything is built. It gets the plain values of all options
-        and the names of the given ones, and returns a dict of values that replace those of the YAML. They also go
-        into the run's ``hyperparams.yaml``.
+        and the names of the given ones. It returns a dict of values that replace the YAML's. They also go into the
+        run's ``hyperparams.yaml``.
 
     Returns
     -------

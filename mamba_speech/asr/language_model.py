@@ -1,4 +1,4 @@
-"""Language models for the joint search: those of `train_LM.py`, and SpeechBrain's pretrained TransformerLM.
+"""Language models for the joint search: runs of `train_LM.py`, and SpeechBrain's pretrained TransformerLM.
 
 A source is the output folder of a run of `train_LM.py`, or a folder or a name on the Hugging Face Hub that holds
 `lm.ckpt` and `tokenizer.ckpt`, as `speechbrain/asr-transformer-transformerlm-librispeech` does. A name on the Hub is
@@ -127,7 +127,7 @@ def language_model_of_run(run, run_folder, tokenizer, source=None):
     Arguments
     ---------
     run : dict
-        From :func:`mamba_speech.run.load_run`: an S2S run's `model`, and those of :data:`LM_OPTIONS` that there are.
+        From :func:`mamba_speech.run.load_run`: an S2S run's `model`, and the options in :data:`LM_OPTIONS` that it has.
     run_folder : str or Path
         Where it is from.
     tokenizer : mamba_speech.asr.tokenizer.Tokenizer

@@ -1,4 +1,4 @@
-"""How the records of a stream are printed: lines, one of which a terminal writes anew, or JSON objects."""
+"""How the records of a stream are printed: lines, with the last one rewritten on a terminal, or JSON objects."""
 
 import os
 import shutil

@@ -75,7 +75,7 @@ class Tokenizer:
         texts = [text for text in texts if text.strip()]
         if not texts:
             raise ValueError("there is no transcript to learn a tokenizer from")
-        # SentencePiece marks the start of every text as that of a word, spaces or none
+        # SentencePiece marks the start of every text as the start of a word, spaces or none
         characters = {"\u2581"} | set("".join(texts).replace(" ", "\u2581"))
         least = len(characters) + 3
         if size < least:

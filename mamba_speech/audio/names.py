@@ -1,7 +1,7 @@
 """Names of recordings, and texts, as lines show them: whatever is in them, a line stays a line and prints everywhere.
 
-A name may hold tabs, line breaks, codes that move a terminal's cursor, and bytes that are no text. A stream may know no
-letter but those of ASCII.
+A name may hold tabs, line breaks, codes that move a terminal's cursor, and bytes that are no text. A stream may know
+ASCII letters only.
 """
 
 import codecs

@@ -73,7 +73,7 @@ def _at_rate(waveform, rate, sample_rate, path):
 
 
 def part_verdict(audio):
-    """The verdict on the whole file of which a part is read; kept for the next part.
+    """The verdict on the whole file when a part of it is read; kept for the next part.
 
     Arguments
     ---------

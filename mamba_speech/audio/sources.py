@@ -72,7 +72,7 @@ def _patched(path, patches, first=0):
 
 
 def _complete(path, source, beneath, header):
-    """The source, or another that reads all of a file of which libsndfile reads the beginning only."""
+    """The source, or another that reads the whole file where libsndfile reads its beginning only."""
     if source.format == "OGG" and header() and header().chained:
         from mamba_speech.audio import media
 

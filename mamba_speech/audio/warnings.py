@@ -13,7 +13,7 @@ OPPOSITE_CHANNELS, SILENT_CHANNEL = "opposite_channels", "silent_channel"
 INTEGER_SCALE = "integer_scale"
 
 _collected = contextvars.ContextVar("collected", default=None)
-# kinds of which this process has logged one
+# kinds that this process has logged once
 _logged = set()
 
 

@@ -6,7 +6,7 @@ from mamba_speech.files import read_json
 
 # seconds from a keyword within which the middle of its event may lie
 TOLERANCE = 0.25
-# thresholds of a curve with a refractory time, for each of which events are chosen anew
+# most thresholds of a curve with a refractory time; events are chosen anew for each of them
 POINTS = 200
 
 
@@ -172,7 +172,7 @@ def _point(threshold, hits, keywords, false_alarms, seconds):
 
 
 def at_threshold(curve, threshold):
-    """The curve's point for a threshold: that of the least confident event that it lets through."""
+    """The curve's point for a threshold: the point of the least confident event that it lets through."""
     return next((one for one in reversed(curve) if one["threshold"] >= threshold), curve[0])
 
 

@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 PACKAGES = {"si-snr": None, "sdr": "torchmetrics", "stoi": "pystoi", "pesq": "pesq"}
 # as the published tables order them
 COLUMNS = ("sdr", "sdr_i", "si-snr", "si-snr_i", "stoi", "pesq")
-# where SDR is infinite; that of SI-SNR is as far, since its ratio is taken plus 1e-8
+# limit of SDR, which may be infinite. SI-SNR ends at -80 dB too, since 1e-8 is added to its ratio.
 LIMIT_DB = 80.0
 # of the filter that SDR forgives
 TAPS = 512

@@ -42,8 +42,8 @@ def absent_classes(labels):
 class EventFinder:
     """From probabilities in the order of time to events, with a delay of ``suppression`` seconds.
 
-    An event is a moment at which a keyword's smoothed probability is higher than that of every keyword within
-    ``suppression`` seconds on both sides. Which moments these are does not depend on the threshold. With
+    An event is a moment at which a keyword's smoothed probability is the highest. It is compared with every keyword's
+    within ``suppression`` seconds on both sides. The threshold does not change which moments these are. With
     ``refractory``, a reported event also silences what follows it.
 
     Arguments

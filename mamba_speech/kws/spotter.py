@@ -266,7 +266,7 @@ class KeywordSpotter:
         mode=None,
         hop_seconds=HOP_SECONDS,
     ):
-        """Find keywords in a stream while it lasts, that of a microphone for example.
+        """Find keywords in a stream, such as a microphone's, while it lasts.
 
         Arguments
         ---------

@@ -23,8 +23,8 @@ logger = logging.getLogger(__name__)
 
 PARTS = ("encoder", "masknet", "decoder")
 MASK_NETS = {one.__name__: one for one in (MaskNet, DPMambaMaskNet, SepFormerMaskNet)}
-# Under which names the validation loss, the negative SI-SNR, stands in a checkpoint's meta file, lower being better:
-# this project's, and those of the published code and of earlier versions.
+# Names of the validation loss in a checkpoint's meta file. It is the negative SI-SNR, so lower is better. The first
+# is this project's name; the published code and earlier versions have the others.
 LOSSES = ("loss", "si-snr", "-si-snr")
 # what shapes do not tell: its names in a YAML, in order, and the published value
 _UNTOLD = {
@@ -154,7 +154,7 @@ def find_weights(folder):
     if whole:
         if whole[0] == folder:
             return folder
-        # those of a damaged meta file only if there are no others
+        # checkpoints with a damaged meta file count only if there are no others
         sound = [place for place in whole if find_damage(place) is None] or whole
         # the lowest loss, else the newest
         return min(sound, key=_rank)
@@ -263,7 +263,7 @@ def _check_told(scalars, masknet, arguments, place):
 
 
 def load_strictly(description, weights, place):
-    """Build the network and give it the weights, every name and shape of which must fit.
+    """Build the network and give it the weights; every name and shape must fit.
 
     Raises
     ------

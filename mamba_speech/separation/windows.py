@@ -117,7 +117,7 @@ def cut(blocks, window, hop, step):
 
 
 def align(before, after):
-    """How to put the sources of one window so that they agree best with those of the window before.
+    """Order and signs with which one window's sources agree best with the window before.
 
     Arguments
     ---------

@@ -15,7 +15,7 @@ from mamba_speech.printing import each_file, print_records, shown_place
 from mamba_speech.speaker.database import locked
 from mamba_speech.speaker.verifier import SpeakerVerifier
 
-# which weights made the embeddings of a folder, and of which recordings
+# record of the weights that made a folder's embeddings, and list of the recordings
 RECORD = "embeddings.json"
 RECORDINGS = "recordings.jsonl"
 

@@ -23,8 +23,8 @@ def consistency_loss(log_probs, lengths, token_counts=None):
     lengths : torch.Tensor
         (2 * utterances,) frames that count; what lies behind them does not, and gets no gradient.
     token_counts : torch.Tensor, optional
-        (2 * utterances,) token counts. Each utterance is then divided by its own, as CTC losses with
-        ``reduction="mean"`` are; without it the scale is that of ``reduction="batchmean"``.
+        (2 * utterances,) token counts. Each utterance's loss is divided by its count, as CTC losses with
+        ``reduction="mean"`` are. Without counts the scale is as with ``reduction="batchmean"``.
 
     Returns
     -------

@@ -98,7 +98,7 @@ class RecognitionNetwork(nn.Module):
     def subsample(self, features, lengths, wav_lens=None):
         """What the encoder takes, (batch, subsampled time, channels), and its frame counts (batch,).
 
-        ``upstream`` rounds them from relative lengths (those of ``lengths`` where ``wav_lens`` is not given).
+        ``upstream`` rounds the counts from the relative lengths ``wav_lens``. By default these follow from ``lengths``.
         """
         if self.fidelity == "corrected":
             return self.CNN(features, lengths)

@@ -189,7 +189,7 @@ class MambaKeywordSpotter(SequenceSpotter):
     def stream(self, features, state):
         """Logits at every frame of embedding that the next frames of a stream complete.
 
-        Takes what :meth:`forward_chunk` takes. The work is that of the new frames alone.
+        It takes the arguments of :meth:`forward_chunk`. Only the new frames are computed.
 
         Returns
         -------

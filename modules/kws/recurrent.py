@@ -1,8 +1,8 @@
 """Keyword spotting with gated recurrent units (GRU), the recurrent baseline.
 
-Embedding, mean over the frames and classifier are those of the Mamba networks, so that what differs is the layer along
-time. Source of the layer: Cho et al., "Learning Phrase Representations using RNN Encoder-Decoder" (arXiv 1406.1078),
-section 2.3; as a keyword network: Zhang et al., "Hello Edge" (arXiv 1711.07128), section 3.3.
+Embedding, mean over the frames and classifier are as in the Mamba networks, so only the layer along time differs.
+Source of the layer: Cho et al., "Learning Phrase Representations using RNN Encoder-Decoder" (arXiv 1406.1078),
+section 2.3. Source of the keyword network: Zhang et al., "Hello Edge" (arXiv 1711.07128), section 3.3.
 """
 
 import torch

@@ -147,7 +147,7 @@ FORMS = {
 class MultiScaleRetention(nn.Module):
     """Retention with a decay of its own in each head, normalised a frame and head, and gated.
 
-    Parameter names are those of the published network.
+    Parameters have the published network's names.
 
     Arguments
     ---------

@@ -98,7 +98,7 @@ class RetNetKeywordSpotter(SequenceSpotter):
     ---------
     n_classes : int
     d_model, n_layers, n_heads : int
-        The published scores are those of the defaults.
+        Sizes; the defaults are the sizes of the published scores.
     feature_dim, kind, fidelity
         Of :class:`modules.kws.spotter.SequenceSpotter`.
     dropout : float

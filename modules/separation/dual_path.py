@@ -279,7 +279,7 @@ class MaskedTransformer(SBTransformerBlock):
     """SpeechBrain's transformer block with positions, which can leave out the steps past each sequence's end."""
 
     def forward(self, x, lengths=None):
-        """Run ``x`` (sequences, time, channels), of which ``lengths`` (sequences,) steps are valid."""
+        """Run ``x`` (sequences, time, channels); its first ``lengths`` (sequences,) steps are valid."""
         time, positions = x.shape[1], self.pos_enc.pe.shape[1]
         if time > positions:
             raise ValueError(

@@ -1,7 +1,7 @@
 """Scale-invariant signal-to-noise ratio of separated speech, and the order of speakers that gives the best.
 
-The measure is that of Le Roux et al., "SDR - half-baked or well done?" (arXiv 1811.02508, section 3), with the means
-removed; the training objective is its permutation-invariant form (Kolbaek et al., arXiv 1703.06284,
+The measure follows Le Roux et al., "SDR - half-baked or well done?" (arXiv 1811.02508, section 3), with the means
+removed. The training objective is its permutation-invariant form (Kolbaek et al., arXiv 1703.06284,
 section III). Everything is computed in float32 at least.
 """
 

@@ -22,7 +22,7 @@ class HiddenDistance(nn.Module):
     config : dict
         Configuration of the teacher, with ``hidden_size`` and ``num_hidden_layers``.
     d_model, n_layers : int, optional
-        Channels and layers of the student; by default those of the teacher.
+        Channels and layers of the student; by default the teacher's.
     n_heads : int
         Layers of the teacher that heads predict.
     cosine_weight : float

@@ -59,7 +59,7 @@ class EmbeddingDistance(nn.Module):
         self.register_buffer("count", torch.zeros(()))
 
     def _centre(self, wanted):
-        """Embeddings of the teacher without their mean over the training so far, which counts those of this batch."""
+        """The teacher's embeddings without their mean over the training so far, this batch included."""
         if self.training:
             self.count += len(wanted)
             self.mean += (wanted.mean(0) - self.mean) * (len(wanted) / self.count)

@@ -23,7 +23,7 @@ class SpeakerClassifier(nn.Module):
     embedding_size, n_speakers : int
         Channels of an embedding, and classes.
     sub_centres : int
-        Centres of a class, the nearest of which counts.
+        Centres of a class; the nearest one counts.
     margin : float
         Margin in radians; it may be set anew later.
     scale : float
@@ -31,7 +31,7 @@ class SpeakerClassifier(nn.Module):
     hard_impostors : int
         Classes other than the target that weigh more for each embedding, those with the highest cosines.
     hard_weight : float
-        Their weight in the softmax's sum, 1 being that of the others.
+        Their weight in the softmax's sum; the others weigh 1.
 
     Raises
     ------

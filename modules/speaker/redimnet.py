@@ -1,7 +1,7 @@
 """ReDimNet as a back-end: frames of a self-supervised network reshaped between one and two dimensions.
 
-Source: Yakovlev et al., "Reshape Dimensions Network for Speaker Recognition" (arXiv 2407.18223); sizes and the order
-of layers are those of its published networks. Channels times bands are the same at every depth, so that outputs of
+Source: Yakovlev et al., "Reshape Dimensions Network for Speaker Recognition" (arXiv 2407.18223). Sizes and the order
+of layers are as in its published networks. Channels times bands are the same at every depth, so that outputs of
 all stages can be added. Padding reaches no embedding.
 """
 

@@ -28,7 +28,7 @@ class VoiceEncoder(nn.Module):
     Arguments
     ---------
     hidden_size, n_layers : int
-        Channels of the LSTM, which are those of an embedding, and its layers.
+        Channels of the LSTM and of an embedding, and the LSTM's layers.
 
     Raises
     ------
@@ -99,7 +99,7 @@ class VoiceEncoder(nn.Module):
 def part_starts(samples):
     """First frames of the parts of an utterance of so many samples.
 
-    A last part of which less than three quarters are there is left out, unless it is the only one.
+    A last part is left out if less than three quarters of it are there, unless it is the only one.
 
     Example
     -------

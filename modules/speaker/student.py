@@ -30,7 +30,7 @@ class Student(nn.Module):
     back_end : str
         ``linear``, ``ecapa`` or ``redimnet``.
     d_model, n_layers : int, optional
-        Channels and number of the layers; by default those of the teacher.
+        Channels and number of the layers; by default the teacher's.
     crop_seconds : float
         Length of every utterance for layers that mix frames of one number; others take any length.
     embedding_size : int

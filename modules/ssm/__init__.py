@@ -1,7 +1,7 @@
 """The state-space core: selective scan, causal convolution, Mamba blocks and what training them needs.
 
-The public names are listed in ``__all__``; everything is time-major, ``(batch, time, channel)``, and
-lengths are integer frame counts. The maths is that of Gu and Dao, "Mamba: Linear-Time Sequence
+The public names are listed in ``__all__``. Everything is time-major, ``(batch, time, channel)``, and
+lengths are integer frame counts. The maths follows Gu and Dao, "Mamba: Linear-Time Sequence
 Modeling with Selective State Spaces" (arXiv 2312.00752), section 3.
 """
 

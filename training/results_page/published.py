@@ -1,4 +1,4 @@
-"""Published figures of LibriSpeech 960 h beside those of a reproduction by others. Nothing in it was measured here."""
+"""Published figures of LibriSpeech 960 h beside a reproduction by others. Nothing in it was measured here."""
 
 from mamba_speech.files import read_json
 

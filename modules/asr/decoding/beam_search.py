@@ -67,7 +67,7 @@ class UtteranceBeamSearcher(S2SBeamSearcher):
         return super().forward(enc_states, wav_len)
 
     def init_beam_search_data(self, enc_states, wav_len):
-        """What the search begins with; the arguments are those of :meth:`forward`."""
+        """Set up the start of the search; it takes the arguments of :meth:`forward`."""
         self.device, self.batch_size = enc_states.device, len(enc_states)
         self.n_bh = self.batch_size * self.beam_size
         self.n_out = self.set_n_out()
@@ -187,7 +187,7 @@ class UtteranceBeamSearcher(S2SBeamSearcher):
 class TransformerBeamSearcher(UtteranceBeamSearcher):
     """Beam search that gives the decoder the whole prefix at every step; for any decoder.
 
-    The arguments are those of :class:`UtteranceBeamSearcher`; the network has ``decode(tokens, encoded, lengths)``.
+    It takes the arguments of :class:`UtteranceBeamSearcher`. The network has ``decode(tokens, encoded, lengths)``.
 
     Example
     -------

@@ -86,7 +86,7 @@ class MambaLMScorer(BaseScorerInterface):
 class LMScorerBuilder(ScorerBuilder):
     """SpeechBrain's ``ScorerBuilder``, which knows its own scorers' names only, with ``mambalm`` added.
 
-    Arguments are those of :class:`speechbrain.decoders.scorer.ScorerBuilder`.
+    It takes the arguments of :class:`speechbrain.decoders.scorer.ScorerBuilder`.
     """
 
     def _validate_scorer(self, scorer_names):

@@ -94,8 +94,8 @@ def backward(x, directions, lengths, options, grad_outs, grad_last):
     Returns
     -------
     (torch.Tensor, list)
-        The gradient of ``x``; and for each direction those of weight, bias and initial state, in the
-        dtype of each and empty for one that was not given.
+        The gradient of ``x``; and for each direction the gradients of weight, bias and initial state.
+        Each has its tensor's dtype. It is empty for a tensor that was not given.
     """
     batch, _, channels = x.shape
     grad_x = x.new_empty(x.shape)

@@ -156,10 +156,11 @@ def scan_backward(
 ):
     """Gradients of a chunk; ``rows`` below are (direction, batch).
 
-    ``carries`` (rows, chunks, N, channels) holds the gradient of the state after each chunk, and in the
-    end that of the state before it; ``sums_A``, as large, starts from zero. ``sums_D`` and ``sums_bias``
-    are (rows, chunks, channels), ``sums_pairs`` (rows, blocks of channels, steps, N), ``scratch`` (rows,
-    chunks, KEEP / FRAMES - 1, N, channels), ``grad_u``, ``grad_delta``, ``grad_z`` (rows, time, channels).
+    ``carries`` (rows, chunks, N, channels) begins as the gradient of the state after each chunk. It
+    ends as the gradient of the state before the chunk. ``sums_A`` has the same shape and starts from
+    zero. ``sums_D`` and ``sums_bias`` are (rows, chunks, channels), ``sums_pairs`` (rows, blocks of
+    channels, steps, N), ``scratch`` (rows, chunks, KEEP / FRAMES - 1, N, channels), ``grad_u``,
+    ``grad_delta``, ``grad_z`` (rows, time, channels).
     """
     blocks = tl.cdiv(channels, BLOCK)
     block, chunk, item, row, second, backward = place(blocks, chunks, batch, DIRECTIONS, REVERSE)

@@ -128,8 +128,8 @@ class RecognitionBrain(RecipeBrain):
     def ctc_targets(self, batch):
         """Tokens of a batch (utterances, tokens) and their relative lengths, for CTC.
 
-        They are read from those that the end of a sentence follows, since SpeechBrain cannot pad a batch whose
-        texts are all empty: those of characters that the tokenizer lacks are.
+        They are read from the tokens that the end of a sentence follows, since SpeechBrain cannot pad a batch whose
+        texts are all empty. A text is empty if the tokenizer lacks all its characters.
         """
         tokens, relative = batch.tokens_eos
         longest = tokens.shape[1]

@@ -52,7 +52,7 @@ class PresentSplits:
             name: [split for split in splits if split not in present]
             for name, splits in lists.items()
         }
-        # an empty folder is none of a corpus, of which the preparation tells more
+        # an empty folder is no corpus; the preparation tells more about it
         if not present or not any(missing.values()):
             return {}
         testing = values["skip_train"] or given.get("test_only", "no").lower() in TRUE

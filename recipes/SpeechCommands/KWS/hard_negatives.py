@@ -146,6 +146,6 @@ class HardNegatives:
 
 
 def recordings_of(dataset):
-    """The recordings of other speech of which a data set holds pieces, in the order of their first piece."""
+    """The recordings of other speech whose pieces a data set holds, in the order of their first piece."""
     rows = (dataset.data[key] for key in dataset.data_ids)
     return list(dict.fromkeys(row["wav"] for row in rows if row["words"] == OTHER_SPEECH))

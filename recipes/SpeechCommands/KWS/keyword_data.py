@@ -159,7 +159,7 @@ def make_datasets(hparams, found, labels, training=True, hard=None):
     training : bool
         Whether training and validation clips are wanted.
     hard : hard_negatives.HardNegatives, optional
-        Gives some of the other speech of training. Its recordings become those of the training set.
+        Source of some of training's other speech. Its recordings are set to the training set's.
 
     Returns
     -------

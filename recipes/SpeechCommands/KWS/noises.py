@@ -77,7 +77,7 @@ def tonal(samples, sample_rate):
 
 
 def knocking(samples, sample_rate):
-    """Knocks at random times, each of which rings and dies away."""
+    """Knocks at random times; each one rings and dies away."""
     count = 1 + int(samples / sample_rate * math.exp(_uniform(0.0, 3.7)))
     hits = torch.zeros(samples)
     hits[torch.randint(samples, (count,))] = torch.exp(0.7 * torch.randn(count))

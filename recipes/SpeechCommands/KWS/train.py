@@ -45,7 +45,7 @@ def no_keyword_loss(logits, quiet, hardest):
     Arguments
     ---------
     logits : torch.Tensor
-        (moments, classes), one moment at least, none of which holds a keyword.
+        (moments, classes), one moment at least. No moment holds a keyword.
     quiet : list of bool
         Whether each class is no keyword.
     hardest : float

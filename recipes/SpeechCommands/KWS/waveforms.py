@@ -247,7 +247,7 @@ class ClipAugmenter:
     shift_ms : float
         Largest shift to either side, in milliseconds; zeros move in.
     speed_changes : list of int
-        Speeds in %, one of which is drawn; ``[100]`` changes none.
+        Speeds in %; one speed is drawn. ``[100]`` changes none.
     white_noise_max : float
         Largest standard deviation of white noise, where full scale is 1.
     background_probability : float

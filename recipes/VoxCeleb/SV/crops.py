@@ -39,7 +39,7 @@ class TrainingCrops(Dataset):
     sample_rate, samples : int
         Rate of a crop, and its length.
     speeds : list of int
-        Speeds in %, one of which is drawn. Each but 100 is another voice, so a speaker has a class a speed.
+        Speeds in %; one speed is drawn. Each but 100 is another voice, so a speaker has a class a speed.
     augment : callable, optional
         Function of a crop (1, samples) and its relative length (1,), which returns both.
     crops : int
@@ -165,7 +165,7 @@ class SilentError(AudioError):
 
 
 class DrawnFiles:
-    """Files of which one is drawn at a time; one that cannot be read is replaced by another draw.
+    """Files, drawn one at a time; a file that cannot be read is replaced by another draw.
 
     Arguments
     ---------
@@ -301,7 +301,7 @@ class TimeStretch(torch.nn.Module):
 
 
 def make_augmenter(changes, probability):
-    """SpeechBrain's Augmenter over some changes, of which one or more are drawn in any order.
+    """SpeechBrain's Augmenter over some changes: one or more of them are drawn, in any order.
 
     Arguments
     ---------

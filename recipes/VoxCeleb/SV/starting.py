@@ -86,7 +86,7 @@ def _second_stage(options, given):
 
 
 def _configuration(options, source, config, folder):
-    """The configuration of a pretrained model: that of a trained run, or of the source if nothing is trained yet."""
+    """The configuration of a pretrained model: a trained run's, or the source's if nothing is trained yet."""
     run, option = folder, "output_folder"
     if not any((folder / "save").glob("CKPT*")) or not (folder / OPTIONS_FILE).is_file():
         run, option = options.get("fine_tune"), "fine_tune"

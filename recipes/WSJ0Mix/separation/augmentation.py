@@ -18,7 +18,7 @@ class MixtureAugmenter:
     sample_rate : int
         In Hz.
     speed_changes : list of int, optional
-        Percentages of the speed, one of which is drawn for each source; ``None``: speeds stay.
+        Percentages of the speed; one is drawn for each source. ``None``: speeds stay.
     shifts : (int, int), optional
         Each source is rotated in time by a number of samples from the first to the one before the second;
         ``None``: sources begin where they did.

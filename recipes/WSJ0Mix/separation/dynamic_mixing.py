@@ -57,7 +57,7 @@ class DynamicMixingDataset(torch.utils.data.Dataset):
         Longest mixture, in samples.
     seed : int
     speed_changes : list of float
-        Speeds in %, one of which is drawn for each source.
+        Speeds in %; one is drawn for each source.
     use_speedperturb : bool
         Whether to change the speed at all.
     loudness : str

@@ -32,7 +32,7 @@ def prepare_mixtures(hparams, training=True):
     ---------
     hparams : dict
     training : bool
-        Whether mixtures to train on and to validate are wanted besides those of the test.
+        Whether mixtures for training and validation are wanted besides the test's.
 
     Returns
     -------

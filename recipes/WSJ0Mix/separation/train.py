@@ -231,7 +231,7 @@ def load_pretrained(model, folder, whole=False):
     ---------
     model : modules.separation.separator.SeparationNetwork
     folder : str or Path
-        Such a folder, or the output folder of a run, of which the best checkpoint is taken.
+        Such a folder, or the output folder of a run, whose best checkpoint is taken.
     whole : bool
         Whether every weight must fit, as for a test. Training may start from a network for other speakers or sizes:
         what fits is loaded, and the log tells the rest.
