@@ -112,7 +112,8 @@ def prepare_speechcommands(
     background : str or Path, optional
         Noise beside the corpus' own `_background_noise_`: `computed`, or a folder.
     spoken_voices : int
-        Voices of eSpeak NG that say each word in training, beside the recordings.
+        Voices of eSpeak NG that say each word in training, beside the recordings. Where they say
+        more clips than are recorded, the percentages of training count theirs.
     skip_prep : bool
         Return at once.
     verify : str
@@ -193,6 +194,9 @@ def prepare_speechcommands(
     if others:
         others, skipped = check_other_speech(others, save_folder, seconds, verify)
         record["skipped"] += skipped
+    spoken = []
+    if spoken_voices:
+        spoken = add_spoken_words(save_folder, words_of(labels), spoken_voices, seed)
     rows, seen = {}, set()
     for name, candidates in splits.items():
         rows[name], skipped = check_clips(candidates, name, save_folder, seen, clip_seconds, verify)
@@ -202,15 +206,15 @@ def prepare_speechcommands(
             np.random.default_rng([seed, zlib.crc32(name.encode()), *k]) for k in ((), (1,))
         )
         rows[name] = choose_unknown(rows[name], labels, percentages, random)
-        count = share(rows[name], other_speech_percentage)
+        # where few clips are recorded, the spoken ones need as much that is no word
+        known = max(rows[name], spoken if name == "train" else [], key=lambda one: share(one, 100))
+        count = share(known, other_speech_percentage)
         pieces = crop_other_speech(others[name], name, count, seconds, own) if others else []
         if SILENCE in labels:
-            count = share(rows[name], percentages[SILENCE])
+            count = share(known, percentages[SILENCE])
             rows[name] += crop_silence(noise, name, count, seconds, random)
         rows[name] += pieces
-    if spoken_voices:
-        # other speech and silence are as many as without
-        rows["train"] += add_spoken_words(save_folder, words_of(labels), spoken_voices, seed)
+    rows["train"] += spoken
     warn_of_gaps(rows, labels)
     write_all(prepared, rows, labels, [path for path, *_ in noise])
     write_json(save_folder / RECORD, record)
