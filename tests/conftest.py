@@ -9,6 +9,7 @@ import gc
 import logging
 import os
 import random
+import signal
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +19,10 @@ import pytest
 
 
 def pytest_configure(config):
-    """Hold torch to two threads, or to one in each of several workers (pytest -n)."""
+    """Hold torch to two threads, or to one in each of several workers (pytest -n), and hear Ctrl-C."""
+    # a shell lets its jobs in the background ignore Ctrl-C, and what they start as well
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     workers = config.getoption("numprocesses", default=None)
     # Here, and torch imported after it, because OpenMP reads its variables once, when it is loaded.
     threads = os.environ.setdefault("OMP_NUM_THREADS", "1" if workers else "2")

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from functools import partial
 
 import numpy as np
 import pytest
@@ -250,9 +249,7 @@ def stop(process, how):
 @pytest.mark.parametrize("how", ["kill", "Ctrl-C", "kill -9"])
 def test_a_demo_that_was_stopped_goes_on_and_a_finished_one_only_reports(how, tmp_path):
     folder = tmp_path / "demo"
-    # of a job in the background a shell lets Ctrl-C be ignored
-    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
-    process = start(folder, start_new_session=True, preexec_fn=heard)
+    process = start(folder, start_new_session=True)
     wait_for(folder / "run" / "hyperparams.yaml", process)
     stop(process, how)
     for expected in (1, 2):
