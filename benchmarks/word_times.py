@@ -22,6 +22,7 @@ from data_prep.spoken.texts import Grammar, SentenceSource
 from data_prep.spoken.voices import speaker_table
 from mamba_speech.arguments import given_path, whole_number
 from mamba_speech.arguments import seed as any_seed
+from mamba_speech.asr.decoders import S2SDecoder
 from mamba_speech.asr.recognizer import Recognizer
 from mamba_speech.evaluation.tables import as_text
 from mamba_speech.files import write_json
@@ -140,13 +141,11 @@ def main():
     )
     options = parse(parser, None, rounds=1, threads=1)
     sentences = list(spoken(options.utterances, options.seed))
-    found = {"as the run is tested": measure(Recognizer.load(options.run, "cpu"), sentences)}
-    try:
+    recognizer = Recognizer.load(options.run, "cpu")
+    found = {"as the run is tested": measure(recognizer, sentences)}
+    # of a CTC run the texts are the CTC output's already
+    if isinstance(recognizer.decode, S2SDecoder):
         best_path = Recognizer.load(options.run, "cpu", ctc_only=True)
-    except ValueError:
-        # of a CTC run the texts above are the CTC output's already
-        pass
-    else:
         found["best path of the CTC output"] = measure(best_path, sentences)
     result = {"machine": machine(), "utterances": options.utterances, "seed": options.seed}
     result |= {"decodings": found}

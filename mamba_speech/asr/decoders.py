@@ -4,6 +4,7 @@ Sources: Graves et al., "Connectionist temporal classification", ICML 2006, sect
 al., "Hybrid CTC/attention architecture for end-to-end speech recognition", 2017, section III (joint search).
 """
 
+import copy
 from dataclasses import dataclass
 from functools import partial
 
@@ -164,11 +165,12 @@ class CTCDecoder:
         # start and end of a sentence are never targets, and have no text
         known = log_probs[..., : len(self.tokenizer)].clone()
         known[..., list(self.tokenizer.control)] = -torch.inf
-        self._search.topk = count
+        # a copy, since other threads may want other counts
+        search = copy.copy(self._search)
+        search.topk = count
         # one utterance at a time and cut to its frames: the searcher rounds relative lengths down
         found = (
-            self._search(item[None, :frames])[0]
-            for item, frames in zip(known, lengths, strict=True)
+            search(item[None, :frames])[0] for item, frames in zip(known, lengths, strict=True)
         )
         return [distinct_texts((one.text, one.score) for one in beams) for beams in found]
 

@@ -180,7 +180,8 @@ class Recognizer:
         """
         if word_times and not self._has_ctc:
             raise ValueError(
-                "the run was trained with ctc_weight 0, and times come from the CTC output: leave out word times"
+                "the run was trained with ctc_weight 0, and times come from the CTC output: leave out word_times and "
+                "confidence, and of the formats take txt"
             )
         self.decode.check_nbest(nbest)
 

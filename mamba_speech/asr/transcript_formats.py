@@ -139,18 +139,18 @@ def _joined(lines):
 
 def _marked(cue):
     """The lines of a cue with each word's time in front of it."""
-    words, lines = iter(cue.words), []
-    for number, line in enumerate(cue.lines):
+    words, lines, rest = iter(cue.words), [], ""
+    for line in cue.lines:
         marked = []
-        for place, text in enumerate(line.split()):
+        for text in line.split():
+            mark = ""
             # a word that is cut over two lines has one time
-            word = next(words, None)
-            first = number == place == 0
-            mark = (
-                ""
-                if first or word is None or not _within(word, cue)
-                else f"<{_time(word.start, '.')}>"
-            )
+            if not rest:
+                word = next(words)
+                rest = word.text
+                if word is not cue.words[0] and _within(word, cue):
+                    mark = f"<{_time(word.start, '.')}>"
+            rest = rest[len(text) :]
             marked.append(mark + html.escape(text, quote=False))
         lines.append(" ".join(marked))
     return _joined(lines)

@@ -71,6 +71,15 @@ def test_webvtt_reads_back_the_same_cues_and_its_marks_are_in_order(word_times):
     assert "-->" not in "".join(one.raw_text for one in captions)
 
 
+def test_a_word_that_is_cut_over_two_lines_has_one_mark():
+    words = (Word("a", 0.5, 0.9, 1.0), Word("b" * 60, 1.0, 1.9, 1.0), Word("c", 2.0, 2.4, 1.0))
+    text = " ".join(word.text for word in words)
+    result = Transcript(path="x.wav", text=text, seconds=3.0, words=words)
+    marked = FORMATS["vtt"](result, word_times=True)
+    assert marked.count("<00:") == 2
+    assert "<00:00:01.000>b" in marked and "<00:00:02.000>c" in marked
+
+
 def test_cues_last_as_long_as_they_are_read_where_the_next_one_leaves_the_time():
     words = [Word("hello", 1.0, 1.2, 1.0), Word("world", 9.0, 9.1, 1.0), Word("x" * 40, 9.9, 10, 1)]
     first, second, third = cues_of(words, 20.0)
