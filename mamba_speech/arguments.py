@@ -8,7 +8,7 @@ import math
 
 # most processes, most hypotheses of a beam, longest time in seconds (a day)
 MOST_JOBS, MOST_HYPOTHESES, LONGEST_TIME = 1024, 10_000, 86_400.0
-MOST_FRAMES = 65_536
+MOST_FRAMES, MOST_WEIGHT = 65_536, 1000.0
 
 
 def add_run_folder(parser, text="output folder of a training run"):

@@ -17,6 +17,7 @@ from mamba_speech.arguments import (
     LONGEST_TIME,
     MOST_FRAMES,
     MOST_HYPOTHESES,
+    MOST_WEIGHT,
     add_device,
     add_json,
     add_number,
@@ -87,6 +88,12 @@ def add_arguments(parser):
         metavar="PATH",
         help="language model of the search; default: the run's",
     )
+    parser.add_argument(
+        "--lm_weight",
+        type=number(0, MOST_WEIGHT),
+        metavar="W",
+        help="weight of the language model; default: the run's, or 0.5",
+    )
     text = "seconds of silence that end a line"
     kind = number(0.04, LONGEST_TIME)
     add_number(parser, "--endpoint_seconds", kind, ENDPOINT_SECONDS, text)
@@ -101,7 +108,7 @@ def add_arguments(parser):
 def run_command(arguments):
     """Run `mamba-speech listen`; returns the exit status, 0 if the stream was good to its end."""
     name = _check_input(arguments)
-    names = ("chunk_size", "decoding", "beam_size", "lm")
+    names = ("chunk_size", "decoding", "beam_size", "lm", "lm_weight")
     given = {one: getattr(arguments, one) for one in names if getattr(arguments, one) is not None}
     live = LiveRecognizer.load(
         arguments.run_folder,

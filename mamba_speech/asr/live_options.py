@@ -6,16 +6,18 @@ from mamba_speech.asr.fusion import MambaFusion, NgramFusion
 from mamba_speech.asr.language_model import language_model_of_run, load_language_model
 from mamba_speech.asr.live_joint import JointDecoder
 from mamba_speech.asr.prefix_beam import PrefixBeamDecoder
-from mamba_speech.asr.run_decoder import DECODING_OPTIONS, decoder_of_run
+from mamba_speech.asr.run_decoder import (
+    DECODING_OPTIONS,
+    LM_WEIGHT,
+    PREFIX_BEAM_OPTIONS,
+    decoder_of_run,
+)
 from modules.asr.s2s import S2SRecognizer
 from modules.ssm.checks import check_count
 
 DECODINGS = ("greedy", "beam", "joint")
 # Keys of a run's YAML that live_decoder_of_run reads, where they are there.
 LIVE_OPTIONS = ("output_folder", *DECODING_OPTIONS)
-# Options of the prefix beam search that a run of train_CTC.py has.
-_BEAM_OPTIONS = ("beam_size", "beam_prune_logp", "token_prune_min_logp")
-_LM_WEIGHT = 0.5
 
 
 def live_decoder_of_run(
@@ -70,7 +72,9 @@ def live_decoder_of_run(
         )
         return JointDecoder(decode, frame_seconds, endpoint)
     fusion = None if no_lm else _fusion(options, run_folder, tokenizer, lm, is_s2s)
-    given = {} if is_s2s else {name: options[name] for name in _BEAM_OPTIONS if name in options}
+    given = (
+        {} if is_s2s else {name: options[name] for name in PREFIX_BEAM_OPTIONS if name in options}
+    )
     if beam_size is not None:
         given["beam_size"] = beam_size
     return PrefixBeamDecoder(
@@ -106,7 +110,7 @@ def _checked_decoding(decoding, options, is_s2s, beam_size, lm, no_lm, lm_weight
 
 def _fusion(options, run_folder, tokenizer, lm, is_s2s):
     """The language model of a prefix beam search, or None."""
-    weight = options.get("lm_weight", _LM_WEIGHT)
+    weight = options.get("lm_weight", LM_WEIGHT)
     if is_s2s:
         model = language_model_of_run(options, run_folder, tokenizer, lm)
     elif lm is not None:

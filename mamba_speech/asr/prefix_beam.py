@@ -148,6 +148,32 @@ class PrefixBeamDecoder(LiveDecoder):
         self.fusion, self.options = fusion, BeamOptions(**options)
         super().__init__(tokenizer, frame_seconds, endpoint)
 
+    def search(self, log_probs):
+        """The hypotheses of a whole utterance, in which nothing is final before its end.
+
+        Arguments
+        ---------
+        log_probs : torch.Tensor
+            (time, outputs), at most as many outputs as there are tokens.
+
+        Returns
+        -------
+        list of (tuple of int, float)
+            Tokens and score, the best first. Scores hold the language model's end of the sentence.
+        """
+        hypotheses = self._begin(0).hypotheses
+        for frame in self._candidates(log_probs):
+            hypotheses = self._advance_frame(hypotheses, None, *frame)
+        found = [(one.tokens, one.score + added) for one, added in self._ends(hypotheses)]
+        return sorted(found, key=lambda one: -one[1])
+
+    def _ends(self, hypotheses):
+        """Pairs of a hypothesis and what its end adds."""
+        if self.fusion is None:
+            return [(one, 0.0) for one in hypotheses]
+        self.fusion.prepare([one.node for one in hypotheses])
+        return [(one, self.fusion.end(one.node)) for one in hypotheses]
+
     def _told(self):
         return (self.options, self.fusion and self.fusion.told())
 
@@ -268,12 +294,7 @@ class PrefixBeamDecoder(LiveDecoder):
         return " ".join(self.tokenizer.decode(state.hypotheses[0].tokens).split())
 
     def _end(self, state):
-        hypotheses = state.hypotheses
-        if self.fusion is None:
-            best = hypotheses[0]
-        else:
-            self.fusion.prepare([one.node for one in hypotheses])
-            best = max(hypotheses, key=lambda one: one.score + self.fusion.end(one.node))
+        best = max(self._ends(state.hypotheses), key=lambda pair: pair[0].score + pair[1])[0]
         return self._words(state, self._spans(state, best.tokens)) if best.tokens else []
 
 

@@ -91,6 +91,7 @@ class Recognizer:
         no_lm=False,
         ctc_only=False,
         chunk_size=None,
+        lm_weight=None,
     ):
         """The recogniser of a run.
 
@@ -106,8 +107,8 @@ class Recognizer:
         beam_size : int, optional
             Hypotheses of the beam search; by default the run's.
         lm : str or Path, optional
-            Language model of an S2S run's search, see
-            :func:`mamba_speech.asr.language_model.load_language_model`; by default the run's, if it has one.
+            Language model of the search, see :func:`mamba_speech.asr.language_model.load_language_model`; by default
+            an S2S run's own, if it has one. A CTC run takes a run of `train_LM.py`, and decodes by `beam`.
         no_lm : bool
             Search without the run's language model.
         ctc_only : bool
@@ -115,6 +116,8 @@ class Recognizer:
         chunk_size : int, optional
             Frames of the encoder in a chunk, of a streaming run that is not causal; by default the run's own. A
             recording that is shorter than a chunk is heard whole.
+        lm_weight : float, optional
+            Weight of the language model, 0 or more; by default an S2S run's own, and 0.5 for a CTC run.
 
         Raises
         ------
@@ -130,7 +133,9 @@ class Recognizer:
             _set_chunks(options, chunk_size)
         tokenizer = Tokenizer(options["tokenizer_file"])
         options["model"].to(device)
-        decode = decoder_of_run(options, run, tokenizer, decoding, beam_size, lm, no_lm, ctc_only)
+        decode = decoder_of_run(
+            options, run, tokenizer, decoding, beam_size, lm, no_lm, ctc_only, lm_weight
+        )
         return cls(options, tokenizer, decode, device)
 
     def transcribe(

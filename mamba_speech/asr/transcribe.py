@@ -5,12 +5,14 @@ import sys
 from mamba_speech.arguments import (
     MOST_FRAMES,
     MOST_HYPOTHESES,
+    MOST_WEIGHT,
     add_device,
     add_inputs,
     add_json,
     add_number,
     add_run_folder,
     given_path,
+    number,
     some_seconds,
     whole_number,
 )
@@ -42,7 +44,13 @@ def add_arguments(parser):
         "--lm",
         type=given_path,
         metavar="FOLDER",
-        help="language model of an S2S run's search; default: the run's, if it has one",
+        help="language model of the search, a run of train_LM.py; default: the S2S run's, if it has one",
+    )
+    parser.add_argument(
+        "--lm_weight",
+        type=number(0, MOST_WEIGHT),
+        metavar="W",
+        help="weight of the language model; default: the S2S run's, or 0.5 for a CTC run",
     )
     parser.add_argument(
         "--no_lm", action="store_true", help="search of an S2S run without a language model"
@@ -82,6 +90,7 @@ def run_command(arguments):
         lm=arguments.lm,
         no_lm=arguments.no_lm,
         ctc_only=arguments.ctc_only,
+        lm_weight=arguments.lm_weight,
         chunk_size=arguments.chunk_size,
     )
     times = arguments.word_times or arguments.confidence or (files and files.needs_times)

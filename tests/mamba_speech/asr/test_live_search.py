@@ -11,6 +11,7 @@ import torch
 from mamba_speech import LiveRecognizer, Recognizer
 from mamba_speech.asr.fusion import NgramFusion
 from mamba_speech.asr.tokenizer import Tokenizer
+from mamba_speech.cli import main
 from tests.support.recognition import RATE, read, write_run
 
 # no end of an utterance in a recording of some seconds
@@ -77,6 +78,26 @@ def test_a_prefix_search_takes_the_language_model_of_a_run(make_run, lm_run, aud
         texts.append(joined(words))
     # a language model of random weights still counts tokens, and so wants fewer of them
     assert len(texts[0]) < len(texts[2])
+
+
+def test_transcribe_searches_a_ctc_run_with_a_language_model(make_run, lm_run, audio, capsys):
+    run, files = make_run("CTC"), [str(audio / f"{number}.wav") for number in range(4, 8)]
+    weighed = {}
+    for weight in (0.0, 5.0):
+        recognizer = Recognizer.load(run, "cpu", lm=lm_run, lm_weight=weight, beam_size=5)
+        results = list(recognizer.transcribe(files, nbest=3))
+        alone = [recognizer.transcribe(file).text for file in files]
+        assert alone == [one.text for one in results]
+        for one in results:
+            scores = [each.score for each in one.nbest]
+            assert scores == sorted(scores, reverse=True) and one.nbest[0].text == one.text
+        weighed[weight] = alone
+    # a language model of random weights still counts tokens, and so wants fewer of them
+    assert len("".join(weighed[5.0])) < len("".join(weighed[0.0]))
+    options = ["--lm", str(lm_run), "--lm_weight", "5", "--beam_size", "5", "--device", "cpu"]
+    assert main(["transcribe", str(run), *files, *options]) == 0
+    shown = [line.split("\t")[1] for line in capsys.readouterr().out.splitlines()]
+    assert shown == weighed[5.0]
 
 
 def test_a_context_of_another_language_model_is_refused(make_run, lm_run, letters, tmp_path):

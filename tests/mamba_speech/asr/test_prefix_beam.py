@@ -113,6 +113,24 @@ def test_a_wide_beam_scores_every_text_as_the_sum_over_all_paths(tokenizer, lm, 
     assert len(best) > 1
 
 
+@pytest.mark.parametrize("weight", [None, 0.7])
+def test_a_wide_beam_ranks_whole_utterances_by_the_sum_over_all_paths(tokenizer, lm, weight):
+    fusion = None if weight is None else MambaFusion(lm, tokenizer, weight)
+    decoder = PrefixBeamDecoder(tokenizer, 0.04, fusion=fusion, **EXACT)
+    for seed in range(3):
+        log_probs = random_frames(tokenizer, 5, seed)
+        wanted = every_text(log_probs, tokenizer)
+        if fusion is not None:
+            wanted = {
+                tokens: score + weight * sum(lm_scores(lm, tokens, tokenizer))
+                for tokens, score in wanted.items()
+            }
+        found = decoder.search(log_probs)
+        scores = [score for _, score in found]
+        assert scores == sorted(scores, reverse=True)
+        assert dict(found) == pytest.approx(wanted, abs=1e-3)
+
+
 def test_speechbrains_search_finds_the_same_texts_on_the_whole(tokenizer):
     logging.getLogger("speechbrain").setLevel(logging.ERROR)
     options = {"beam_size": 100, "beam_prune_logp": -1e9, "token_prune_min_logp": -1e9}

@@ -162,6 +162,7 @@ def test_the_command_prints_a_json_object_a_line(s2s, files, capsys, recognizer)
     [
         (["--decoding", "beam"], "is a run of train_S2S.py, for which there is no decoding"),
         (["--lm", "a", "--no_lm"], "lm and no_lm contradict one another"),
+        (["--lm_weight", "1", "--no_lm"], "lm_weight and no_lm contradict one another"),
         (["--ctc_only", "--beam_size", "2"], "ctc_only takes the best path, without a search"),
         (["--ctc_only", "--lm", "a"], "ctc_only takes the best path, without a search"),
         (["--lm", "./nowhere"], "./nowhere: no such folder"),
@@ -178,8 +179,11 @@ def test_options_that_do_not_go_together_get_one_sentence(flags, message, s2s, f
     [
         (
             ["--lm", "a", "--ctc_only"],
-            "run of train_CTC.py, for which there is no lm, ctc_only",
+            "run of train_CTC.py, for which there is no ctc_only",
         ),
+        (["--lm", "a", "--decoding", "greedy"], "lm needs decoding beam"),
+        (["--lm", "./nowhere"], "./nowhere: no such folder"),
+        (["--lm_weight", "1"], "lm_weight weighs a language model: give lm too"),
         (["--no_lm"], "is a run of train_CTC.py, for which there is no no_lm"),
         (["--beam_size", "2"], "beam_size needs decoding beam"),
     ],
