@@ -29,6 +29,7 @@ COMMANDS = {
         "mamba_speech.speaker.identify",
         "say which speaker of a database is heard, if any",
     ),
+    "export": ("mamba_speech.export.command", "write a trained model as a folder that others load"),
 }
 
 

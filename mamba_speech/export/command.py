@@ -1,0 +1,29 @@
+"""The command `mamba-speech export`: a trained run as a folder that others load."""
+
+from mamba_speech.arguments import add_run_folder, given_path
+from mamba_speech.audio.names import plain
+from mamba_speech.export import DEFAULT_FORMAT, FORMATS, export_run
+
+
+def add_arguments(parser):
+    """Give the parser of `mamba-speech export` its arguments."""
+    add_run_folder(parser)
+    parser.add_argument(
+        "folder", metavar="FOLDER", type=given_path, help="new folder for the exported model"
+    )
+    kinds = "; ".join(f"{name}: {form.summary}" for name, form in FORMATS.items())
+    parser.add_argument(
+        "--format",
+        dest="export_format",
+        choices=FORMATS,
+        default=DEFAULT_FORMAT,
+        help=f"kind of the folder ({kinds}; default: %(default)s)",
+    )
+    parser.epilog = "FOLDER is written whole or not at all. One that is there must be empty. RUN_FOLDER stays as it is."
+
+
+def run_command(arguments):
+    """Run `mamba-speech export`; returns the exit status."""
+    export_run(arguments.run_folder, arguments.folder, arguments.export_format)
+    print(plain(arguments.folder))
+    return 0
