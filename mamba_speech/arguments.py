@@ -9,6 +9,7 @@ import math
 # most processes, most hypotheses of a beam, longest time in seconds (a day)
 MOST_JOBS, MOST_HYPOTHESES, LONGEST_TIME = 1024, 10_000, 86_400.0
 MOST_FRAMES, MOST_WEIGHT = 65_536, 1000.0
+STANDARD_INPUT = "-"
 
 
 def add_run_folder(parser, text="output folder of a training run"):
@@ -16,9 +17,27 @@ def add_run_folder(parser, text="output folder of a training run"):
     parser.add_argument("run_folder", metavar="RUN_FOLDER", type=given_path, help=text)
 
 
-def add_inputs(parser, text="audio file, folder to search for audio, or list of recordings"):
-    """Add one or more positional arguments that name recordings."""
-    parser.add_argument("inputs", metavar="INPUT", type=given_path, nargs="+", help=text)
+def add_inputs(
+    parser,
+    text="audio file, folder to search for audio, list of recordings, or quoted pattern such as '*.flac'",
+    nargs="+",
+    metavar="INPUT",
+):
+    """Add positional arguments that name recordings, and `--raw` of standard input, which is one of them."""
+    parser.add_argument(
+        "inputs",
+        metavar=metavar,
+        type=given_path,
+        nargs=nargs,
+        help=f"{text}; {STANDARD_INPUT} is a recording on standard input",
+    )
+    parser.add_argument(
+        "--raw",
+        type=rate,
+        metavar="RATE",
+        help="rate of raw 16-bit little-endian samples in one channel on standard input; default: it is an audio file",
+    )
+    parser.set_defaults(takes_many=True)
 
 
 def add_device(parser):

@@ -12,6 +12,7 @@ import sys
 
 from mamba_speech import __version__, synthetic
 from mamba_speech.audio.names import ESCAPES, PlainFormatter, plain, safe_streams
+from mamba_speech.task_commands import check_task
 
 # command: module, and what the command does
 COMMANDS = {
@@ -30,7 +31,37 @@ COMMANDS = {
         "say which speaker of a database is heard, if any",
     ),
     "export": ("mamba_speech.export.command", "write a trained model as a folder that others load"),
+    "info": ("mamba_speech.commands.info", "say what a run is, and how good it was in its tests"),
+    "benchmark": ("mamba_speech.commands.benchmark", "measure the speed and memory of a run"),
+    "doctor": ("mamba_speech.commands.doctor", "say what this machine has, and what it lacks"),
+    "completion": ("mamba_speech.commands.completion", "print a script of shell completion"),
 }
+A_RUN = (
+    "A run is the output folder of a training. `make demo` trains a first one, results/demo/run, in some ten minutes; "
+    "the recipes train others. Folders that mamba-speech export wrote are runs too."
+)
+
+
+class CommandParser(argparse.ArgumentParser):
+    """The parser of a command: options may stand before, between and after its files."""
+
+    _is_reading = False
+
+    def parse_known_args(self, args=None, namespace=None):
+        """As argparse, with options between positional arguments."""
+        # some versions of Python come back here
+        if self._is_reading:
+            return super().parse_known_args(args, namespace)
+        self._is_reading = True
+        try:
+            return self.parse_known_intermixed_args(args, namespace)
+        finally:
+            self._is_reading = False
+
+    def error(self, message):
+        """As argparse; a command that got no run says what one is."""
+        lacks_run = "required" in message and "RUN_FOLDER" in message
+        super().error(f"{message}\n{A_RUN}" if lacks_run else message)
 
 
 def main(argv=None):
@@ -57,7 +88,11 @@ def main(argv=None):
 
 def run(argv):
     """Run the command that `argv` names, and turn what it raises into a line and an exit status."""
-    arguments, unknown = make_parser(argv).parse_known_args(argv)
+    parser = make_parser(argv)
+    if not argv:
+        parser.print_help(sys.stderr)
+        raise SystemExit(2)
+    arguments, unknown = parser.parse_known_args(argv)
     if unknown:
         # with the usage of the command, which argparse would replace by the program's
         arguments.refuse(f"unrecognized arguments: {' '.join(unknown)}")
@@ -68,8 +103,7 @@ def run(argv):
     handler.setFormatter(PlainFormatter("mamba-speech: %(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     try:
-        _warn_of_synthetic_speech(arguments)
-        status = arguments.run(arguments)
+        status = _run_command(arguments)
         if sys.stdout is not None:
             sys.stdout.flush()
         return status
@@ -86,6 +120,20 @@ def run(argv):
         return 2
 
 
+def _run_command(arguments):
+    folder = getattr(arguments, "run_folder", None)
+    if folder is not None:
+        check_task(folder, arguments.command)
+    _warn_of_synthetic_speech(arguments)
+    if not getattr(arguments, "takes_many", False):
+        return arguments.run(arguments)
+    # not at the top, since it loads numpy, which help does without
+    from mamba_speech.inputs import given_inputs
+
+    with given_inputs(arguments):
+        return arguments.run(arguments)
+
+
 def _warn_of_synthetic_speech(arguments):
     """Say on stderr, once, that the model which the arguments name has heard no person."""
     folder = getattr(arguments, "run_folder", None)
@@ -95,7 +143,7 @@ def _warn_of_synthetic_speech(arguments):
 
 
 def make_parser(argv):
-    """The parser, with the arguments of the command that `argv` names.
+    """The parser, with the arguments of the command that `argv` names; of every command, if it is ``COMMANDS``.
 
     Example
     -------
@@ -108,15 +156,17 @@ def make_parser(argv):
         epilog="mamba-speech COMMAND --help tells more about a command.",
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    commands = parser.add_subparsers(
+        title="commands", metavar="COMMAND", required=True, parser_class=CommandParser
+    )
     called = next((word for word in argv if not word.startswith("-")), None)
     for name, (module, summary) in COMMANDS.items():
         command = commands.add_parser(name, help=summary, description=f"{summary.capitalize()}.")
-        if name == called:
+        if name == called or argv is COMMANDS:
             task = importlib.import_module(module)
             task.add_arguments(command)
             command.epilog = f"{command.epilog} {ESCAPES}"
-            command.set_defaults(run=task.run_command, refuse=command.error)
+            command.set_defaults(run=task.run_command, refuse=command.error, command=name)
     return parser
 
 

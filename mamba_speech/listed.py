@@ -13,8 +13,8 @@ def plan_recordings(inputs, plan_files, name_output):
 
     Arguments
     ---------
-    inputs : list of str
-        Files, folders and lists.
+    inputs : list of str or mamba_speech.recordings.Recording
+        Files, folders, lists, and what was copied from standard input.
     plan_files : callable
         Function from files and folders to a dictionary from paths to outputs.
     name_output : callable
@@ -26,11 +26,13 @@ def plan_recordings(inputs, plan_files, name_output):
         The name of a row of a list is its id. Without an id it is the path that the list has, with the times of a
         part. A name that is taken gets a number.
     """
-    files = [one for one in inputs if not is_list(one)]
+    files, rows = [], []
+    for one in inputs:
+        (rows if isinstance(one, Recording) or is_list(one) else files).append(one)
     found = plan_files(files) if files else {}
     plan = {Recording(path): output for path, output in found.items()}
     taken = {_folded(output) for output in found.values()}
-    for recording in recordings_in([one for one in inputs if is_list(one)]):
+    for recording in recordings_in(rows):
         stem, number = row_name(recording), 1
         output = name_output(stem)
         while _folded(output) in taken:
@@ -52,6 +54,8 @@ def row_name(recording):
     'clips/a_1.50-2.00'
     """
     row = recording.row
+    if recording.told is not None:
+        return "stdin"
     if row is None:
         return PurePath(recording.path).stem or "list"
     if row.id:

@@ -33,8 +33,9 @@ def each_file(files, work):
             if len(odd) > told:
                 yield {**_place(file), "warnings": odd}
         except Exception as error:  # noqa: BLE001 - whatever it is, the others go on
-            place = _place(file)
-            yield {**place, "error": recording_fault(place["path"], error)}
+            # standard input has a place of another name than its file
+            name = file.name if hasattr(file, "place") else str(file)
+            yield {**_place(file), "error": recording_fault(name, error)}
 
 
 def _place(file):

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
+from mamba_speech.arguments import STANDARD_INPUT
 from mamba_speech.audio import (
     AudioError,
     AudioWarning,
@@ -104,6 +105,8 @@ class Recording:
 
     def __init__(self, source, sample_rate=None, name="the waveform"):
         self.path = self.waveform = self.row = self.fault = self.id = self.start = self.end = None
+        # what results call it in place of its path
+        self.told = None
         if _is_waveform(source):
             self.name, self.waveform = name, source
             self.sample_rate = _whole_rate(sample_rate, name)
@@ -131,6 +134,13 @@ class Recording:
         return recording
 
     @classmethod
+    def of_stream(cls, path):
+        """The recording that a file holds into which standard input was copied; results call it ``-``."""
+        recording = cls(path)
+        recording.told = STANDARD_INPUT
+        return recording
+
+    @classmethod
     def failed(cls, path, fault):
         """What stands for a list that cannot be read; its error is told when it is asked for."""
         recording = cls(path)
@@ -152,7 +162,7 @@ class Recording:
     def place(self):
         """The keys of a record that say which recording it is of; see :meth:`RecordingResult.place`."""
         told = {"id": self.id, "start": self.start, "end": self.end}
-        return {"path": self.path} | {
+        return {"path": self.told or self.path} | {
             key: value for key, value in told.items() if value is not None
         }
 
@@ -247,7 +257,7 @@ def _each(audio, sample_rate):
 
 
 def recordings_in(inputs):
-    """The recordings that the inputs of a command mean: files, folders and lists, in a list."""
+    """The recordings that the inputs of a command mean: files, folders, lists and recordings, in a list."""
     return list(_each(inputs, None))
 
 
@@ -302,7 +312,7 @@ def each_result(recordings, work, kind):
             with collected_warnings() as odd:
                 result = work(recording)
             changes = {"warnings": tuple(odd)} if odd else {}
-            changes |= recording.place() if recording.row else {}
+            changes |= recording.place() if recording.row or recording.told else {}
             result = replace(result, **changes) if changes else result
         except Exception as error:  # noqa: BLE001 - whatever it is, the others go on
             result = kind(**recording.place(), error=recording_fault(recording.name, error))

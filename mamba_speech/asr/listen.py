@@ -4,20 +4,17 @@ The stream is the microphone, standard input, or a file. On a terminal a line is
 elsewhere only lines that change no more are printed.
 """
 
-import os
 import re
 import signal
-import stat
-import sys
 import time
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from contextlib import contextmanager
 
 from mamba_speech.arguments import (
     LONGEST_TIME,
     MOST_FRAMES,
     MOST_HYPOTHESES,
     MOST_WEIGHT,
+    STANDARD_INPUT,
     add_device,
     add_json,
     add_number,
@@ -32,12 +29,13 @@ from mamba_speech.asr.live import DECODINGS, LiveRecognizer
 from mamba_speech.asr.session import Session
 from mamba_speech.audio import AudioError, collected_warnings, recording_fault
 from mamba_speech.audio.piped import PipedAudio, at_rate
+from mamba_speech.audio.standard_input import redirected_file, standard_input
 from mamba_speech.blocks import AudioBlocks
 from mamba_speech.microphone import microphone
 from mamba_speech.printing import print_warnings
 from mamba_speech.recordings import recordings_of
 
-MICROPHONE, STANDARD_INPUT = "microphone", "-"
+MICROPHONE = "microphone"
 ENDPOINT_SECONDS = 0.8
 # as errors name the file that standard input was redirected from
 _REDIRECTED = re.compile("/dev/fd/[0-9]+")
@@ -168,9 +166,9 @@ def _pieces(arguments, name, live):
         return microphone(live.sample_rate, live.frame_seconds)
     path = name
     if name == STANDARD_INPUT:
-        path = None if arguments.raw else _redirected()
+        path = None if arguments.raw else redirected_file()
         if path is None:
-            piped = PipedAudio(_standard_input(), arguments.raw, longest)
+            piped = PipedAudio(standard_input(), arguments.raw, longest)
             return at_rate(piped, live.sample_rate)
     blocks = AudioBlocks(path, live.sample_rate)
     return (
@@ -178,29 +176,6 @@ def _pieces(arguments, name, live):
         for block in blocks
         for piece in block.split(max(1, round(longest * live.sample_rate)))
     )
-
-
-def _standard_input():
-    """The bytes of standard input."""
-    if sys.stdin is None or sys.stdin.closed:
-        raise AudioError("standard input is closed: pipe sound into it, or name a file")
-    if sys.stdin.isatty():
-        raise AudioError("standard input is a terminal: pipe sound into it, or name a file")
-    with suppress(AttributeError, OSError):
-        # a pipe that does not wait reads as if it had ended, wherever its writer is slower
-        os.set_blocking(sys.stdin.fileno(), True)
-    return sys.stdin.buffer
-
-
-def _redirected():
-    """The path of a file that standard input was redirected from, which may be in any format; None if there is none."""
-    try:
-        number = _standard_input().fileno()
-        path = Path(f"/dev/fd/{number}")
-        is_file = stat.S_ISREG(os.fstat(number).st_mode) and os.lseek(number, 0, os.SEEK_CUR) == 0
-    except OSError:
-        return None
-    return path if is_file and path.exists() else None
 
 
 def paced(pieces, sample_rate):

@@ -7,6 +7,7 @@ from mamba_speech.asr.transcript_formats import FORMATS, TIMED
 from mamba_speech.audio.outputs import plan_names
 from mamba_speech.files import error_text, write_text
 from mamba_speech.listed import plan_recordings
+from mamba_speech.recordings import Recording
 
 ALL = "all"
 
@@ -48,7 +49,8 @@ class TranscriptFiles:
             lambda given: {one: folder / name for one, name in plan_names(given).items()},
             lambda name: folder / name,
         )
-        _check_inputs(inputs, [self._paths(one) for one in plan.values()])
+        paths = [one for one in inputs if not isinstance(one, Recording)]
+        _check_inputs(paths, [self._paths(one) for one in plan.values()])
         there = {one for one, output in plan.items() if self._there(output, any)}
         if existing == "skip":
             there = {one for one in there if self._there(plan[one], all)}

@@ -50,7 +50,8 @@ def add_arguments(parser):
     add_run_folder(parser)
     add_inputs(
         parser,
-        f"audio file, folder to search for audio, list of recordings, or the word {MICROPHONE}",
+        "audio file, folder to search for audio, list of recordings, quoted pattern such as '*.flac', or the word "
+        f"{MICROPHONE}",
     )
     add_device(parser)
     parser.add_argument("--mode", choices=MODES, help="default: streaming for causal models")
@@ -145,7 +146,8 @@ def _columns(event):
 
 def _evaluate(arguments, spotter):
     """Count misses and false alarms on one recording."""
-    if len(arguments.inputs) != 1 or not Path(arguments.inputs[0]).is_file():
+    (file, *others) = arguments.inputs
+    if others or not isinstance(file, str) or not Path(file).is_file():
         raise ValueError(
             "--evaluate takes one audio file, the one whose keywords EVENTS.json names"
         )

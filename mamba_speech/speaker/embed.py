@@ -54,6 +54,10 @@ def run_command(arguments):
     def embed(recording):
         recording.check()
         output = made.place(plan[recording], recording)
+        if recording.told and output.exists():
+            raise AudioError(
+                f"standard input: {output} is there already; move it, or give another --output_folder"
+            )
         new = not made.holds(output, recording)
         if new:
             found = verifier.embed(recording)

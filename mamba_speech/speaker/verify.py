@@ -4,7 +4,14 @@ import os
 import sys
 from pathlib import Path
 
-from mamba_speech.arguments import add_device, add_json, add_run_folder, given_path, score
+from mamba_speech.arguments import (
+    add_device,
+    add_inputs,
+    add_json,
+    add_run_folder,
+    given_path,
+    score,
+)
 from mamba_speech.audio import find_audio
 from mamba_speech.printing import print_records, shown_place, with_warnings
 from mamba_speech.recordings import recordings_in
@@ -18,12 +25,12 @@ SAME, DIFFERENT, UNDECIDED = "same speaker", "different speakers", "no threshold
 def add_arguments(parser):
     """Give the parser of `mamba-speech verify` its arguments."""
     add_run_folder(parser)
-    parser.add_argument(
-        "inputs",
-        metavar="FILE",
-        type=given_path,
+    add_inputs(
+        parser,
+        "two audio files, or more: each further file, folder, list of recordings or quoted pattern is compared with "
+        "the first",
         nargs="*",
-        help="two audio files, or more: each further file, folder, or list of recordings is compared with the first",
+        metavar="FILE",
     )
     parser.add_argument(
         "--pairs",
