@@ -3,6 +3,9 @@
 from mamba_speech.audio.names import plain
 from mamba_speech.printing import json_line
 
+# letters of a list or dict on one line
+LONGEST = 100
+
 
 def show(facts, as_json):
     """Print facts by their names.
@@ -36,17 +39,18 @@ def fact_lines(facts, indent=""):
     """The lines of :func:`show`, each with an indent."""
     width = max(map(len, facts), default=0)
     for name, value in facts.items():
-        if isinstance(value, dict) and any(isinstance(one, dict | list) for one in value.values()):
-            yield f"{indent}{name}"
+        text = _text(value)
+        nested = isinstance(value, dict) and any(
+            isinstance(one, dict | list) for one in value.values()
+        )
+        if not nested and (len(text) <= LONGEST or not isinstance(value, dict | list)):
+            yield f"{indent}{name:{width}}  {text}".rstrip()
+            continue
+        yield f"{indent}{name}"
+        if isinstance(value, dict):
             yield from fact_lines(value, f"{indent}  ")
-        elif isinstance(value, dict) and len(_text(value)) > 100:
-            yield f"{indent}{name}"
-            yield from fact_lines(value, f"{indent}  ")
-        elif isinstance(value, list) and len(_text(value)) > 100:
-            yield f"{indent}{name}"
-            yield from (f"{indent}  {_text(one)}" for one in value)
         else:
-            yield f"{indent}{name:{width}}  {_text(value)}".rstrip()
+            yield from (f"{indent}  {_text(one)}" for one in value)
 
 
 def _text(value):
