@@ -1,5 +1,7 @@
 """The command `mamba-speech completion`: a script by which a shell completes commands, options and paths."""
 
+import argparse
+
 import shtab
 
 from mamba_speech.arguments import STANDARD_INPUT
@@ -51,6 +53,6 @@ def completion_script(shell):
 def _actions(parser):
     for action in parser._actions:
         yield action
-        if isinstance(action.choices, dict):
+        if isinstance(action, argparse._SubParsersAction):
             for one in action.choices.values():
                 yield from _actions(one)
