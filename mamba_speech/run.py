@@ -16,6 +16,8 @@ from mamba_speech.checkpoints import (
     load_whole,
     read_weights,
 )
+from mamba_speech.exported import WEIGHTS_FILE, is_exported
+from mamba_speech.exported import load_weights as load_exported_weights
 from mamba_speech.network_yaml import read_keys
 from mamba_speech.option_types import OF_EVERY_RUN, check_types
 from mamba_speech.plain_yaml import shorten
@@ -23,6 +25,8 @@ from mamba_speech.plain_yaml import shorten
 OPTIONS_FILE = "hyperparams.yaml"
 # What loading needs of every run, whatever its task.
 _ALWAYS = ("output_folder", "save_folder", "avg_checkpoints", "checkpoint_choice", "model")
+# keys of an exported model that name something in its folder
+_BESIDE = ("ngram_lm",)
 
 
 def load_run(folder, wanted, optional=(), selection_key="WER"):
@@ -34,7 +38,8 @@ def load_run(folder, wanted, optional=(), selection_key="WER"):
     Arguments
     ---------
     folder : str or Path
-        The run's output folder, wherever it lies now; it may be read-only.
+        The run's output folder, wherever it lies now, or a folder that `mamba-speech export` wrote. It may be
+        read-only.
     wanted : list of str
         Top-level keys of the YAML that must be there; `model` always is one.
     optional : list of str
@@ -60,6 +65,8 @@ def load_run(folder, wanted, optional=(), selection_key="WER"):
         not compared by the selection key.
     """
     folder = given_folder(folder)
+    if is_exported(folder / OPTIONS_FILE):
+        return _load_exported(folder, wanted, optional)
     options = read_options(folder, [*_ALWAYS, *wanted], optional)
     check_types(options, folder / OPTIONS_FILE, OF_EVERY_RUN)
     checkpointer = open_checkpoints(options["save_folder"])
@@ -68,6 +75,20 @@ def load_run(folder, wanted, optional=(), selection_key="WER"):
         lambda: _find_checkpoints(folder, options, selection_key, checkpointer),
         lambda checkpoints: load_weights(folder, options, checkpoints),
     )
+    return options
+
+
+def _load_exported(folder, wanted, optional):
+    """What :func:`load_run` gives of a folder that was exported."""
+    options = read_options(folder, ["model", *wanted], optional)
+    check_types(options, folder / OPTIONS_FILE, OF_EVERY_RUN)
+    names = ("model", "normalize", "lm")
+    networks = {name: options[name] for name in names if name in options}
+    load_exported_weights(folder / WEIGHTS_FILE, networks)
+    _freeze(options)
+    for key in _BESIDE:
+        if isinstance(options.get(key), str):
+            options[key] = str(folder / options[key])
     return options
 
 
@@ -133,28 +154,6 @@ def given_folder(folder):
     return Path(folder)
 
 
-def check_export_folder(folder, weights):
-    """Refuse to export a model into a folder that holds a run, whose options it would replace.
-
-    Arguments
-    ---------
-    folder : str or Path
-        It need not be there.
-    weights : str
-        Name of a file that an exported model has, and a run has not.
-
-    Raises
-    ------
-    FileExistsError
-        If the folder holds options, and no such file beside them.
-    """
-    folder = Path(folder)
-    if (folder / OPTIONS_FILE).exists() and not (folder / weights).exists():
-        raise FileExistsError(
-            f"{folder}: holds a run, or another model, in {OPTIONS_FILE}; give another folder"
-        )
-
-
 def moved(path, old_root, new_root):
     """Where a file of a run lies now; one that was never in its output folder stays where it is."""
     try:
@@ -207,6 +206,10 @@ def load_weights(folder, options, checkpoints):
             f"{folder}: its checkpoint {checkpoints[0].path.name} is of another model than its "
             f"{OPTIONS_FILE} describes ({reason})"
         ) from error
+    _freeze(options)
+
+
+def _freeze(options):
     for value in options.values():
         if isinstance(value, torch.nn.Module):
             value.eval().requires_grad_(False)

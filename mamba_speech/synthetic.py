@@ -67,7 +67,7 @@ def heard_only_synthetic(run_folder):
     Arguments
     ---------
     run_folder : str or Path
-        Output folder of a training.
+        Output folder of a training, or a folder that `mamba-speech export` wrote.
 
     Returns
     -------
@@ -78,8 +78,10 @@ def heard_only_synthetic(run_folder):
     record = _read(run_folder / "results.json")
     training = record.get("training") if record else None
     found = training.get("synthetic") if isinstance(training, dict) else None
-    if found is None:
-        found = (_read(run_folder / "save" / NOTE_FILE) or {}).get("synthetic")
+    # an exported model has the note beside its weights
+    for folder in (run_folder / "save", run_folder):
+        if found is None:
+            found = (_read(folder / NOTE_FILE) or {}).get("synthetic")
     return found if isinstance(found, bool) else None
 
 

@@ -25,7 +25,8 @@ logger = logging.getLogger(__name__)
 # The YAML's names of the sizes of a pretrained TransformerLM, and the published one's.
 PUBLISHED_SIZES = {"lm_d_model": 768, "lm_nhead": 12, "lm_num_layers": 12, "lm_d_ffn": 3072}
 # Keys of a recogniser's YAML that language_model_of_run reads, those that there are.
-LM_OPTIONS = ("pretrained_lm_tokenizer_path", "no_lm", *PUBLISHED_SIZES, *TEXT_OPTIONS)
+# An exported run has the language model itself as `lm`.
+LM_OPTIONS = ("pretrained_lm_tokenizer_path", "lm", "no_lm", *PUBLISHED_SIZES, *TEXT_OPTIONS)
 WEIGHTS_FILE, TOKENIZER_FILE = "lm.ckpt", "tokenizer.ckpt"
 # the statistic by which train_LM.py compares its checkpoints
 _SELECTION_KEY = "loss"
@@ -94,10 +95,7 @@ def load_language_model(
 
 def _transformer_lm(file, weights, sizes):
     """Build SpeechBrain's TransformerLM with weights, in evaluation mode."""
-    # SpeechBrain gives torch one mask of numbers and one of truth values: right, and not for the user to change
-    warnings.filterwarnings(
-        "ignore", "Support for mismatched key_padding_mask and attn_mask is deprecated"
-    )
+    _ignore_mask_warning()
     # building a network draws random weights: the caller's random state stays as it was
     with torch.random.fork_rng(devices=[]):
         lm = TransformerLM(
@@ -119,6 +117,13 @@ def _transformer_lm(file, weights, sizes):
             f"{sizes['lm_num_layers']} and lm_d_ffn {sizes['lm_d_ffn']} describe ({reason})"
         ) from error
     return lm.eval().requires_grad_(False)
+
+
+def _ignore_mask_warning():
+    # SpeechBrain gives torch one mask of numbers and one of truth values: right, and not for the user to change
+    warnings.filterwarnings(
+        "ignore", "Support for mismatched key_padding_mask and attn_mask is deprecated"
+    )
 
 
 def language_model_of_run(run, run_folder, tokenizer, source=None):
@@ -145,13 +150,16 @@ def language_model_of_run(run, run_folder, tokenizer, source=None):
     FileNotFoundError, ValueError
         See :func:`load_language_model`.
     """
+    if source is None and isinstance(run.get("lm"), torch.nn.Module):
+        _ignore_mask_warning()
+        return None if run.get("no_lm") else run["lm"]
     recorded = None if run.get("no_lm") else run.get("pretrained_lm_tokenizer_path")
     if source is None and not recorded:
         return None
     sizes = {name: run[name] for name in PUBLISHED_SIZES if name in run}
     outputs = run["model"].seq_lin.w.out_features
     try:
-        chosen = source or _recorded_source(recorded, run, run_folder)
+        chosen = source or source_of_language_model(run, run_folder)
         policy = TextPolicy.of(run) if set(TEXT_OPTIONS) <= run.keys() else None
         return load_language_model(chosen, tokenizer, None, outputs, sizes, policy)[0]
     except FileNotFoundError as error:
@@ -163,8 +171,17 @@ def language_model_of_run(run, run_folder, tokenizer, source=None):
         ) from error
 
 
-def _recorded_source(recorded, run, run_folder):
-    """A language model's folder, recorded from where training was started: the run's own folder may tell where."""
+def source_of_language_model(run, run_folder):
+    """The folder, or name on the Hub, of the language model that an S2S run was tested with.
+
+    It is recorded from where training was started; the run's own folder may tell where that was.
+
+    Arguments
+    ---------
+    run, run_folder
+        See :func:`language_model_of_run`.
+    """
+    recorded = run["pretrained_lm_tokenizer_path"]
     output, folder = Path(run["output_folder"]).parts, Path(run_folder).resolve().parts
     if folder[-len(output) :] == output and not Path(run["output_folder"]).is_absolute():
         beside = Path(*folder[: -len(output)]) / recorded

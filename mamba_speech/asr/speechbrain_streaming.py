@@ -1,4 +1,4 @@
-"""A streaming run behind SpeechBrain's own interface, ``StreamingASR``.
+"""A streaming run behind SpeechBrain's own interface, ``StreamingASR``; exported runs are built of the same parts.
 
 SpeechBrain splits a stream between a feature extractor, an encoder and a decoder, each with a context. Here the
 encoder's context is the whole one of :class:`modules.asr.streaming_network.StreamingNetwork`, since the features, the
@@ -15,7 +15,7 @@ from speechbrain.utils.filter_analysis import FilterProperties
 from torch import nn
 
 from mamba_speech.asr.streaming import StreamingRecognizer, greedy_tokens
-from modules.asr.streaming_network import StreamingContext
+from modules.asr.streaming_network import StreamingContext, StreamingNetwork
 from modules.lengths import sample_counts
 from modules.ssm.checks import check_count
 from modules.ssm.masking import keep_valid, valid_frames
@@ -56,27 +56,34 @@ def speechbrain_streaming(run, device=None):
         print(asr.transcribe_file("x.wav", DynChunkTrainConfig(8), use_torchaudio_streaming=False))
     """
     recognizer = StreamingRecognizer.load(run, device)
-    decoder = _GreedyDecoder(recognizer)
+    network = recognizer.network
     hparams = {
-        "fea_streaming_extractor": _Samples(recognizer.network.frame_samples),
-        "make_decoder_streaming_context": _DecoderContext,
-        "decoding_function": decoder,
+        "fea_streaming_extractor": Samples(network.frame_samples),
+        "make_decoder_streaming_context": DecoderContext,
+        "decoding_function": GreedyDecoder(network.model, recognizer.tokenizer),
         "make_tokenizer_streaming_context": SentencePieceDecoderStreamingContext,
-        "tokenizer_decode_streaming": _decode_more,
+        "tokenizer_decode_streaming": decode_more,
         "tokenizer": recognizer.tokenizer,
         "sample_rate": recognizer.sample_rate,
         "audio_normalizer": AudioNormalizer(sample_rate=recognizer.sample_rate),
     }
-    modules = {"enc": _Encoder(recognizer.network), "proj_enc": nn.Identity()}
-    device = next(recognizer.network.model.parameters()).device
+    encoder = Encoder(network.compute_features, network.normalize, network.model)
+    modules = {"enc": encoder, "proj_enc": nn.Identity()}
+    device = next(network.model.parameters()).device
     return StreamingASR(modules, hparams, run_opts={"device": str(device)})
 
 
-class _Samples:
-    """SpeechBrain's streaming feature extractor, of samples: those behind a piece's length are silence."""
+class Samples:
+    """SpeechBrain's streaming feature extractor, of samples: those behind a piece's length are silence.
+
+    Arguments
+    ---------
+    frame_samples : int
+        Samples that a frame of the encoder stands for.
+    """
 
     def __init__(self, frame_samples):
-        # of the whole front-end: samples that a frame of the encoder stands for
+        # of the whole front-end
         self.properties = FilterProperties(window_size=frame_samples, stride=frame_samples)
 
     def make_streaming_context(self):
@@ -100,14 +107,27 @@ class _EncoderContext:
     streams: StreamingContext | None = None
 
 
-class _Encoder(nn.Module):
-    """From samples to the encoder's output."""
+class Encoder(nn.Module):
+    """From samples to the encoder's output.
 
-    def __init__(self, network):
+    Arguments
+    ---------
+    compute_features, normalize, model
+        See :class:`modules.asr.streaming_network.StreamingNetwork`, which is made when the first stream begins.
+    """
+
+    def __init__(self, compute_features, normalize, model):
         super().__init__()
-        self.network = network
         # the networks as modules, so that SpeechBrain finds their parameters
-        self.parts = nn.ModuleList([network.compute_features, network.normalize, network.model])
+        self.parts = nn.ModuleList([compute_features, normalize, model])
+        self._network = None
+
+    @property
+    def network(self):
+        """The streaming network; SpeechBrain has loaded the weights when it is first asked for."""
+        if self._network is None:
+            self._network = StreamingNetwork(*self.parts)
+        return self._network
 
     def make_streaming_context(self, dynchunktrain_config):
         """The context of a stream over chunks."""
@@ -122,7 +142,7 @@ class _Encoder(nn.Module):
         return self.network.forward_streaming(samples, context.streams).encoded
 
 
-def _decode_more(tokenizer, tokens, context):
+def decode_more(tokenizer, tokens, context):
     """The text of new tokens, with the space that a text of its own would not begin with.
 
     SpeechBrain's own function asks sentencepiece for a kind of answer that its newer versions no longer give.
@@ -136,23 +156,29 @@ def _decode_more(tokenizer, tokens, context):
 
 
 @dataclass
-class _DecoderContext:
+class DecoderContext:
     """The best index of each stream's last frame."""
 
     last: list = field(default_factory=list)
 
 
-class _GreedyDecoder:
-    """New tokens of each stream by CTC's best path."""
+class GreedyDecoder:
+    """New tokens of each stream by CTC's best path.
 
-    def __init__(self, recognizer):
-        tokenizer = recognizer.tokenizer
-        self.model, self.size = recognizer.network.model, len(tokenizer)
+    Arguments
+    ---------
+    model : modules.asr.recognizer.RecognitionNetwork
+    tokenizer : mamba_speech.asr.tokenizer.Tokenizer
+        SpeechBrain may load it after the decoder is made.
+    """
+
+    def __init__(self, model, tokenizer):
+        self.model, self.tokenizer = model, tokenizer
         self.blank, self.silent = tokenizer.blank, {tokenizer.blank, *tokenizer.control}
 
     @torch.no_grad()
     def __call__(self, encoded, context):
-        log_probs = self.model.ctc_log_probs(encoded)[..., : self.size]
+        log_probs = self.model.ctc_log_probs(encoded)[..., : len(self.tokenizer)]
         last = context.last or [self.blank] * len(encoded)
         tokens, context.last = greedy_tokens(log_probs, last, self.silent)
         return tokens

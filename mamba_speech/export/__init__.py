@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mamba_speech.run import given_folder
-from mamba_speech.run_task import KEYWORDS, SEPARATION, SPEAKER, task_of
+from mamba_speech.run_task import KEYWORDS, RECOGNITION, SEPARATION, SPEAKER, STREAMING, task_of
 
 DEFAULT_FORMAT = "speechbrain"
 
@@ -40,7 +40,7 @@ class Format:
 FORMATS = {
     "speechbrain": Format(
         "mamba_speech.export.speechbrain",
-        (SEPARATION, KEYWORDS, SPEAKER),
+        (RECOGNITION, STREAMING, SEPARATION, KEYWORDS, SPEAKER),
         "SpeechBrain's inference classes",
     ),
 }

@@ -7,7 +7,7 @@ import torch
 from speechbrain.inference.classifiers import EncoderClassifier
 
 from mamba_speech.cli import main
-from mamba_speech.kws.export import save_for_speechbrain
+from mamba_speech.export import export_run
 from mamba_speech.kws.spotter import KeywordSpotter
 from tests.support.keywords import RATE, SMALL, TASK, WORDS, say, train_here, write_corpus
 
@@ -37,7 +37,7 @@ def test_a_baseline_trains_spots_and_goes_to_speechbrain(yaml, tones, tmp_path, 
     heard = capsys.readouterr().out.splitlines()
     assert heard and {line.split("\t")[3] for line in heard} <= set(WORDS)
 
-    save_for_speechbrain(run, tmp_path / "saved")
+    export_run(run, tmp_path / "saved")
     loaded = EncoderClassifier.from_hparams(
         str(tmp_path / "saved"), savedir=str(tmp_path / "loaded"), run_opts={"device": "cpu"}
     )

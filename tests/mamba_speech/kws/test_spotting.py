@@ -18,7 +18,7 @@ from mamba_speech.audio import AudioError, load_audio
 from mamba_speech.blocks import AudioBlocks
 from mamba_speech.cli import main
 from mamba_speech.evaluation.detection import read_reference
-from mamba_speech.kws.export import save_for_speechbrain
+from mamba_speech.export import export_run
 from mamba_speech.kws.spotter import KeywordSpotter
 from mamba_speech.microphone import microphone
 from tests.support.keywords import RATE, SPEAKERS, WORDS, say
@@ -350,9 +350,9 @@ def test_speechbrains_own_interface_gives_the_same_words_and_probabilities(
 ):
     kind = "causal" if classifier.causal else "whole"
     folder = tmp_path / "saved"
-    with pytest.raises(FileExistsError, match="holds a run"):
-        save_for_speechbrain(runs / kind, runs / kind)
-    save_for_speechbrain(runs / kind, folder)
+    with pytest.raises(FileExistsError, match="holds files"):
+        export_run(runs / kind, runs / kind)
+    export_run(runs / kind, folder)
     loaded = EncoderClassifier.from_hparams(str(folder), savedir=str(folder))
     clips = [torch.from_numpy(say(word, SPEAKERS[1])).float() for word in WORDS]
     clips[0] = clips[0][:8000]

@@ -13,8 +13,8 @@ import yaml
 from speechbrain.inference.separation import SepformerSeparation
 
 from mamba_speech.audio import load_audio
+from mamba_speech.export import export_run
 from mamba_speech.plain_yaml import read_scalars
-from mamba_speech.separation.export import save_for_speechbrain
 from mamba_speech.separation.published import PARTS, describe, load_published, load_strictly
 from mamba_speech.separation.separator import Separator
 from modules.separation.level import fit_to_mixture
@@ -359,9 +359,9 @@ def test_an_exported_separator_is_the_same_in_speechbrain_and_here(kind, tmp_pat
     (run / "hyperparams.yaml").write_text(yaml.safe_dump(scalars))
     (tmp_path / "other").mkdir()
     shutil.copy(run / "hyperparams.yaml", tmp_path / "other")
-    with pytest.raises(FileExistsError, match="holds a run"):
-        save_for_speechbrain(run, tmp_path / "other")
-    save_for_speechbrain(run, tmp_path / "exported")
+    with pytest.raises(FileExistsError, match="holds files"):
+        export_run(run, tmp_path / "other")
+    export_run(run, tmp_path / "exported")
     theirs = SepformerSeparation.from_hparams(
         source=str(tmp_path / "exported"), savedir=str(tmp_path / "loaded")
     )
@@ -374,7 +374,7 @@ def test_an_exported_separator_is_the_same_in_speechbrain_and_here(kind, tmp_pat
 
 def test_speechbrain_separates_an_exported_file_as_the_command_does_at_level_peak(tmp_path):
     run = write_parts(tmp_path / "run", tiny("mambatasnet").state_dict())
-    save_for_speechbrain(run, tmp_path / "exported")
+    export_run(run, tmp_path / "exported")
     theirs = SepformerSeparation.from_hparams(
         source=str(tmp_path / "exported"), savedir=str(tmp_path / "loaded")
     )

@@ -8,7 +8,7 @@ from speechbrain.inference.speaker import SpeakerRecognition
 
 from mamba_speech import SpeakerVerifier
 from mamba_speech.cli import main
-from mamba_speech.speaker.export import save_for_speechbrain
+from mamba_speech.export import export_run
 from tests.support.verification import RATE, STUDENT_RUN, json_rows, write_run, write_voice
 
 
@@ -52,10 +52,9 @@ def test_a_run_of_a_student_verifies_embeds_and_is_exported(run, voices, tmp_pat
     scores = [row["score"] for row in json_rows(capsys.readouterr().out)]
     assert scores[0] == 1.0 and max(scores[1:]) < 1
     assert [verifier.verify(one, files[0]).score for one in files[1:]] == scores
-    save_for_speechbrain(run, tmp_path / "saved")
-    save_for_speechbrain(run, tmp_path / "saved")
-    with pytest.raises(FileExistsError, match="holds a run"):
-        save_for_speechbrain(run, run)
+    export_run(run, tmp_path / "saved")
+    with pytest.raises(FileExistsError, match="holds files"):
+        export_run(run, run)
     assert np.array_equal(SpeakerVerifier.load(run, "cpu").embed(files[0]).vector, found["short"])
     loaded = SpeakerRecognition.from_hparams(str(tmp_path / "saved"), savedir=str(tmp_path / "had"))
     waves = [torch.from_numpy(soundfile.read(one, dtype="float32")[0])[None] for one in files]

@@ -11,7 +11,7 @@ from speechbrain.inference.speaker import SpeakerRecognition
 
 from mamba_speech import AudioError, SpeakerVerifier
 from mamba_speech.cli import main
-from mamba_speech.speaker.export import save_for_speechbrain
+from mamba_speech.export import export_run
 from mamba_speech.speaker.threshold import Threshold, read_threshold, write_threshold
 from tests.support import separation
 from tests.support.verification import (
@@ -239,11 +239,7 @@ def test_speechbrains_own_interface_gives_the_same_scores(
     folder = tmp_path / "saved"
     run = {"ssl": ssl_run, "student": student_run}.get(kind, speaker_runs / "run")
     verifier = SpeakerVerifier.load(run, "cpu")
-    save_for_speechbrain(run, folder)
-    assert sorted(path.name for path in folder.iterdir()) == [
-        "embedding_model.ckpt",
-        "hyperparams.yaml",
-    ]
+    export_run(run, folder)
     loaded = SpeakerRecognition.from_hparams(source=str(folder), savedir=str(tmp_path / "loaded"))
     assert loaded.hparams.threshold == 0.5
     narrow = write_voice(tmp_path / "narrow.wav", 1, rate=8000)
