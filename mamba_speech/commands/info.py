@@ -133,14 +133,20 @@ def _training_of(record, training):
     sessions = training.get("sessions") or []
     if sessions and record.get("recipe"):
         told["folder"] = record["recipe"].get("folder")
-        told["command"] = _training_command(record["recipe"], sessions[0])
+        told["command"] = training_command(record["recipe"], sessions[0])
         told |= {name: sessions[0].get(name) for name in ("device", "processor", "threads")}
         told["commit"] = (sessions[0].get("commit") or {}).get("sha")
     return {name: value for name, value in told.items() if value is not None}
 
 
-def _training_command(recipe, session):
-    """The command of a session, for the recipe's folder."""
+def training_command(recipe, session):
+    """The command of a session, for the recipe's folder.
+
+    Arguments
+    ---------
+    recipe, session : dict
+        Of a run's record.
+    """
     processes = session.get("world_size") or 1
     start = ["torchrun", f"--nproc-per-node={processes}"] if processes > 1 else ["python"]
     # a record names the YAML from the project's folder; a recipe's hparams leads there

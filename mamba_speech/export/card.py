@@ -1,11 +1,9 @@
 """The model card of an exported folder, README.md: what the model is, how to load it, and how good it was."""
 
-import shlex
-from pathlib import Path
-
 import yaml
 
 from mamba_speech import __version__
+from mamba_speech.commands.info import training_command
 from mamba_speech.run_task import KEYWORDS, RECOGNITION, SEPARATION, SPEAKER, STREAMING
 
 # of each task: its name on the Hugging Face Hub; its public class; a call of that; the command
@@ -192,10 +190,8 @@ def _training(record, training):
     if not sessions or not recipe.get("script"):
         return "The run did not record its command."
     first = sessions[0]
-    words = ["python", recipe["script"], _yaml_of(first)]
-    for name, value in (first.get("overrides") or {}).items():
-        words += [f"--{name}", str(value)]
-    told = [f"In `{recipe.get('folder')}`:", f"```\n{shlex.join(words)}\n```"]
+    command = training_command(recipe, first)
+    told = [f"In `{recipe.get('folder')}`:", f"```\n{command}\n```"]
     facts = {
         "epochs": training.get("epochs"),
         "seconds of training": training.get("seconds"),
@@ -207,12 +203,6 @@ def _training(record, training):
         "\n".join(f"- {name}: {value}" for name, value in facts.items() if value is not None)
     )
     return "\n\n".join(one for one in told if one)
-
-
-def _yaml_of(session):
-    """The YAML as the recipe's folder names it: a record names it from the project's folder."""
-    parts = Path(session.get("yaml") or "").parts
-    return Path("hparams", *parts[3:]).as_posix() if parts[:1] == ("hparams",) else "/".join(parts)
 
 
 def _limits(limits, synthetic):
