@@ -32,6 +32,7 @@ COMMANDS = {
     ),
     "export": ("mamba_speech.export.command", "write a trained model as a folder that others load"),
     "info": ("mamba_speech.commands.info", "say what a run is, and how good it was in its tests"),
+    "evaluate": ("mamba_speech.commands.evaluate", "test a run on a list with references"),
     "benchmark": ("mamba_speech.commands.benchmark", "measure the speed and memory of a run"),
     "doctor": ("mamba_speech.commands.doctor", "say what this machine has, and what it lacks"),
     "completion": ("mamba_speech.commands.completion", "print a script of shell completion"),

@@ -3,22 +3,20 @@
 import sys
 
 from mamba_speech.arguments import (
-    MOST_FRAMES,
-    MOST_HYPOTHESES,
-    MOST_WEIGHT,
     add_device,
     add_inputs,
     add_json,
     add_number,
     add_run_folder,
-    given_path,
-    number,
     some_seconds,
-    whole_number,
 )
-from mamba_speech.asr.decoders import DECODINGS
 from mamba_speech.asr.recognizer import BATCH_SECONDS, Recognizer
-from mamba_speech.asr.transcribe_options import add_details, check_details
+from mamba_speech.asr.transcribe_options import (
+    SEARCH_OPTIONS,
+    add_details,
+    add_search,
+    check_details,
+)
 from mamba_speech.asr.transcript_files import ALL, TranscriptFiles
 from mamba_speech.asr.transcript_formats import details_of
 from mamba_speech.printing import print_records, shown_place, with_warnings
@@ -29,43 +27,7 @@ def add_arguments(parser):
     add_run_folder(parser)
     add_inputs(parser)
     add_device(parser)
-    parser.add_argument(
-        "--decoding",
-        choices=DECODINGS,
-        help="decoding of a CTC run; default: the run's test_decoding",
-    )
-    parser.add_argument(
-        "--beam_size",
-        type=whole_number(1, MOST_HYPOTHESES),
-        metavar="N",
-        help="hypotheses of the beam search; default: the run's",
-    )
-    parser.add_argument(
-        "--lm",
-        type=given_path,
-        metavar="FOLDER",
-        help="language model of the search, a run of train_LM.py; default: the S2S run's, if it has one",
-    )
-    parser.add_argument(
-        "--lm_weight",
-        type=number(0, MOST_WEIGHT),
-        metavar="W",
-        help="weight of the language model; default: the S2S run's, or 0.5 for a CTC run",
-    )
-    parser.add_argument(
-        "--no_lm", action="store_true", help="search of an S2S run without a language model"
-    )
-    parser.add_argument(
-        "--ctc_only",
-        action="store_true",
-        help="best path of an S2S run's CTC output, which is fast and less accurate",
-    )
-    parser.add_argument(
-        "--chunk_size",
-        type=whole_number(1, MOST_FRAMES),
-        metavar="N",
-        help="frames of 40 ms in a chunk of a streaming run; default: the run's",
-    )
+    add_search(parser)
     add_json(parser)
     add_details(parser)
     text = "seconds of audio in a batch; fewer need less memory, more may be faster"
@@ -82,17 +44,8 @@ def run_command(arguments):
     """Run `mamba-speech transcribe`; returns the exit status, 0 if every file was good."""
     check_details(arguments)
     files = _planned_files(arguments)
-    recognizer = Recognizer.load(
-        arguments.run_folder,
-        arguments.device,
-        decoding=arguments.decoding,
-        beam_size=arguments.beam_size,
-        lm=arguments.lm,
-        no_lm=arguments.no_lm,
-        ctc_only=arguments.ctc_only,
-        lm_weight=arguments.lm_weight,
-        chunk_size=arguments.chunk_size,
-    )
+    search = {name: getattr(arguments, name) for name in SEARCH_OPTIONS}
+    recognizer = Recognizer.load(arguments.run_folder, arguments.device, **search)
     times = arguments.word_times or arguments.confidence or (files and files.needs_times)
     results = recognizer.transcribe(
         arguments.inputs if files is None else files.recordings,

@@ -1,8 +1,60 @@
 """What `mamba-speech transcribe` tells beside the text, and the files that it writes: options and their checks."""
 
-from mamba_speech.arguments import MOST_HYPOTHESES, given_path, whole_number
+from mamba_speech.arguments import (
+    MOST_FRAMES,
+    MOST_HYPOTHESES,
+    MOST_WEIGHT,
+    given_path,
+    number,
+    whole_number,
+)
+from mamba_speech.asr.decoders import DECODINGS
 from mamba_speech.asr.transcript_files import ALL
 from mamba_speech.asr.transcript_formats import FORMATS
+
+# arguments of Recognizer.load
+SEARCH_OPTIONS = ("decoding", "beam_size", "lm", "lm_weight", "no_lm", "ctc_only", "chunk_size")
+
+
+def add_search(parser):
+    """Give a parser the options of decoding, whose names are ``SEARCH_OPTIONS``."""
+    parser.add_argument(
+        "--decoding",
+        choices=DECODINGS,
+        help="decoding of a CTC run; default: the run's test_decoding",
+    )
+    parser.add_argument(
+        "--beam_size",
+        type=whole_number(1, MOST_HYPOTHESES),
+        metavar="N",
+        help="hypotheses of the beam search; default: the run's",
+    )
+    parser.add_argument(
+        "--lm",
+        type=given_path,
+        metavar="FOLDER",
+        help="language model of the search, a run of train_LM.py; default: the S2S run's, if it has one",
+    )
+    parser.add_argument(
+        "--lm_weight",
+        type=number(0, MOST_WEIGHT),
+        metavar="W",
+        help="weight of the language model; default: the S2S run's, or 0.5 for a CTC run",
+    )
+    parser.add_argument(
+        "--no_lm", action="store_true", help="search of an S2S run without a language model"
+    )
+    parser.add_argument(
+        "--ctc_only",
+        action="store_true",
+        help="best path of an S2S run's CTC output, which is fast and less accurate",
+    )
+    parser.add_argument(
+        "--chunk_size",
+        type=whole_number(1, MOST_FRAMES),
+        metavar="N",
+        help="frames of 40 ms in a chunk of a streaming run; default: the run's",
+    )
 
 
 def add_details(parser):

@@ -20,6 +20,7 @@ NAMES = {
     ),
     "text": ("text", "wrd", "transcript", "transcription", "sentence", "words"),
     "speaker": ("speaker", "spk_id", "speaker_id", "client_id"),
+    "label": ("label", "keyword", "command"),
     "id": ("id", "utt_id", "utterance_id"),
     "start": ("start", "start_time", "begin", "offset"),
     "stop": ("stop", "end", "stop_time", "end_time"),
@@ -49,8 +50,8 @@ class ListRow:
         Recording. Relative paths are already joined to a folder.
     name : str or None
         The recording as the list names it.
-    text, speaker, id : str or None
-        None where the list does not say.
+    text, speaker, label, id : str or None
+        None where the list does not say. A label is the word of a clip.
     start, stop : float or None
         Part of the recording, in seconds. None stands for its beginning and its end.
     in_samples : bool
@@ -64,6 +65,7 @@ class ListRow:
     name: str | None = None
     text: str | None = None
     speaker: str | None = None
+    label: str | None = None
     id: str | None = None
     start: float | None = None
     stop: float | None = None
@@ -185,7 +187,7 @@ def make_row(place, cells, locate, own_manifest=False, comma=False):
     """
     said = {}
     try:
-        for key in ("id", "speaker", "text"):
+        for key in ("id", "speaker", "label", "text"):
             said[key] = _text(key, cells.get(key))
         said["name"] = _text("path", cells.get("path"))
         said["path"] = _path(said["name"], locate)
