@@ -2,14 +2,18 @@
 
 import json
 import sys
+import time
 
 from tqdm import tqdm
 
 from mamba_speech.audio import collected_warnings, count_kinds, recording_fault
 from mamba_speech.audio.names import has_controls, plain
 
+# between two lines about the progress, where stderr is no terminal
+EVERY_SECONDS = 60.0
 
-def each_file(files, work):
+
+def each_file(files, work, marks=False):
     """Work through files, and turn what is wrong with one of them into a record of its own.
 
     Arguments
@@ -17,6 +21,8 @@ def each_file(files, work):
     files : iterable of Path or mamba_speech.recordings.Recording
     work : callable
         From one of these to an iterable of records.
+    marks : bool
+        Whether a file may have no record, or several: a record with ``finished`` then follows them.
 
     Yields
     ------
@@ -28,10 +34,16 @@ def each_file(files, work):
         odd, told = [], 0
         try:
             for record in _each_collecting(work(file), odd):
-                yield {**_place(file), **record, **with_warnings(odd)}
+                finished = {"finished": False} if marks else {}
+                yield {**_place(file), **record, **with_warnings(odd), **finished}
                 told = len(odd)
-            if len(odd) > told:
-                yield {**_place(file), "warnings": odd}
+            late = odd if len(odd) > told else []
+            if late or marks:
+                yield {
+                    **_place(file),
+                    **with_warnings(late),
+                    **({"finished": True} if marks else {}),
+                }
         except Exception as error:  # noqa: BLE001 - whatever it is, the others go on
             # standard input has a place of another name than its file
             name = file.name if hasattr(file, "place") else str(file)
@@ -74,14 +86,15 @@ def with_warnings(odd):
     return {"warnings": list(odd)} if odd else {}
 
 
-def print_records(records, columns, done, as_json=False, total=None):
+def print_records(records, columns, done, as_json=False, total=None, results=None):
     """Print records as they come, and the errors and warnings among them on stderr at the end.
 
     Arguments
     ---------
     records : iterable of dict
         Those with the key ``error`` are of files that failed. ``warnings`` is a list of
-        :class:`mamba_speech.audio.AudioWarning`; JSON gets their kinds.
+        :class:`mamba_speech.audio.AudioWarning`; JSON gets their kinds. Each is the last one of its file, if it does
+        not tell otherwise by ``finished``.
     columns : callable
         From a record to the columns of its line, in which control characters are escaped.
     done : str
@@ -89,7 +102,10 @@ def print_records(records, columns, done, as_json=False, total=None):
     as_json : bool
         Print a JSON object a record, errors included.
     total : int, optional
-        Number of the records, if it is known. A progress bar is then shown where stderr is a terminal.
+        Number of the files, if it is known. Then a progress bar is shown where stderr is a terminal, and elsewhere a
+        line now and then.
+    results : mamba_speech.results_file.ResultsFile, optional
+        What takes the lines in place of stdout. Errors do not go there.
 
     Returns
     -------
@@ -102,25 +118,82 @@ def print_records(records, columns, done, as_json=False, total=None):
     a.wav	yes
     True
     """
-    errors, odd = [], {}
-    hidden = None if total is not None and total > 1 else True
-    bar = tqdm(records, total=total, unit="file", disable=hidden, leave=False, mininterval=0.5)
-    for record in bar:
-        if "error" in record:
-            errors.append(record["error"])
+    errors, odd, progress = [], {}, Progress(total)
+    for record in records:
+        finished = record.get("finished", True)
+        record = {name: value for name, value in record.items() if name != "finished"}
+        error = record.get("error")
+        if error is not None:
+            errors.append(error)
         odd |= dict.fromkeys(record.get("warnings", ()))
-        # the bar makes way for the line
-        with bar.external_write_mode():
-            if as_json:
-                print(json_line(_for_json(record)), flush=True)
-            elif "error" not in record and record.keys() - {"path", "warnings"}:
-                print(*(plain(str(one)) for one in columns(record)), sep="\t", flush=True)
+        if record.keys() - _PLACE and not (results and error is not None):
+            line = _line(record, columns, as_json)
+            if line is not None:
+                progress.print(line) if results is None else results.write(line)
+        if finished:
+            progress.add(error is not None)
+            if results is not None:
+                results.finish(error is not None)
+    progress.close()
+    if results is not None:
+        results.close()
     if errors:
         count = "1 file was" if len(errors) == 1 else f"{len(errors)} files were"
         lines = (plain(error, backslashes=False) for error in errors)
         print(f"mamba-speech: {count} not {done}:", *lines, sep="\n  ", file=sys.stderr)
     print_warnings(odd)
     return 1 if errors else 0
+
+
+# keys that say which recording a record is of, and nothing of it
+_PLACE = {"path", "id", "start", "end"}
+
+
+def _line(record, columns, as_json):
+    """The line of a record; None if it has none."""
+    if as_json:
+        return json_line(_for_json(record))
+    if "error" in record or not record.keys() - {"path", "warnings"}:
+        return None
+    return "\t".join(plain(str(one)) for one in columns(record))
+
+
+class Progress:
+    """How far a command is: a bar where stderr is a terminal, elsewhere a line every ``EVERY_SECONDS``.
+
+    Arguments
+    ---------
+    total : int or None
+        Number of files; of one file, and of nobody knows how many, nothing is shown.
+    """
+
+    def __init__(self, total):
+        self.total = total if total is not None and total > 1 else None
+        self.done = self.failed = 0
+        self.began = self.told = time.monotonic()
+        hidden = None if self.total else True
+        self.bar = tqdm(total=total, unit="file", disable=hidden, leave=False, mininterval=0.5)
+
+    def print(self, line):
+        """Print a line on stdout; the bar makes way for it."""
+        with self.bar.external_write_mode():
+            print(line, flush=True)
+
+    def add(self, failed):
+        """One more file is done."""
+        self.done, self.failed = self.done + 1, self.failed + failed
+        self.bar.update()
+        now = time.monotonic()
+        if self.total and self.bar.disable and now - self.told >= EVERY_SECONDS:
+            self.told = now
+            left = (self.total - self.done) * (now - self.began) / self.done / 60
+            failed = f", {self.failed} failed" if self.failed else ""
+            text = f"{self.done:,} of {self.total:,} files{failed}, about {left:.1f} minutes left"
+            print(f"mamba-speech: {text}", file=sys.stderr, flush=True)
+
+    def close(self):
+        """Take the bar away."""
+        self.bar.close()
 
 
 def json_line(value):

@@ -20,6 +20,8 @@ from mamba_speech.asr.transcribe_options import (
 from mamba_speech.asr.transcript_files import ALL, TranscriptFiles
 from mamba_speech.asr.transcript_formats import details_of
 from mamba_speech.printing import print_records, shown_place, with_warnings
+from mamba_speech.recordings import recordings_in
+from mamba_speech.results_file import left_recordings, results_file
 
 
 def add_arguments(parser):
@@ -46,9 +48,12 @@ def run_command(arguments):
     files = _planned_files(arguments)
     search = {name: getattr(arguments, name) for name in SEARCH_OPTIONS}
     recognizer = Recognizer.load(arguments.run_folder, arguments.device, **search)
+    recordings = recordings_in(arguments.inputs) if files is None else files.recordings
+    kept = results_file(arguments)
+    recordings = left_recordings(kept, recordings)
     times = arguments.word_times or arguments.confidence or (files and files.needs_times)
     results = recognizer.transcribe(
-        arguments.inputs if files is None else files.recordings,
+        recordings,
         batch_seconds=arguments.batch_seconds,
         word_times=times,
         nbest=arguments.nbest,
@@ -56,7 +61,12 @@ def run_command(arguments):
     details = {"word_times": arguments.word_times, "confidence": arguments.confidence}
     records = (_record(one, files, details) for one in results)
     return print_records(
-        records, lambda one: (shown_place(one), one["text"]), "transcribed", arguments.json
+        records,
+        lambda one: (shown_place(one), one["text"]),
+        "transcribed",
+        arguments.json,
+        len(recordings),
+        kept,
     )
 
 
@@ -73,7 +83,7 @@ def _planned_files(arguments):
     """The files to be written, or None."""
     if arguments.output_folder is None:
         return None
-    existing = "replace" if arguments.overwrite else "skip" if arguments.skip_existing else "refuse"
+    existing = "replace" if arguments.overwrite else "skip" if arguments.resume else "refuse"
     kind = arguments.format or ALL
     files = TranscriptFiles(arguments.inputs, arguments.output_folder, kind, existing)
     if files.skipped:

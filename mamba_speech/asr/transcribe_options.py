@@ -11,6 +11,7 @@ from mamba_speech.arguments import (
 from mamba_speech.asr.decoders import DECODINGS
 from mamba_speech.asr.transcript_files import ALL
 from mamba_speech.asr.transcript_formats import FORMATS
+from mamba_speech.results_file import add_existing, add_output_file, check_existing
 
 # arguments of Recognizer.load
 SEARCH_OPTIONS = ("decoding", "beam_size", "lm", "lm_weight", "no_lm", "ctc_only", "chunk_size")
@@ -82,12 +83,8 @@ def add_details(parser):
         metavar="N",
         help="most texts of a recording in JSON, with the scores of the beam search",
     )
-    parser.add_argument(
-        "--overwrite", action="store_true", help="replacement of files that are there"
-    )
-    parser.add_argument(
-        "--skip_existing", action="store_true", help="recordings left out that have their files"
-    )
+    add_output_file(parser)
+    add_existing(parser, "the output folder or file")
 
 
 def check_details(arguments):
@@ -97,12 +94,11 @@ def check_details(arguments):
     ------
     ValueError
     """
-    names = ("format", "overwrite", "skip_existing")
-    idle = next((name for name in names if getattr(arguments, name)), None)
-    if idle and arguments.output_folder is None:
-        raise ValueError(f"--{idle} is for files: give --output_folder too")
-    if arguments.overwrite and arguments.skip_existing:
-        raise ValueError("--overwrite and --skip_existing contradict one another: give one of them")
+    if arguments.format and arguments.output_folder is None:
+        raise ValueError("--format is for files: give --output_folder too")
+    check_existing(arguments, ("output_folder", "output_file"))
+    if arguments.resume and arguments.output_folder and arguments.output_file:
+        raise ValueError("--resume goes on with one of them: give --output_folder or --output_file")
     wanted = {"word_times": arguments.word_times, "confidence": arguments.confidence}
     wanted["nbest"] = arguments.nbest > 1
     idle = next((name for name, given in wanted.items() if given), None)

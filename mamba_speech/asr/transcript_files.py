@@ -125,7 +125,7 @@ def _refuse(folder, first, there):
         "the result of 1 recording" if len(there) == 1 else f"results of {len(there)} recordings"
     )
     raise ValueError(
-        f"--output_folder {folder} holds {results} already, such as {first.name}: give --skip_existing to go on with "
+        f"--output_folder {folder} holds {results} already, such as {first.name}: give --resume to go on with "
         "the others, --overwrite to replace them, or another folder"
     )
 

@@ -39,6 +39,13 @@ from mamba_speech.printing import (
     print_warnings,
 )
 from mamba_speech.recordings import recordings_in
+from mamba_speech.results_file import (
+    add_existing,
+    add_output_file,
+    check_existing,
+    left_recordings,
+    results_file,
+)
 
 MICROPHONE = "microphone"
 # false alarms an hour at which the miss rate is printed
@@ -84,6 +91,8 @@ def add_arguments(parser):
     ):
         add_number(parser, name, kind, default, text)
     add_json(parser)
+    add_output_file(parser)
+    add_existing(parser, "the output file")
     parser.add_argument(
         "--evaluate",
         type=given_path,
@@ -111,6 +120,10 @@ def run_command(arguments):
         )
     if arguments.curve:
         check_matplotlib()
+    check_existing(arguments, ("output_file",))
+    if arguments.output_file and (arguments.evaluate or MICROPHONE in arguments.inputs):
+        other = "--evaluate" if arguments.evaluate else f"the {MICROPHONE}"
+        raise ValueError(f"--output_file is for events in recordings: leave it out with {other}")
     spotter = KeywordSpotter.load(arguments.run_folder, arguments.device)
     if spotter.shortcoming:
         print(f"{arguments.run_folder}: {spotter.shortcoming}", file=sys.stderr)
@@ -122,15 +135,18 @@ def run_command(arguments):
 
     if MICROPHONE not in arguments.inputs:
         # piece by piece: a recording of a day takes no more memory than one of a minute
+        kept = results_file(arguments)
+        recordings = left_recordings(kept, recordings_in(arguments.inputs))
         records = each_file(
-            recordings_in(arguments.inputs),
+            recordings,
             lambda recording: map(asdict, spotter.events(recording, **_options(arguments))),
+            marks=True,
         )
-    elif len(arguments.inputs) > 1:
+        return print_records(records, _columns, "searched", arguments.json, len(recordings), kept)
+    if len(arguments.inputs) > 1:
         raise ValueError(f"{MICROPHONE} is listened to alone, without other inputs")
-    else:
-        heard = events(microphone(spotter.sample_rate))
-        records = ({"path": MICROPHONE, **event} for event in heard)
+    heard = events(microphone(spotter.sample_rate))
+    records = ({"path": MICROPHONE, **event} for event in heard)
     return print_records(records, _columns, "searched", arguments.json)
 
 

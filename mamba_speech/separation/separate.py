@@ -19,6 +19,7 @@ from mamba_speech.audio.names import plain
 from mamba_speech.audio.outputs import plan_names
 from mamba_speech.listed import plan_recordings
 from mamba_speech.printing import each_file, print_records, shown_place
+from mamba_speech.results_file import add_existing, check_existing
 from mamba_speech.separation.loudness import LEVELS
 from mamba_speech.separation.separator import (
     OVERLAP_SECONDS,
@@ -51,9 +52,7 @@ def add_arguments(parser):
     parser.add_argument(
         "--keep_rate", action="store_true", help="the input's sample rate, in place of the model's"
     )
-    parser.add_argument(
-        "--overwrite", action="store_true", help="replacement of files that are there"
-    )
+    add_existing(parser, "the output folder")
     for name, kind, default, text in (
         ("--window_seconds", number(*WINDOW_RANGE), WINDOW_SECONDS, "seconds separated at a time"),
         (
@@ -75,6 +74,7 @@ def add_arguments(parser):
 
 def run_command(arguments):
     """Run `mamba-speech separate`; returns the exit status, 0 if every file was good."""
+    check_existing(arguments, ("output_folder",))
     folder = Path(arguments.output_folder)
     plan = plan_recordings(
         arguments.inputs,
@@ -84,11 +84,15 @@ def run_command(arguments):
     separator = Separator.load(arguments.run_folder, arguments.device)
     separator.check_windows(arguments.window_seconds, arguments.overlap_seconds)
     recordings = {os.path.realpath(one.path) for one in plan}
+    if arguments.resume:
+        plan = _left(plan, separator.num_spks, folder)
 
     def separate(recording):
         outputs = source_paths(plan[recording], separator.num_spks)
         recording.check()
-        _check_free(recording.path, outputs, recordings, arguments.overwrite)
+        # of a killed command, some of the sources may be there
+        replaces = arguments.overwrite or arguments.resume
+        _check_free(recording.path, outputs, recordings, replaces)
         factor = separator.separate_file(
             recording,
             outputs,
@@ -107,8 +111,25 @@ def run_command(arguments):
 
     records = each_file(plan, separate)
     return print_records(
-        records, lambda one: (shown_place(one), *one["sources"]), "separated", arguments.json
+        records,
+        lambda one: (shown_place(one), *one["sources"]),
+        "separated",
+        arguments.json,
+        len(plan),
     )
+
+
+def _left(plan, speakers, folder):
+    """The part of a plan whose sources are not all there, with a line on stderr about the other part."""
+    left = {
+        recording: output
+        for recording, output in plan.items()
+        if not all(one.exists() for one in source_paths(output, speakers))
+    }
+    if len(left) < len(plan):
+        text = f"{folder}: left out, since their sources are there: {len(plan) - len(left)}"
+        print(f"mamba-speech: {plain(text, backslashes=False)}", file=sys.stderr)
+    return left
 
 
 def plan_outputs(inputs, output_folder):

@@ -27,6 +27,11 @@ def add_arguments(parser):
     parser.add_argument(
         "--output_folder", type=given_path, required=True, help="folder of the embeddings"
     )
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="embeddings that are there are not made again; it always holds, so the option changes nothing",
+    )
     add_device(parser)
     add_json(parser)
     parser.epilog = (

@@ -15,6 +15,14 @@ from mamba_speech.arguments import (
 from mamba_speech.audio import find_audio
 from mamba_speech.printing import print_records, shown_place, with_warnings
 from mamba_speech.recordings import recordings_in
+from mamba_speech.results_file import (
+    add_existing,
+    add_output_file,
+    check_existing,
+    left_recordings,
+    recording_key,
+    results_file,
+)
 from mamba_speech.speaker.embedding import embed_files
 from mamba_speech.speaker.threshold import Threshold
 from mamba_speech.speaker.verifier import SpeakerVerifier
@@ -41,6 +49,8 @@ def add_arguments(parser):
     add_threshold(parser, "the run's, which it set on trials of its validation speakers")
     add_device(parser)
     add_json(parser)
+    add_output_file(parser)
+    add_existing(parser, "the output file")
     parser.epilog = (
         "Prints a line a pair: both paths, the score (the cosine of two embeddings, from -1 to 1) and the decision, "
         "with tabs between. The decision is the same speaker if the score is above the threshold. stderr says where "
@@ -65,20 +75,33 @@ def run_command(arguments):
         raise ValueError("give two files or more, or else a list of them as --pairs LIST")
     if arguments.pairs is not None and arguments.inputs:
         raise ValueError("--pairs LIST names the files: give no others")
+    check_existing(arguments, ("output_file",))
     pairs = None if arguments.pairs is None else read_pairs(arguments.pairs)
     verifier = SpeakerVerifier.load(arguments.run_folder, arguments.device)
+    kept = results_file(arguments)
     if arguments.threshold is not None:
         verifier.threshold = Threshold(arguments.threshold, "given as --threshold")
     if not arguments.json:
         say_threshold(verifier)
     if pairs is None:
         first, *others = arguments.inputs
-        others = recordings_in(others)
+        others = left_recordings(kept, recordings_in(others), _key_with(first))
         results, total = verifier.verify(first, others), len(others)
     else:
+        pairs = left_recordings(kept, pairs, list)
         results, total = _each_pair(verifier, pairs), len(pairs)
     records = map(_record, results)
-    return print_records(records, _columns, "compared", arguments.json, total)
+    return print_records(records, _columns, "compared", arguments.json, total, kept)
+
+
+def _key_with(first):
+    """What tells a comparison with the first recording from others; None with standard input on either side."""
+
+    def key(recording):
+        own = recording_key(recording)
+        return None if own is None or not isinstance(first, str) else [os.path.abspath(first), *own]
+
+    return key
 
 
 def say_threshold(verifier):

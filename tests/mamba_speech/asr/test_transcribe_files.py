@@ -71,8 +71,8 @@ def test_results_that_are_there_are_never_replaced_unasked(transcribe, audio, tm
     (tmp_path / "2.txt").write_text("mine")
     status, printed, message = transcribe(*options)
     assert (status, printed, names(tmp_path)) == (2, "", ["2.txt"])
-    assert message.count("\n") == 1 and "such as 2.txt: give --skip_existing" in message
-    status, printed, _ = transcribe(*options, "--skip_existing")
+    assert message.count("\n") == 1 and "such as 2.txt: give --resume" in message
+    status, printed, _ = transcribe(*options, "--resume")
     assert status == 0 and printed.startswith(str(audio / "3.wav")) and printed.count("\n") == 1
     assert (tmp_path / "2.txt").read_text() == "mine" and (tmp_path / "3.txt").is_file()
     assert transcribe(*options, "--overwrite")[0] == 0
