@@ -30,6 +30,7 @@ COMMANDS = {
         "mamba_speech.speaker.identify",
         "say which speaker of a database is heard, if any",
     ),
+    "serve": ("mamba_speech.serving.serve", "answer over HTTP and WebSocket with trained models"),
     "export": ("mamba_speech.export.command", "write a trained model as a folder that others load"),
     "info": ("mamba_speech.commands.info", "say what a run is, and how good it was in its tests"),
     "evaluate": ("mamba_speech.commands.evaluate", "test a run on a list with references"),
