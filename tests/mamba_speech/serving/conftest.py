@@ -1,19 +1,14 @@
 """A service with a small model of every task, and recordings to send."""
 
-import io
-
 import numpy as np
 import pytest
-import soundfile
-import torch
 from starlette.testclient import TestClient
 
 from tests.support import recognition
 from tests.support.run_folders import write_task_runs
+from tests.support.serving import RATE
 
 pytest.importorskip("fastapi", reason="serving needs mamba-speech[serve]")
-
-RATE = 16000
 
 
 @pytest.fixture(scope="package")
@@ -57,15 +52,3 @@ def samples():
     pitch = 200 + 100 * np.sin(7 * time)
     sound = 0.2 * np.sin(2 * np.pi * np.cumsum(pitch) / RATE) * (1 + np.sin(20 * time))
     return (sound + 0.01 * random.standard_normal(len(sound))).astype(np.float32)
-
-
-def wav(samples, rate=RATE, subtype="PCM_16", kind="WAV"):
-    """A file's bytes."""
-    file = io.BytesIO()
-    soundfile.write(file, samples, rate, subtype, format=kind)
-    return file.getvalue()
-
-
-def waveform(content):
-    """The samples of a file's bytes, (samples,)."""
-    return torch.from_numpy(soundfile.read(io.BytesIO(content), dtype="float32")[0])

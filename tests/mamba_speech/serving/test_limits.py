@@ -14,7 +14,7 @@ from mamba_speech.serving.batching import Batcher
 from mamba_speech.serving.decoding import UploadDecoder
 from mamba_speech.serving.errors import ServiceError
 from mamba_speech.serving.settings import read_settings
-from tests.mamba_speech.serving.conftest import RATE, wav
+from tests.support.serving import RATE, wav
 
 
 def test_a_full_queue_refuses_at_once_and_an_ending_one_answers_what_waits():

@@ -12,8 +12,8 @@ import urllib.request
 
 import pytest
 
-from tests.mamba_speech.serving.conftest import wav
 from tests.support.run_folders import call
+from tests.support.serving import wav
 
 
 def free_port():

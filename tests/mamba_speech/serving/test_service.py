@@ -13,7 +13,7 @@ import srt
 import webvtt
 
 from mamba_speech import KeywordSpotter, Recognizer, Separator, SpeakerVerifier
-from tests.mamba_speech.serving.conftest import RATE, wav, waveform
+from tests.support.serving import RATE, wav, waveform
 
 
 def send(client, path, **fields):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mamba_speech import KeywordSpotter, LiveRecognizer
-from tests.mamba_speech.serving.conftest import RATE
+from tests.support.serving import RATE
 
 
 def pcm(samples):
