@@ -294,7 +294,7 @@ def test_the_table_has_the_tasks_and_the_packages_that_there_are():
         folders = {
             path.name for path in (ROOT / package).iterdir() if (path / "__init__.py").exists()
         }
-        shared = {"audio", "commands", "evaluation", "export", "lists", "ssm"}
+        shared = {"audio", "commands", "evaluation", "export", "lists", "serving", "ssm"}
         assert folders - shared == set(TASKS)
     for place in {place for rule in RULES.values() for place in rule}:
         if "CORPUS" not in place:
