@@ -43,7 +43,11 @@ TRAINING = re.compile(r"(train\w*\.py) (hparams/[\w/]+\.yaml)([^`\n]*)")
 PIP = {"force-reinstall", "index-url", "no-build-isolation", "no-cache-dir", "no-deps"}
 # of the published commands that docs/coming_from.md translates
 PUBLISHED = {"config", "dataset_path", "model-path", "nproc_per_node"}
-FOREIGN = PIP | PUBLISHED | {"nproc-per-node", "master-port", "standalone", "shm-size", "help"}
+FOREIGN = (
+    PIP
+    | PUBLISHED
+    | {"build", "build-arg", "nproc-per-node", "master-port", "standalone", "shm-size", "help"}
+)
 # in `--key value`, which stands for any
 ANY = {"key"}
 
