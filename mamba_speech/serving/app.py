@@ -9,7 +9,8 @@ from typing import Annotated
 
 from fastapi import FastAPI, File, Form, Request, UploadFile
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import FileResponse, JSONResponse, Response
+from fastapi.staticfiles import StaticFiles
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
@@ -185,6 +186,8 @@ def create_app(settings):
     _add_state(app, service)
     app.include_router(openai_api.router(service))
     app.include_router(streams.router(service))
+    if settings.page:
+        _add_page(app)
     app.add_exception_handler(HTTPException, _told)
     app.add_exception_handler(RequestValidationError, _invalid)
     known = {*app.openapi()["paths"], *OPEN_PATHS}
@@ -293,6 +296,16 @@ def _add_state(app, service):
         for model in service.models.values():
             service.metrics.waiting.labels(model=model.name).set(model.batcher.waiting)
         return Response(service.metrics.text(), media_type="text/plain; version=0.0.4")
+
+
+def _add_page(app):
+    folder = Path(__file__).with_name("page")
+
+    @app.get("/", response_class=FileResponse, include_in_schema=False)
+    async def page():
+        return FileResponse(folder / "index.html")
+
+    app.mount("/page", StaticFiles(directory=folder))
 
 
 async def _told(request: Request, error):

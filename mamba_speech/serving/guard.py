@@ -63,7 +63,8 @@ class Guard:
 
     def _check(self, scope):
         headers = dict(scope["headers"])
-        if scope["path"] not in OPEN_PATHS:
+        path = scope["path"]
+        if path not in OPEN_PATHS and not path.startswith("/page/"):
             check_key(self.settings, bearer(headers.get(b"authorization", b"")))
         length = headers.get(b"content-length", b"")
         if length.isdigit() and int(length) > self.limit:

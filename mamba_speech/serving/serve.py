@@ -29,6 +29,9 @@ def add_arguments(parser):
     parser.add_argument(
         "--device", metavar="DEVICE", help="device, such as cpu or cuda:1; default: a GPU if any"
     )
+    parser.add_argument(
+        "--page", action="store_true", help="a page to try the models in, at the service's address"
+    )
     parser.epilog = (
         "The environment sets every setting too, such as MAMBA_SPEECH_API_KEYS and MAMBA_SPEECH_QUEUE_SIZE. "
         "Ctrl+C or SIGTERM ends the service when it has answered what it accepted."
@@ -52,9 +55,12 @@ def run_command(arguments):
         host=arguments.host,
         port=arguments.port,
         device=arguments.device,
+        page=arguments.page or None,
     )
     print(settings.shown(), file=sys.stderr, flush=True)
     app = create_app(settings)
+    if settings.page:
+        print(f"page: http://{settings.host}:{settings.port}/", file=sys.stderr, flush=True)
     log = logging.getLogger("mamba_speech.serving")
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(message)s"))

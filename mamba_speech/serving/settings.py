@@ -24,6 +24,8 @@ class Settings(BaseModel):
         Run folder or exported folder of each name.
     host : str
     port : int
+    page : bool
+        Whether ``/`` is a page to try the models in.
     api_keys : list of SecretStr
         Keys of which a client must give one; none: no key is asked for.
     device : str or None
@@ -52,6 +54,7 @@ class Settings(BaseModel):
     models: dict[str, str] = {}
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
+    page: bool = False
     api_keys: list[SecretStr] = []
     device: str | None = None
     threads: _Count | None = None

@@ -218,3 +218,12 @@ def test_the_description_names_every_path_with_its_answers(client):
         assert {"200", "401", "413", "422", "429"} <= described["paths"][path]["post"][
             "responses"
         ].keys()
+
+
+def test_the_page_is_served_without_a_key_where_it_is_wanted(make_client, client):
+    assert fault(client.get("/")) == (404, "not_found")
+    with make_client(page=True, api_keys=["secret"]) as other:
+        assert "page/page.js" in other.get("/").text
+        for name in ("page.js", "page.css", "recorder.js"):
+            assert other.get(f"/page/{name}").status_code == 200
+        assert other.get("/page/../settings.py").status_code in (401, 404)
