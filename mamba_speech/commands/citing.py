@@ -22,6 +22,7 @@ _MIXER = (
 WORKS = {
     "recognition": (_SLYTHERIN, _MAMBA),
     "streaming": (_SLYTHERIN, _MAMBA),
+    "language model": (_SLYTHERIN, _MAMBA),
     "separation": (_SLYTHERIN, _DUAL_PATH, _MAMBA),
     "keywords": (_KEYWORDS, _MAMBA),
     "speaker": (_MIXER, _MAMBA),

@@ -18,7 +18,7 @@ def evaluate_keywords(model, path, progress=list):
     model : mamba_speech.kws.spotter.KeywordSpotter
     path : str or Path
         A list that :func:`mamba_speech.lists.read_list` reads, with words as ``label`` or ``text``; or a folder of
-        ``<word>/<clip>``.
+        ``<word>/<voice>_<anything>``. Folders whose names begin with ``_`` are left out, unless they are classes.
     progress : callable
         See :func:`mamba_speech.commands.evaluate_recognition.evaluate_recognition`.
 
@@ -33,7 +33,7 @@ def evaluate_keywords(model, path, progress=list):
         If the list cannot be read, names no words, or nothing of it could be tested.
     """
     report, clips = Report("clips"), []
-    for name, speaker, said, recording in _clips(path):
+    for name, speaker, said, recording in _clips(path, model.labels):
         if said is None and recording.fault is None:
             report.errors.append(f"{name}: has no word to compare with")
         elif recording.fault is None and said not in model.labels and UNKNOWN not in model.labels:
@@ -64,11 +64,14 @@ def evaluate_keywords(model, path, progress=list):
     return report
 
 
-def _clips(path):
+def _clips(path, labels):
     """Name, speaker, word and recording of each clip."""
     if is_folder(path) and not is_list(path):
         for file in walk_files(path, audio_suffixes()):
-            yield str(file), file.name.split("_")[0], file.parent.name, Recording(file)
+            word, (voice, *rest) = file.parent.name, file.stem.split("_")
+            # noises, for example, are no words, and their folders begin with _
+            if not word.startswith("_") or word in labels:
+                yield str(file), voice if rest else None, word, Recording(file)
         return
     for row in read_list(path):
         recording = Recording.of_row(row, path)

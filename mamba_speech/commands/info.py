@@ -10,11 +10,12 @@ from mamba_speech.commands.models import count_parameters, known_task, load_mode
 from mamba_speech.commands.showing import show
 from mamba_speech.files import error_text, read_json
 from mamba_speech.plain_yaml import read_scalars, read_tag
-from mamba_speech.run import OPTIONS_FILE
+from mamba_speech.run import OPTIONS_FILE, load_run
+from mamba_speech.run_task import task_of
 from mamba_speech.synthetic import heard_only_synthetic
 from mamba_speech.task_commands import RUNS
 
-RECORD = "results.json"
+RECORD, LANGUAGE_MODEL = "results.json", "language model"
 # figures of a validation, in the order in which runs are judged by them
 _VALIDATION = ("WER", "token_error", "EER", "error", "loss", "si-snr", "-si-snr", "ACC")
 # options that say which speech a run read
@@ -59,22 +60,37 @@ def describe_run(run_folder):
         If the folder is no run.
     """
     folder = Path(run_folder)
-    task = known_task(folder)
     file = folder / OPTIONS_FILE
     options = read_scalars(file) if file.is_file() else {}
+    network = (read_tag(file, "model") or "").removeprefix("!new:") if options else None
+    is_language_model = task_of(folder) is None and (network or "").startswith("modules.asr.")
+    task = LANGUAGE_MODEL if is_language_model else known_task(folder)
+    command = "transcribe RUN INPUT --lm" if is_language_model else RUNS[task][1]
+    found = {"run": str(run_folder), "task": task, "command": f"mamba-speech {command}"}
+    found["network"] = network
     record = _read_record(folder)
+    try:
+        found |= _told(folder, task, options, record)
+    except (AttributeError, KeyError, TypeError) as error:
+        # it may come from anyone
+        raise ValueError(
+            f"{folder / RECORD}: is no record of a run ({type(error).__name__}: {error})"
+        ) from error
+    found |= {"licence": LICENCE, "cite": citations(task)}
+    return {name: value for name, value in found.items() if value not in (None, {}, [], "")}
+
+
+def _told(folder, task, options, record):
+    """What the model, the options and the record tell."""
     training, tests = record.get("training") or {}, record.get("tests") or {}
-    found = {"run": str(run_folder), "task": task, "command": f"mamba-speech {RUNS[task][1]}"}
-    found["network"] = (read_tag(file, "model") or "").removeprefix("!new:") if options else None
-    found |= _loaded(folder, task, training, tests)
+    found = _loaded(folder, task, training, tests)
     found |= {name: options.get(name) for name in ("fidelity", "number_of_epochs", "precision")}
     found["data"] = _data_of(folder, options, training)
     found["training"] = _training_of(record, training)
     found["tests"] = {name: one["figures"] for name, one in tests.items() if "figures" in one}
     found["validation"] = _validation_of(folder)
     found["versions"] = _last_session(training, tests).get("versions")
-    found |= {"licence": LICENCE, "cite": citations(task)}
-    return {name: value for name, value in found.items() if value not in (None, {}, [], "")}
+    return found
 
 
 def _read_record(folder):
@@ -90,6 +106,9 @@ def _read_record(folder):
 def _loaded(folder, task, training, tests):
     """What only the loaded model tells; of one that cannot be loaded, why, and what its record tells."""
     try:
+        if task == LANGUAGE_MODEL:
+            network = load_run(folder, [], selection_key="loss")["model"]
+            return {"parameters": count_parameters(network)}
         model = load_model(folder, task, "cpu")
     except (OSError, RuntimeError, ValueError) as error:
         sizes = [training.get("parameters"), *(one.get("parameters") for one in tests.values())]

@@ -20,7 +20,7 @@ NAMES = {
     ),
     "text": ("text", "wrd", "transcript", "transcription", "sentence", "words"),
     "speaker": ("speaker", "spk_id", "speaker_id", "client_id"),
-    "label": ("label", "keyword", "command"),
+    "label": ("label", "keyword", "command", "word"),
     "id": ("id", "utt_id", "utterance_id"),
     "start": ("start", "start_time", "begin", "offset"),
     "stop": ("stop", "end", "stop_time", "end_time"),

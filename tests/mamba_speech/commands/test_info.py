@@ -55,10 +55,45 @@ def test_weights_that_cannot_be_loaded_leave_the_rest_and_status_one(runs, tmp_p
     assert status == 1 and found["task"] == "recognition" and str(folder) in found["fault"]
 
 
-@pytest.mark.parametrize("kind, said", [("lm", "a language model"), ("nothing", "no such folder")])
-def test_what_is_no_run_of_a_task_gets_one_sentence(kind, said, runs, tmp_path):
-    status, out, err = call(["info", runs.get(kind, tmp_path / kind)])
+def test_a_language_model_tells_its_size_and_who_uses_it(runs):
+    found = describe_run(runs["lm"])
+    assert found["task"] == "language model" and found["parameters"] > 1000
+    assert "--lm" in found["command"] and "fault" not in found
+    status, _, err = call(["benchmark", runs["lm"]])
+    assert status == 2 and "a language model" in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "name, content, said",
+    [
+        (None, None, "no such folder"),
+        ("other.txt", "", "is not the output folder of a run"),
+        ("hyperparams.yaml", "a: [", "hyperparams.yaml"),
+    ],
+)
+def test_what_is_no_run_gets_one_sentence(name, content, said, tmp_path):
+    folder = tmp_path / "folder"
+    if name:
+        folder.mkdir()
+        (folder / name).write_text(content)
+    status, out, err = call(["info", folder])
     assert status == 2 and out == "" and said in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize("record", ["[]", '{"training": "x"}', '{"tests": {"a": 3}}', "{"])
+def test_a_record_that_is_none_gets_one_sentence(record, runs, tmp_path):
+    folder = shutil.copytree(runs["keywords"], tmp_path / "run")
+    (folder / "results.json").write_text(record)
+    status, out, err = call(["info", folder])
+    assert status == 2 and out == "" and "results.json" in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["ctc", "keywords", "speakers", "windows"])
+def test_an_exported_folder_tells_what_its_run_tells(name, runs, tmp_path):
+    assert call(["export", runs[name], tmp_path / "exported"])[0] == 0
+    before, after = describe_run(runs[name]), describe_run(tmp_path / "exported")
+    for fact in ("task", "network", "parameters", "sample_rate", "cite"):
+        assert after[fact] == before[fact]
 
 
 def test_citations_are_those_of_the_citation_file():
