@@ -17,6 +17,26 @@ from mamba_speech.plain_yaml import cut
 # key of the YAML, with the version that wrote it
 MARK = "exported_by"
 WEIGHTS_FILE = "model.safetensors"
+# what an exported YAML names beside networks: SpeechBrain's interfaces are made of them
+_ASR = "mamba_speech.asr.speechbrain_"
+INTERFACE_PARTS = frozenset(
+    {
+        f"{_ASR}parts.BeamSearcher",
+        f"{_ASR}parts.Encoder",
+        f"{_ASR}parts.JointDecoder",
+        f"{_ASR}parts.LoadedTokenizer",
+        f"{_ASR}parts.greedy_tokens",
+        f"{_ASR}streaming.DecoderContext",
+        f"{_ASR}streaming.Encoder",
+        f"{_ASR}streaming.GreedyDecoder",
+        f"{_ASR}streaming.Samples",
+        f"{_ASR}streaming.decode_more",
+        "mamba_speech.export.pretrainer.FolderPretrainer",
+        "speechbrain.dataio.encoder.CategoricalEncoder",
+        "speechbrain.dataio.preprocess.AudioNormalizer",
+        "speechbrain.tokenizers.SentencePiece.SentencePieceDecoderStreamingContext",
+    }
+)
 # names in the statistics of a normalisation
 _STATISTICS = ("count", "glob_mean", "glob_std")
 

@@ -9,6 +9,10 @@ import yaml
 # `<key>`, and within it `<key[inner]>`, at any depth
 _REFERENCE = re.compile(r"<([^<>.\[\]]+)((?:\[[^<>\[\]]+\])*)>")
 _REFERENCE_TAGS = ("!ref", "!copy")
+_PLAIN_TAGS = {
+    f"tag:yaml.org,2002:{kind}"
+    for kind in ("null", "bool", "int", "float", "str", "seq", "map", "timestamp", "merge")
+}
 
 
 def read_scalars(file):
@@ -108,6 +112,29 @@ def read_tag(file, key):
     with errors_name(file):
         pairs = _pairs(_compose(file)[1])
     return next((node.tag for name, node in pairs if name == key), None)
+
+
+def read_tags(file):
+    """The tags of all nodes of a YAML but for those of plain values, as a set.
+
+    Raises
+    ------
+    ValueError
+        If the file is no YAML.
+    """
+    with errors_name(file):
+        nodes, tags = [_compose(file)[1]], {}
+        while nodes:
+            node = nodes.pop()
+            # aliases may lead in circles
+            if node is None or id(node) in tags:
+                continue
+            tags[id(node)] = node.tag
+            if isinstance(node, yaml.MappingNode):
+                nodes += [one for pair in node.value for one in pair]
+            elif isinstance(node, yaml.SequenceNode):
+                nodes += node.value
+    return {tag for tag in tags.values() if tag not in _PLAIN_TAGS}
 
 
 def read_within(file, key=None):

@@ -16,11 +16,11 @@ from mamba_speech.checkpoints import (
     load_whole,
     read_weights,
 )
-from mamba_speech.exported import WEIGHTS_FILE, is_exported
+from mamba_speech.exported import INTERFACE_PARTS, WEIGHTS_FILE, is_exported
 from mamba_speech.exported import load_weights as load_exported_weights
-from mamba_speech.network_yaml import read_keys
+from mamba_speech.network_yaml import ALLOWED, read_keys
 from mamba_speech.option_types import OF_EVERY_RUN, check_types
-from mamba_speech.plain_yaml import shorten
+from mamba_speech.plain_yaml import read_tags, shorten
 
 OPTIONS_FILE = "hyperparams.yaml"
 # What loading needs of every run, whatever its task.
@@ -80,6 +80,7 @@ def load_run(folder, wanted, optional=(), selection_key="WER"):
 
 def _load_exported(folder, wanted, optional):
     """What :func:`load_run` gives of a folder that was exported."""
+    _check_tags(folder / OPTIONS_FILE)
     options = read_options(folder, ["model", *wanted], optional)
     check_types(options, folder / OPTIONS_FILE, OF_EVERY_RUN)
     names = ("model", "normalize", "lm")
@@ -90,6 +91,25 @@ def _load_exported(folder, wanted, optional):
         if isinstance(options.get(key), str):
             options[key] = str(folder / options[key])
     return options
+
+
+def _check_tags(file):
+    """Refuse an exported YAML that names what no export writes: SpeechBrain would call it, even where it is not read.
+
+    Raises
+    ------
+    ValueError
+    """
+    for tag in sorted(read_tags(file)):
+        kind, _, target = tag.partition(":")
+        named = kind in ("!new", "!name") and (
+            target.startswith(ALLOWED) or target in INTERFACE_PARTS
+        )
+        if not named and tag != "!ref":
+            raise ValueError(
+                f"{file}: {shorten(tag)} is refused, since no export writes it: the folder was changed, so get it "
+                "again from somebody you trust"
+            )
 
 
 def open_checkpoints(save_folder):

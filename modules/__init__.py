@@ -3,5 +3,3 @@
 Everything here is a plain ``torch.nn.Module`` or an operation on tensors: no data sets, no files,
 no training loops. The state-space core is in :mod:`modules.ssm`.
 """
-
-__version__ = "0.1.0"

@@ -167,13 +167,13 @@ def test_the_console_script_names_a_function_that_can_be_imported():
     assert callable(getattr(importlib.import_module(module), function))
 
 
-def test_the_version_is_the_same_wherever_it_is_written():
-    version = project()["version"]
+def test_the_version_stands_in_one_place_and_is_the_same_in_the_documents_and_the_installation():
+    version = mamba_speech.__version__
     released = re.findall(r"^## \[(\d[^\]]*)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
     assert released[:1] in ([], [version])
-    for path in python_files(*PACKAGES):
-        written = re.findall(r"^__version__ = \"(.*)\"$", path.read_text(), re.MULTILINE)
-        assert written in ([], [version]), path
+    assert f"version: {version}\n" in (ROOT / "CITATION.cff").read_text()
+    written = [path for path in python_files(*PACKAGES) if "\n__version__ = " in path.read_text()]
+    assert written == [ROOT / "mamba_speech" / "__init__.py"] and "version" not in project()
     try:
         assert importlib.metadata.version(project()["name"]) == version
     except importlib.metadata.PackageNotFoundError:

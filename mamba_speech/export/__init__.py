@@ -46,7 +46,15 @@ FORMATS = {
 }
 
 
-def export_run(run_folder, folder, export_format=DEFAULT_FORMAT, **options):
+def export_run(
+    run_folder,
+    folder,
+    export_format=DEFAULT_FORMAT,
+    *,
+    push_to_hub=None,
+    private=False,
+    **options,
+):
     """Write a trained run as a folder that others load, whole or not at all.
 
     Arguments
@@ -57,8 +65,17 @@ def export_run(run_folder, folder, export_format=DEFAULT_FORMAT, **options):
         It is made; one that is there must be empty.
     export_format : str
         Key of :data:`FORMATS`.
+    push_to_hub : str, optional
+        Repository of the Hugging Face Hub, `OWNER/NAME`, that gets the folder too.
+    private : bool
+        Whether a repository that is made is private.
     **options
-        Those of the format.
+        Options of the format.
+
+    Returns
+    -------
+    str or None
+        The address of the repository.
 
     Raises
     ------
@@ -67,6 +84,9 @@ def export_run(run_folder, folder, export_format=DEFAULT_FORMAT, **options):
     FileNotFoundError, ValueError
         If the run cannot be loaded, is of no task known here or of none that the format takes; if the format is
         unknown.
+    OSError
+        If the hub does not answer or refuses the user; then nothing is written. If the hub fails while it gets the
+        folder; then the folder is there.
 
     Example
     -------
@@ -92,8 +112,14 @@ def export_run(run_folder, folder, export_format=DEFAULT_FORMAT, **options):
         raise ValueError(
             f"{run_folder}: is a run of the task {task}, which --format {export_format} does not take: {advice}"
         )
+    if push_to_hub is not None:
+        # not at the top, since who does not push need not wait for it
+        from mamba_speech.export import hub
+
+        hub.check_hub(push_to_hub)
     with _whole_folder(folder) as temporary:
         importlib.import_module(form.module).export(run_folder, temporary, options)
+    return None if push_to_hub is None else hub.push_folder(folder, push_to_hub, private)
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """The command `mamba-speech export`: a trained run as a folder that others load."""
 
-from mamba_speech.arguments import add_run_folder, given_path
+from mamba_speech.arguments import add_run_folder, given_name, given_path
 from mamba_speech.audio.names import plain
 from mamba_speech.export import DEFAULT_FORMAT, FORMATS, export_run
 
@@ -19,11 +19,31 @@ def add_arguments(parser):
         default=DEFAULT_FORMAT,
         help=f"kind of the folder ({kinds}; default: %(default)s)",
     )
-    parser.epilog = "FOLDER is written whole or not at all. One that is there must be empty. RUN_FOLDER stays as it is."
+    parser.add_argument(
+        "--push_to_hub",
+        metavar="REPO",
+        type=given_name,
+        help="repository OWNER/NAME of the Hugging Face Hub that gets the folder too",
+    )
+    parser.add_argument(
+        "--private", action="store_true", help="private repository, if REPO is not there yet"
+    )
+    parser.epilog = (
+        "FOLDER is written whole or not at all, and one that is there must be empty. RUN_FOLDER stays as it is. The "
+        "token of the Hub is that of `hf auth login`, or HF_TOKEN."
+    )
 
 
 def run_command(arguments):
     """Run `mamba-speech export`; returns the exit status."""
-    export_run(arguments.run_folder, arguments.folder, arguments.export_format)
+    address = export_run(
+        arguments.run_folder,
+        arguments.folder,
+        arguments.export_format,
+        push_to_hub=arguments.push_to_hub,
+        private=arguments.private,
+    )
     print(plain(arguments.folder))
+    if address is not None:
+        print(plain(address))
     return 0
