@@ -11,7 +11,10 @@ from tests.support.run_folders import call
 FIGURES = ("latency_s", "fastest_s", "real_time_factor", "audio_s_per_s", "peak_memory_mb")
 
 
-@pytest.mark.parametrize("name", ["ctc", "s2s", "keywords", "speakers", "windows"])
+SLOW = [pytest.param(name, marks=pytest.mark.exhaustive) for name in ("ctc", "s2s")]
+
+
+@pytest.mark.parametrize("name", [*SLOW, "keywords", "speakers", "windows"])
 def test_every_task_is_measured_at_every_length_and_batch_size(name, runs):
     given = ["--lengths", "0.2", "0.4", "--batch_sizes", "1", "2", "--repeats", "1"]
     status, out, _ = call(["benchmark", runs[name], *given, "--device", "cpu", "--json"])

@@ -115,6 +115,7 @@ def test_a_quoted_pattern_is_what_the_shell_would_put_in_its_place(runs, voices,
     assert status == 1 and "no*thing.wav: no such file" in err
 
 
+@pytest.mark.exhaustive
 def test_a_real_pipe_gives_what_the_file_gives(runs, voices):
     given = ["transcribe", runs["ctc"], "--json"]
     status, wanted, err = command_line(*given, voices[0])

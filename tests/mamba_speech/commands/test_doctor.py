@@ -5,6 +5,8 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 from modules.ssm.scan.dispatch import available_backends
 from tests.support.recipes import ROOT
 from tests.support.run_folders import call
@@ -36,6 +38,7 @@ def test_this_machine_is_well_and_each_thing_has_a_line_with_advice():
     assert f"cpu: {available_backends('cpu')[0]}" in scan
 
 
+@pytest.mark.exhaustive
 def test_without_a_compiler_the_slower_backend_is_named_and_nothing_is_broken(tmp_path):
     status, found = run(CC=str(tmp_path / "no compiler"), XDG_CACHE_HOME=str(tmp_path))
     assert status == 0 and found["compiler"]["found"].startswith("none of ")
@@ -50,6 +53,7 @@ def test_a_broken_torch_is_told_and_gives_status_one(tmp_path):
     assert found["python"]["ok"] and found["memory"]["ok"]
 
 
+@pytest.mark.exhaustive
 def test_a_backend_of_the_environment_that_cannot_run_is_broken():
     status, found = run(MAMBA_SPEECH_BACKEND="mamba_ssm")
     assert status == 1 and not found["scan"]["ok"]

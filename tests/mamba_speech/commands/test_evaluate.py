@@ -40,7 +40,7 @@ def evaluated(*arguments):
     return status, json.loads(out) if out else None, err
 
 
-@pytest.mark.parametrize("name", ["ctc", "s2s"])
+@pytest.mark.parametrize("name", ["ctc", pytest.param("s2s", marks=pytest.mark.exhaustive)])
 def test_error_rates_are_those_of_the_texts_that_transcribe_prints(
     name, runs, voices, texts, tmp_path
 ):

@@ -35,7 +35,7 @@ def given(command, runs, many, path, *options):
     return [command, runs[COMMANDS[command]], *first, many, *more, "--output_file", path, *options]
 
 
-@pytest.mark.parametrize("as_json", [False, True])
+@pytest.mark.parametrize("as_json", [False, pytest.param(True, marks=pytest.mark.exhaustive)])
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_file_that_was_cut_anywhere_is_resumed_to_the_same_end(
     command, as_json, runs, many, tmp_path
