@@ -196,6 +196,23 @@ class Progress:
         self.bar.close()
 
 
+class LongProgress:
+    """How far a command is in a long recording: a line on stderr every ``EVERY_SECONDS``, on a terminal every five."""
+
+    def __init__(self):
+        self.told = time.monotonic()
+        self.every = 5.0 if sys.stderr.isatty() else EVERY_SECONDS
+
+    def __call__(self, recording, seconds):
+        """Tell that so many seconds of a :class:`mamba_speech.recordings.Recording` are done."""
+        now = time.monotonic()
+        if now - self.told >= self.every:
+            self.told = now
+            minutes, rest = divmod(int(seconds), 60)
+            text = f"{plain(str(recording.name))}: {minutes}:{rest:02d} minutes are done"
+            tqdm.write(f"mamba-speech: {text}", file=sys.stderr)
+
+
 def json_line(value):
     """A value as JSON on one line, in letters that stdout can print.
 

@@ -181,6 +181,29 @@ class Recording:
         self.start, self.end = first / rate, None if last is None else last / rate
         return part or ()
 
+    def is_longer(self, seconds):
+        """Whether the recording lasts longer; one that does not tell its length is read so far.
+
+        Raises
+        ------
+        AudioError
+            If it is no usable audio.
+        """
+        if self.path is None:
+            return max(self.waveform.shape, default=0) > seconds * self.sample_rate
+        first, last = self._part() or (0, None)
+        with open_audio(self.path) as audio:
+            limit = seconds * audio.rate
+            ends = [one for one in (audio.frames, last) if one is not None]
+            if ends:
+                return min(ends) - first > limit
+            heard = 0
+            for block in audio.blocks(first):
+                heard += len(block)
+                if heard > limit:
+                    return True
+        return False
+
     def load(self, sample_rate):
         """The mono waveform (samples,), float32, at a rate.
 

@@ -5,44 +5,40 @@ A run of `train_CTC.py` or `train_S2S.py` will do, and one of the published reci
 """
 
 import math
-from pathlib import Path
 
 import torch
 
 from mamba_speech.asr.alignment import Alignment, align_tokens, best_path
+from mamba_speech.asr.batches import batches_of, read_ahead
 from mamba_speech.asr.decoders import S2SDecoder
-from mamba_speech.asr.option_types import OPTION_TYPES
-from mamba_speech.asr.published import is_published, load_published_recogniser
-from mamba_speech.asr.run_decoder import DECODING_OPTIONS, decoder_of_run
+from mamba_speech.asr.long_recordings import check_window, transcribe_long
+from mamba_speech.asr.nbest import Hypothesis
+from mamba_speech.asr.run_decoder import decoder_of_run
+from mamba_speech.asr.run_recogniser import load_recogniser, set_chunks
 from mamba_speech.asr.tokenizer import Tokenizer
 from mamba_speech.asr.transcript import Transcript
+from mamba_speech.asr.voice_activity import drop_unsupported, make_gate
 from mamba_speech.asr.word_times import time_words
-from mamba_speech.audio import AudioError, collected_warnings, recording_fault
+from mamba_speech.audio import AudioError, recording_fault
 from mamba_speech.device import choose_device
 from mamba_speech.memory import return_freed_memory
-from mamba_speech.option_types import check_types
 from mamba_speech.recordings import Recording, one_or_each, recordings_of
-from mamba_speech.run import OPTIONS_FILE, load_run
 from mamba_speech.run_errors import names_run
 from modules.asr.s2s import S2SRecognizer
-from modules.causal_frontend import CausalFilterbankFeatures
 from modules.lengths import relative_lengths
-from modules.ssm.checks import check_count
-
-# What checkpoints are compared by, in runs of train_CTC.py and of train_S2S.py.
-_SELECTION_KEYS = ("WER", "token_error")
 
 BATCH_SECONDS = 60.0
 # Files are read so many batches ahead, to put those of like length together.
 BATCHES_AHEAD = 8
+# LibriSpeech's utterances, on which the recipes train, last 35 s at most.
+MAX_WINDOW_SECONDS = 40.0
 
 
 class Recognizer:
     """A trained recogniser: :meth:`load` a run, then :meth:`transcribe` recordings.
 
-    An utterance is recognised as a whole, so that memory grows with its length. On the CPU a minute of audio takes
-    about 100 MB with the CTC recipe's `conmamba_mini`, and 150 MB with its `conmamba_large`; an hour takes 6 and 9 GB.
-    Cut longer recordings into parts first.
+    A recording of up to `max_window_seconds` is recognised as a whole. A longer one is read and recognised in windows,
+    so that memory does not grow with its length; see :mod:`mamba_speech.asr.windows`.
 
     Arguments
     ---------
@@ -75,6 +71,7 @@ class Recognizer:
         self.compute_features = options["compute_features"].to(device)
         self.normalize = options["normalize"].to(device)
         self.model = options["model"].to(device)
+        self._gates = {}
         # a head that no loss has trained knows no times
         self._has_ctc = options.get("ctc_weight") != 0
 
@@ -128,9 +125,9 @@ class Recognizer:
             If the device is not there.
         """
         device = choose_device(device)
-        options = _load_recogniser(run)
+        options = load_recogniser(run)
         if chunk_size is not None:
-            _set_chunks(options, chunk_size)
+            set_chunks(options, chunk_size)
         tokenizer = Tokenizer(options["tokenizer_file"])
         options["model"].to(device)
         decode = decoder_of_run(
@@ -139,7 +136,16 @@ class Recognizer:
         return cls(options, tokenizer, decode, device)
 
     def transcribe(
-        self, audio, sample_rate=None, *, batch_seconds=BATCH_SECONDS, word_times=False, nbest=1
+        self,
+        audio,
+        sample_rate=None,
+        *,
+        batch_seconds=BATCH_SECONDS,
+        word_times=False,
+        nbest=1,
+        max_window_seconds=MAX_WINDOW_SECONDS,
+        vad="auto",
+        progress=None,
     ):
         """Recognise one recording or many.
 
@@ -155,6 +161,14 @@ class Recognizer:
             Whether the words are told with their times, see :func:`mamba_speech.asr.word_times.time_words`.
         nbest : int
             Most texts of one recording that are told with their scores; a beam search finds more than one.
+        max_window_seconds : float
+            Longest recording that is recognised as a whole, and longest window of longer ones.
+        vad : str
+            Gate that gives recordings and windows without speech an empty text: `auto`, `silero`, `energy` or `off`,
+            see :func:`mamba_speech.asr.voice_activity.make_gate`. A text of the search is dropped too where the CTC
+            output is sure of silence in every frame.
+        progress : callable, optional
+            What is called with a long :class:`mamba_speech.recordings.Recording` and the seconds of it that are done.
 
         Returns
         -------
@@ -167,14 +181,22 @@ class Recognizer:
         mamba_speech.audio.AudioError
             If a single recording is no usable audio.
         ValueError
-            If `batch_seconds` is not positive, or a waveform has no sample rate; see also :meth:`check_details`.
+            If `batch_seconds` is not positive, or a waveform has no sample rate; see also :meth:`check_details` and
+            :func:`mamba_speech.asr.long_recordings.check_window`.
+        RuntimeError
+            If the package of a gate is not installed.
         """
         if not batch_seconds > 0:
             raise ValueError(f"batch_seconds must be more than 0; got {batch_seconds}")
         self.check_details(word_times, nbest)
         recordings, many = recordings_of(audio, sample_rate)
-        wanted = {"word_times": word_times, "nbest": nbest}
-        return one_or_each(self._transcribe(recordings, batch_seconds, wanted), many)
+        chunk = getattr(self.model, "chunk_size", None) or 0
+        check_window(max_window_seconds, chunk * self._frame_seconds)
+        if vad not in self._gates:
+            self._gates[vad] = make_gate(vad)
+        wanted = {"word_times": word_times, "nbest": nbest, "gate": self._gates[vad]}
+        results = self._transcribe(recordings, batch_seconds, max_window_seconds, wanted, progress)
+        return one_or_each(results, many)
 
     def check_details(self, word_times=False, nbest=1):
         """Refuse details that the run cannot give: word times of an S2S run without a CTC loss, more than a beam holds.
@@ -190,26 +212,62 @@ class Recognizer:
             )
         self.decode.check_nbest(nbest)
 
-    def _transcribe(self, recordings, batch_seconds, wanted):
-        for window in self._windows(recordings, batch_seconds):
+    def _transcribe(self, recordings, batch_seconds, longest, wanted, progress):
+        def recognise(waveforms, details):
+            found = {}
+            for some in self._heard(dict(enumerate(waveforms)), batch_seconds, details):
+                found |= some
+            return [found[key] for key in range(len(waveforms))]
+
+        each = 0 if self.fidelity == "upstream" else batch_seconds
+        ahead = BATCHES_AHEAD * batch_seconds
+        for window in read_ahead(recordings, self.sample_rate, ahead, longest):
+            if isinstance(window, Recording):
+                yield transcribe_long(
+                    recognise, window, self.sample_rate, longest, each, wanted, progress
+                )
+                continue
             yield from self._transcribe_window(window, batch_seconds, wanted)
             # before the next ones are read
             window.clear()
 
     def _transcribe_window(self, window, batch_seconds, wanted):
         waveforms = {index: one for index, (_, one, _) in enumerate(window) if _is_audio(one)}
-        found = dict(enumerate(one for _, one, _ in window))
-        for batch in self._batches(waveforms, batch_seconds):
-            found |= self._recognise_each(batch, waveforms, wanted)
-            return_freed_memory()
+        found, stopped = dict(enumerate(one for _, one, _ in window)), None
+        try:
+            for some in self._heard(waveforms, batch_seconds, wanted):
+                found |= some
+        except KeyboardInterrupt as interrupt:
+            # what is done is told first
+            stopped = interrupt
         for (recording, one, odd), result in zip(window, found.values(), strict=True):
             if isinstance(result, dict):
                 seconds = len(one) / self.sample_rate
                 told = {"seconds": seconds, "warnings": tuple(odd)}
                 yield Transcript(**result, **recording.place(), **told)
-            else:
+            elif not _is_audio(result):
                 error = recording_fault(recording.name, result)
                 yield Transcript(**recording.place(), error=error)
+        if stopped is not None:
+            raise stopped
+
+    def _heard(self, waveforms, batch_seconds, wanted):
+        """Dictionaries of results, or errors, by the keys of waveforms, batch by batch."""
+        gate, silent = wanted["gate"], {"text": ""}
+        if wanted["word_times"]:
+            silent["words"] = ()
+        if wanted["nbest"] > 1:
+            silent["nbest"] = (Hypothesis("", 0.0),)
+        speech = {}
+        for key, waveform in waveforms.items():
+            if gate is None or gate(waveform, self.sample_rate):
+                speech[key] = waveform
+            else:
+                yield {key: dict(silent)}
+        limit = 0 if self.fidelity == "upstream" else batch_seconds * self.sample_rate
+        for batch in batches_of(speech, limit):
+            yield self._recognise_each(batch, speech, wanted)
+            return_freed_memory()
 
     @torch.inference_mode()
     def align(self, audio, sample_rate=None, text=None):
@@ -244,7 +302,7 @@ class Recognizer:
         log_probs = log_probs[0, : lengths[0], : len(self.tokenizer)].cpu()
         seconds = len(waveform) / self.sample_rate
         frame_seconds = self._hop_seconds
-        step = frame_seconds * math.prod(self.model.CNN.strides)
+        step = self._frame_seconds
         if text is None:
             silent = (self.tokenizer.blank, *self.tokenizer.control)
             spans = best_path(log_probs, silent)
@@ -265,35 +323,6 @@ class Recognizer:
         words = list(time_words(log_probs, text, self.tokenizer, step, seconds, features))
         return Alignment(recording.path, text, seconds, tokens, words, features, frame_seconds)
 
-    def _windows(self, recordings, batch_seconds):
-        """Lists of (recording, waveform or error, warnings), each about as long as `BATCHES_AHEAD` batches."""
-        window, samples = [], 0
-        for recording in recordings:
-            odd = []
-            try:
-                with collected_warnings(odd):
-                    waveform = recording.load(self.sample_rate)
-                samples += len(waveform)
-            except Exception as error:  # noqa: BLE001 - whatever it is, the others go on
-                waveform = error
-            window.append((recording, waveform, odd))
-            if samples >= BATCHES_AHEAD * batch_seconds * self.sample_rate:
-                yield window
-                window, samples = [], 0
-        if window:
-            yield window
-
-    def _batches(self, waveforms, batch_seconds):
-        """Keys of waveforms, grouped by length."""
-        limit = 0 if self.fidelity == "upstream" else batch_seconds * self.sample_rate
-        batches, batch = [], []
-        for key in sorted(waveforms, key=lambda key: len(waveforms[key])):
-            if batch and len(waveforms[key]) * (len(batch) + 1) > limit:
-                batches.append(batch)
-                batch = []
-            batch.append(key)
-        return [*batches, batch] if batch else batches
-
     def _recognise_each(self, keys, waveforms, wanted):
         """What :meth:`_recognise` gives, by key; of a recording on which the model fails, the error.
 
@@ -309,21 +338,25 @@ class Recognizer:
         return {key: result for one in results for key, result in one.items()}
 
     @torch.inference_mode()
-    def _recognise(self, waveforms, word_times=False, nbest=1):
+    def _recognise(self, waveforms, word_times=False, nbest=1, gate=None):
         """A dictionary a waveform, with some fields of its Transcript."""
+        word_times = word_times and self._has_ctc
         inputs, features = self._inputs(waveforms)
         if isinstance(self.decode, S2SDecoder):
             outputs, lengths = self.model.encode(*inputs)
             _check_finite(outputs, lengths)
-            log_probs = self.model.ctc_log_probs(outputs) if word_times else None
+            checked = gate is not None and self._has_ctc
+            log_probs = self.model.ctc_log_probs(outputs) if word_times or checked else None
         else:
             outputs, lengths = (one.cpu() for one in self._ctc_log_probs(*inputs))
-            log_probs = outputs
+            log_probs, checked = outputs, False
         if nbest == 1:
             found = [{"text": text} for text in self.decode(outputs, lengths)]
         else:
             several = self.decode.nbest(outputs, lengths, nbest)
             found = [{"text": one[0].text, "nbest": tuple(one)} for one in several]
+        if checked:
+            drop_unsupported(found, log_probs[..., self.tokenizer.blank], lengths)
         if word_times:
             for one, *heard in zip(found, log_probs, lengths, waveforms, features, strict=True):
                 one["words"] = self._words(one["text"], *heard)
@@ -334,12 +367,16 @@ class Recognizer:
         log_probs = log_probs[:frames, : len(self.tokenizer)].cpu()
         features = features[: 1 + len(waveform) // self.compute_features.hop]
         seconds = len(waveform) / self.sample_rate
-        step = self._hop_seconds * math.prod(self.model.CNN.strides)
+        step = self._frame_seconds
         return time_words(log_probs, text, self.tokenizer, step, seconds, features)
 
     @property
     def _hop_seconds(self):
         return self.compute_features.hop / self.sample_rate
+
+    @property
+    def _frame_seconds(self):
+        return self._hop_seconds * math.prod(self.model.CNN.strides)
 
     def _inputs(self, waveforms):
         """What the model takes: normalised features, their counts, relative lengths; and plain features."""
@@ -359,33 +396,6 @@ class Recognizer:
             log_probs, lengths = self.model(*inputs)
         _check_finite(log_probs, lengths)
         return log_probs, lengths
-
-
-def _load_recogniser(folder):
-    """The options of a run of this project, or of the published recipes."""
-    if is_published(folder):
-        return load_published_recogniser(folder)
-    options = load_run(
-        folder,
-        wanted=["compute_features", "normalize", "sample_rate", "fidelity", "tokenizer_file"],
-        optional=DECODING_OPTIONS,
-        selection_key=_SELECTION_KEYS,
-    )
-    check_types(options, Path(folder) / OPTIONS_FILE, OPTION_TYPES)
-    return options
-
-
-def _set_chunks(options, chunk_size):
-    """Give the model of a streaming run chunks of another size."""
-    model = options["model"]
-    if not isinstance(options["compute_features"], CausalFilterbankFeatures):
-        raise ValueError(  # noqa: TRY004 - a run's parts are values to its user
-            "chunk_size is for runs of the streaming recipes, and this run is of another: leave it out"
-        )
-    if getattr(model.Transformer, "causal", False):
-        raise ValueError("the run's encoder is causal and has no chunks: leave chunk_size out")
-    check_count("chunk_size", chunk_size)
-    model.chunk_size = chunk_size
 
 
 def _check_finite(values, lengths):

@@ -8,9 +8,10 @@ from mamba_speech.arguments import (
     add_json,
     add_number,
     add_run_folder,
+    number,
     some_seconds,
 )
-from mamba_speech.asr.recognizer import BATCH_SECONDS, Recognizer
+from mamba_speech.asr.recognizer import BATCH_SECONDS, MAX_WINDOW_SECONDS, Recognizer
 from mamba_speech.asr.transcribe_options import (
     SEARCH_OPTIONS,
     add_details,
@@ -19,7 +20,9 @@ from mamba_speech.asr.transcribe_options import (
 )
 from mamba_speech.asr.transcript_files import ALL, TranscriptFiles
 from mamba_speech.asr.transcript_formats import details_of
-from mamba_speech.printing import print_records, shown_place, with_warnings
+from mamba_speech.asr.voice_activity import GATES
+from mamba_speech.asr.windows import LONGEST_WINDOW, SHORTEST_WINDOW
+from mamba_speech.printing import LongProgress, print_records, shown_place, with_warnings
 from mamba_speech.recordings import recordings_in
 from mamba_speech.results_file import left_recordings, results_file
 
@@ -34,6 +37,16 @@ def add_arguments(parser):
     add_details(parser)
     text = "seconds of audio in a batch; fewer need less memory, more may be faster"
     add_number(parser, "--batch_seconds", some_seconds, BATCH_SECONDS, text)
+    text = "longest recording recognised as a whole, in seconds, and longest window of longer ones"
+    window = number(SHORTEST_WINDOW, LONGEST_WINDOW)
+    add_number(parser, "--max_window_seconds", window, MAX_WINDOW_SECONDS, text)
+    parser.add_argument(
+        "--vad",
+        choices=GATES,
+        default="auto",
+        help="gate that gives recordings without speech no text; auto: silero, or energy where silero-vad is not "
+        "installed (default: auto)",
+    )
     parser.epilog = (
         "Prints a line a file: its path, a tab, and the text. Of parts of files, which lists name, start and end in "
         "seconds follow the path. With --output_folder it also writes NAME.txt and so on for each input. NAME keeps "
@@ -57,6 +70,9 @@ def run_command(arguments):
         batch_seconds=arguments.batch_seconds,
         word_times=times,
         nbest=arguments.nbest,
+        max_window_seconds=arguments.max_window_seconds,
+        vad=arguments.vad,
+        progress=LongProgress(),
     )
     details = {"word_times": arguments.word_times, "confidence": arguments.confidence}
     records = (_record(one, files, details) for one in results)

@@ -61,7 +61,7 @@ class TranscriptFiles:
         self.skipped = len(plan) - len(self.recordings)
         self._replaces = existing != "refuse"
         # results come in the order of the recordings
-        self._outputs = iter([plan[one] for one in self.recordings])
+        self._outputs = iter([(one, plan[one]) for one in self.recordings])
         _make_folder(folder)
 
     @property
@@ -75,7 +75,8 @@ class TranscriptFiles:
         Arguments
         ---------
         result : mamba_speech.asr.transcript.Transcript
-            Results come in the order of `recordings`; one with an error leaves no file.
+            Results come in the order of `recordings`, of which a command that is stopped leaves some out; one with an
+            error leaves no file.
         **details
             Options of the formats: `word_times`, `confidence`.
 
@@ -84,7 +85,7 @@ class TranscriptFiles:
         str or None
             Why they could not be written.
         """
-        output = next(self._outputs)
+        output = next(path for one, path in self._outputs if one.place() == result.place())
         if result.error:
             return None
         try:

@@ -11,6 +11,7 @@ logger = logging.getLogger(__name__)
 TRUNCATED, UNKNOWN_LENGTH = "truncated", "unknown_length"
 OPPOSITE_CHANNELS, SILENT_CHANNEL = "opposite_channels", "silent_channel"
 INTEGER_SCALE = "integer_scale"
+PART_LEFT_OUT = "part_left_out"
 
 _collected = contextvars.ContextVar("collected", default=None)
 # kinds that this process has logged once
@@ -23,7 +24,8 @@ class AudioWarning(NamedTuple):
     Attributes
     ----------
     kind : str
-        ``truncated``, ``unknown_length``, ``opposite_channels``, ``silent_channel`` or ``integer_scale``.
+        ``truncated``, ``unknown_length``, ``opposite_channels``, ``silent_channel``, ``integer_scale`` or
+        ``part_left_out``.
     text : str
         One sentence that names the file.
     """
