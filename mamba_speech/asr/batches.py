@@ -1,4 +1,6 @@
-"""Recordings in the order in which they are recognised: some minutes ahead, in batches of like length."""
+"""Recordings some minutes ahead, in batches of like length, and a check of what a model makes of them."""
+
+import torch
 
 from mamba_speech.audio import collected_warnings
 
@@ -68,3 +70,10 @@ def batches_of(waveforms, samples):
             batch = []
         batch.append(key)
     return [*batches, batch] if batch else batches
+
+
+def check_finite(values, lengths):
+    """Refuse outputs (batch, time, features) that are not numbers: each text of them would be empty."""
+    valid = torch.arange(values.shape[1], device=values.device) < lengths[:, None].to(values.device)
+    if not torch.isfinite(values).all(-1)[valid].all():
+        raise ValueError("the model made of it values that are not finite")

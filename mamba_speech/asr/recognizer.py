@@ -9,7 +9,7 @@ import math
 import torch
 
 from mamba_speech.asr.alignment import Alignment, align_tokens, best_path
-from mamba_speech.asr.batches import batches_of, read_ahead
+from mamba_speech.asr.batches import batches_of, check_finite, read_ahead
 from mamba_speech.asr.decoders import S2SDecoder
 from mamba_speech.asr.long_recordings import check_window, transcribe_long
 from mamba_speech.asr.nbest import Hypothesis
@@ -17,7 +17,7 @@ from mamba_speech.asr.run_decoder import decoder_of_run
 from mamba_speech.asr.run_recogniser import load_recogniser, set_chunks
 from mamba_speech.asr.tokenizer import Tokenizer
 from mamba_speech.asr.transcript import Transcript
-from mamba_speech.asr.voice_activity import drop_unsupported, make_gate
+from mamba_speech.asr.voice_activity import drop_unsupported, make_gates
 from mamba_speech.asr.word_times import time_words
 from mamba_speech.audio import AudioError, recording_fault
 from mamba_speech.device import choose_device
@@ -30,7 +30,7 @@ from modules.lengths import relative_lengths
 BATCH_SECONDS = 60.0
 # Files are read so many batches ahead, to put those of like length together.
 BATCHES_AHEAD = 8
-# LibriSpeech's utterances, on which the recipes train, last 35 s at most.
+# LibriSpeech's utterances last 35 s at most
 MAX_WINDOW_SECONDS = 40.0
 
 
@@ -165,7 +165,7 @@ class Recognizer:
             Longest recording that is recognised as a whole, and longest window of longer ones.
         vad : str
             Gate that gives recordings and windows without speech an empty text: `auto`, `silero`, `energy` or `off`,
-            see :func:`mamba_speech.asr.voice_activity.make_gate`. A text of the search is dropped too where the CTC
+            see :func:`mamba_speech.asr.voice_activity.make_gates`. A text of the search is dropped too where the CTC
             output is sure of silence in every frame.
         progress : callable, optional
             What is called with a long :class:`mamba_speech.recordings.Recording` and the seconds of it that are done.
@@ -192,10 +192,11 @@ class Recognizer:
         recordings, many = recordings_of(audio, sample_rate)
         chunk = getattr(self.model, "chunk_size", None) or 0
         check_window(max_window_seconds, chunk * self._frame_seconds)
-        if vad not in self._gates:
-            self._gates[vad] = make_gate(vad)
-        wanted = {"word_times": word_times, "nbest": nbest, "gate": self._gates[vad]}
-        results = self._transcribe(recordings, batch_seconds, max_window_seconds, wanted, progress)
+        gates = self._gates[vad] = self._gates.get(vad) or make_gates(vad)
+        wanted = {"word_times": word_times, "nbest": nbest}
+        results = self._transcribe(
+            recordings, batch_seconds, max_window_seconds, wanted, gates, progress
+        )
         return one_or_each(results, many)
 
     def check_details(self, word_times=False, nbest=1):
@@ -212,9 +213,9 @@ class Recognizer:
             )
         self.decode.check_nbest(nbest)
 
-    def _transcribe(self, recordings, batch_seconds, longest, wanted, progress):
+    def _transcribe(self, recordings, batch_seconds, longest, wanted, gates, progress):
         def recognise(waveforms, details):
-            found = {}
+            found, details = {}, details | {"gate": gates[1]}
             for some in self._heard(dict(enumerate(waveforms)), batch_seconds, details):
                 found |= some
             return [found[key] for key in range(len(waveforms))]
@@ -227,12 +228,14 @@ class Recognizer:
                     recognise, window, self.sample_rate, longest, each, wanted, progress
                 )
                 continue
-            yield from self._transcribe_window(window, batch_seconds, wanted)
+            yield from self._transcribe_window(window, batch_seconds, wanted | {"gate": gates[0]})
             # before the next ones are read
             window.clear()
 
     def _transcribe_window(self, window, batch_seconds, wanted):
-        waveforms = {index: one for index, (_, one, _) in enumerate(window) if _is_audio(one)}
+        waveforms = {
+            index: one for index, (_, one, _) in enumerate(window) if isinstance(one, torch.Tensor)
+        }
         found, stopped = dict(enumerate(one for _, one, _ in window)), None
         try:
             for some in self._heard(waveforms, batch_seconds, wanted):
@@ -245,7 +248,7 @@ class Recognizer:
                 seconds = len(one) / self.sample_rate
                 told = {"seconds": seconds, "warnings": tuple(odd)}
                 yield Transcript(**result, **recording.place(), **told)
-            elif not _is_audio(result):
+            elif not isinstance(result, torch.Tensor):
                 error = recording_fault(recording.name, result)
                 yield Transcript(**recording.place(), error=error)
         if stopped is not None:
@@ -344,7 +347,7 @@ class Recognizer:
         inputs, features = self._inputs(waveforms)
         if isinstance(self.decode, S2SDecoder):
             outputs, lengths = self.model.encode(*inputs)
-            _check_finite(outputs, lengths)
+            check_finite(outputs, lengths)
             checked = gate is not None and self._has_ctc
             log_probs = self.model.ctc_log_probs(outputs) if word_times or checked else None
         else:
@@ -394,16 +397,5 @@ class Recognizer:
             log_probs = self.model.ctc_log_probs(encoded)
         else:
             log_probs, lengths = self.model(*inputs)
-        _check_finite(log_probs, lengths)
+        check_finite(log_probs, lengths)
         return log_probs, lengths
-
-
-def _check_finite(values, lengths):
-    """Refuse outputs (batch, time, features) that are not numbers: each text of them would be empty."""
-    valid = torch.arange(values.shape[1], device=values.device) < lengths[:, None].to(values.device)
-    if not torch.isfinite(values).all(-1)[valid].all():
-        raise ValueError("the model made of it values that are not finite")
-
-
-def _is_audio(value):
-    return isinstance(value, torch.Tensor)

@@ -25,17 +25,18 @@ _LEAST_SUPPORT = 0.05
 _FLOOR, _RANGE, _FRAME = -70.0, 3.0, 0.03
 
 
-def make_gate(kind="auto"):
-    """The gate of a name.
+def make_gates(kind="auto"):
+    """The gates of a name: of recordings that are heard as a whole, and of windows of longer ones.
 
     Arguments
     ---------
     kind : str
-        `silero`; `energy`; `auto`, which is Silero's where the package is installed, else energy; or `off`.
+        `silero`, `energy` or `off` for both. With `auto`, windows have Silero's where the package is installed, else
+        energy, and whole recordings have energy: their texts do not depend on an optional package.
 
     Returns
     -------
-    gate : callable or None
+    whole, windows : callable or None
         From a waveform (samples,) and its rate to whether there is speech in it.
 
     Raises
@@ -47,8 +48,8 @@ def make_gate(kind="auto"):
 
     Example
     -------
-    >>> make_gate("energy")(torch.zeros(16000), 16000)
-    False
+    >>> [gate(torch.zeros(16000), 16000) for gate in make_gates("energy")]
+    [False, False]
     """
     if kind not in GATES:
         raise ValueError(f"vad must be one of {', '.join(GATES)}; got {kind!r}")
@@ -58,8 +59,11 @@ def make_gate(kind="auto"):
             "vad silero needs a package: pip install 'mamba-speech[vad]', or take vad energy"
         )
     if kind == "off":
-        return None
-    return has_energy if kind == "energy" or not installed else SileroGate()
+        return None, None
+    if kind == "energy" or not installed:
+        return has_energy, has_energy
+    silero = SileroGate()
+    return has_energy if kind == "auto" else silero, silero
 
 
 def has_energy(waveform, sample_rate):
