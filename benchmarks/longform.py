@@ -107,18 +107,18 @@ def memory(run, sound, rate, minutes):
                 file.write(sound.numpy())
         command = [sys.executable, __file__, run, str(path), "--hear"]
         limited = ["bash", "-c", f'ulimit -v {LIMIT_KB}; exec "$@"', "bash", *command]
-        for kind, one in (("limited", limited), ("free", command)):
-            done = subprocess.run(one, capture_output=True, text=True, check=False)
-            if done.returncode == 0:
-                break
-        else:
+        done = subprocess.run(limited, capture_output=True, text=True, check=False)
+        is_limited = done.returncode == 0
+        if not is_limited:
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
             raise SystemExit(done.stderr)
     found = json.loads(done.stdout.splitlines()[-1])
     later = [megabytes for seconds, megabytes in found["told"] if seconds >= 120]
     return {
         "minutes": found["seconds"] / 60,
         "words": found["words"],
-        "address space": LIMIT_KB if kind == "limited" else None,
+        "address space": LIMIT_KB if is_limited else None,
         "resident after minute two": later[0],
         "largest later": max(later),
         "growth": max(later) - later[0],

@@ -229,7 +229,6 @@ class Recognizer:
                 )
                 continue
             yield from self._transcribe_window(window, batch_seconds, wanted | {"gate": gates[0]})
-            # before the next ones are read
             window.clear()
 
     def _transcribe_window(self, window, batch_seconds, wanted):
