@@ -153,7 +153,8 @@ class ConvolutionSubsampling(torch.nn.Module):
                 # one frame has nothing to reflect: it stands for its neighbour
                 x = torch.cat([x, x], 1)
             x = block(x if lengths is None else _reflect_end(x, lengths))
-            time = -(-time // stride)
+            # as convolutions count, so that an exporter sees one expression
+            time = (time - 1) // stride + 1
             x = x[:, :time]  # (batch, time, features, channels)
             lengths = None if lengths is None else strided_frames(lengths, stride)
         return x.flatten(2), lengths

@@ -224,6 +224,9 @@ def test_only_the_one_reader_calls_soundfile_to_read():
     for path in python_files(*(folder for folder in FOLDERS if folder != "tests")):
         if path.parent == ROOT / "mamba_speech" / "audio":
             continue
+        # these run where this project is not installed
+        if path.name.startswith("onnx_") and path.parent == ROOT / "examples":
+            continue
         for node in ast.walk(ast.parse(path.read_text())):
             if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
                 continue

@@ -30,11 +30,14 @@ class Format:
         Tasks of runs that it takes, see :func:`mamba_speech.run_task.task_of`.
     summary : str
         Who loads it, in a few words.
+    options : tuple of str
+        Names of the options that it takes.
     """
 
     module: str
     tasks: tuple
     summary: str
+    options: tuple = ()
 
 
 FORMATS = {
@@ -42,6 +45,12 @@ FORMATS = {
         "mamba_speech.export.speechbrain",
         (RECOGNITION, STREAMING, SEPARATION, KEYWORDS, SPEAKER),
         "SpeechBrain's inference classes",
+    ),
+    "onnx": Format(
+        "mamba_speech.export.onnx",
+        (RECOGNITION, KEYWORDS),
+        "onnxruntime, without PyTorch",
+        ("quantize", "opset"),
     ),
 }
 
@@ -97,6 +106,9 @@ def export_run(
     if export_format not in FORMATS:
         raise ValueError(f"format must be one of {', '.join(FORMATS)}; got {export_format!r}")
     form = FORMATS[export_format]
+    for name in options:
+        if name not in form.options:
+            raise ValueError(f"{name} is no option of --format {export_format}: leave it out")
     run_folder = given_folder(run_folder)
     if not run_folder.is_dir():
         raise FileNotFoundError(f"{run_folder}: no such folder; give the output folder of a run")

@@ -20,6 +20,17 @@ def add_arguments(parser):
         help=f"kind of the folder ({kinds}; default: %(default)s)",
     )
     parser.add_argument(
+        "--quantize",
+        choices=("int8",),
+        help="type of the weights of a second, smaller model file (--format onnx)",
+    )
+    parser.add_argument(
+        "--opset",
+        type=int,
+        metavar="N",
+        help="version of ONNX's operators (--format onnx; default: 20)",
+    )
+    parser.add_argument(
         "--push_to_hub",
         metavar="REPO",
         type=given_name,
@@ -36,12 +47,15 @@ def add_arguments(parser):
 
 def run_command(arguments):
     """Run `mamba-speech export`; returns the exit status."""
+    given = {"quantize": arguments.quantize, "opset": arguments.opset}
+    options = {name: value for name, value in given.items() if value is not None}
     address = export_run(
         arguments.run_folder,
         arguments.folder,
         arguments.export_format,
         push_to_hub=arguments.push_to_hub,
         private=arguments.private,
+        **options,
     )
     print(plain(arguments.folder))
     if address is not None:

@@ -15,7 +15,7 @@ import torch
 logger = logging.getLogger(__name__)
 
 _ENVIRONMENT = "MAMBA_SPEECH_BACKEND"
-_NAMES = ("cpu", "triton", "mamba_ssm", "torch", "naive")
+_NAMES = ("cpu", "triton", "mamba_ssm", "torch", "naive", "graph")
 _forced = []
 
 

@@ -12,6 +12,7 @@ from modules.ssm.checks import (
 )
 from modules.ssm.scan.chunked import selective_scan_chunked
 from modules.ssm.scan.cpu import cpu_refusal, selective_scan_cpu
+from modules.ssm.scan.graph import selective_scan_graph
 from modules.ssm.scan.mamba_ssm_backend import mamba_ssm_refusal, selective_scan_mamba_ssm
 from modules.ssm.scan.naive import selective_scan_naive
 from modules.ssm.scan.triton_backend import selective_scan_triton, triton_refusal
@@ -25,6 +26,8 @@ BACKENDS = Backends(
         "mamba_ssm": (selective_scan_mamba_ssm, mamba_ssm_refusal),
         "torch": (selective_scan_chunked, no_refusal),
         "naive": (selective_scan_naive, no_refusal),
+        # for exporters
+        "graph": (selective_scan_graph, no_refusal),
     },
 )
 
