@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Time of decoding: the Mamba decoder with and without its state, CTC scorers, language models, whole searches.
 
-    python benchmarks/decoding.py [--parts forward_step flat search ctc lm] [--quick] [--rounds 3] [--threads 2]
+    python benchmarks/decoding.py [--parts forward_step flat search mini ctc lm] [--quick] [--rounds 3] [--threads 2]
         [--out FOLDER]
     python benchmarks/decoding.py --run RUN_FOLDER --data_folder CORPUS --split test-spoken [--beams 10 66]
         [--scorings none exact pruned full] [--utterances N]
@@ -22,6 +22,7 @@ from pathlib import Path
 import decoding_models as models
 import torch
 from cells import conditions_table
+from decoding_mini import measure_mini
 from decoding_models import CTC, PUBLISHED, QUICK, SEARCHERS
 from decoding_run import NO_CTC, SCORINGS, measure_run
 from decoding_scorers import measure_ctc, measure_lm
@@ -255,6 +256,7 @@ MEASURES = {
     "forward_step": measure_forward_step,
     "flat": measure_flat,
     "search": measure_search,
+    "mini": measure_mini,
     "ctc": measure_ctc,
     "lm": measure_lm,
 }
@@ -298,6 +300,9 @@ def main(arguments=None):
             result[part] = MEASURES[part](sizes, options)
     result["cores_used_by_others_during"] = load.others()
     name = "decoding" if options.run is None else "decoding_wer"
+    if options.run is None and options.parts == ["mini"]:
+        # beside the other parts' figures, of another run
+        name = "decoding_small"
     for part, table in TABLES.items():
         if part in result:
             publish(table, result[part], options.out / f"decoding_{part}.json")

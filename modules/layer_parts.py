@@ -1,5 +1,8 @@
 """Parts of ConMamba's layer in few calls, which the fast paths of one frame and of one chunk have in common."""
 
+import struct
+from functools import lru_cache
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -63,3 +66,9 @@ def decay_rates(block, name="A_log"):
         # with the numbers they were made of: no other ones can lie at the same address then
         kept[name] = (now, -torch.exp(numbers), numbers)
     return kept[name][1]
+
+
+@lru_cache
+def number_bits(number):
+    """The bits of a number in double precision, as a 64-bit integer: how a kernel takes it."""
+    return struct.unpack("q", struct.pack("d", number))[0]

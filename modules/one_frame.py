@@ -5,15 +5,12 @@ checks than in arithmetic then. Here a compiled kernel does all of the layer (``
 is none, the recurrences are written out in torch's operations. The results are the same.
 """
 
-import struct
-from functools import lru_cache
-
 import torch
 from speechbrain.nnet.activations import Swish
 from torch import nn
 from torch.nn import functional as F
 
-from modules.layer_parts import decay_rates, half_feed_forward, normed
+from modules.layer_parts import decay_rates, half_feed_forward, normed, number_bits
 from modules.memory_reuse import activate, nothing_watches
 from modules.ssm import Mamba, MambaState
 from modules.ssm.cpu import build
@@ -188,14 +185,8 @@ def _numbers(part, numbers):
         ]
     numbers += [0 if one is None else one.data_ptr() for one in tensors]
     if type(part) is nn.LayerNorm:
-        numbers.append(_bits(part.eps))
+        numbers.append(number_bits(part.eps))
     return tensors
-
-
-@lru_cache
-def _bits(number):
-    """A number's bits, as a 64-bit integer."""
-    return struct.unpack("q", struct.pack("d", number))[0]
 
 
 def mamba_frame(block, x, state):

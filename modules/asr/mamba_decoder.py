@@ -14,6 +14,7 @@ from speechbrain.nnet.attention import PositionalwiseFeedForward
 from speechbrain.nnet.normalization import LayerNorm
 from torch import nn
 
+from modules.asr.decoder_step import layer_step, takes_step
 from modules.fidelity import check_fidelity
 from modules.ssm import Mamba, MambaState
 
@@ -95,8 +96,16 @@ class MambaDecoderLayer(nn.Module):
         tgt = self._add(tgt, lambda x: self._cross(x, memory, joint), self.norm2, self.dropout2)
         return self._add(tgt, self.pos_ffn.ffn, self.norm3, self.dropout3)
 
-    def step(self, tgt_t, state):
-        """The layer's output (batch, d_model) for one token (batch, d_model) each, and the new state."""
+    def step(self, tgt_t, state, parents=None, spare=None):
+        """The layer's output (batch, d_model) for one token (batch, d_model) each, and the new state.
+
+        ``parents`` and ``spare`` are those of :meth:`MambaDecoder.step`.
+        """
+        if parents is not None:
+            if takes_step(self, tgt_t, state, parents):
+                tgt_t, state = layer_step(self, tgt_t, state, parents, spare)
+                return tgt_t, MambaDecoderState(*state)
+            state = reorder_state(state, parents.clamp(min=0))
         self_state, cross_state = state
 
         def mix(x):
@@ -247,7 +256,7 @@ class MambaDecoder(nn.Module):
             for layer, cross_state in zip(self.layers, before, strict=True)
         ]
 
-    def step(self, tgt_t, state):
+    def step(self, tgt_t, state, parents=None, spare=None):
         """Decode one token of each hypothesis.
 
         Arguments
@@ -256,15 +265,20 @@ class MambaDecoder(nn.Module):
             (batch, d_model).
         state : list
             From :meth:`prefill` or the last step.
+        parents : torch.Tensor, optional
+            (batch,) integers: the hypothesis in ``state`` that each token follows. Under 0 nobody reads the result,
+            and it may be anything. Without it each token follows the hypothesis of its own number.
+        spare : list, optional
+            A state that nobody needs any more. Its memory may hold the new state.
 
         Returns
         -------
         (torch.Tensor, list)
             (batch, d_model), and the state after the token; the one given is left as it was.
         """
-        new_state = []
-        for layer, layer_state in zip(self.layers, state, strict=True):
-            tgt_t, layer_state = layer.step(tgt_t, layer_state)
+        new_state, spare = [], spare or [None] * len(self.layers)
+        for layer, layer_state, unused in zip(self.layers, state, spare, strict=True):
+            tgt_t, layer_state = layer.step(tgt_t, layer_state, parents, unused)
             new_state.append(layer_state)
         return self.norm(tgt_t), new_state
 

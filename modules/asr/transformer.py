@@ -350,7 +350,7 @@ class S2STransformer(StreamingEncoding, AbsolutePositions, TransformerASR):
         return DecodingState(0, self.decoder.prefill(encoder_out, enc_len, before))
 
     @torch.no_grad()
-    def decode_step(self, tokens, state):
+    def decode_step(self, tokens, state, parents=None, spare=None):
         """Decode one more token of each hypothesis, at the same cost whatever came before.
 
         Arguments
@@ -358,6 +358,11 @@ class S2STransformer(StreamingEncoding, AbsolutePositions, TransformerASR):
         tokens : torch.Tensor
             (batch,) indices.
         state : DecodingState
+        parents : torch.Tensor, optional
+            (batch,) the hypothesis in ``state`` that each token follows; see
+            :meth:`modules.asr.mamba_decoder.MambaDecoder.step`.
+        spare : DecodingState, optional
+            A state that nobody needs any more, whose memory may hold the new one.
 
         Returns
         -------
@@ -370,7 +375,8 @@ class S2STransformer(StreamingEncoding, AbsolutePositions, TransformerASR):
             If there were more tokens than the table of positions has rows.
         """
         embedded = self._embed(tokens.unsqueeze(1), state.position).squeeze(1)
-        prediction, decoder = self.decoder.step(embedded, state.decoder)
+        unused = None if spare is None else spare.decoder
+        prediction, decoder = self.decoder.step(embedded, state.decoder, parents, unused)
         return prediction, DecodingState(state.position + 1, decoder)
 
 

@@ -123,6 +123,11 @@ def say_once(operation, device, backend):
     logger.info("%s on %s: backend %s", operation, device, backend)
 
 
+def forced_backend():
+    """The backend that :func:`use_backend` or the environment asks for, or ``None``; kernels of layers heed it."""
+    return _asked_for("auto")[0]
+
+
 def _asked_for(backend):
     """The backend named in the call, by :func:`use_backend` or in the environment, and whether it was the last.
 

@@ -36,7 +36,9 @@ def test_a_quick_run_measures_every_part_and_writes_tables_that_the_readme_can_h
     assert [row["vocabulary"] for row in result["ctc"]] == [20, 40]
     assert all(max(row["difference"].values()) < 1e-3 for row in result["ctc"])
     assert (tmp_path / "decoding.png").stat().st_size > 10_000
-    parts = ("forward_step", "flat", "search", "ctc", "lm", "conditions")
+    mini = {(row["batch"], row["decoding"]): row for row in result["mini"]}
+    assert len(mini) == 10 and mini[8, "Mamba decoder, compiled"]["largest_difference"] < 1e-4
+    parts = ("forward_step", "flat", "search", "mini", "ctc", "lm", "conditions")
     text = fill_readme(tmp_path, [f"decoding_{part}" for part in parts])
     assert text.count("\n| Mamba, state carried |") >= 4 and "\n| TransformerLM |" in text
 

@@ -5,10 +5,12 @@ the numbers of steps from the longest utterance. The Mamba decoder reads the enc
 an utterance and then carries one state a hypothesis, so that a step costs the same at any length.
 """
 
+from typing import NamedTuple
+
 import torch
 from speechbrain.decoders.seq2seq import S2SBeamSearcher
 
-from modules.asr.mamba_decoder import reorder_state
+from modules.asr.transformer import DecodingState
 from modules.ssm.precision import at_least_float32
 
 
@@ -215,6 +217,18 @@ class TransformerBeamSearcher(UtteranceBeamSearcher):
         return memory[index]
 
 
+class CarriedState(NamedTuple):
+    """What :class:`MambaBeamSearcher` carries: a state, who goes on from where in it, and a state to write over.
+
+    ``is_own`` tells whether the search itself made the state.
+    """
+
+    state: DecodingState
+    parents: torch.Tensor
+    spare: DecodingState
+    is_own: bool
+
+
 class MambaBeamSearcher(UtteranceBeamSearcher):
     """Beam search with the decoder's state carried from step to step.
 
@@ -261,12 +275,19 @@ class MambaBeamSearcher(UtteranceBeamSearcher):
 
     def forward_step(self, inp_tokens, memory, enc_states, enc_lens):
         """Log-probabilities after one token more: inp_tokens (batch * beam,), memory the decoder's state."""
-        prediction, memory = self.model.decode_step(inp_tokens, memory)
+        state, parents, spare, is_own = memory
+        if not all(self._open):
+            # nobody reads what would follow in an utterance that has ended
+            is_open = torch.tensor(self._open, device=self.device).repeat_interleave(self.beam_size)
+            parents = torch.where(is_open, parents, -1)
+        prediction, new_state = self.model.decode_step(inp_tokens, state, parents, spare)
+        # two states take turns; the one that the search began with may be somebody else's
+        memory = CarriedState(new_state, None, state if is_own else None, True)
         return self._log_probs(prediction), memory, None
 
     def permute_mem(self, memory, index):
-        """Select the states of the hypotheses that were kept."""
-        return reorder_state(memory, index)
+        """Say which hypotheses' states go on; the next step reads them where they are."""
+        return memory._replace(parents=index)
 
     def _update_reset_memory(self, enc_states, enc_lens):
         _, scorer_memory = super()._update_reset_memory(enc_states, enc_lens)
@@ -276,7 +297,7 @@ class MambaBeamSearcher(UtteranceBeamSearcher):
         if state is None:
             state = self.model.start_decoding(enc_states, enc_lens)
         hypotheses = torch.arange(self.n_bh, device=self.device) // self.beam_size
-        return reorder_state(state, hypotheses), scorer_memory
+        return CarriedState(state, hypotheses, None, False), scorer_memory
 
     def _repeat_encoded(self, enc_states):
         # all that the decoder needs of it is in its state

@@ -238,4 +238,17 @@ class CTCScorer(scorer.CTCScorer):
         # whatever the encoder ran in, the scores of long prefixes add up many frames
         with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
             log_probs = at_least_float32(self.ctc_fc(x.to(weight.dtype))).log_softmax(-1)
-        self.ctc_score = CTCPrefixScore(log_probs, enc_lens, self.blank_index, self.eos_index)
+        self.ctc_score = self.prefix_scores(log_probs)(
+            log_probs, enc_lens, self.blank_index, self.eos_index
+        )
+
+    def permute_mem(self, memory, index):
+        """The state of the prefixes that the search has kept: index (batch, beam) among (beam * vocabulary)."""
+        return self.ctc_score.permute_mem(memory, index)
+
+    def prefix_scores(self, log_probs):
+        """The class that scores prefixes over these (batch, time, vocabulary): the kernel's where it can."""
+        # it builds on the class above
+        from modules.asr.decoding.prefix_kernel import KernelPrefixScore, takes_prefixes
+
+        return KernelPrefixScore if takes_prefixes(log_probs) else CTCPrefixScore

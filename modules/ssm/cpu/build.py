@@ -23,6 +23,8 @@ _FUNCTIONS = tuple(
         "conv_forward",
         "conv_backward",
         "frame_forward",
+        "decoder_step",
+        "prefixes_advance",
     )
 )
 

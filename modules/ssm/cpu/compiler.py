@@ -18,8 +18,8 @@ from pathlib import Path
 
 import torch
 
-_SOURCES = ("scan_forward.c", "scan_backward.c", "conv.c", "frame.c")
-_HEADERS = ("vectors.h", "scan.h")
+_SOURCES = ("scan_forward.c", "scan_backward.c", "conv.c", "frame.c", "decoder.c", "prefixes.c")
+_HEADERS = ("vectors.h", "scan.h", "frame.h")
 # -ffast-math is left out on purpose: it would cancel the rounding inside exp, and NaN with it
 _FLAGS = [
     "-std=gnu11",

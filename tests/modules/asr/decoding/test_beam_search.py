@@ -11,8 +11,11 @@ from speechbrain.nnet.linear import Linear
 from torch import nn
 
 from modules.asr.decoding import CTCScorer, MambaBeamSearcher, TransformerBeamSearcher
+from modules.asr.decoding.lm_scorer import LMScorerBuilder, MambaLMScorer
+from modules.asr.lm import MambaLM
 from modules.asr.transformer import S2STransformer
 from modules.lengths import relative_lengths
+from modules.ssm import use_backend
 
 BLANK, START, END = 0, 1, 2
 D_MODEL = 16
@@ -45,10 +48,13 @@ class Recogniser:
         if "lm" in names:
             scorers.append(TransformerLMScorer(self.lm, temperature=1.2))
             weights["transformerlm"] = LM_WEIGHT
+        if "mambalm" in names:
+            scorers.append(MambaLMScorer(self.lm, temperature=1.2))
+            weights["mambalm"] = LM_WEIGHT
         if "pruned" in names:
             ctc = ctc_class(self.ctc_lin, blank_index=BLANK, eos_index=END)
             weights["ctc"] = ctc_weight
-            return ScorerBuilder(weights, scorers, [ctc], scorer_beam_scale=1.5)
+            return LMScorerBuilder(weights, scorers, [ctc], scorer_beam_scale=1.5)
         return ScorerBuilder(weights, scorers) if scorers else None
 
     def searcher(self, kind, beam_size, scorers=(), **options):
@@ -349,3 +355,42 @@ def test_an_option_outside_its_range_is_refused_by_name(kind, options, named):
 def test_attention_weights_are_not_asked_of_a_mamba_decoder():
     with pytest.raises(ValueError, match="using_max_attn_shift"):
         Recogniser(8).searcher(MambaBeamSearcher, 3, using_max_attn_shift=True)
+
+
+@pytest.mark.parametrize("scorers", [(), ("ctc",), ("ctc", "lm"), ("pruned", "mambalm")])
+def test_hypotheses_and_scores_do_not_depend_on_batch_order_or_kernels(scorers):
+    torch.manual_seed(4)
+    vocab = 20
+    lm = MambaLM(vocab, d_model=16, n_layers=1).eval()
+    if "lm" in scorers:
+        lm = TransformerLM(vocab, D_MODEL, 2, 1, 0, 24, 0.0).eval()
+    recogniser = Recogniser(vocab, lm=lm)
+    states, lengths = encoded(9, 4, 12, 7, 1, 12, 3, 8)
+
+    def searched(order, batch, backend="auto"):
+        found = {}
+        with use_backend(backend):
+            for part in order.split(batch):
+                search_it = recogniser.searcher(
+                    MambaBeamSearcher, 4, scorers, return_topk=True, topk=3
+                )
+                width = int(lengths[part].max())
+                hypotheses, sizes, scores, shares = search(
+                    search_it, states[part, :width], lengths[part]
+                )
+                counts = (sizes * hypotheses.shape[-1]).round().int().tolist()
+                for place, one in enumerate(part.tolist()):
+                    texts = [
+                        h[:n].tolist()
+                        for h, n in zip(hypotheses[place], counts[place], strict=True)
+                    ]
+                    found[one] = (texts, scores[place], shares[place].sum(-1))
+        return found
+
+    wanted = searched(torch.arange(8), 1, "torch")
+    for batch in (1, 4, 8):
+        for order in (torch.arange(8), torch.arange(8).flip(0), torch.randperm(8)):
+            for one, (texts, scores, shares) in searched(order, batch).items():
+                assert texts == wanted[one][0]
+                assert torch.allclose(scores, wanted[one][1], atol=1e-4)
+                assert torch.allclose(shares, wanted[one][2], atol=1e-4)

@@ -1,5 +1,6 @@
 """CTC prefix scores: sums over alignments, SpeechBrain's numbers, one utterance's whatever its neighbours."""
 
+import copy
 from itertools import groupby, product
 
 import pytest
@@ -8,9 +9,20 @@ from speechbrain.decoders.ctc import CTCPrefixScore as SpeechBrainPrefixScore
 from speechbrain.nnet.linear import Linear
 
 from modules.asr.decoding.ctc_scorer import CTCPrefixScore, CTCScorer
+from modules.asr.decoding.prefix_kernel import KernelPrefixScore
+from modules.ssm import use_backend
+from modules.ssm.cpu.build import refusal
 
 BLANK, START, END = 0, 1, 2
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
+
+
+@pytest.fixture(params=[CTCPrefixScore, KernelPrefixScore])
+def prefix_class(request):
+    """The plain way and the kernel's."""
+    if request.param is KernelPrefixScore and refusal() is not None:
+        pytest.skip("no compiled kernels here")
+    return request.param
 
 
 @pytest.fixture
@@ -46,11 +58,15 @@ def beam_start(batch, beam, device="cpu"):
 @pytest.mark.parametrize("vocab", [4, 30])
 @pytest.mark.parametrize("sharpness", [0.5, 4.0, 30.0])
 @pytest.mark.parametrize("n_candidates", [None, 3])
-def test_scores_are_those_of_speechbrain(n_candidates, sharpness, vocab, device, double_precision):
+def test_scores_are_those_of_speechbrain(
+    prefix_class, n_candidates, sharpness, vocab, device, double_precision
+):
+    if device == "cuda" and prefix_class is KernelPrefixScore:
+        pytest.skip("the kernel runs on the CPU")
     beam, lengths = 5, torch.tensor([16, 11, 1], device=device)
     log_probs = random_log_probs(len(lengths), 16, vocab, sharpness).to(device)
     reference = SpeechBrainPrefixScore(log_probs.clone(), lengths, BLANK, END)
-    prefixes = CTCPrefixScore(log_probs, lengths, BLANK, END)
+    prefixes = prefix_class(log_probs, lengths, BLANK, END)
     totals, tokens = beam_start(len(lengths), beam, device)
     wanted_state = state = None
     compared = 0
@@ -73,7 +89,7 @@ def test_scores_are_those_of_speechbrain(n_candidates, sharpness, vocab, device,
 
 
 @pytest.mark.parametrize("time", [1, 2, 5])
-def test_scores_are_sums_over_all_alignments(time):
+def test_scores_are_sums_over_all_alignments(prefix_class, time):
     vocab = 4
     log_probs = random_log_probs(1, time, vocab, 1.0)
     texts = {}
@@ -85,7 +101,7 @@ def test_scores_are_sums_over_all_alignments(time):
     def prefix_probability(prefix):
         return sum(p for text, p in texts.items() if text[: len(prefix)] == prefix)
 
-    prefixes = CTCPrefixScore(log_probs, torch.tensor([time]), BLANK, END)
+    prefixes = prefix_class(log_probs, torch.tensor([time]), BLANK, END)
     for text in [(1,), (3, 3), (1, 3), (3, 1, 1, 3)]:
         state, last = None, START
         for i, token in enumerate((*text, END)):
@@ -107,13 +123,13 @@ def test_scores_are_sums_over_all_alignments(time):
 
 
 @pytest.mark.parametrize("n_candidates", [None, 4])
-def test_a_padded_batch_scores_as_each_utterance_alone(n_candidates):
+def test_a_padded_batch_scores_as_each_utterance_alone(prefix_class, n_candidates):
     beam, vocab, lengths = 3, 12, torch.tensor([15, 8, 2])
     log_probs = random_log_probs(3, 15, vocab, 3.0)
     log_probs[1, 8:] = torch.nan
-    together = CTCPrefixScore(log_probs, lengths, BLANK, END)
+    together = prefix_class(log_probs, lengths, BLANK, END)
     alone = [
-        CTCPrefixScore(log_probs[i : i + 1, :n], lengths[i : i + 1], BLANK, END)
+        prefix_class(log_probs[i : i + 1, :n], lengths[i : i + 1], BLANK, END)
         for i, n in enumerate(lengths)
     ]
     totals, tokens = beam_start(3, beam)
@@ -137,10 +153,10 @@ def test_a_padded_batch_scores_as_each_utterance_alone(n_candidates):
         ]
 
 
-def test_candidates_have_their_full_scores_and_others_none():
+def test_candidates_have_their_full_scores_and_others_none(prefix_class):
     vocab, beam = 20, 4
     log_probs = random_log_probs(2, 12, vocab, 2.0)
-    prefixes = CTCPrefixScore(log_probs, torch.tensor([12, 7]), BLANK, END)
+    prefixes = prefix_class(log_probs, torch.tensor([12, 7]), BLANK, END)
     tokens = torch.full((2 * beam,), START)
     candidates = torch.randn(2 * beam, vocab).topk(5).indices
     full, _ = prefixes.forward_step(tokens, None)
@@ -151,10 +167,10 @@ def test_candidates_have_their_full_scores_and_others_none():
     assert (some[~scored] == prefixes.minus_inf).all()
 
 
-def test_a_thousand_frames_and_a_long_prefix_stay_exact():
+def test_a_thousand_frames_and_a_long_prefix_stay_exact(prefix_class):
     time, text = 1000, [3, 3, 4, 5] * 30
     log_probs = random_log_probs(1, time, 8, 3.0)
-    prefixes = CTCPrefixScore(log_probs, torch.tensor([time]), BLANK, END)
+    prefixes = prefix_class(log_probs, torch.tensor([time]), BLANK, END)
     state, last, total = None, START, 0.0
     for token in text:
         scores, memory = prefixes.forward_step(torch.tensor([last]), state)
@@ -187,15 +203,18 @@ def test_half_precision_states_are_scored_in_full_precision(dtype):
     assert torch.equal(score(states, True), score(states.float(), False))
 
 
-def test_inputs_are_left_as_they_were():
+def test_inputs_are_left_as_they_were(prefix_class):
     log_probs = random_log_probs(2, 6, 5, 1.0)
     before = log_probs.clone()
-    prefixes = CTCPrefixScore(log_probs, torch.tensor([6, 3]), BLANK, END)
+    prefixes = prefix_class(log_probs, torch.tensor([6, 3]), BLANK, END)
     _, memory = prefixes.forward_step(torch.full((2,), START), None)
-    state, last = memory[0].clone(), memory[1].clone()
+    before_memory = copy.deepcopy(memory)
     prefixes.permute_mem(memory, torch.tensor([[3], [4]]))
     assert torch.equal(log_probs, before)
-    assert torch.equal(memory[0], state) and torch.equal(memory[1], last)
+    state, kept = (
+        torch.cat([part.flatten() for part in one[0]]) for one in (memory, before_memory)
+    )
+    assert torch.equal(state, kept) and torch.equal(memory[1], before_memory[1])
 
 
 def test_blank_and_the_end_of_the_sentence_must_differ():
@@ -203,11 +222,57 @@ def test_blank_and_the_end_of_the_sentence_must_differ():
         CTCScorer(Linear(input_size=8, n_neurons=6), blank_index=0, eos_index=0)
 
 
-def test_candidates_may_lie_in_memory_in_any_order():
-    prefixes = CTCPrefixScore(random_log_probs(2, 6, 9, 1.0), torch.tensor([6, 4]), BLANK, END)
+def test_candidates_may_lie_in_memory_in_any_order(prefix_class):
+    prefixes = prefix_class(random_log_probs(2, 6, 9, 1.0), torch.tensor([6, 4]), BLANK, END)
     tokens = torch.full((6,), START)
     candidates = torch.randn(9, 6).topk(4, dim=0).indices.t()
     assert not candidates.is_contiguous()
     scores, _ = prefixes.forward_step(tokens, None, candidates)
     wanted, _ = prefixes.forward_step(tokens, None, candidates.contiguous())
     assert torch.equal(scores, wanted)
+
+
+@pytest.mark.skipif(refusal() is not None, reason="no compiled kernels here")
+@pytest.mark.parametrize("sharpness", [0.5, 4.0, 10.0])
+def test_the_kernel_finds_every_number_of_the_plain_way(sharpness):
+    beam, vocab, lengths = 4, 9, torch.tensor([400, 1, 233])
+    log_probs = random_log_probs(3, 400, vocab, sharpness)
+    plain, fast = (
+        one(log_probs, lengths, BLANK, END) for one in (CTCPrefixScore, KernelPrefixScore)
+    )
+    totals, tokens = beam_start(3, beam)
+    state = fast_state = None
+    for _ in range(40):
+        wanted, memory = plain.forward_step(tokens, state)
+        found, fast_memory = fast.forward_step(tokens, fast_state)
+        assert torch.allclose(found, wanted, rtol=1e-6, atol=1e-5)
+        totals, index, tokens = keep(wanted, totals, beam)
+        state, fast_state = plain.permute_mem(memory, index), fast.permute_mem(fast_memory, index)
+        (paths, prefix), shift = state, fast_state.scale * 512 * torch.tensor(2.0).double().log()
+        valid = torch.arange(401) <= lengths.repeat_interleave(beam).unsqueeze(1)
+        blank, total = (one.log() - shift for one in (fast_state.blank, fast_state.any))
+        whole = torch.logaddexp(paths[:, 0], paths[:, 1])
+        # so far below the other paths nothing is felt, and a double ends
+        felt = valid & (paths[:, 1] > whole - 300)
+        assert torch.allclose(blank[felt], paths[:, 1][felt], rtol=1e-9, atol=1e-9)
+        assert torch.allclose(total[valid], whole[valid], rtol=1e-9, atol=1e-9)
+        assert torch.allclose(fast_state.told[:, 0], prefix, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.skipif(refusal() is not None, reason="no compiled kernels here")
+def test_the_kernel_stands_back_where_another_backend_is_asked_for():
+    layer, states = Linear(input_size=8, n_neurons=6), torch.randn(1, 5, 8)
+    scorer = CTCScorer(layer, BLANK, END)
+    for backend, wanted in (("auto", KernelPrefixScore), ("torch", CTCPrefixScore)):
+        with use_backend(backend):
+            scorer.reset_mem(states, torch.tensor([5]))
+        assert type(scorer.ctc_score) is wanted
+
+
+@pytest.mark.skipif(refusal() is not None, reason="no compiled kernels here")
+def test_the_kernel_refuses_prefixes_that_are_not_there():
+    prefixes = KernelPrefixScore(random_log_probs(1, 6, 5, 1.0), torch.tensor([6]), BLANK, END)
+    _, memory = prefixes.forward_step(torch.full((2,), START), None)
+    for index in (-1, 10):
+        with pytest.raises(IndexError, match="no prefix"):
+            prefixes.permute_mem(memory, torch.tensor([[3, index]]))
