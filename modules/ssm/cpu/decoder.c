@@ -47,37 +47,43 @@ static void convolve_four(const affine *a, const float *in, float *kept, const f
     }
 }
 
-/* One panel of the products of `m` rows of x, m known to the compiler. */
-INLINE void tile(const float *w, const float *x, int64_t x_stride, float *out, int64_t out_stride, const vf *bias, int64_t n,
-                 int m) {
-    vf sums[8][VECTORS];
+/* `q` panels of the products of `m` rows of x, both known to the compiler. */
+INLINE void tile(const affine *a, int64_t first, int64_t rows, const float *x, int64_t x_stride, float *out,
+                 int64_t out_stride, int64_t n, int m, int q) {
+    const float *w = a->weight + first * n;
+    float known[2 * PANEL] = {0};
+    if (a->bias) memcpy(known, a->bias + first, sizeof(float) * (size_t)least(q * PANEL, rows - first));
+    vf sums[8][2 * VECTORS];
     for (int k = 0; k < m; k++)
-        for (int v = 0; v < VECTORS; v++) sums[k][v] = bias[v];
+        for (int v = 0; v < q * VECTORS; v++) sums[k][v] = take(known + v * LANES);
     for (int64_t i = 0; i < n; i++)
-        for (int v = 0; v < VECTORS; v++) {
-            vf column = take(w + i * PANEL + v * LANES);
+        for (int v = 0; v < q * VECTORS; v++) {
+            vf column = take(w + (v / VECTORS) * PANEL * n + i * PANEL + (v % VECTORS) * LANES);
             for (int k = 0; k < m; k++) sums[k][v] += column * x[k * x_stride + i];
         }
     for (int k = 0; k < m; k++)
-        for (int v = 0; v < VECTORS; v++) put(out + k * out_stride + v * LANES, sums[k][v]);
+        for (int v = 0; v < q * VECTORS; v++) put(out + k * out_stride + first + v * LANES, sums[k][v]);
+}
+
+INLINE void panels(const affine *a, int64_t first, int64_t rows, const float *x, int64_t x_stride, float *out,
+                   int64_t out_stride, int64_t items, int64_t n, int q) {
+    int64_t k = 0;
+#if LANES == 16
+    for (; k + 8 <= items; k += 8) tile(a, first, rows, x + k * x_stride, x_stride, out + k * out_stride, out_stride, n, 8, q);
+#endif
+    for (; k + 4 <= items; k += 4) tile(a, first, rows, x + k * x_stride, x_stride, out + k * out_stride, out_stride, n, 4, q);
+    for (; k + 2 <= items; k += 2) tile(a, first, rows, x + k * x_stride, x_stride, out + k * out_stride, out_stride, n, 2, q);
+    for (; k < items; k++) tile(a, first, rows, x + k * x_stride, x_stride, out + k * out_stride, out_stride, n, 1, q);
 }
 
 /* out = W x + b of all rows of x; the rows of out have room for whole panels */
 static void multiply(const affine *a, const float *x, int64_t x_stride, float *out, int64_t out_stride, int64_t items,
                      int64_t rows, int64_t n) {
-    for (int64_t p = 0; p < rows; p += PANEL) {
-        const float *w = a->weight + p * n;
-        float known[PANEL] = {0};
-        if (a->bias) memcpy(known, a->bias + p, sizeof(float) * (size_t)least(PANEL, rows - p));
-        vf bias[VECTORS];
-        for (int v = 0; v < VECTORS; v++) bias[v] = take(known + v * LANES);
-        int64_t k = 0;
+    int64_t first = 0;
 #if LANES == 16
-        for (; k + 8 <= items; k += 8) tile(w, x + k * x_stride, x_stride, out + k * out_stride + p, out_stride, bias, n, 8);
+    for (; first + PANEL < rows; first += 2 * PANEL) panels(a, first, rows, x, x_stride, out, out_stride, items, n, 2);
 #endif
-        for (; k + 4 <= items; k += 4) tile(w, x + k * x_stride, x_stride, out + k * out_stride + p, out_stride, bias, n, 4);
-        for (; k < items; k++) tile(w, x + k * x_stride, x_stride, out + k * out_stride + p, out_stride, bias, n, 1);
-    }
+    for (; first < rows; first += PANEL) panels(a, first, rows, x, x_stride, out, out_stride, items, n, 1);
 }
 
 /* the work buffers of hypotheses that go together, in rows that have room for whole panels */
