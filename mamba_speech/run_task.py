@@ -36,7 +36,7 @@ def task_of(run_folder):
     folder = Path(run_folder)
     file = folder / OPTIONS_FILE
     if not file.is_file():
-        return SEPARATION if (folder / "masknet.ckpt").is_file() else None
+        return SEPARATION if _has_published_parts(folder) else None
     tag = (read_tag(file, "model") or "").removeprefix("!new:")
     if tag == "torch.nn.ModuleList":
         return RECOGNITION
@@ -46,6 +46,12 @@ def task_of(run_folder):
     if tag.startswith("modules.asr.") and read_tag(file, "compute_features") is None:
         # a language model hears nothing
         return None
-    if task is None and (folder / "masknet.ckpt").is_file():
+    if task is None and _has_published_parts(folder):
         return SEPARATION
     return task
+
+
+def _has_published_parts(folder):
+    """Whether it is a folder of xi-j/Mamba-TasNet: a checkpoint, or a run with checkpoints."""
+    patterns = ("masknet.ckpt", "CKPT+*/masknet.ckpt", "save/CKPT+*/masknet.ckpt")
+    return any(any(folder.glob(pattern)) for pattern in patterns)

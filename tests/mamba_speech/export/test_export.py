@@ -5,6 +5,7 @@ import importlib
 import pytest
 
 from mamba_speech.export import FORMATS, export_run
+from mamba_speech.run_task import task_of
 from tests.support.run_folders import call
 
 
@@ -16,6 +17,14 @@ def test_every_format_has_a_module_that_exports():
     for form in FORMATS.values():
         assert callable(importlib.import_module(form.module).export)
         assert form.tasks and form.summary
+
+
+@pytest.mark.parametrize("place", [".", "CKPT+1", "save/CKPT+1"])
+def test_a_folder_of_published_separators_tells_its_task(place, tmp_path):
+    assert task_of(tmp_path) is None
+    (tmp_path / place).mkdir(parents=True, exist_ok=True)
+    (tmp_path / place / "masknet.ckpt").write_bytes(b"")
+    assert task_of(tmp_path) == "separation"
 
 
 def test_a_folder_that_holds_anything_is_left_as_it_is(runs, tmp_path):
