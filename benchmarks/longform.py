@@ -42,16 +42,16 @@ def utterances(path, rate):
 
 
 def joined(pairs, rate, seconds, random):
-    """One recording of utterances with pauses, and its reference."""
+    """Utterances, each with its pause, that make one recording; and their references."""
     pieces, texts, samples = [], [], 0
     for waveform, text in pairs:
         pause = torch.zeros(int(random.uniform(0.3, 1.2) * rate))
-        pieces += [waveform, pause]
+        pieces.append(torch.cat([waveform, pause]))
         texts.append(text)
         samples += len(waveform) + len(pause)
         if samples >= seconds * rate:
             break
-    return torch.cat(pieces), texts
+    return pieces, texts
 
 
 def errors(pairs):
@@ -65,13 +65,15 @@ def errors(pairs):
     return summary["num_edits"], summary["num_scored_tokens"]
 
 
-def word_errors(recognizer, recordings, pieces):
-    """WER in percent of utterances, and of windows of each length."""
+def word_errors(recognizer, recordings, pieces, padded):
+    """WER in percent of utterances, of utterances with their pauses, and of windows of each length."""
     rate = recognizer.sample_rate
     single = [text for _, texts in recordings for text in texts]
-    found = recognizer.transcribe(pieces, rate)
-    edits, words = errors([(text, one.text) for text, one in zip(single, found, strict=True)])
-    rows = {"utterances": 100 * edits / words}
+    rows = {}
+    for name, heard in {"utterances": pieces, "utterances, each with its pause": padded}.items():
+        found = [one.text for one in recognizer.transcribe(heard, rate)]
+        edits, words = errors(zip(single, found, strict=True))
+        rows[name] = 100 * edits / words
     for seconds in WINDOWS:
         texts = [
             (
@@ -181,19 +183,20 @@ def main():
     recognizer, random = Recognizer.load(options.run, "cpu"), np.random.default_rng(1)
     rate = recognizer.sample_rate
     found = list(utterances(options.test, rate))
-    recordings, pieces, place = [], [], 0
+    recordings, pieces, padded, place = [], [], [], 0
     for _ in range(options.recordings):
         # from where the last one ended, and over again at the list's end
         turned = [*found[place:], *found[:place]]
-        sound, texts = joined(turned, rate, 60 * options.minutes, random)
-        recordings.append((sound, texts))
+        paused, texts = joined(turned, rate, 60 * options.minutes, random)
+        recordings.append((torch.cat(paused), texts))
+        padded += paused
         pieces += [waveform for waveform, _ in turned[: len(texts)]]
         place = (place + len(texts)) % len(found)
     result = {
         "machine": machine(),
         "minutes": options.minutes,
         "recordings": options.recordings,
-        "wer": word_errors(recognizer, recordings, pieces),
+        "wer": word_errors(recognizer, recordings, pieces, padded),
         "memory": memory(options.run, recordings[0][0], rate, options.hour),
         "quiet": quiet_words(recognizer, options.quiet_seconds, options.noise),
     }
