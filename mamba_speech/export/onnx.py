@@ -31,7 +31,11 @@ def export(run_folder, folder, options):
 
 
 def quantize_weights(source, target):
-    """Write an ONNX file again with 8-bit weights of its matrix products; activations are quantised as they come."""
+    """Write an ONNX file again with 8-bit weights of its matrix products; activations are quantised as they come.
+
+    Features keep 32 bits: the range of power spectra is too wide for 8.
+    """
+    import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     with quiet():
@@ -39,6 +43,16 @@ def quantize_weights(source, target):
             str(source),
             str(target),
             op_types_to_quantize=["MatMul"],
+            nodes_to_exclude=_of_features(onnx.load(str(source), load_external_data=False)),
             weight_type=QuantType.QInt8,
             per_channel=True,
         )
+
+
+def _of_features(model):
+    """Names of the nodes that compute features, by the module that the exporter notes for each node."""
+    return [
+        node.name
+        for node in model.graph.node
+        if any("'compute_features" in one.value for one in node.metadata_props)
+    ]

@@ -101,6 +101,16 @@ def test_int8_weights_change_the_outputs_little(keywords, session):
     assert 0 < np.abs(one - other).max() < 0.2
 
 
+def test_int8_leaves_the_features_alone(keywords):
+    onnx = pytest.importorskip("onnx")
+    kinds = {
+        node.op_type
+        for node in onnx.load(keywords / QUANTIZED_FILE).graph.node
+        if any("'compute_features" in one.value for one in node.metadata_props)
+    }
+    assert "MatMul" in kinds and not any("Quant" in kind or "Integer" in kind for kind in kinds)
+
+
 @pytest.mark.exhaustive
 def test_an_onnx_recogniser_gives_the_runs_log_probabilities(runs, recognizer, session):
     model = session(recognizer / MODEL_FILE)
