@@ -1,7 +1,8 @@
-"""Hard negatives: pieces of other speech on which the spotter rings while it is trained.
+"""Hard negatives: pieces of other speech, and computed noises, on which the spotter rings while it is trained.
 
 After each epoch the network listens to a part of the training speakers' other speech as to a stream. Pieces in which it
-hears a keyword are fed back: as clips of `_unknown_`, and as what precedes other clips. Source: Sung and Poggio,
+hears a keyword are fed back: as clips of `_unknown_`, and as what precedes other clips. It also hears clips of computed
+noise, and those on which it rings come back as clips of `_silence_`. Source: Sung and Poggio,
 "Example-based learning for view-based human face detection" (PAMI 1998), section 4, which calls this bootstrapping.
 """
 
@@ -9,6 +10,7 @@ import logging
 from pathlib import Path
 
 import torch
+from silence import compute_noise
 from speechbrain.utils.checkpoints import mark_as_loader, mark_as_saver, register_checkpoint_hooks
 from speechbrain.utils.distributed import ddp_broadcast, if_main_process
 
@@ -24,6 +26,8 @@ logger = logging.getLogger(__name__)
 RINGS = 0.25
 # most pieces that are kept, the surest ones
 MOST = 2000
+# clips of computed noise that are heard after an epoch, how many at once, and the most that are kept
+NOISES, NOISE_BATCH, MOST_NOISES = 512, 64, 500
 
 
 @register_checkpoint_hooks
@@ -42,6 +46,8 @@ class HardNegatives:
         Length of a piece, which is the model's window.
     minutes : float
         How much is listened to after an epoch; the next one goes on where this one ends.
+    noises : bool
+        Whether clips of computed noise are heard too.
 
     Attributes
     ----------
@@ -59,10 +65,11 @@ class HardNegatives:
     ('a.wav', 32000, 48000)
     """
 
-    def __init__(self, recordings, share, seconds, minutes):
+    def __init__(self, recordings, share, seconds, minutes, noises=False):
         self.recordings, self.share = list(recordings), share
-        self.seconds, self.minutes = seconds, minutes
+        self.seconds, self.minutes, self._hears_noises = seconds, minutes, noises
         self.pieces, self._next = [], 0
+        self.noises, self._next_noise = [], 0
 
     def draw(self):
         """File, first sample and end of one of the pieces, drawn from torch's generator, or ``None``."""
@@ -70,6 +77,12 @@ class HardNegatives:
             return None
         number, start, stop, _ = self.pieces[int(torch.randint(len(self.pieces), ()))]
         return self.recordings[number], start, stop
+
+    def draw_noise(self):
+        """Seed of one of the computed noises, drawn from torch's generator, or ``None`` for a new noise."""
+        if not self.noises or torch.rand(()) >= self.share:
+            return None
+        return self.noises[int(torch.randint(len(self.noises), ()))][0]
 
     def search(self, options, labels, device):
         """Listen to the next recordings, and keep the pieces on which the network rings.
@@ -87,7 +100,20 @@ class HardNegatives:
         if if_main_process():
             self._search(options, labels, torch.device(device))
         if torch.distributed.is_initialized():
-            self._next, self.pieces = ddp_broadcast((self._next, self.pieces))
+            self._set_state(ddp_broadcast(self._state()))
+
+    def _state(self):
+        return {
+            "next": self._next,
+            "pieces": self.pieces,
+            "next_noise": self._next_noise,
+            "noises": self.noises,
+        }
+
+    def _set_state(self, state):
+        self._next, self.pieces = state["next"], state["pieces"]
+        # a run of an earlier version heard no noises
+        self._next_noise, self.noises = state.get("next_noise", 0), state.get("noises", [])
 
     def _search(self, options, labels, device):
         networks = [options["compute_features"], options["model"]]
@@ -104,6 +130,8 @@ class HardNegatives:
                 length, pieces = self._listen(spotter, number)
                 seconds += length
                 found += pieces
+            if self._hears_noises:
+                self._search_noises(spotter)
         finally:
             for network, mode in zip(networks, modes, strict=True):
                 network.train(mode)
@@ -115,6 +143,25 @@ class HardNegatives:
             seconds / 60,
             len(self.pieces),
         )
+
+    @torch.inference_mode()
+    def _search_noises(self, spotter):
+        """Hear the noises that were kept again, and as many new ones; keep those on which the network rings."""
+        fresh = range(self._next_noise, self._next_noise + NOISES)
+        self._next_noise += NOISES
+        seeds = [seed for seed, _ in self.noises] + list(fresh)
+        quiet = [label.startswith("_") for label in spotter.labels]
+        samples = round(self.seconds * spotter.sample_rate)
+        rings = []
+        for first in range(0, len(seeds), NOISE_BATCH):
+            batch = seeds[first : first + NOISE_BATCH]
+            clips = [compute_noise(samples, spotter.sample_rate, seed) for seed in batch]
+            heard = spotter.class_probabilities(clips)
+            heard[:, quiet] = 0
+            rings += zip(batch, heard.amax(1).tolist(), strict=True)
+        kept = [[seed, confidence] for seed, confidence in rings if confidence >= RINGS]
+        self.noises = sorted(kept, key=lambda noise: (-noise[1], noise[0]))[:MOST_NOISES]
+        logger.info("%d computed noises of %d ring", len(kept), len(seeds))
 
     def _listen(self, spotter, number):
         """Seconds of a recording, and the pieces in it; one that can no longer be read is named and has none."""
@@ -134,15 +181,14 @@ class HardNegatives:
 
     @mark_as_saver
     def save(self, path):
-        """Write the pieces and the place in the recordings to ``path``."""
-        write_json(Path(path), {"next": self._next, "pieces": self.pieces})
+        """Write the pieces, the noises and the places in both to ``path``."""
+        write_json(Path(path), self._state())
 
     @mark_as_loader
     def load(self, path, end_of_epoch=False):
         """Take up what :meth:`save` wrote."""
         del end_of_epoch
-        state = read_json(path)
-        self._next, self.pieces = state["next"], state["pieces"]
+        self._set_state(read_json(path))
 
 
 def recordings_of(dataset):

@@ -240,7 +240,8 @@ def _make_changes(hparams, noise_paths, train, hard):
         )
         silence = None
         if hparams["computed_silence"] or any(hparams["silence_db"]):
-            silence = SilenceSource(rate, hparams["computed_silence"], hparams["silence_db"])
+            changes = hparams["silence_db"]
+            silence = SilenceSource(rate, hparams["computed_silence"], changes, hard)
         if not hparams["context_seconds"]:
             return augment, None, silence, hard
         hop = hparams["compute_features"].hop_length * hparams["model"].subsampling

@@ -77,7 +77,7 @@ class NegativeOptions(Options):
     """What a spotter must stay silent at."""
 
     hard_negatives: Fraction = option(
-        "Part of the other speech, and of what precedes clips, at which the spotter rang; 0: none.",
+        "Part of the other speech, computed noise and contexts at which the spotter rang; 0: none.",
         resume=FIXED,
     )
     hard_negative_minutes: Annotated[float, Field(gt=0, le=100000)] = option(

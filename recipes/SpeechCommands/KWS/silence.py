@@ -24,6 +24,8 @@ class SilenceSource:
         Part of the clips that are computed.
     changes_db : (float, float)
         Least and largest change of the level of a crop, in dB.
+    hard : hard_negatives.HardNegatives, optional
+        Source of seeds of computed noises on which the spotter rang. By default every noise is a new one.
 
     Raises
     ------
@@ -41,7 +43,7 @@ class SilenceSource:
 
     label = SILENCE
 
-    def __init__(self, sample_rate, computed, changes_db):
+    def __init__(self, sample_rate, computed, changes_db, hard=None):
         low, high = changes_db
         if not 0 <= computed <= 1 or low > high:
             raise ValueError(
@@ -49,6 +51,7 @@ class SilenceSource:
                 f"{computed} and {changes_db}"
             )
         self.sample_rate, self.computed, self.changes_db = sample_rate, computed, (low, high)
+        self.hard = hard
 
     def __call__(self, crop, before=0):
         """A clip in place of ``crop`` (samples,), and what is heard ``before`` samples long ahead of it.
@@ -59,7 +62,8 @@ class SilenceSource:
             The second is ``None`` where the sound does not go on: then anything may precede the clip.
         """
         if self.computed and torch.rand(()) < self.computed:
-            sound = compute_noise(before + len(crop), self.sample_rate)
+            seed = self.hard and self.hard.draw_noise()
+            sound = compute_noise(before + len(crop), self.sample_rate, seed)
             goes_on = bool(torch.rand(()) < CONTINUED)
             return sound[before:], sound[:before] if goes_on else None
         low, high = self.changes_db
@@ -69,10 +73,28 @@ class SilenceSource:
         return (crop * 10 ** (change / 20)).clamp(-1, 1), None
 
 
-def compute_noise(samples, sample_rate):
-    """Noise (samples,) of a random kind and level, drawn from torch's generator; one kind is digital silence."""
+def compute_noise(samples, sample_rate, seed=None):
+    """Noise (samples,) of a random kind and level; one kind is digital silence.
+
+    Arguments
+    ---------
+    samples : int
+    sample_rate : int
+        In Hz.
+    seed : int, optional
+        Number of the noise: the same one gives the same noise. By default torch's generator draws a new one.
+
+    Returns
+    -------
+    torch.Tensor
+        (samples,), from -1 to 1.
+    """
     if not samples:
         return torch.zeros(0)
+    if seed is not None:
+        with torch.random.fork_rng(devices=()):
+            torch.manual_seed(seed)
+            return compute_noise(samples, sample_rate)
     kind = KINDS[int(torch.randint(len(KINDS), ()))]
     sound = kind(samples, sample_rate)
     if torch.rand(()) < 0.3:
@@ -120,6 +142,43 @@ def _tones(samples, sample_rate):
     return sound + 0.05 * torch.rand(()) * torch.randn(samples)
 
 
+def _plucked(samples, sample_rate):
+    """Notes or chords that are struck and die away, as of a piano, a guitar, a bell or a telephone."""
+    step = max(1, int(sample_rate * (0.08 + 0.9 * torch.rand(()).item())))
+    voices, harmonics = (int(torch.randint(1, most, ())) for most in (5, 9))
+    root = 60 * 20 ** torch.rand(()).item()
+    time = torch.arange(samples) / sample_rate
+    count = samples // step + 1
+    since = time - (torch.arange(samples) // step) * (step / sample_rate)
+    envelope = torch.exp(-since * (0.5 + 12 * torch.rand(())))
+    sound = torch.zeros(samples)
+    for _ in range(voices):
+        # semitones of an octave and a half above the root, another one at each stroke
+        notes = 2 ** (torch.randint(19, (count,)) / 12)
+        pitch = root * notes.repeat_interleave(step)[:samples]
+        phase = 2 * torch.pi * pitch.cumsum(0) / sample_rate
+        for number in range(1, harmonics + 1):
+            heard = pitch * number < sample_rate / 2
+            sound += heard * torch.rand(()) / number * torch.sin(number * phase)
+    return sound * envelope + 0.02 * torch.rand(()) * torch.randn(samples)
+
+
+def _calls(samples, sample_rate):
+    """Short sounds with pauses between them: barks, doors, alarms, rustling; each of pitch, noise or both."""
+    hiss = _coloured(samples, sample_rate)
+    sound = _tones(samples, sample_rate) * torch.rand(()) + hiss * torch.rand(())
+    envelope = torch.zeros(samples)
+    for _ in range(int(torch.randint(1, 7, ()))):
+        length = max(2, int(sample_rate * (0.03 + 0.6 * torch.rand(()).item() ** 2)))
+        first = int(torch.randint(samples, ()))
+        attack = 0.02 + 0.6 * torch.rand(())
+        course = torch.linspace(0, 1, length)
+        shape = torch.minimum(course / attack, (1 - course) / (1 - attack))
+        last = min(samples, first + length)
+        envelope[first:last] += (0.2 + torch.rand(())) * shape[: last - first]
+    return sound * envelope
+
+
 def _knocks(samples, sample_rate):
     """Clicks and knocks at random times or at regular ones, which ring on, over a soft noise."""
     ring = torch.randn(max(1, int(sample_rate * 0.1)))
@@ -144,4 +203,4 @@ def _swell(samples, sample_rate):
     return 0.55 + 0.5 * torch.sin(2 * torch.pi * (rate * time + torch.rand(())))
 
 
-KINDS = (_nothing, _coloured, _coloured, _tones, _tones, _knocks)
+KINDS = (_nothing, _coloured, _coloured, _tones, _tones, _plucked, _calls, _knocks)

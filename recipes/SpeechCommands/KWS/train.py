@@ -20,6 +20,7 @@ from options import KeywordOptions
 from speechbrain.utils.distributed import if_main_process, run_on_main
 from warping import warp_frequencies
 
+from data_prep.keywords.clips import SILENCE
 from mamba_speech.evaluation.classification import (
     ConfusionMatrix,
     Prediction,
@@ -206,6 +207,7 @@ def main():
             hparams["hard_negatives"],
             hparams["clip_seconds"],
             hparams["hard_negative_minutes"],
+            noises=SILENCE in labels and hparams["computed_silence"] > 0,
         )
     train, valid, test = make_datasets(hparams, found, labels, training, hard)
 

@@ -94,7 +94,7 @@ def test_a_run_resumed_with_hard_negatives_ends_where_an_undisturbed_one_does(
         json.loads((checkpoints(folder)[-1] / "hard_negatives.ckpt").read_text())
         for folder in (whole, parts)
     ]
-    assert found[0] == found[1] and found[0]["pieces"]
+    assert found[0] == found[1] and found[0]["pieces"] and found[0]["noises"]
     rows = [row for row in read_csv(whole / "train.csv") if row["words"] == "_other_speech_"]
     paths = list(dict.fromkeys(row["wav"] for row in rows))
     for number, start, stop, confidence in found[0]["pieces"]:
@@ -140,6 +140,36 @@ def test_pieces_on_which_the_spotter_rings_take_the_place_of_other_speech(
     # a word stays what it is
     clip, *_ = changed(paths[1], 0, RATE, "up", "up")
     assert torch.equal(clip[ahead:], load_audio(paths[1], RATE, 0, RATE))
+
+
+def test_computed_noises_on_which_the_spotter_rings_take_the_place_of_new_ones(
+    recipe, stream_options, tmp_path
+):
+    folder = tmp_path / "run"
+    train_here("debug", small=SMALL, **stream_options, number_of_epochs=1, output_folder=folder)
+    silence, HardNegatives = recipe("silence"), recipe("hard_negatives").HardNegatives
+    spotter = KeywordSpotter.load(folder, "cpu")
+    options = {"sample_rate": RATE, "pad_clips": True, "clip_seconds": 1.0, "causal": True}
+    options |= {"compute_features": spotter.compute_features, "model": spotter.model}
+    hard = HardNegatives([], share=1.0, seconds=1.0, minutes=0.1, noises=True)
+    hard.search(options, spotter.labels, "cpu")
+    assert hard.pieces == [] and hard.noises
+    keywords = [at for at, label in enumerate(spotter.labels) if not label.startswith("_")]
+    for seed, confidence in hard.noises[:20]:
+        clip = silence.compute_noise(RATE, RATE, seed)
+        heard = spotter.class_probabilities([clip])[0, keywords].max()
+        assert heard == pytest.approx(confidence, abs=1e-5) and confidence >= 0.25
+    hard.noises = hard.noises[:1]
+    source = silence.SilenceSource(RATE, 1.0, (0.0, 0.0), hard)
+    clip, _ = source(torch.ones(RATE))
+    assert torch.equal(clip, silence.compute_noise(RATE, RATE, hard.noises[0][0]))
+    # what no longer rings is forgotten
+    spotter.model.requires_grad_(False)
+    hard.noises.append([10**6, 0.9])
+    quiet = [label.startswith("_") for label in spotter.labels]
+    list(spotter.model.modules())[-1].bias[quiet] += 50
+    hard.search(options, spotter.labels, "cpu")
+    assert hard.noises == []
 
 
 def test_a_recording_that_is_gone_gives_no_hard_negatives_and_is_named(
