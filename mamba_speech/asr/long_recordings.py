@@ -73,7 +73,8 @@ def transcribe_long(recognise, recording, sample_rate, seconds, batch_seconds, w
     odd, joined = [], _Joined(sample_rate, wanted, recording.name)
     try:
         with collected_warnings(odd):
-            windows = cut_windows(recording.blocks(sample_rate), sample_rate, seconds)
+            blocks = joined.counted(recording.blocks(sample_rate))
+            windows = cut_windows(blocks, sample_rate, seconds)
             for batch in _batches(windows, batch_seconds * sample_rate):
                 shared = any(one.before or one.after for one in batch)
                 details = wanted | {"word_times": wanted["word_times"] or shared}
@@ -110,11 +111,16 @@ class _Joined:
         self.rate, self.wanted, self.name = rate, wanted, name
         self.samples, self.odd, self.parts, self.failure = 0, [], [], None
 
+    def counted(self, blocks):
+        """Blocks as they are, whose samples are counted."""
+        for block in blocks:
+            self.samples += len(block)
+            yield block
+
     def add(self, window, result):
         """Join what the next window gave."""
         start = window.first / self.rate
         end = start + len(window.waveform) / self.rate
-        self.samples = window.first + len(window.waveform)
         if not isinstance(result, dict):
             self._leave_out(start, end, result)
             result = {"text": "", "words": (), "nbest": ()}

@@ -21,6 +21,9 @@ _SHARED, _LAST = 4.0, 1.0
 _PAUSE, _QUIET, _FRAME = 0.2, 0.25, 0.01
 # decibels between quiet and loud frames, under which there are no pauses
 _LEAST_RANGE = 6.0
+# a pause that ends a window: least seconds, decibels above the quietest frames, their least distance from the loud
+# ones, and seconds of it that the windows keep
+_LONG_PAUSE, _NEAR_FLOOR, _CLEAR_RANGE, _EDGE = 0.3, 6.0, 15.0, 0.03
 # seconds by which two windows may disagree about the time of a word
 _APART = 0.5
 
@@ -46,9 +49,11 @@ class Window:
 
 
 def cut_windows(blocks, sample_rate, seconds):
-    """Cut a recording into windows; no more than a window and a block are in memory.
+    """Cut a recording into windows; no more than the longest window and a block are in memory.
 
-    The cut lies in the longest pause of a window's second half.
+    A pause of 0.3 s ends a window. What is silent there is left out, but for 0.03 s on both sides: models hear single
+    utterances in training. Speech that goes on for longer than a window is cut in the longest short
+    pause of the window's second half.
 
     Arguments
     ---------
@@ -65,21 +70,74 @@ def cut_windows(blocks, sample_rate, seconds):
     Example
     -------
     >>> speech = torch.randn(10 * 1000)
-    >>> speech[6500:7000] = 0
+    >>> speech[3000:4000] = 0
+    >>> speech[9500:] = 0
     >>> [(one.first, len(one.waveform)) for one in cut_windows(speech.split(900), 1000, 8.0)]
-    [(0, 6750), (6750, 3250)]
+    [(0, 3050), (3950, 5600)]
     """
-    longest = round(seconds * sample_rate)
+    longest, edge = round(seconds * sample_rate), round(_EDGE * sample_rate)
     held, first, before = torch.zeros(0), 0, 0
     for block in blocks:
         held = torch.cat([held, block])
         while len(held) > longest:
-            end, shared = _cut(held[:longest], sample_rate)
-            yield Window(first, held[:end].clone(), before, shared)
-            first, before = first + end - shared, shared
-            held = held[end - shared :].clone()
+            pauses = _long_pauses(held[:longest], sample_rate)
+            if pauses:
+                *parts, (end, _) = _between(pauses, longest, edge)
+                yield from _windows(held, parts, first, before)
+                shared = max(0, before - end)
+            else:
+                end, shared = _cut(held[:longest], sample_rate)
+                yield Window(first, held[:end].clone(), before, shared)
+                end -= shared
+            first, before = first + end, shared
+            held = held[end:].clone()
     if len(held):
-        yield Window(first, held, before)
+        pauses = _long_pauses(held, sample_rate)
+        parts = _between(pauses, len(held), edge)
+        if len(parts) > 1 and len(held) - pauses[-1][1] < edge:
+            # the recording ends in a pause
+            parts.pop()
+        yield from _windows(held, parts, first, before)
+
+
+def _between(pauses, samples, edge):
+    """First sample and end of what lies before, between and behind pauses, without what is silent alone."""
+    starts = [0, *(max(0, end - edge) for _, end in pauses)]
+    stops = [*(begin + edge for begin, _ in pauses), samples]
+    silent = {0 if pauses and pauses[0][0] == 0 else None}
+    return [pair for at, pair in enumerate(zip(starts, stops, strict=True)) if at not in silent]
+
+
+def _windows(held, parts, first, before):
+    """Windows of parts of what is held, whose first samples ``before`` the window before them has too."""
+    for start, stop in parts:
+        yield Window(first + start, held[start:stop].clone(), max(0, before - start))
+
+
+def _long_pauses(waveform, rate):
+    """Pairs of first sample and end of the pauses that end a window, in their order.
+
+    They are so near to the quietest frames that a soft voice beside a loud one is no pause.
+    """
+    hop = max(2, round(_FRAME * rate))
+    levels = _levels(waveform, hop)
+    if not len(levels):
+        return []
+    quiet, loud = np.percentile(levels, (5, 95))
+    if loud - quiet < _CLEAR_RANGE:
+        return []
+    # over some frames, since noise is a little louder now and then
+    smooth = 10 * np.log10(np.convolve(10 ** (levels / 10), np.full(5, 0.2), "same"))
+    is_quiet = np.pad((smooth < quiet + _NEAR_FLOOR).astype(int), 1)
+    runs = np.flatnonzero(np.diff(is_quiet)).reshape(-1, 2) * hop
+    return [(int(a), int(b)) for a, b in runs if b - a >= _LONG_PAUSE * rate]
+
+
+def _levels(waveform, hop):
+    """Levels of frames in dB."""
+    frames = waveform[: len(waveform) // hop * hop].view(-1, hop)
+    # not the mean square, to which a constant adds
+    return 20 * np.log10(frames.std(-1).numpy() + 1e-4)
 
 
 def _cut(waveform, rate):
@@ -94,9 +152,7 @@ def _cut(waveform, rate):
 def _longest_pause(waveform, rate, start, stop):
     """The middle of the longest pause between two samples, or None."""
     hop = max(2, round(_FRAME * rate))
-    frames = waveform[: len(waveform) // hop * hop].view(-1, hop)
-    # not the mean square, to which a constant adds
-    levels = 20 * np.log10(frames.std(-1).numpy() + 1e-4)
+    levels = _levels(waveform, hop)
     quiet, loud = np.percentile(levels, (5, 95))
     if loud - quiet < _LEAST_RANGE:
         return None

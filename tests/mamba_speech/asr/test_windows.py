@@ -17,7 +17,7 @@ def test_windows_cover_the_recording_once_whatever_the_blocks(size, pauses):
     sound = torch.randn(33_333, generator=torch.Generator().manual_seed(1))
     if pauses:
         for start in range(2000, 33_000, 2500):
-            sound[start : start + 400] = 0
+            sound[start : start + 250] = 0
     windows = list(cut_windows(sound.split(size), RATE, 8.0))
     assert torch.equal(torch.cat([one.waveform[one.before :] for one in windows]), sound)
     assert all(RATE <= len(one.waveform) <= 8 * RATE for one in windows)
@@ -26,6 +26,34 @@ def test_windows_cover_the_recording_once_whatever_the_blocks(size, pauses):
     if pauses:
         # each cut lies in a pause
         assert all(not sound[one.first - 50 : one.first + 50].any() for one in windows[1:])
+
+
+@pytest.mark.parametrize("size", [1, 137, 5000, 10**6])
+def test_long_pauses_end_windows_and_nothing_but_silence_is_left_out(size):
+    sound = torch.randn(40_000, generator=torch.Generator().manual_seed(1))
+    # also at both ends, and over the end of a window
+    pauses = [(0, 700), (3000, 3400), (7700, 9100), (9600, 10_000), (36_000, 40_000)]
+    for start, end in pauses:
+        sound[start:end] *= 1e-3
+    windows = list(cut_windows(sound.split(size), RATE, 8.0))
+    heard = torch.zeros(len(sound), dtype=torch.bool)
+    for one in windows:
+        assert torch.equal(one.waveform, sound[one.first : one.first + len(one.waveform)])
+        heard[one.first : one.first + len(one.waveform)] = True
+    loud = torch.ones(len(sound), dtype=torch.bool)
+    for start, end in pauses:
+        loud[start:end] = False
+        assert not heard[start + 100 : end - 100].any()
+    assert heard[loud].all()
+    assert sum(len(one.waveform) - one.before for one in windows) == int(heard.sum())
+
+
+def test_a_soft_voice_beside_a_loud_one_is_no_pause():
+    sound = torch.randn(7000, generator=torch.Generator().manual_seed(1))
+    sound[2000:4000] *= 0.03
+    sound[3000:3020] = sound[5000:5400] = 0
+    starts = [one.first for one in cut_windows(sound.split(999), RATE, 8.0)]
+    assert starts[0] == 0 and len(starts) == 2 and 5300 < starts[1] < 5400
 
 
 def test_a_recording_of_one_window_is_not_cut():

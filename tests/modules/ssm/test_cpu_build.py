@@ -54,7 +54,7 @@ def test_two_processes_build_into_a_fresh_folder_at_once(tmp_path):
     processes = [start(tmp_path / "new") for _ in range(2)]
     for process in processes:
         printed, _ = process.communicate(timeout=120)
-        assert process.returncode == 0 and printed == "['cpu', 'torch', 'naive']\n"
+        assert process.returncode == 0 and printed == "['cpu', 'torch', 'naive', 'graph']\n"
     # nothing but the library, its checksum and the lock: no half file, no temporary one
     assert {p.suffix for p in (tmp_path / "new").iterdir()} == {".so", ".sum", ".lock"}
 
@@ -80,7 +80,7 @@ def test_torch_takes_over_with_one_line_where_the_compiler_fails(compiler, unbui
     x = torch.randn(1, 5, 3)
     for _ in range(2):
         selective_scan(x, x.abs(), -torch.rand(3, 2), x[..., :2], x[..., :2])
-    assert available_backends() == ["torch", "naive"]
+    assert available_backends() == ["torch", "naive", "graph"]
     (line,) = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
     assert compiler in line and "torch takes over" in line
 
