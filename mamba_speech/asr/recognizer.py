@@ -18,6 +18,7 @@ from mamba_speech.asr.run_recogniser import load_recogniser, set_chunks
 from mamba_speech.asr.tokenizer import Tokenizer
 from mamba_speech.asr.transcript import Transcript
 from mamba_speech.asr.voice_activity import drop_unsupported, make_gates
+from mamba_speech.asr.windows import LONGEST_WINDOW
 from mamba_speech.asr.word_times import time_words
 from mamba_speech.audio import AudioError, recording_fault
 from mamba_speech.device import choose_device
@@ -191,7 +192,12 @@ class Recognizer:
         self.check_details(word_times, nbest)
         recordings, many = recordings_of(audio, sample_rate)
         chunk = getattr(self.model, "chunk_size", None) or 0
-        check_window(max_window_seconds, chunk * self._frame_seconds)
+        chunk_seconds = chunk * self._frame_seconds
+        if max_window_seconds == MAX_WINDOW_SECONDS:
+            # who has not asked for windows gets one that holds the chunk
+            max_window_seconds = min(LONGEST_WINDOW, max(max_window_seconds, chunk_seconds))
+            chunk_seconds = 0.0
+        check_window(max_window_seconds, chunk_seconds)
         gates = self._gates[vad] = self._gates.get(vad) or make_gates(vad)
         wanted = {"word_times": word_times, "nbest": nbest}
         results = self._transcribe(

@@ -186,3 +186,13 @@ def test_the_documents_code_runs_and_prints_what_it_shows(
         exec(code, names)  # noqa: S102 - the project's own document
         printed = capsys.readouterr().out
         assert not shown or printed == shown
+
+
+def test_a_chunk_longer_than_a_window_is_heard_where_nobody_asks_for_windows(chunked_run, audio):
+    file = audio / "3.wav"
+    whole = Recognizer.load(chunked_run, "cpu", chunk_size=60_000).transcribe(file).text
+    assert whole == Recognizer.load(chunked_run, "cpu", chunk_size=500).transcribe(file).text
+    with pytest.raises(ValueError, match="must hold a chunk of the model"):
+        Recognizer.load(chunked_run, "cpu", chunk_size=60_000).transcribe(
+            file, max_window_seconds=50
+        )
