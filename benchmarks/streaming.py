@@ -249,6 +249,9 @@ def options_of(arguments=None):
     wer.add_argument("--split", default="test-spoken", help="part of it to test")
     wer.add_argument("--utterances", type=positive, help="most utterances; default: all")
     wer.add_argument("--contexts", nargs="+", type=positive, default=CONTEXTS, help="chunks")
+    wer.add_argument("--lm", type=Path, help="run of train_LM.py: search with it too")
+    wer.add_argument("--lm_weight", type=float, default=0.5, help="weight of the language model")
+    wer.add_argument("--beam_size", type=positive, default=16, help="hypotheses of that search")
     wer.add_argument(
         "--option",
         nargs="+",

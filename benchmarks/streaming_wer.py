@@ -1,7 +1,8 @@
 """Word errors of trained runs against the latency that they are read with; part of ``streaming.py``.
 
 The causal ConMamba, the one over chunks, the one that hears everything and the Conformer with dynamic chunk training
-learn from the same corpus for the same number of epochs.
+learn from the same corpus for the same number of epochs. They are read by the best path, and by a search with a
+language model where there is one.
 """
 
 import subprocess
@@ -87,8 +88,8 @@ def settings(kind, chunks, contexts):
     return [(size, past) for past in pasts for size in chunks] + [(None, None)]
 
 
-def measure_wer(runs, utterances, chunks, contexts):
-    """Word errors of each run with each latency.
+def measure_wer(runs, utterances, chunks, contexts, lm=None):
+    """Word errors of each run with each latency, by the best path and by a search with a language model.
 
     Arguments
     ---------
@@ -99,31 +100,43 @@ def measure_wer(runs, utterances, chunks, contexts):
         Frames of a chunk.
     contexts : list of int or None
         Chunks of the past that a Conformer hears.
+    lm : dict, optional
+        Options of :meth:`mamba_speech.asr.recognizer.Recognizer.load` for the search, the language model among them.
+        Of the Conformer only the whole past is searched.
 
     Returns
     -------
     list of dict
-        ``run``, ``chunk``, ``past``, ``wer`` in per cent with ``low`` and ``high``, ``errors`` and ``words``.
+        ``run``, ``chunk``, ``past``, ``lm`` (whether a language model helped), ``wer`` in per cent with ``low`` and
+        ``high``, ``errors`` and ``words``.
     """
     rows = []
     for kind, folder in runs.items():
-        try:
-            recognizer = Recognizer.load(folder, "cpu", decoding="greedy")
-        except (OSError, ValueError) as error:
-            raise SystemExit(f"--runs {kind}={folder}: {error}") from error
-        waveforms = [(path, load_audio(path, recognizer.sample_rate)) for path, _ in utterances]
-        for size, past in settings(kind, chunks, contexts):
-            if kind in ("chunked", "conformer"):
-                recognizer.model.chunk_size = size or WHOLE_UTTERANCE
-                recognizer.model.left_context = past
-            scores = errors_of(recognizer, waveforms, dict(utterances))
-            wrong, words = zip(*scores, strict=True)
-            found = mean_interval(wrong, words, scale=100)
-            rows.append(
-                {"run": kind, "chunk": size, "past": past, "wer": found.estimate}
-                | {"low": found.low, "high": found.high, "errors": sum(wrong), "words": sum(words)}
-            )
+        for options in ({"decoding": "greedy"}, lm):
+            if options is None:
+                continue
+            try:
+                recognizer = Recognizer.load(folder, "cpu", **options)
+            except (OSError, ValueError) as error:
+                raise SystemExit(f"--runs {kind}={folder}: {error}") from error
+            pasts = contexts if options is not lm else [None]
+            for size, past in settings(kind, chunks, pasts):
+                found = measure_setting(recognizer, utterances, kind, size, past)
+                rows.append(found | {"lm": options is lm})
     return rows
+
+
+def measure_setting(recognizer, utterances, kind, size, past):
+    """A row of :func:`measure_wer`, without ``lm``."""
+    waveforms = [(path, load_audio(path, recognizer.sample_rate)) for path, _ in utterances]
+    if kind in ("chunked", "conformer"):
+        recognizer.model.chunk_size = size or WHOLE_UTTERANCE
+        recognizer.model.left_context = past
+    scores = errors_of(recognizer, waveforms, dict(utterances))
+    wrong, words = zip(*scores, strict=True)
+    found = mean_interval(wrong, words, scale=100)
+    row = {"run": kind, "chunk": size, "past": past, "wer": found.estimate}
+    return row | {"low": found.low, "high": found.high, "errors": sum(wrong), "words": sum(words)}
 
 
 def errors_of(recognizer, waveforms, texts):
@@ -141,14 +154,22 @@ def measure(options):
     if options.train:
         runs |= train(options.train, options.data_folder, options.size, options.option)
     utterances = read_split(options.data_folder, options.split, options.utterances)
+    lm = {"lm": options.lm, "lm_weight": options.lm_weight, "beam_size": options.beam_size}
     with torch.inference_mode():
-        rows = measure_wer(runs, utterances, options.chunks, [None, *options.contexts])
+        rows = measure_wer(
+            runs,
+            utterances,
+            options.chunks,
+            [None, *options.contexts],
+            lm if options.lm else None,
+        )
     return {
         "rows": rows,
         "split": options.split,
         "utterances": len(utterances),
         "runs": {kind: str(folder) for kind, folder in runs.items()},
         "options": options.option,
+        "lm": {name: str(value) for name, value in lm.items()} if options.lm else None,
     }
 
 
@@ -161,6 +182,7 @@ def table(result):
         rows.append(
             {
                 "model": LABELS[row["run"]] + past,
+                "search": "language model" if row["lm"] else "best path",
                 "latency, ms": "whole utterance" if size is None else 40 * size,
                 "WER, % (95 % interval)": f"{row['wer']:.1f} ({row['low']:.1f} to {row['high']:.1f})",
                 "errors": row["errors"],
@@ -171,8 +193,16 @@ def table(result):
 
 
 def goals(result):
-    """The goals for word errors, and whether they are met; nothing where a run is missing."""
-    found = {(row["run"], row["chunk"], row["past"]): row["wer"] for row in result["rows"]}
+    """The goals for word errors, and whether they are met; nothing where a run is missing.
+
+    Runs are compared with the language model where there is one.
+    """
+    searched = any(row["lm"] for row in result["rows"])
+    found = {
+        (row["run"], row["chunk"], row["past"]): row["wer"]
+        for row in result["rows"]
+        if row["lm"] == searched
+    }
     full = [found[key] for key in (("chunked", None, None), ("full", None, None)) if key in found]
     ours, theirs = (found.get((kind, GOAL_AT, None)) for kind in ("chunked", "conformer"))
     rows = []
@@ -204,15 +234,16 @@ def plot(result, path):
     axes = figure.subplots()
     lines = {}
     for row in result["rows"]:
-        lines.setdefault((row["run"], row["past"]), []).append(row)
+        lines.setdefault((row["run"], row["past"], row["lm"]), []).append(row)
     sizes = sorted({row["chunk"] for row in result["rows"] if row["chunk"]})
     # the whole utterance stands right of the longest chunk
     end = 2 * max(sizes, default=1)
-    for (kind, past), rows in lines.items():
+    for (kind, past, searched), rows in lines.items():
         places = [40 * (row["chunk"] or end) for row in rows]
         label = LABELS[kind] + ("" if past is None else f", {past} chunks before")
         style = {"color": colours[kind], "marker": marks.get(past, "d")}
-        style |= {"linestyle": "-" if past is None else ":"}
+        label += ", language model" if searched else ""
+        style |= {"linestyle": "--" if searched else "-" if past is None else ":"}
         axes.plot(places, [row["wer"] for row in rows], label=label, **style)
     axes.set_xscale("log")
     ticks = {40 * size: f"{40 * size:,}" for size in sizes} | {40 * end: "whole"}

@@ -93,8 +93,9 @@ def audio_folder(tmp_path):
     return folder
 
 
-def wer_row(kind, chunk, past, wer):
+def wer_row(kind, chunk, past, wer, lm=False):
     return {
+        "lm": lm,
         "run": kind,
         "chunk": chunk,
         "past": past,
@@ -117,6 +118,12 @@ def test_goals_of_word_errors_compare_what_they_say(load):
         ("9.0", "8.5", "no"),
     ]
     assert module.goals({"rows": rows[3:]}) == []
+    # with a language model where there is one
+    rows += [
+        wer_row("chunked", None, None, 2.0, lm=True),
+        wer_row("full", None, None, 1.0, lm=True),
+    ]
+    assert [one["found"] for one in module.goals({"rows": rows})] == ["1.0"]
 
 
 @pytest.mark.parametrize(
