@@ -47,6 +47,8 @@ def check_task(run_folder, command):
     if task is None or task in TASKS[command]:
         return
     words, other = RUNS[task]
+    instead = f"use `mamba-speech {other}`"
     if command == "listen" and task == "recognition":
         words += ", which needs whole utterances"
-    raise ValueError(f"{run_folder}: this is {words}: use `mamba-speech {other}`")
+        instead += ", or train with a streaming YAML, such as conmamba_streaming_small.yaml"
+    raise ValueError(f"{run_folder}: this is {words}: {instead}")

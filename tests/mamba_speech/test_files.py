@@ -160,6 +160,7 @@ RENAMING = {
     "data_prep/spoken/corpus.py",
     "mamba_speech/asr/tokenizer.py",
     "mamba_speech/checkpoint_files.py",
+    "mamba_speech/export/__init__.py",
     "mamba_speech/files.py",
     "modules/ssm/cpu/cache.py",
     "training/checkpoints.py",

@@ -236,7 +236,7 @@ def test_a_rate_that_changes_in_mid_stream_is_followed_with_a_word(
         (["{run}", "x.wav", "--decoding", "greedy", "--beam_size", "3"], "leave out beam_size"),
         (["{run}", "x.wav", "--lm", "{folder}/none"], "none"),
         (["{whole}", "x.wav"], "train with a streaming YAML"),
-        (["{spotter}", "x.wav"], "is a run of another task"),
+        (["{spotter}", "x.wav"], "this is a keyword run: use `mamba-speech spot`"),
         (["{folder}", "x.wav"], "is not the output folder of a run"),
     ],
     ids=str,
