@@ -18,6 +18,8 @@ from mamba_speech.serving.errors import ServiceError, unusable
 
 # a decoder's process is replaced after so many files, so that no library's leak adds up
 FILES_A_PROCESS = 500
+# seconds that processes have to end by themselves
+CLOSING_SECONDS = 10
 
 
 class UploadDecoder:
@@ -91,9 +93,13 @@ class UploadDecoder:
         return waveform, [_without_path(one, path) for one in warnings]
 
     def close(self):
-        """End the processes."""
-        self._pool.stop()
-        self._pool.join()
+        """End the processes when they have done what they have."""
+        self._pool.close()
+        try:
+            self._pool.join(timeout=CLOSING_SECONDS)
+        except TimeoutError:
+            self._pool.stop()
+            self._pool.join()
 
 
 class _TooLongError(Exception):

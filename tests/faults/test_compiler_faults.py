@@ -159,7 +159,7 @@ def test_a_compiler_that_does_not_work_is_named_once_with_the_remedy_and_torch_c
     script = text.startswith("#!") or " text" in text
     chosen = place.write_compiler(text) if script else text
     answer = place.run(CC=chosen, patience=0.5)
-    assert answer["status"] == 0 and answer["backends"] == ["torch", "naive"]
+    assert answer["status"] == 0 and answer["backends"] == ["torch", "naive", "graph"]
     (line,) = answer["warnings"]
     assert "torch takes over: " in line and "set CC to a C compiler" in line and "CC=" in line
     assert "\n" not in line.replace(str(chosen), "") and answer["seconds"] < 5
@@ -190,4 +190,4 @@ def test_a_machine_without_a_compiler_is_told_to_install_one(place):
     answer = place.run(CC=None, PATH=place.folder / "bin")
     (line,) = answer["warnings"]
     assert "no C compiler found" in line and "install one" in line
-    assert answer["backends"] == ["torch", "naive"]
+    assert answer["backends"] == ["torch", "naive", "graph"]

@@ -131,7 +131,7 @@ class Place:
 
 def assert_compiled(answer):
     assert answer["status"] == 0 and answer["refusal"] is None
-    assert answer["backends"] == ["cpu", "torch", "naive"] and answer["error"] < 1e-5
+    assert answer["backends"] == ["cpu", "torch", "naive", "graph"] and answer["error"] < 1e-5
 
 
 def other_library(path):

@@ -43,6 +43,7 @@ def test_decay_leaves_the_state_space_alone_and_upstream_does_not(tmp_path):
 def test_workers_end_with_a_training_that_stops_within_an_epoch(tmp_path):
     brain = make_brain(tmp_path, optimizer_step_limit=1)
     options = {"batch_size": 1, "num_workers": 2}
+    others = multiprocessing.active_children()
     brain.fit(
         brain.hparams.epoch_counter,
         batches(6).dataset,
@@ -50,7 +51,8 @@ def test_workers_end_with_a_training_that_stops_within_an_epoch(tmp_path):
         train_loader_kwargs=options,
         valid_loader_kwargs=options,
     )
-    assert brain.optimizer_step == 1 and not multiprocessing.active_children()
+    assert brain.optimizer_step == 1
+    assert set(multiprocessing.active_children()) <= set(others)
 
 
 def test_evaluation_averages_the_chosen_checkpoints(tmp_path):

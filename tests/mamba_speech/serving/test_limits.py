@@ -118,7 +118,9 @@ def decode(path, kill=False, **limits):
         finally:
             decoder.close()
 
-    return asyncio.run(run())
+    found = asyncio.run(run())
+    assert not [one for one in multiprocessing.active_children() if "pebble" in one.name]
+    return found
 
 
 def test_a_recording_that_takes_too_long_is_refused_and_the_next_one_read(long_file):

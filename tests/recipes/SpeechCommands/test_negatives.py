@@ -77,6 +77,7 @@ def stream_options(tones, tmp_path_factory):
     return options | {"computed_silence": 0.5, "silence_db": "[-40,10]", "lr": 0.01}
 
 
+@pytest.mark.exhaustive
 def test_a_run_resumed_with_hard_negatives_ends_where_an_undisturbed_one_does(
     stream_options, tmp_path
 ):
@@ -142,6 +143,7 @@ def test_pieces_on_which_the_spotter_rings_take_the_place_of_other_speech(
     assert torch.equal(clip[ahead:], load_audio(paths[1], RATE, 0, RATE))
 
 
+@pytest.mark.exhaustive
 def test_computed_noises_on_which_the_spotter_rings_take_the_place_of_new_ones(
     recipe, stream_options, tmp_path
 ):
