@@ -235,20 +235,15 @@ def little_memory():
     resource.setrlimit(resource.RLIMIT_AS, before)
 
 
-@pytest.mark.parametrize(
-    "hours, megabytes", [(10, 600), (1, 800)], ids=["while it is read", "while it is recognised"]
-)
-def test_a_recording_that_does_not_fit_into_memory_is_named(
-    hours, megabytes, runs, tmp_path, little_memory
-):
+def test_an_hour_fits_into_little_memory(runs, tmp_path, little_memory):
     path, good = tmp_path / "hours.wav", runs["voices"][0]
-    sparse_wav(path, hours * 3600)
+    sparse_wav(path, 3600)
     # what is loaded once, is loaded before
     assert call(["transcribe", runs["ctc"], good])[0] == 0
-    little_memory(megabytes)
-    status, out, err = call(["transcribe", runs["ctc"], path, good])
-    assert status == 1 and f"{path}: does not fit into memory" in err
-    assert out.startswith(f"{good}\t")
+    little_memory(600)
+    status, out, err = call(["transcribe", runs["ctc"], path, good, "--vad", "energy"])
+    assert status == 0 and "memory" not in err
+    assert out.startswith(f"{path}\t\n{good}\t")
 
 
 @pytest.mark.parametrize("use", USES)
@@ -292,7 +287,11 @@ ABSURD = (
 # those among them that are in the range
 SMALL = ("--overlap_seconds", "--smoothing", "--suppression", "--batch_seconds", "--refractory")
 RIGHT = {name: {"1e-300"} for name in SMALL}
-RIGHT |= {"--threshold": {"-1", "1e-300"}, "--threshold of spot": {"1e-300"}}
+RIGHT |= {
+    "--lm_weight": {"1e-300"},
+    "--threshold": {"-1", "1e-300"},
+    "--threshold of spot": {"1e-300"},
+}
 
 
 def numbers():
