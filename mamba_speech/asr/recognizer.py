@@ -192,7 +192,7 @@ class Recognizer:
         self.check_details(word_times, nbest)
         recordings, many = recordings_of(audio, sample_rate)
         chunk = getattr(self.model, "chunk_size", None) or 0
-        chunk_seconds = chunk * self._frame_seconds
+        chunk_seconds = chunk * self._frame_seconds if chunk else 0.0
         if max_window_seconds == MAX_WINDOW_SECONDS:
             # who has not asked for windows gets one that holds the chunk
             max_window_seconds = min(LONGEST_WINDOW, max(max_window_seconds, chunk_seconds))

@@ -121,9 +121,14 @@ class SileroGate:
     """
 
     def __init__(self):
-        from silero_vad import load_silero_vad
+        threads = torch.get_num_threads()
+        try:
+            # its import leaves torch a single thread
+            from silero_vad import load_silero_vad
 
-        self._model = load_silero_vad()
+            self._model = load_silero_vad()
+        finally:
+            torch.set_num_threads(threads)
         # the network carries a state
         self._lock = threading.Lock()
 

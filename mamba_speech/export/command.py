@@ -1,6 +1,6 @@
 """The command `mamba-speech export`: a trained run as a folder that others load."""
 
-from mamba_speech.arguments import add_run_folder, given_name, given_path
+from mamba_speech.arguments import add_run_folder, given_name, given_path, whole_number
 from mamba_speech.audio.names import plain
 from mamba_speech.export import DEFAULT_FORMAT, FORMATS, export_run
 
@@ -26,7 +26,7 @@ def add_arguments(parser):
     )
     parser.add_argument(
         "--opset",
-        type=int,
+        type=whole_number(1, 99),
         metavar="N",
         help="version of ONNX's operators (--format onnx; default: 20)",
     )

@@ -2,6 +2,8 @@
 
 import json
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -145,3 +147,16 @@ def spoken_sentence():
         voice = speaker_table("en", "test", seed=1)[0].voice
         said = synthesiser.speak(voice, "This is a sentence of some words.", 1)
         return torch.from_numpy(resample(said, synthesiser.sample_rate, RATE)).float()
+
+
+def test_the_detector_leaves_torch_its_threads():
+    pytest.importorskip("silero_vad", reason="needs mamba-speech[vad]")
+    script = (
+        "import torch; torch.set_num_threads(2)\n"
+        "from mamba_speech.asr.voice_activity import SileroGate\n"
+        "SileroGate(); print(torch.get_num_threads())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
+    assert done.stdout.strip() == "2", done.stderr
